@@ -1,0 +1,57 @@
+"""Running the tests on several ranks: `mpirun -n 2 python3 -m pytest -m mpi tests`.
+
+Only tests marked `mpi` run there, rank 0 alone prints the report, and a failure on any rank ends all ranks: the others
+would wait for it in their next collective call for ever.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+try:
+    from mpi4py import MPI
+except ImportError:  # `spon` is tested on machines without FEniCSx, too
+    MPI = None
+
+RANK, SIZE = (MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size) if MPI else (0, 1)
+
+
+def pytest_configure(config):
+    if RANK > 0:  # called before the terminal reporter takes hold of stdout
+        sys.stdout = open(os.devnull, "w")
+
+
+def pytest_collection_modifyitems(config, items):
+    if SIZE > 1:
+        serial = [item for item in items if not item.get_closest_marker("mpi")]
+        items[:] = [item for item in items if item.get_closest_marker("mpi")]
+        config.hook.pytest_deselected(items=serial)
+
+
+def pytest_runtest_logreport(report):
+    if SIZE > 1 and report.failed:
+        failure = f"{report.nodeid} failed ({report.when})\n{report.longreprtext}"
+        print(f"\nrank {RANK} of {SIZE}: {failure}", file=sys.stderr, flush=True)
+        MPI.COMM_WORLD.Abort(1)
+
+
+@pytest.fixture
+def comm():
+    """All ranks of this run."""
+    if MPI is None:
+        pytest.skip("needs mpi4py")
+    return MPI.COMM_WORLD
+
+
+@pytest.fixture
+def mpi_tmp_path(comm):
+    """One empty folder seen by all ranks, removed when the last of them is done."""
+    path = Path(comm.bcast(tempfile.mkdtemp(prefix="fe2x-") if comm.rank == 0 else None))
+    yield path
+    comm.barrier()
+    if comm.rank == 0:
+        shutil.rmtree(path)

@@ -1,0 +1,69 @@
+"""Which way the imports run: meshes ← fe2 ← coupling → spon, and torch on one side only.
+
+Each package is imported with all its modules in a fresh interpreter in which the forbidden modules cannot be found, so
+that a forbidden import fails even where it is guarded by `try`.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+import importlib, pkgutil, sys
+
+package, forbidden, left_out = sys.argv[1], set(sys.argv[2].split()), set(sys.argv[3].split())
+asked_for = []
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in forbidden:
+            asked_for.append(name)
+            raise ModuleNotFoundError(f"import of {name} is forbidden here", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
+for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+    if module.name not in left_out:
+        importlib.import_module(module.name)
+sys.exit(f"{package} asks for {asked_for}" if asked_for else 0)
+"""
+
+
+def import_without(package, forbidden, left_out="", folder=PROJECT):
+    """Import `package` with every module in it but `left_out`, where none of `forbidden` can be imported."""
+    command = [sys.executable, "-c", SCRIPT, package, forbidden, left_out]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden", "left_out"),
+    [
+        ("meshes", "fe2 spon coupling torch", ""),
+        ("fe2", "spon coupling torch", ""),
+        # `spon.spaces` reads function spaces and is the one module there that may know DOLFINx.
+        ("spon", "meshes fe2 coupling dolfinx petsc4py mpi4py", "spon.spaces"),
+    ],
+)
+def test_package_imports_without(package, forbidden, left_out):
+    done = import_without(package, forbidden, left_out)
+    assert done.returncode == 0, done.stderr
+
+
+def test_coupling_imports():
+    done = import_without("coupling", "")
+    assert done.returncode == 0, done.stderr
+
+
+def test_guarded_import_in_a_module_is_found(tmp_path):
+    (tmp_path / "guarded").mkdir()
+    (tmp_path / "guarded" / "__init__.py").touch()
+    (tmp_path / "guarded" / "inner.py").write_text("try:\n    import torch\nexcept ImportError:\n    torch = None\n")
+    assert import_without("guarded", "", folder=tmp_path, left_out="guarded.inner").returncode == 0
+    done = import_without("guarded", "torch", folder=tmp_path)
+    assert done.returncode != 0
+    assert "guarded asks for ['torch']" in done.stderr
