@@ -1,0 +1,43 @@
+# Every target runs where DOLFINx is (environment/run): on this machine, or in a private tree made on first use.
+# LANE=current picks DOLFINx 0.11 instead of the default 0.9.
+RUN := environment/run
+export LANE ?= default
+
+RUFF := ruff==0.17.6
+# Debian has no ruff: pip puts it in the cache folder, once. It is run from there, and nothing else sees it.
+define LINT
+set -e; tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
+[ -x $$tools/bin/ruff ] || python3 -m pip install --quiet --root-user-action=ignore --target $$tools $(RUFF); \
+$$tools/bin/ruff check .; mypy
+endef
+
+.PHONY: help demo test test-all benchmark lint shell clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([^ :]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 36
+
+demo:  ## Cook's membrane with an RVE at every quadrature point, on two ranks
+	$(RUN) mpirun -n 2 python3 demos/demo_cook.py
+
+test:  ## the tests, in serial and on two and three ranks
+	$(RUN) tests/run
+
+test-all:  ## the same with the slow ones
+	FE2X_SLOW=1 $(RUN) tests/run
+
+benchmark:  ## every benchmark, one after the other
+	$(RUN) bash -ec 'for script in benchmarks/bench_*.py; do echo "== $$script"; python3 "$$script"; done'
+
+lint:  ## style and types
+	@$(RUN) bash -c '$(LINT)'
+
+shell:  ## a shell in the environment
+	@$(RUN) bash
+
+environment/environment.yml: environment/packages.txt environment/conda  ## the conda recipe, from the package list
+	environment/conda > $@
+
+clean:  ## remove what the other targets leave in this folder (not the environment, which all clones share)
+	rm -rf build results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
