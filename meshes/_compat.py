@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""The one place that knows DOLFINx versions (0.9, 0.10, 0.11). Functions are named by what they do."""
+
+from __future__ import annotations
+
+import inspect
+
+import dolfinx.mesh
+
+_COORDINATE_ELEMENT_FIRST = list(inspect.signature(dolfinx.mesh.create_mesh).parameters)[2] == "e"
+
+
+def create_mesh(comm, cells, points, element) -> dolfinx.mesh.Mesh:
+    """Distributed mesh from cells, node coordinates and coordinate element (0.10 swapped the last two arguments)."""
+    if _COORDINATE_ELEMENT_FIRST:
+        return dolfinx.mesh.create_mesh(comm, cells, element, points)
+    return dolfinx.mesh.create_mesh(comm, cells, points, element)
+
+
+def coordinate_map(mesh: dolfinx.mesh.Mesh):
+    """Coordinate map of a mesh with one cell type (0.9: ``cmap``; later: the first of ``cmaps``)."""
+    geometry = mesh.geometry
+    return geometry.cmaps[0] if hasattr(geometry, "cmaps") else geometry.cmap
+
+
+def geometry_dofmap(mesh: dolfinx.mesh.Mesh):
+    """Node numbers of the local cells, (cells, nodes per cell) (0.9: ``dofmap``; later: the first of ``dofmaps``)."""
+    geometry = mesh.geometry
+    return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap

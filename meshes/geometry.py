@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Jacobians of the map from the reference cell, on whole arrays and on DOLFINx meshes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import basix
+import numpy as np
+import numpy.typing as npt
+
+from . import _compat
+
+if TYPE_CHECKING:
+    from dolfinx.mesh import Mesh
+
+
+def reference(cell: str, degree: int):
+    """Basix element of the geometry: equispaced Lagrange, as DOLFINx meshes have it."""
+    return basix.create_element(
+        basix.ElementFamily.P, basix.CellType[cell], degree, basix.LagrangeVariant.equispaced
+    )
+
+
+def jacobian_determinants(
+    points: npt.NDArray[np.float64], cells: npt.NDArray[np.integer], cell: str, degree: int, at: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Determinant of dx/dX.
+
+    Args:
+        points: (n, d) nodes.
+        cells: (m, k) nodes of the cells, in DOLFINx order.
+        cell: name of the reference cell.
+        degree: degree of the geometry.
+        at: (q, d) points of the reference cell.
+
+    Returns:
+        (m, q) determinants.
+    """
+    gradients = reference(cell, degree).tabulate(1, at)[1:, :, :, 0]  # (d, q, k)
+    return np.linalg.det(np.einsum("mki,jqk->mqij", points[cells], gradients, optimize=True))
+
+
+def local_cells(mesh: Mesh) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32], str, int]:
+    """Nodes (n, d), owned cells (m, k), reference cell and degree of the part of a mesh on this rank."""
+    owned = mesh.topology.index_map(mesh.topology.dim).size_local
+    return (
+        mesh.geometry.x[:, : mesh.geometry.dim],
+        _compat.geometry_dofmap(mesh)[:owned],
+        mesh.topology.cell_name(),
+        _compat.coordinate_map(mesh).degree,
+    )
+
+
+def cell_volumes(mesh: Mesh, cells: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Areas (2D) or volumes (3D) of owned cells, exact for the degree of the geometry."""
+    points, nodes, cell, degree = local_cells(mesh)
+    # det J has degree d(k - 1) on simplices; per direction d k - 1 on quadrilaterals and hexahedra
+    rule = basix.make_quadrature(basix.CellType[cell], points.shape[1] * degree)
+    return np.abs(jacobian_determinants(points, nodes[cells], cell, degree, rule[0])) @ rule[1]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""A DOLFINx mesh together with the tags of its cells and facets and their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from .geometry import cell_volumes
+
+if TYPE_CHECKING:
+    from dolfinx.mesh import Mesh, MeshTags
+
+VOID = 0
+MATRIX = 1
+INCLUSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedMesh:
+    """A mesh and what its parts are called.
+
+    Args:
+        mesh: the DOLFINx mesh.
+        cell_tags: phase of each cell.
+        facet_tags: tagged facets; may be empty.
+        names: name of a phase → its tag.
+        facet_names: name of a part of the boundary → its tag.
+    """
+
+    mesh: Mesh
+    cell_tags: MeshTags
+    facet_tags: MeshTags
+    names: dict[str, int]
+    facet_names: dict[str, int]
+
+    @property
+    def box(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Lower and upper corner of the bounding box, each (d,); collective."""
+        x = self.mesh.geometry.x[:, : self.mesh.geometry.dim]
+        lower, upper = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
+        self.mesh.comm.Allreduce(MPI.IN_PLACE, lower, op=MPI.MIN)
+        self.mesh.comm.Allreduce(MPI.IN_PLACE, upper, op=MPI.MAX)
+        return lower, upper
+
+    def fractions(self) -> dict[int, float]:
+        """Volume of each phase over the volume of the bounding box, so that voids count; collective.
+
+        Returns:
+            tag → fraction; the sum is 1 for a box without voids and with all cells tagged.
+        """
+        lower, upper = self.box
+        mine = self.cell_tags.indices < self.mesh.topology.index_map(self.mesh.topology.dim).size_local
+        cells, values = self.cell_tags.indices[mine], self.cell_tags.values[mine]
+        volumes = cell_volumes(self.mesh, cells)
+        local = {int(tag): float(volumes[values == tag].sum()) for tag in np.unique(values)}
+        parts = self.mesh.comm.allgather(local)
+        total = float(np.prod(upper - lower))
+        return {tag: sum(p.get(tag, 0.0) for p in parts) / total for tag in sorted(set().union(*parts))}
+
