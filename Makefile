@@ -4,11 +4,11 @@ RUN := environment/run
 export LANE ?= default
 
 RUFF := ruff==0.17.6
-# Debian has no ruff: pip puts it in the cache folder, once. It is run from there, and nothing else sees it.
+# Debian has no ruff: pip puts it in the cache folder, once. Both tools run, also if the first complains.
 define LINT
-set -e; tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
-[ -x $$tools/bin/ruff ] || python3 -m pip install --quiet --root-user-action=ignore --target $$tools $(RUFF); \
-$$tools/bin/ruff check .; mypy
+tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
+[ -x $$tools/bin/ruff ] || python3 -m pip install --quiet --root-user-action=ignore --target $$tools $(RUFF) || exit; \
+code=0; $$tools/bin/ruff check . || code=1; mypy || code=1; exit $$code
 endef
 
 .PHONY: help demo test test-all benchmark lint shell clean

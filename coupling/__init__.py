@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The plug between `fe2` and `spon` (nothing is here yet).
 
 This package will hold laws backed by trained models, the translation of UFL expressions to torch, the exchange of

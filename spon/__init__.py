@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces (nothing is here yet).
 
 This package will hold finite element spaces seen as tensors, encoders, processors and decoders, the operator networks

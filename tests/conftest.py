@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Running the tests on several ranks: `mpirun -n 2 python3 -m pytest -m mpi tests`.
 
 Only tests marked `mpi` run there, rank 0 alone prints the report, and a failure on any rank ends all ranks: the others

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The environment's scripts, without a network: what would build and enter the tree is replaced by small fakes."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which way the imports run: meshes ← fe2 ← coupling → spon, and torch on one side only.
 
 Each package is imported with all its modules in a fresh interpreter in which the forbidden modules cannot be found, so
