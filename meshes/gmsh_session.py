@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""gmsh on one rank: a session that leaves gmsh as it was, and its mesh as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MeshError
+
+# gmsh element type → reference cell and degree (gmsh manual, "MSH file format"); 16 and 17 are the serendipity cells.
+ELEMENTS = {
+    1: ("interval", 1), 8: ("interval", 2), 26: ("interval", 3),
+    2: ("triangle", 1), 9: ("triangle", 2), 21: ("triangle", 3),
+    3: ("quadrilateral", 1), 10: ("quadrilateral", 2), 36: ("quadrilateral", 3),
+    4: ("tetrahedron", 1), 11: ("tetrahedron", 2), 29: ("tetrahedron", 3),
+    5: ("hexahedron", 1), 12: ("hexahedron", 2), 92: ("hexahedron", 3),
+}  # fmt: skip
+
+
+@contextmanager
+def session() -> Iterator:
+    """A silent gmsh with an empty model and default options; one that the caller had started stays open.
+
+    Yields:
+        The gmsh module.
+    """
+    import gmsh
+
+    started_here = not gmsh.isInitialized()
+    if started_here:
+        # interruptible would install a signal handler, which a library must not
+        gmsh.initialize(readConfigFiles=False, interruptible=False)
+        before = None
+    else:
+        before = gmsh.model.getCurrent()
+    terminal = gmsh.option.getNumber("General.Terminal")
+    gmsh.option.setNumber("General.Terminal", 0)
+    gmsh.model.add("meshes")
+    try:
+        yield gmsh
+    finally:
+        if started_here:
+            gmsh.finalize()
+        else:
+            gmsh.model.remove()
+            gmsh.model.setCurrent(before)
+            gmsh.option.setNumber("General.Terminal", terminal)
+
+
+def nodes(model) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Coordinates (n, 3) of all nodes and, for every gmsh node number, the row (-1 where there is none)."""
+    numbers, points, _ = model.mesh.getNodes()
+    if len(numbers) == 0:
+        raise MeshError("gmsh made no nodes")
+    row = np.full(int(numbers.max()) + 1, -1, dtype=np.int64)
+    row[numbers] = np.arange(len(numbers))
+    return points.reshape(-1, 3), row
