@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""RVE and macro geometries as tagged DOLFINx meshes, meshes from files, and the checks that they are fit for use."""
+
+from .cells import BENCHMARKS, benchmark, cell
+from .checks import check_cells, check_materials, check_periodic
+from .errors import MeshError
+from .macro import bar, cook, l_profile, plate_with_hole
+from .packing import packing
+from .read import read
+from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
+from .structured import from_image, from_labels, laminate
+from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
+
+__all__ = [
+    "BENCHMARKS",
+    "INCLUSION",
+    "MATRIX",
+    "VOID",
+    "Circle",
+    "Cylinder",
+    "Ellipse",
+    "Ellipsoid",
+    "MeshError",
+    "Sphere",
+    "TaggedMesh",
+    "bar",
+    "benchmark",
+    "cell",
+    "check_cells",
+    "check_materials",
+    "check_periodic",
+    "cook",
+    "from_image",
+    "from_labels",
+    "l_profile",
+    "laminate",
+    "packing",
+    "plate_with_hole",
+    "read",
+]
