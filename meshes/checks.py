@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 import dolfinx.mesh
 
+from .arrays import facet_vertices
 from .errors import MeshError
 from .geometry import jacobian_determinants, local_cells, reference
 from .tagged import TaggedMesh
@@ -94,14 +95,41 @@ def check_cells(tagged_mesh: TaggedMesh) -> None:
 def bad_cells(
     points: npt.NDArray[np.float64], cells: npt.NDArray[np.integer], cell: str, degree: int
 ) -> npt.NDArray[np.int64]:
-    """Indices of the cells whose det J changes sign or vanishes at a node, or at a point of a quadrature rule between."""
+    """Indices of the cells that are inverted or flat.
+
+    Args:
+        points: (n, d) nodes.
+        cells: (m, k) nodes of the cells, in DOLFINx order.
+        cell: name of the reference cell.
+        degree: degree of the geometry.
+
+    Returns:
+        The cells whose det J changes sign or vanishes at a node or in the middle; and simplices that lie on the same side
+        of all their facets as the neighbours there, since a simplex turned over has a constant det J.
+    """
     element = reference(cell, degree)
     inside = np.vstack([element.points, element.points.mean(axis=0)])
     det = jacobian_determinants(points, cells, cell, degree, inside)
-    x = points[cells]
-    scale = np.max(np.ptp(x, axis=1), axis=1, initial=0.0) ** points.shape[1]
-    smallest = np.minimum(det.min(axis=1, initial=np.inf), 0) * det.max(axis=1, initial=-np.inf)
-    return np.flatnonzero((smallest < 0) | (np.abs(det).min(axis=1, initial=np.inf) <= FLAT * scale))
+    scale = np.max(np.ptp(points[cells], axis=1), axis=1, initial=0.0) ** points.shape[1]
+    low, high = det.min(axis=1, initial=np.inf), det.max(axis=1, initial=-np.inf)
+    bad = (low * high < 0) | (np.minimum(abs(low), abs(high)) <= FLAT * scale)
+    if cell in ("triangle", "tetrahedron"):
+        bad |= _folded(points, cells, cell)
+    return np.flatnonzero(bad)
+
+
+def _folded(points, cells, cell):
+    """(m,) true for simplices that overlap each of their neighbours."""
+    local = facet_vertices(cell)
+    facets = np.sort(cells[:, local], axis=2).reshape(-1, local.shape[1])
+    # facet i of a simplex is opposite to vertex i
+    x = points[np.column_stack([facets, cells[:, : len(local)].reshape(-1)])]
+    side = np.sign(np.linalg.det(x[:, 1:] - x[:, :1]))
+    _, which, count = np.unique(facets, axis=0, return_inverse=True, return_counts=True)
+    balance = np.bincount(which.ravel(), weights=side, minlength=len(count))
+    shared = (count == 2)[which.ravel()].reshape(cells.shape[0], -1)
+    overlapping = shared & (abs(balance) == 2)[which.ravel()].reshape(shared.shape)
+    return shared.any(axis=1) & (overlapping == shared).all(axis=1)
 
 
 def raise_bad_cells(indices: npt.NDArray[np.integer], total: int, what: str) -> None:

@@ -44,7 +44,8 @@ def read(
         path: the file; its extension tells the format.
         comm: communicator of the mesh; the file is read on rank 0, or by all ranks if DOLFINx wrote it.
         dim: dimension of the cells that are wanted, 2 or 3; the highest in the file if None.
-        sets: names of the cell sets that become tags, where they overlap or only some are wanted; all if None.
+        sets: names of the sets (of cells and of facets) that become tags, where some overlap in part or only some are
+            wanted; all if None.
         boundaries: names of node sets; exterior facets with all vertices in one of these get its tag.
         data: name of the integers on the cells that become tags (in an XDMF file of DOLFINx, of the cell tags).
 
