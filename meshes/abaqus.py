@@ -14,14 +14,15 @@ from .blocks import Blocks, NamedSet
 from .errors import MeshError
 from .formats import vtk_blocks
 
-# Family and number of nodes → meshio's name; the letters after the number (R, H, I, M, T, ...) do not change the geometry.
+# Family and number of nodes → meshio's name; the letters after the number (R, H, I, M, T, ...) do not change the
+# geometry.
 ELEMENT = re.compile(r"(CPE|CPS|CPEG|CGPE|CAX|DC2D|M3D|S|STRI|R3D|SFM3D|C3D|DC3D|T2D|T3D|B2|B3)(\d+)")
 PLANE = {3: "triangle", 4: "quad", 6: "triangle6", 8: "quad8", 9: "quad9"}
 SOLID = {4: "tetra", 8: "hexahedron", 10: "tetra10", 20: "hexahedron20", 27: "hexahedron27"}
 LINE = {2: "line", 3: "line3"}
 
 # Corners of the faces S1, S2, ... of the elements (Abaqus manual, "Element faces"), counted from 0.
-SIDES = {
+SIDES: dict[str, list[tuple[int, ...]]] = {
     "triangle": [(0, 1), (1, 2), (2, 0)],
     "quad": [(0, 1), (1, 2), (2, 3), (3, 0)],
     "tetra": [(0, 1, 2), (0, 3, 1), (1, 3, 2), (2, 3, 0)],
@@ -56,10 +57,10 @@ def read_abaqus(path: Path) -> Blocks:
                     f"*ELEMENT, TYPE={options['TYPE']}: {len(numbers)} numbers are not a multiple of {width + 1}, "
                     f"an element number and its {width} nodes; the file may be cut off"
                 )
-            for row in np.reshape(numbers, (-1, width + 1)).tolist():
-                elements[row[0]] = (kind, row[1:])
+            new = {numbers[i]: (kind, numbers[i + 1 : i + 1 + width]) for i in range(0, len(numbers), width + 1)}
+            elements |= new
             if "ELSET" in options:
-                element_sets.setdefault(options["ELSET"], []).extend(np.reshape(numbers, (-1, width + 1))[:, 0].tolist())
+                element_sets.setdefault(options["ELSET"], []).extend(new)
         elif keyword == "ELSET":
             element_sets.setdefault(options["ELSET"], []).extend(_members(options, lines))
         elif keyword == "NSET":
@@ -73,7 +74,9 @@ def read_abaqus(path: Path) -> Blocks:
 
 def _keywords(path: Path) -> Iterator[tuple[str, dict[str, str], list[list[str]]]]:
     """Keyword, options and data lines, split at commas; included files in their place."""
-    keyword, options, lines = "", {}, []
+    keyword = ""
+    options: dict[str, str] = {}
+    lines: list[list[str]] = []
     for line in path.read_text(errors="replace").splitlines():
         line = line.strip()
         if not line or line.startswith("**"):
@@ -96,7 +99,9 @@ def _keywords(path: Path) -> Iterator[tuple[str, dict[str, str], list[list[str]]
 def _refuse_second(nodes, lines):
     again = [int(fields[0]) for fields in lines if int(fields[0]) in nodes]
     if again:
-        raise MeshError(f"{len(again)} node numbers occur twice, the first is {again[0]}; write the file with one part only")
+        raise MeshError(
+            f"{len(again)} node numbers occur twice, the first is {again[0]}; write the file with one part only"
+        )
 
 
 def _kind(name: str) -> tuple[str, int]:
@@ -124,7 +129,9 @@ def _numbers(name, sets, seen=()) -> set[int]:
     """Members of a set, with those of the sets that it names."""
     by_name = {key.upper(): members for key, members in sets.items()}  # Abaqus does not tell upper from lower case
     if name.upper() not in by_name or name.upper() in seen:
-        raise MeshError(f'there is no set "{name}"' if name.upper() not in by_name else f'the set "{name}" contains itself')
+        raise MeshError(
+            f'there is no set "{name}"' if name.upper() not in by_name else f'the set "{name}" contains itself'
+        )
     found: set[int] = set()
     for member in by_name[name.upper()]:
         found |= {member} if isinstance(member, int) else _numbers(member, sets, (*seen, name.upper()))
@@ -146,17 +153,8 @@ def _blocks(nodes, elements, element_sets, node_sets, surfaces) -> Blocks:
         mine = _numbers(name, element_sets)
         sets.append((name, [np.flatnonzero([n in mine for n in numbers[kind]]) for kind in kinds]))
 
-    facets = {}
     for name, faces in surfaces.items():
-        corners = []
-        for where, face in faces:
-            if not re.fullmatch(r"S[1-6]", face.upper()):
-                raise MeshError(f'surface "{name}": the face "{face}" is not supported, only S1 to S6')
-            for e in sorted({int(where)} if where.isdigit() else _numbers(where, element_sets)):
-                kind, connectivity = elements[e]
-                corners.append([row[connectivity[i]] for i in SIDES[kind][int(face[1]) - 1]])
-        facets[name] = np.array(corners)
-    for name, corners in facets.items():
+        corners = np.array(_corners(name, faces, elements, element_sets, row))
         raw.append((LINE[2] if corners.shape[1] == 2 else PLANE[corners.shape[1]], corners))
         sets.append((name, [np.empty(0, int)] * (len(raw) - 1) + [np.arange(len(corners))]))
     points, blocks = vtk_blocks(points, raw)
@@ -165,3 +163,16 @@ def _blocks(nodes, elements, element_sets, node_sets, surfaces) -> Blocks:
     rows = {name: np.array([row[n] for n in sorted(_numbers(name, node_sets))]) for name in node_sets}
     return Blocks(points, blocks, named, rows)
 
+
+def _corners(name, faces, elements, element_sets, row) -> list[list[int]]:
+    """Vertices of the element faces of a surface."""
+    corners = []
+    for where, face in faces:
+        if not re.fullmatch(r"S[1-6]", face.upper()):
+            raise MeshError(f'surface "{name}": the face "{face}" is not supported, only S1 to S6')
+        for e in sorted({int(where)} if where.isdigit() else _numbers(where, element_sets)):
+            if e not in elements:
+                raise MeshError(f'surface "{name}": there is no element {e}')
+            kind, connectivity = elements[e]
+            corners.append([row[connectivity[i]] for i in SIDES[kind][int(face[1]) - 1]])
+    return corners

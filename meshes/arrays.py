@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 
 import basix
 import basix.ufl
-import numpy as np
-import numpy.typing as npt
-from mpi4py import MPI
-
 import dolfinx.graph
 import dolfinx.io.utils
 import dolfinx.mesh
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
 
 from . import _compat
 from .errors import MeshError, on_root
@@ -77,9 +76,17 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
         MeshError: ``build`` failed, or made a mesh without cells.
     """
     arrays = on_root(comm, lambda: _without_unused_nodes(build()))
-    about = None if arrays is None else (
-        arrays.cell, arrays.degree, arrays.points.shape[1], arrays.cells.shape[1],
-        dict(arrays.names), dict(arrays.facet_names),
+    about = (
+        None
+        if arrays is None
+        else (
+            arrays.cell,
+            arrays.degree,
+            arrays.points.shape[1],
+            arrays.cells.shape[1],
+            dict(arrays.names),
+            dict(arrays.facet_names),
+        )
     )
     cell, degree, gdim, nodes, names, facet_names = comm.bcast(about, root=0)
     if arrays is None:  # the other ranks bring empty arrays to the collective calls
@@ -132,6 +139,13 @@ def _without_unused_nodes(arrays: Arrays) -> Arrays:
     if facets is not None and np.any(facets < 0):
         raise MeshError(f"{np.sum(np.any(facets < 0, axis=1))} tagged facets have nodes that belong to no cell")
     return Arrays(
-        arrays.points[used], cells.reshape(arrays.cells.shape), arrays.cell, arrays.degree, arrays.cell_values,
-        facets, arrays.facet_values, arrays.names, arrays.facet_names,
+        arrays.points[used],
+        cells.reshape(arrays.cells.shape),
+        arrays.cell,
+        arrays.degree,
+        arrays.cell_values,
+        facets,
+        arrays.facet_values,
+        arrays.names,
+        arrays.facet_names,
     )

@@ -62,9 +62,7 @@ class Blocks:
     node_sets: Mapping[str, npt.NDArray[np.integer]] = field(default_factory=dict)
 
 
-def assemble(
-    file: Blocks, *, dim: int | None, sets: Sequence[str] | None, boundaries: Sequence[str]
-) -> Arrays:
+def assemble(file: Blocks, *, dim: int | None, sets: Sequence[str] | None, boundaries: Sequence[str]) -> Arrays:
     """Cells of one dimension with their tags, the cells one dimension below as tagged facets.
 
     Args:
@@ -77,7 +75,8 @@ def assemble(
         The mesh as arrays.
 
     Raises:
-        MeshError: no cells, cells of several types, points out of the plane, sets that are not there or that overlap in part.
+        MeshError: no cells, cells of several types, points out of the plane, sets that are not there or that overlap in
+            part.
     """
     if not file.blocks or not sum(len(b.nodes) for b in file.blocks):
         raise MeshError("the file has no cells")
@@ -89,7 +88,9 @@ def assemble(
         counts[kind] = counts.get(kind, 0) + len(file.blocks[i].nodes)
     if len(counts) != 1 or tdim < 2:
         found = ", ".join(f"{n} {cell}s of degree {degree}" for (cell, degree), n in counts.items()) or "none"
-        raise MeshError(f"cells of dimension {tdim} in the file: {found}; needed are cells of one type, of dimension 2 or 3")
+        raise MeshError(
+            f"cells of dimension {tdim} in the file: {found}; needed are cells of one type, of dimension 2 or 3"
+        )
     (cell, degree), total = next(iter(counts.items()))
     cells = np.concatenate([file.blocks[i].nodes for i in chosen])
     points = _in_space(file.points, cells, tdim)
@@ -98,7 +99,9 @@ def assemble(
     missing = [name for name in sets or () if name not in known]
     missing += [name for name in boundaries if name not in file.node_sets]
     if missing:
-        raise MeshError(f"the file has no set {missing}; its cell sets are {sorted(known)}, node sets {sorted(file.node_sets)}")
+        raise MeshError(
+            f"the file has no set {missing}; its cell sets are {sorted(known)}, node sets {sorted(file.node_sets)}"
+        )
     wanted = [s for s in file.sets if sets is None or s.name in sets]
     values, names = _values(wanted, [len(b.nodes) for b in file.blocks], chosen)
     if not np.any(values != UNTAGGED) and not wanted:
@@ -106,13 +109,19 @@ def assemble(
 
     facet_blocks = [i for i, b in enumerate(file.blocks) if TDIM[b.cell] == tdim - 1 and len(b.nodes)]
     corners = facet_vertices(cell).shape[1]
-    facets = np.concatenate([np.empty((0, corners), dtype=np.int64)] + [file.blocks[i].nodes[:, :corners] for i in facet_blocks])
+    facets = np.concatenate(
+        [np.empty((0, corners), dtype=np.int64)] + [file.blocks[i].nodes[:, :corners] for i in facet_blocks]
+    )
     facet_values, facet_names = _values(wanted, [len(b.nodes) for b in file.blocks], facet_blocks)
     if boundaries:
         if len(facets) and np.any(facet_values):
-            raise MeshError(f"boundaries={list(boundaries)} is given, but the file has tagged facets {facet_names} already")
+            raise MeshError(
+                f"boundaries={list(boundaries)} is given, but the file has tagged facets {facet_names} already"
+            )
         facets = exterior_facets(cells, cell)
-        on = [NamedSet(b, None, [np.flatnonzero(np.all(np.isin(facets, file.node_sets[b]), axis=1))]) for b in boundaries]
+        on = [
+            NamedSet(b, None, [np.flatnonzero(np.all(np.isin(facets, file.node_sets[b]), axis=1))]) for b in boundaries
+        ]
         facet_values, facet_names = _values(on, [len(facets)], [0])
     tagged = facet_values != UNTAGGED
     facets, facet_values = facets[tagged], facet_values[tagged]
@@ -161,7 +170,7 @@ def _values(sets, lengths, chosen):
             elif common not in (0, len(members[k][1])):
                 raise MeshError(
                     f'the sets "{members[j][0].name or tags[j]}" ({len(members[j][1])} members) and '
-                    f'"{members[k][0].name or tags[k]}" ({len(members[k][1])}) share {common}, so their tags are not unique; '
+                    f'"{members[k][0].name or tags[k]}" ({len(members[k][1])}) share {common}; tags must be unique: '
                     "choose the ones to use with sets=(...)"
                 )
         values[mine] = tags[k]
@@ -209,7 +218,8 @@ def serendipity_completed(
     return np.vstack([points, on_faces, inside]), np.column_stack([nodes, face_nodes, inner])
 
 
-# Corners and edge nodes of the faces of VTK's quadratic hexahedron, in the order in which VTK's 27-node one has its face nodes.
+# Corners and edge nodes of the faces of VTK's quadratic hexahedron, in the order in which VTK's 27-node one has its
+# face nodes.
 HEXAHEDRON_FACES = np.array([
     [0, 4, 7, 3, 16, 15, 19, 11],
     [1, 2, 6, 5, 9, 18, 13, 17],

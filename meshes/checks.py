@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
-
-import dolfinx.mesh
 
 from .arrays import facet_vertices
 from .errors import MeshError
@@ -68,7 +67,7 @@ def _match(low, high, axis, close, kind):
             where = ", ".join(f"{value:.9g}" for value in first)
             raise MeshError(
                 f"the mesh is not periodic in {name}: {count} {kind} on the face {here} have no partner on {there} "
-                f"(within {close:.3g}), the first at ({where}). Opposite faces need the same nodes: mesh one and copy it "
+                f"(within {close:.3g}), the first at ({where}). Opposite faces need the same nodes: mesh one, copy it "
                 "to the other (meshes.cell does), or use a boundary condition that needs no pairs."
             )
 
@@ -104,8 +103,8 @@ def bad_cells(
         degree: degree of the geometry.
 
     Returns:
-        The cells whose det J changes sign or vanishes at a node or in the middle; and simplices that lie on the same side
-        of all their facets as the neighbours there, since a simplex turned over has a constant det J.
+        The cells whose det J changes sign or vanishes at a node or in the middle; and simplices that lie on the same
+        side of all their facets as the neighbours there, since a simplex turned over has a constant det J.
     """
     element = reference(cell, degree)
     inside = np.vstack([element.points, element.points.mean(axis=0)])
@@ -127,7 +126,7 @@ def _folded(points, cells, cell):
     side = np.sign(np.linalg.det(x[:, 1:] - x[:, :1]))
     _, which, count = np.unique(facets, axis=0, return_inverse=True, return_counts=True)
     balance = np.bincount(which.ravel(), weights=side, minlength=len(count))
-    shared = (count == 2)[which.ravel()].reshape(cells.shape[0], -1)
+    shared = (count == 2)[which.ravel()].reshape(len(cells), len(local))
     overlapping = shared & (abs(balance) == 2)[which.ravel()].reshape(shared.shape)
     return shared.any(axis=1) & (overlapping == shared).all(axis=1)
 

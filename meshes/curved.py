@@ -29,8 +29,16 @@ def untangled(arrays: Arrays, *, fixed: npt.NDArray[np.bool_]) -> Arrays:
     points, cells = arrays.points, arrays.cells
     linear, element = reference(arrays.cell, 1), reference(arrays.cell, arrays.degree)
     straight = points.copy()
-    straight[cells] = np.einsum("qv,mvi->mqi", linear.tabulate(0, element.points)[0, :, :, 0], points[cells[:, : linear.dim]])
-    for curvature in (0.5, 0.25, 0.0, 0.0, 0.0):  # again at 0, as a cell may become the next bad one when its neighbour moves
+    straight[cells] = np.einsum(
+        "qv,mvi->mqi", linear.tabulate(0, element.points)[0, :, :, 0], points[cells[:, : linear.dim]]
+    )
+    for curvature in (
+        0.5,
+        0.25,
+        0.0,
+        0.0,
+        0.0,
+    ):  # again at 0, as a cell may become the next bad one when its neighbour moves
         bad = bad_cells(points, cells, arrays.cell, arrays.degree)
         if len(bad) == 0:
             return replace(arrays, points=points)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class MeshError(ValueError):
-    """A mesh, or the description of one, that cannot be used; the message says what is wrong and what would be right."""
+    """A mesh, or the description of one, that cannot be used: what is wrong, and what would be right."""
 
 
 def on_root(comm: MPI.Intracomm, work: Callable[[], T]) -> T | None:

@@ -42,7 +42,9 @@ def vtk_blocks(
             blocks.append(Block("point", 0, rows))
             continue
         if kind not in VTK_ORDERED:
-            raise MeshError(f'cells of the type "{kind}" ({len(rows)} of them) are not supported; supported: {list(VTK_ORDERED)}')
+            raise MeshError(
+                f'cells of the type "{kind}" ({len(rows)} of them) are not supported; supported: {list(VTK_ORDERED)}'
+            )
         cell, degree = VTK_ORDERED[kind]
         if kind in ("quad8", "hexahedron20"):
             points, rows = serendipity_completed(points, rows, cell)
@@ -57,7 +59,8 @@ def read_gmsh(path: Path) -> Blocks:
         gmsh.merge(str(path))
         model = gmsh.model
         points, row = nodes(model)
-        blocks, where = [], {}
+        blocks: list[Block] = []
+        where: dict[tuple[int, int], list[int]] = {}
         for dim, entity in model.getEntities():
             for kind, _, connectivity in zip(*model.mesh.getElements(dim, entity)):
                 title, _, _, per_cell, _, _ = model.mesh.getElementProperties(kind)
@@ -97,7 +100,10 @@ def read_meshio(path: Path, data: str | None) -> Blocks:
     points, blocks = vtk_blocks(np.asarray(mesh.points, dtype=np.float64), [(b.type, b.data) for b in mesh.cells])
     if data is None and mesh.cell_sets:
         empty = np.empty(0, dtype=np.int64)
-        sets = [NamedSet(name, None, [empty if m is None else m for m in per_block]) for name, per_block in mesh.cell_sets.items()]
+        sets = [
+            NamedSet(name, None, [empty if m is None else m for m in per_block])
+            for name, per_block in mesh.cell_sets.items()
+        ]
     elif data is None and getattr(mesh, "cell_tags", None):  # MED: families with one or more group names each
         sets = _families(mesh.cell_tags, mesh.cell_data["cell_tags"])
     else:
@@ -115,7 +121,11 @@ def _families(families, numbers):
 
 def _numbers(cell_data, data, blocks):
     """Sets without names from numbers on the cells."""
-    whole = [name for name, values in cell_data.items() if all(np.issubdtype(np.asarray(v).dtype, np.integer) for v in values)]
+    whole = [
+        name
+        for name, values in cell_data.items()
+        if all(np.issubdtype(np.asarray(v).dtype, np.integer) for v in values)
+    ]
     if data is None and not whole:
         return []
     if data is None and len(whole) > 1 and "gmsh:physical" not in whole:

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def reference(cell: str, degree: int):
     """Basix element of the geometry: equispaced Lagrange, as DOLFINx meshes have it."""
-    return basix.create_element(
-        basix.ElementFamily.P, basix.CellType[cell], degree, basix.LagrangeVariant.equispaced
-    )
+    return basix.create_element(basix.ElementFamily.P, basix.CellType[cell], degree, basix.LagrangeVariant.equispaced)
 
 
 def jacobian_determinants(

@@ -56,8 +56,15 @@ def grid(
 
     facets, facet_values = _tagged_facets(points, cells, cell[dim, quads], sides or {})
     return Arrays(
-        points if mapping is None else mapping(points), cells, cell[dim, quads], order, values, facets, facet_values,
-        dict(names or {}), {name: i for i, name in enumerate(sides or {}, start=1)},
+        points if mapping is None else mapping(points),
+        cells,
+        cell[dim, quads],
+        order,
+        values,
+        facets,
+        facet_values,
+        dict(names or {}),
+        {name: i for i, name in enumerate(sides or {}, start=1)},
     )
 
 

@@ -43,7 +43,9 @@ def cook(comm: MPI.Intracomm, *, n: int | Sequence[int] = 8, order: int = 1, qua
     axes = [np.linspace(0, 1, nx + 1), np.linspace(0, 1, ny + 1)]
     return distribute(
         comm,
-        lambda: grid(axes, np.ones((nx, ny), int), order=order, quads=quads, sides=sides, names=STRUCTURE, mapping=membrane),
+        lambda: grid(
+            axes, np.ones((nx, ny), int), order=order, quads=quads, sides=sides, names=STRUCTURE, mapping=membrane
+        ),
     )
 
 
@@ -146,7 +148,9 @@ def plate_with_hole(
     axes = [np.linspace(0, 2, 2 * n + 1), np.linspace(0, 1, n + 1)]
     return distribute(
         comm,
-        lambda: grid(axes, np.ones((2 * n, n), int), order=order, quads=quads, sides=sides, names=STRUCTURE, mapping=plate),
+        lambda: grid(
+            axes, np.ones((2 * n, n), int), order=order, quads=quads, sides=sides, names=STRUCTURE, mapping=plate
+        ),
     )
 
 

@@ -29,9 +29,9 @@ def packing(
 ) -> list[Circle] | list[Sphere]:
     """Circles or spheres at random places that overlap neither each other nor their periodic images.
 
-    Inclusions are placed one after the other where there is room (random sequential addition); when there is none left the
-    rest is placed anywhere and all overlapping pairs are pushed apart until no overlap is left. The cell is centred at the
-    origin.
+    Inclusions are placed one after the other where there is room (random sequential addition); when there is none left
+    the rest is placed anywhere and all overlapping pairs are pushed apart until no overlap is left. The cell is centred
+    at the origin.
 
     Args:
         fraction: volume fraction. With ``radius`` the nearest one that a whole number of inclusions gives is made, with
@@ -52,25 +52,30 @@ def packing(
     """
     size = np.ones(dim) if size is None else np.asarray(size, dtype=np.float64)
     if dim not in (2, 3) or size.shape != (dim,) or (radius is None) == (count is None):
-        raise MeshError(f"dim is {dim} (2 or 3), size {size.tolist()} (dim entries); radius {radius} or count {count}: give one")
+        raise MeshError(
+            f"dim is {dim} (2 or 3), size {size.tolist()} (dim entries); radius {radius} or count {count}: give one"
+        )
     if not 0 < fraction < 1 or min_gap < 0:
         raise MeshError(f"fraction is {fraction} (between 0 and 1), min_gap {min_gap} (not negative)")
     unit = np.pi if dim == 2 else 4 / 3 * np.pi  # volume of the unit ball
     room = float(np.prod(size))
-    if count is None:
+    if radius is not None:
         count = max(1, round(fraction * room / (unit * radius**dim)))
     else:
+        assert count is not None
         radius = (fraction * room / (unit * count)) ** (1 / dim)
     distance = 2 * radius + min_gap
     if distance > size.min():
-        raise MeshError(f"radius {radius:.6g} and min_gap {min_gap:.6g} do not fit a cell of size {size.tolist()}: use a larger count")
+        raise MeshError(
+            f"radius {radius:.6g} and min_gap {min_gap:.6g} do not fit a cell of size {size.tolist()}: use more"
+        )
 
     rng = np.random.default_rng(seed)
     centers, placed = _sequential(rng, count, distance, size)
     if placed < count and not _relaxed(rng, centers, distance, size):
         reached = placed * unit * radius**dim / room
         raise MeshError(
-            f"{count} inclusions of radius {radius:.6g} with min_gap {min_gap:.6g} (fraction {fraction}) found no room; "
+            f"{count} inclusions of radius {radius:.6g} with min_gap {min_gap:.6g} (fraction {fraction}) have no room; "
             f"{placed} did, fraction {reached:.4f}. Use a smaller fraction or min_gap, or another seed"
         )
     kind = Circle if dim == 2 else Sphere
@@ -96,8 +101,8 @@ def _sequential(rng, count, distance, size):
 def _relaxed(rng, centers, distance, size) -> bool:
     """Push overlapping pairs apart, in place, until none is left; False if some remain.
 
-    All pairs nearer than ``distance`` are moved to a little more than it at once; small random steps, which die out, free
-    what is jammed.
+    All pairs nearer than ``distance`` are moved to a little more than it at once; small random steps, which die out,
+    free what is jammed.
     """
     target = distance * (1 + 1e-3)
     for sweep in range(SWEEPS):
@@ -110,7 +115,9 @@ def _relaxed(rng, centers, distance, size) -> bool:
         push = 0.5 * (target - length) * apart / length
         np.add.at(centers, pairs[:, 0], push)
         np.add.at(centers, pairs[:, 1], -push)
-        centers += 0.02 * distance * max(0.0, 1 - 2 * sweep / SWEEPS) ** 2 * rng.normal(size=centers.shape) * (sweep % 10 == 0)
+        centers += (
+            0.02 * distance * max(0.0, 1 - 2 * sweep / SWEEPS) ** 2 * rng.normal(size=centers.shape) * (sweep % 10 == 0)
+        )
         centers[:] = centers % size
         centers[centers >= size] = 0.0  # the remainder of a tiny negative number rounds to size itself
     return False

@@ -7,11 +7,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from mpi4py import MPI
-
 import dolfinx.io
 import dolfinx.mesh
+import numpy as np
+from mpi4py import MPI
 
 from .abaqus import read_abaqus
 from .arrays import distribute
@@ -31,14 +30,13 @@ def read(
     boundaries: Sequence[str] = (),
     data: str | None = None,
 ) -> TaggedMesh:
-    """A mesh from a file: .inp (Abaqus), .msh (gmsh), .xdmf (of DOLFINx or meshio), .vtu, .med and all that meshio reads.
+    """A mesh from a file: .inp (Abaqus), .msh (gmsh), .xdmf (DOLFINx, meshio), .vtu, .med, all that meshio reads.
 
-    Named sets of cells (or physical groups, or MED groups) become tags and keep their names; sets of cells one dimension
-    lower become facet tags. Sets with a number in the file keep it, others count from 1 in the order of the file. Of nested
-    sets the inner one counts. A file without sets takes its tags from the integers that it has on the cells; one without
-    these either is one phase with tag 1. Cells that are in no set have no tag (``check_materials`` finds them).
-    8-node quadrilaterals and 20-node hexahedra are completed to 9 and 27 nodes without a change of their shape on
-    the edges (quadrilaterals) and faces (hexahedra).
+    Named sets of cells (or physical groups, or MED groups) become tags and keep their names; sets of cells one
+    dimension lower become facet tags. Sets with a number in the file keep it, others count from 1 in the order of the
+    file. Of nested sets the inner one counts. A file without sets takes its tags from the integers that it has on the
+    cells; one without these either is one phase with tag 1. Cells that are in no set have no tag (``check_materials``
+    finds them). 8-node quadrilaterals and 20-node hexahedra are completed to 9 and 27 nodes; their shape is the same.
 
     Args:
         path: the file; its extension tells the format.
@@ -83,7 +81,7 @@ def read(
 
 
 def _dolfinx_grids(path: Path) -> list[tuple[str, str]]:
-    """Names and cell types of the grids of an XDMF file that DOLFINx wrote, the mesh first; empty for any other file."""
+    """Names and cell types of the grids in an XDMF file of DOLFINx, the mesh first; empty for any other file."""
     if not path.is_file():
         raise MeshError(f"{path}: no such file")
     if path.suffix not in (".xdmf", ".xmf"):
@@ -99,7 +97,8 @@ def _dolfinx_grids(path: Path) -> list[tuple[str, str]]:
     store = path.parent / next(text for text in items if ":/Mesh/" in text).split(":/")[0]
     if not store.is_file():
         raise MeshError(f"{path}: its data file {store.name} is missing")
-    return [(grid.get("Name", ""), grid.find("Topology").get("TopologyType", "").lower()) for grid in grids]
+    topologies = [grid.find("Topology") for grid in grids]
+    return [(g.get("Name", ""), t.get("TopologyType", "").lower()) for g, t in zip(grids, topologies) if t is not None]
 
 
 def _read_dolfinx(path, comm, grids, data) -> TaggedMesh:
@@ -124,7 +123,9 @@ def _read_dolfinx(path, comm, grids, data) -> TaggedMesh:
         raise MeshError(f"{path}: cells of dimension {tdim} in {mesh.geometry.dim} dimensions; no shells are read")
     empty = np.empty(0, dtype=np.int32)
     if found[tdim] is None:
-        cells = np.arange(mesh.topology.index_map(tdim).size_local + mesh.topology.index_map(tdim).num_ghosts, dtype=np.int32)
+        cells = np.arange(
+            mesh.topology.index_map(tdim).size_local + mesh.topology.index_map(tdim).num_ghosts, dtype=np.int32
+        )
         found[tdim] = dolfinx.mesh.meshtags(mesh, tdim, cells, np.ones_like(cells))
     if found[tdim - 1] is None:
         found[tdim - 1] = dolfinx.mesh.meshtags(mesh, tdim - 1, empty, empty)

@@ -165,7 +165,8 @@ def gap(
 
     The contact function of Perram and Wertheim (J. Comput. Phys. 58, 1985, eq. 3.7),
     F = max over 0 < λ < 1 of λ (1 − λ) dᵀ [(1 − λ) A Aᵀ + λ B Bᵀ]⁻¹ d, is below 1 exactly if two ellipsoids overlap;
-    scaled by √F they touch, and the normal n there separates them by (√F − 1)(h_A(n) + h_B(n)) with the support functions h.
+    scaled by √F they touch, and the normal n there separates them by (√F − 1)(h_A(n) + h_B(n)) with the support
+    functions h.
 
     Args:
         a, b: two shapes of the same dimension.
@@ -185,7 +186,9 @@ def gap(
     def normal(t):
         return np.linalg.solve((1 - t) * p + t * q, d)
 
-    t = minimize_scalar(lambda t: -t * (1 - t) * d @ normal(t), bounds=(0, 1), method="bounded", options={"xatol": 1e-10}).x
+    t = minimize_scalar(
+        lambda t: -t * (1 - t) * d @ normal(t), bounds=(0, 1), method="bounded", options={"xatol": 1e-10}
+    ).x
     n = normal(t)
     n /= np.linalg.norm(n)
     h_a, h_b = np.sqrt(n @ p @ n), np.sqrt(n @ q @ n)

@@ -30,7 +30,7 @@ def laminate(
     """Layered cell whose interfaces lie on cell boundaries.
 
     Args:
-        fractions: volume fraction of each layer, in the order of the coordinate ``normal``; the layers get tags 1, 2, ...
+        fractions: volume fraction of each layer, in the order of the coordinate ``normal``; their tags are 1, 2, ...
         comm: communicator of the mesh.
         cells: boxes per direction, (nx, ny) or (nx, ny, nz); sets the dimension. Along ``normal`` they are shared out
             over the layers in proportion, at least one each, so that their number there may differ a little.
@@ -51,7 +51,9 @@ def laminate(
     if share.ndim != 1 or len(share) == 0 or np.any(share <= 0) or not np.isclose(share.sum(), 1.0, atol=1e-10):
         raise MeshError(f"fractions are {list(fractions)}; they must be positive and sum to 1, not {share.sum():.12g}")
     if dim not in (2, 3) or not 0 <= normal < dim:
-        raise MeshError(f"cells is {tuple(cells)} and normal is {normal}; give 2 or 3 counts and normal below their number")
+        raise MeshError(
+            f"cells is {tuple(cells)} and normal is {normal}; give 2 or 3 counts and normal below their number"
+        )
     lower, upper = box_corners(size or (1.0,) * dim, center)
     axes = [np.linspace(a, b, n + 1) for a, b, n in zip(lower, upper, cells)]
     interfaces = lower[normal] + (upper[normal] - lower[normal]) * np.concatenate([[0.0], np.cumsum(share)])
@@ -79,10 +81,11 @@ def from_labels(
     """One box per entry of an array of labels.
 
     Args:
-        labels: integers, (nx, ny) or (nx, ny, nz): ``labels[i, j]`` is the box at the i-th place in x and the j-th in y,
-            both counted from the lower corner. A label ≥ 1 becomes the tag, 0 is void and is not meshed.
+        labels: integers, (nx, ny) or (nx, ny, nz): ``labels[i, j]`` is the box at the i-th place in x and the j-th in
+            y, both counted from the lower corner. A label ≥ 1 becomes the tag, 0 is void and is not meshed.
         comm: communicator of the mesh; only rank 0's labels are used.
-        spacing: edge lengths of a box, one for all directions or one each; 1/nx if None, so that the cell has length 1 in x.
+        spacing: edge lengths of a box, one for all directions or one each; 1/nx if None, so that the cell has length 1
+            in x.
         center: centre of the array; the origin if None.
         order: degree of the geometry.
         quads: quadrilaterals or hexahedra; simplices otherwise.
@@ -103,7 +106,7 @@ def from_labels(
             raise MeshError(f"labels has type {array.dtype}; it must hold integers")
         if array.min() < 0 or array.max() == 0:
             raise MeshError(
-                f"labels run from {array.min()} to {array.max()}; use 0 for void and 1, 2, ... for phases, at least one phase"
+                f"labels run from {array.min()} to {array.max()}; 0 is void, phases are 1, 2, ..., one at least"
             )
         steps = np.broadcast_to(1.0 / array.shape[0] if spacing is None else spacing, (array.ndim,)).astype(float)
         lower, upper = box_corners(steps * array.shape, center)
@@ -128,8 +131,10 @@ def from_image(
     """One box per pixel (or voxel) of a picture or a saved array.
 
     Args:
-        path: a picture (PNG, TIFF, ...; a stack of pages is 3D), converted to grey values; or .npy, or .npz with one array.
-            The picture stands upright in the mesh: its top row has the largest y, the first page of a stack the smallest
+        path: a picture (PNG, TIFF, ...; a stack of pages is 3D), converted to grey values; or .npy, or .npz with one
+            array.
+            The picture stands upright in the mesh: its top row has the largest y, the first page of a stack the
+                smallest
             z. Saved arrays are indexed ``[x, y]`` or ``[x, y, z]`` as in ``from_labels``.
         comm: communicator of the mesh; the file is read on rank 0.
         thresholds: increasing grey values; below the first is tag 1, from the first on tag 2, and so on.
@@ -158,7 +163,9 @@ def from_image(
             present, position = np.unique(values, return_inverse=True)
             unknown = [v.item() for v in present if v.item() not in levels]
             if unknown:
-                raise MeshError(f"{path}: grey values {unknown[:8]} have no entry in levels, which has {sorted(levels)}")
+                raise MeshError(
+                    f"{path}: grey values {unknown[:8]} have no entry in levels, which has {sorted(levels)}"
+                )
             return np.array([levels[v.item()] for v in present])[position].reshape(values.shape)
         return values
 
@@ -183,7 +190,10 @@ def _pixels(path: Path) -> npt.NDArray:
     try:
         with Image.open(path) as picture:
             # Pillow converts 16-bit pictures to 8 bits by clipping, so only colours and palettes are converted.
-            pages = [np.array(p.convert("L") if p.mode not in ("I", "F", "I;16") else p) for p in ImageSequence.Iterator(picture)]
+            pages = [
+                np.array(p.convert("L") if p.mode not in ("I", "F", "I;16") else p)
+                for p in ImageSequence.Iterator(picture)
+            ]
     except UnidentifiedImageError:
         raise MeshError(f"{path}: not a picture that Pillow reads, nor .npy or .npz") from None
     volume = np.stack([page[::-1].T for page in pages], axis=-1)
@@ -195,5 +205,7 @@ def box_corners(size: Sequence[float], center: Sequence[float] | None):
     size = np.asarray(size, dtype=np.float64)
     middle = np.zeros(len(size)) if center is None else np.asarray(center, dtype=np.float64)
     if len(size) not in (2, 3) or np.any(size <= 0) or middle.shape != size.shape:
-        raise MeshError(f"size is {size.tolist()} and center {middle.tolist()}; both need 2 or 3 entries, size positive ones")
+        raise MeshError(
+            f"size is {size.tolist()} and center {middle.tolist()}; both need 2 or 3 entries, size positive ones"
+        )
     return middle - size / 2, middle + size / 2

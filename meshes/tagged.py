@@ -61,4 +61,3 @@ class TaggedMesh:
         parts = self.mesh.comm.allgather(local)
         total = float(np.prod(upper - lower))
         return {tag: sum(p.get(tag, 0.0) for p in parts) / total for tag in sorted(set().union(*parts))}
-

@@ -74,8 +74,8 @@ def test_spheres_wrap_around_the_cell(comm, shift, order):
         [meshes.Sphere((0.0, 0.0, 0.0), 0.35)], comm, mesh_size=0.3, size=(1, 1, 1), shift=shift, order=order
     )
     exact = 4 / 3 * np.pi * 0.35**3
-    # a polyhedron inscribed in a sphere with edges of angle 2π/16 loses about (2π/16)²/4 ≈ 4 % of its volume, up to twice
-    # that with uneven triangles; quadratic triangles about the square of it
+    # a polyhedron inscribed in a sphere with edges of angle 2π/16 loses about (2π/16)²/4 ≈ 4 % of its volume, up to
+    # twice that with uneven triangles; quadratic triangles about the square of it
     assert tagged.fractions()[2] == pytest.approx(exact, rel=0.08 if order == 1 else 2e-3)
 
 
@@ -114,7 +114,10 @@ def test_the_same_cell_has_the_same_mesh(comm):
     "shapes, names",
     [
         ([meshes.Circle((0, 0), 0.2), meshes.Circle((0.3, 0), 0.2)], ["inclusion 0", "inclusion 1"]),
-        ([meshes.Circle((0.45, 0), 0.2), meshes.Ellipse((-0.4, 0), (0.2, 0.1), 20)], ["inclusion 0", "inclusion 1", "image"]),
+        (
+            [meshes.Circle((0.45, 0), 0.2), meshes.Ellipse((-0.4, 0), (0.2, 0.1), 20)],
+            ["inclusion 0", "inclusion 1", "image"],
+        ),
         ([meshes.Ellipse((0, 0), (0.6, 0.1))], ["inclusion 0", "its own periodic image"]),
     ],
 )

@@ -4,13 +4,11 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx")
 meshio = pytest.importorskip("meshio")
 gmsh = pytest.importorskip("gmsh")
 
-import dolfinx
-
-import meshes
+dolfinx = pytest.importorskip("dolfinx")
+meshes = pytest.importorskip("meshes")
 
 pytestmark = pytest.mark.mpi
 
@@ -83,7 +81,9 @@ def test_abaqus_sets_and_surfaces_become_tags(comm, mpi_tmp_path):
     path = mpi_tmp_path / "no_surface.inp"
     written(comm, path, lambda: path.write_text(abaqus_text().split("*SURFACE")[0]))
     tagged = meshes.read(path, comm, boundaries=("LEFT", "BOTTOM"), sets=("FIBRE",))
-    assert {name: length(tagged, tag) for name, tag in tagged.facet_names.items()} == pytest.approx({"LEFT": 1.0, "BOTTOM": 1.0})
+    assert {name: length(tagged, tag) for name, tag in tagged.facet_names.items()} == pytest.approx(
+        {"LEFT": 1.0, "BOTTOM": 1.0}
+    )
     with pytest.raises(meshes.MeshError, match="3 of 4 cells have no tag"):
         meshes.check_materials(tagged, tagged.names.values())
 
@@ -153,7 +153,7 @@ def test_xdmf_of_dolfinx(comm, mpi_tmp_path, order):
     if comm.rank == 0:
         path.with_suffix(".h5").unlink()
     comm.barrier()
-    with pytest.raises(meshes.MeshError, match="membrane.h5 is missing"):
+    with pytest.raises(meshes.MeshError, match=r"membrane\.h5 is missing"):
         meshes.read(path, comm)
 
 
@@ -214,7 +214,10 @@ def disc8(path):
     angles = np.pi / 4 + np.pi / 2 * np.arange(4)
     inner = 0.5 * np.column_stack([np.cos(angles), np.sin(angles)])
     outer, arc = 2 * inner, np.column_stack([np.cos(angles + np.pi / 4), np.sin(angles + np.pi / 4)])
-    points, cells = list(inner) + list(outer), [[0, 1, 2, 3]] + [[i, i + 4, (i + 1) % 4 + 4, (i + 1) % 4] for i in range(4)]
+    points, cells = (
+        list(inner) + list(outer),
+        [[0, 1, 2, 3]] + [[i, i + 4, (i + 1) % 4 + 4, (i + 1) % 4] for i in range(4)],
+    )
     edges = {}
     for cell in cells:
         for a, b in zip(cell[:4], cell[1:4] + cell[:1]):
@@ -230,8 +233,8 @@ def test_eight_node_quadrilaterals_are_completed(comm, mpi_tmp_path):
     path = mpi_tmp_path / "disc.vtu"
     written(comm, path, lambda: disc8(path))
     tagged = meshes.read(path, comm)
-    # Area under four parabolas through the ends and the middle of a quarter arc: the square of side √2, and on each side
-    # (chord √2, height 1 - √2/2) a parabolic segment of 2/3 chord times height (Archimedes).
+    # Area under four parabolas through the ends and the middle of a quarter arc: the square of side √2, and on each
+    # side (chord √2, height 1 - √2/2) a parabolic segment of 2/3 chord times height (Archimedes).
     exact = 2 + 4 * (2 / 3) * np.sqrt(2) * (1 - np.sqrt(2) / 2)
     lower, upper = tagged.box
     assert np.prod(upper - lower) * tagged.fractions()[1] == pytest.approx(exact, rel=1e-12)

@@ -51,7 +51,9 @@ def test_laminate_names_wrong_fractions(comm):
 def test_cook_membrane_has_its_sides(comm, order, quads):
     tagged = meshes.cook(comm, n=(4, 3), order=order, quads=quads)
     corners = np.array([(0, 0), (48, 44), (48, 60), (0, 44)], dtype=float)
-    sides = dict(zip(("bottom", "right", "top", "left"), np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)))
+    sides = dict(
+        zip(("bottom", "right", "top", "left"), np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1))
+    )
     for name, exact in sides.items():
         assert length(tagged, name) == pytest.approx(exact)
     assert volume(tagged) == pytest.approx((44 + 16) / 2 * 48)  # two vertical sides 48 apart
@@ -124,7 +126,8 @@ def test_labels_make_a_round_trip(comm, shape, quads):
 
 
 @pytest.mark.parametrize(
-    "labels, hint", [(np.zeros((2, 2), int), "void"), (np.ones((2, 2)), "integers"), (-np.ones((2, 2), int), "-1"), ([1], "shape")]
+    "labels, hint",
+    [(np.zeros((2, 2), int), "void"), (np.ones((2, 2)), "integers"), (-np.ones((2, 2), int), "-1"), ([1], "shape")],
 )
 def test_wrong_labels_are_named(comm, labels, hint):
     with pytest.raises(meshes.MeshError, match=hint):
