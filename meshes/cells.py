@@ -10,18 +10,14 @@ import numpy as np
 from mpi4py import MPI
 
 from .arrays import distribute
-from .checks import check_periodic
-from .curved import untangled
+from .checks import check_periodic, refuse_unmatched
+from .curved import periodic_labels, untangled
 from .errors import MeshError
 from .gmsh_session import session
-from .occ import match_faces, mesh_arrays, model_phases, set_sizes
+from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
 from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps
 from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
-
-# Where a face of the cell cuts the seam or a pole of a ball's parametrisation at a bad place, OpenCASCADE and gmsh may
-# fail; the ball is then drawn again with its poles elsewhere (degrees about x, then about y). It only matters in 3D.
-SEAMS = ((0.0, 0.0), (31.0, 17.0), (67.0, 41.0), (103.0, 73.0))
 
 
 def cell(
@@ -76,27 +72,31 @@ def cell(
             ("inclusion" if t == INCLUSION else f"inclusion {t}"): t for t in tags - {MATRIX}
         }
 
-        def attempt(seam):
+        def attempt(number):
             with session() as gmsh:
-                phases = model_phases(gmsh.model, shapes, lower, upper, seam)
+                phases = model_phases(gmsh.model, shapes, lower, upper, SEAMS[number])
                 match_faces(gmsh.model, lower, upper)
                 set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per_gap)
-                gmsh.option.setNumber("Mesh.RecombineAll", int(quads))
-                gmsh.option.setNumber("Mesh.RecombinationAlgorithm", 3)  # full quads: no triangle is left over
+                if quads:
+                    only_quads(gmsh.option, number)
                 gmsh.model.mesh.generate(dim)
                 gmsh.model.mesh.setOrder(order)
                 arrays = mesh_arrays(gmsh.model, phases, dim, labels if names is None else names)
-            on_faces = np.any(
-                np.minimum(abs(arrays.points - lower), abs(arrays.points - upper)) < 1e-8 * max(size), axis=1
-            )
-            return untangled(arrays, fixed=on_faces)
+            refuse_unmatched("nodes", arrays.points, lower, upper, 1e-8 * max(size))
+            return untangled(arrays, images=periodic_labels(arrays.points, lower, upper))
 
-        for seam in SEAMS[:-1]:
+        for number in range(len(SEAMS) - 1):
             try:
-                return attempt(seam)
+                return attempt(number)
             except Exception:  # gmsh raises no other class; the last attempt tells what is wrong
                 continue
-        return attempt(SEAMS[-1])
+        try:
+            return attempt(len(SEAMS) - 1)
+        except Exception as error:
+            raise MeshError(
+                f"gmsh made no mesh that is fit for use: {error}. Perhaps an interface is almost tangent to a face of "
+                "the cell: move the inclusions with shift, or use a smaller mesh_size"
+            ) from error
 
     tagged = distribute(comm, build)
     check_periodic(tagged)

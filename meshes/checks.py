@@ -42,11 +42,31 @@ def check_periodic(tagged_mesh: TaggedMesh, *, tolerance: float = 1e-8) -> None:
     midpoints = dolfinx.mesh.compute_midpoints(mesh, dim - 1, facets)[:, :dim]
     for kind, points in (("nodes", mesh.geometry.x[:, :dim]), ("facets", midpoints)):
         on_box = np.any((np.abs(points - lower) <= close) | (np.abs(points - upper) <= close), axis=1)
-        points = np.concatenate(mesh.comm.allgather(points[on_box]))
-        for axis in range(dim):
-            low = points[np.abs(points[:, axis] - lower[axis]) <= close]
-            high = points[np.abs(points[:, axis] - upper[axis]) <= close]
-            _match(low, high, axis, close, kind)
+        refuse_unmatched(kind, np.concatenate(mesh.comm.allgather(points[on_box])), lower, upper, close)
+
+
+def refuse_unmatched(
+    kind: str,
+    points: npt.NDArray[np.float64],
+    lower: npt.NDArray[np.float64],
+    upper: npt.NDArray[np.float64],
+    close: float,
+) -> None:
+    """Raise if a point on one face of a box has no partner on the opposite face.
+
+    Args:
+        kind: what the points are, for the message.
+        points: (n, d); those inside do not matter.
+        lower, upper: corners of the box, (d,).
+        close: largest distance of two partners.
+
+    Raises:
+        MeshError: names the direction, the number of points without a partner and the first of them.
+    """
+    for axis in range(len(lower)):
+        low = points[np.abs(points[:, axis] - lower[axis]) <= close]
+        high = points[np.abs(points[:, axis] - upper[axis]) <= close]
+        _match(low, high, axis, close, kind)
 
 
 def _match(low, high, axis, close, kind):
@@ -103,8 +123,9 @@ def bad_cells(
         degree: degree of the geometry.
 
     Returns:
-        The cells whose det J changes sign or vanishes at a node or in the middle; and simplices that lie on the same
-        side of all their facets as the neighbours there, since a simplex turned over has a constant det J.
+        The cells whose det J changes sign or vanishes at a node or in the middle, and those that lie on the same side
+        of a facet as the neighbour there (of two such, the one that does so more often): a simplex turned over has a
+        constant det J.
     """
     element = reference(cell, degree)
     inside = np.vstack([element.points, element.points.mean(axis=0)])
@@ -112,23 +133,25 @@ def bad_cells(
     scale = np.max(np.ptp(points[cells], axis=1), axis=1, initial=0.0) ** points.shape[1]
     low, high = det.min(axis=1, initial=np.inf), det.max(axis=1, initial=-np.inf)
     bad = (low * high < 0) | (np.minimum(abs(low), abs(high)) <= FLAT * scale)
-    if cell in ("triangle", "tetrahedron"):
+    if cell != "hexahedron":  # its faces are not plane, so that they have no sides
         bad |= _folded(points, cells, cell)
     return np.flatnonzero(bad)
 
 
 def _folded(points, cells, cell):
-    """(m,) true for simplices that overlap each of their neighbours."""
+    """(m,) true for cells that overlap more than half of their neighbours; if there are none, that overlap any."""
     local = facet_vertices(cell)
-    facets = np.sort(cells[:, local], axis=2).reshape(-1, local.shape[1])
-    # facet i of a simplex is opposite to vertex i
-    x = points[np.column_stack([facets, cells[:, : len(local)].reshape(-1)])]
-    side = np.sign(np.linalg.det(x[:, 1:] - x[:, :1]))
-    _, which, count = np.unique(facets, axis=0, return_inverse=True, return_counts=True)
-    balance = np.bincount(which.ravel(), weights=side, minlength=len(count))
-    shared = (count == 2)[which.ravel()].reshape(len(cells), len(local))
-    overlapping = shared & (abs(balance) == 2)[which.ravel()].reshape(shared.shape)
-    return shared.any(axis=1) & (overlapping == shared).all(axis=1)
+    vertices = cells[:, : local.max() + 1]
+    facets = np.sort(vertices[:, local], axis=2)  # sorted, so that both neighbours see the same orientation
+    corners = points[facets]
+    middle = np.broadcast_to(points[vertices].mean(axis=1)[:, None, None], corners[:, :, :1].shape)
+    side = np.sign(np.linalg.det(np.concatenate([corners[:, :, 1:], middle], axis=2) - corners[:, :, :1]))
+    _, which, count = np.unique(facets.reshape(-1, local.shape[1]), axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(side.shape)
+    shared = (count == 2)[which]
+    overlapping = shared & (abs(np.bincount(which.ravel(), side.ravel(), len(count)))[which] == 2)
+    most = 2 * overlapping.sum(axis=1) > shared.sum(axis=1)
+    return most if most.any() else overlapping.any(axis=1)
 
 
 def raise_bad_cells(indices: npt.NDArray[np.integer], total: int, what: str) -> None:

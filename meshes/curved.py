@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Curved cells that their own curvature has turned inside out."""
+"""Curved cells of a periodic mesh that their own curvature has turned inside out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,31 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from .arrays import Arrays
 from .checks import bad_cells, raise_bad_cells
 from .geometry import reference
 
 
-def untangled(arrays: Arrays, *, fixed: npt.NDArray[np.bool_]) -> Arrays:
+def periodic_labels(
+    points: npt.NDArray[np.float64], lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Labels (n,) that points (n, d) share with their images on the other faces of the box with these corners."""
+    close = 1e-8 * np.max(upper - lower)
+    wrapped = np.where(abs(points - upper) <= close, lower, points)
+    pairs = cKDTree(wrapped).query_pairs(2 * close, output_type="ndarray")
+    labels = np.arange(len(points))
+    np.minimum.at(labels, pairs.max(axis=1, initial=0), pairs.min(axis=1, initial=len(points)))
+    return labels
+
+
+def untangled(arrays: Arrays, *, images: npt.NDArray[np.int64]) -> Arrays:
     """Straighten the tangled cells of a curved mesh, as far as needed and no other.
 
     Args:
         arrays: the mesh.
-        fixed: (n,) nodes that must stay.
+        images: (n,) labels; nodes with the same label move together.
 
     Returns:
         The mesh, with the nodes of tangled cells moved in steps to the places that they have in straight-sided cells.
@@ -26,25 +39,18 @@ def untangled(arrays: Arrays, *, fixed: npt.NDArray[np.bool_]) -> Arrays:
     Raises:
         MeshError: cells stay inverted or flat.
     """
-    points, cells = arrays.points, arrays.cells
+    cells = arrays.cells
     linear, element = reference(arrays.cell, 1), reference(arrays.cell, arrays.degree)
-    straight = points.copy()
-    straight[cells] = np.einsum(
-        "qv,mvi->mqi", linear.tabulate(0, element.points)[0, :, :, 0], points[cells[:, : linear.dim]]
-    )
-    for curvature in (
-        0.5,
-        0.25,
-        0.0,
-        0.0,
-        0.0,
-    ):  # again at 0, as a cell may become the next bad one when its neighbour moves
+    straight = arrays.points.copy()
+    corners = arrays.points[cells[:, : linear.dim]]
+    straight[cells] = np.einsum("qv,mvi->mqi", linear.tabulate(0, element.points)[0, :, :, 0], corners)
+    curvature = np.ones((len(straight), 1))
+    for _ in range(20):  # a cell may become the next bad one when its neighbour has been straightened
+        points = straight + curvature * (arrays.points - straight)
         bad = bad_cells(points, cells, arrays.cell, arrays.degree)
-        if len(bad) == 0:
-            return replace(arrays, points=points)
-        moving = np.unique(cells[bad])
-        moving = moving[~fixed[moving]]
-        points = points.copy()
-        points[moving] = straight[moving] + curvature * (arrays.points[moving] - straight[moving])
-    raise_bad_cells(bad_cells(points, cells, arrays.cell, arrays.degree), len(cells), "inverted or flat")
+        moving = np.isin(images, images[np.unique(cells[bad])])
+        if not np.any(curvature[moving]):
+            break
+        curvature[moving] = np.where(curvature[moving] > 0.2, curvature[moving] / 2, 0.0)
+    raise_bad_cells(bad, len(cells), "inverted or flat")
     return replace(arrays, points=points)

@@ -13,6 +13,10 @@ from .gmsh_session import ELEMENTS, nodes
 from .shapes import AXES, Circle, Cylinder, Ellipse, Ellipsoid, Shape, Sphere, extent, images, near_pairs
 from .tagged import MATRIX, VOID
 
+# Where a face of the cell cuts the seam or a pole of a ball's parametrisation at a bad place, OpenCASCADE and gmsh may
+# fail; the ball is then drawn again with its poles elsewhere (degrees about x, then about y).
+SEAMS = ((0.0, 0.0), (31.0, 17.0), (67.0, 41.0), (103.0, 73.0))
+
 
 def model_phases(model, shapes, lower, upper, seam) -> dict[int, list[int]]:
     """Matrix and clipped images of the inclusions as a conforming OpenCASCADE model; phase → entities."""
@@ -133,8 +137,8 @@ def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per
         gmsh.option.setNumber(f"Mesh.{option}", value)
     field, narrows, size = gmsh.model.mesh.field, [], upper - lower
     for i, j, gap, middle in near_pairs(shapes, size, cells_per_gap * mesh_size):
-        # The gap stays below twice its smallest width up to √(r gap) from its middle, r the radius of curvature.
-        reach = np.sqrt(min(_finite_min(shapes[i]), _finite_min(shapes[j])) * gap) + gap
+        # At the distance s from its middle the gap is s²/r wider, r the radius of curvature: by a quarter at `reach`.
+        reach = np.sqrt(min(_smallest(shapes[i]), _smallest(shapes[j])) * gap) / 2
         along = np.isinf(extent(shapes[i])) & np.isinf(
             extent(shapes[j])
         )  # the gap of parallel fibres is as long as they
@@ -147,7 +151,7 @@ def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per
             if np.any(along):
                 values |= {f"{n}Axis": a for n, a in zip("XYZ", np.where(along, size, 0.0))}
             else:
-                values["Thickness"] = 3 * mesh_size
+                values["Thickness"] = 2 * mesh_size
             for key, value in values.items():
                 field.setNumber(narrow, key, value)
             narrows.append(narrow)
@@ -157,6 +161,20 @@ def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per
         field.setAsBackgroundMesh(smallest)
 
 
+def only_quads(option, attempt: int) -> None:
+    """Ask for quadrilaterals only.
+
+    gmsh's own way to get them (recombination algorithm 3) sometimes leaves triangles over or folds cells. The next
+    attempts cut all cells of a coarse mesh of both kinds, and the last one all triangles of a coarse mesh: always
+    possible, but less regular.
+    """
+    last = attempt == len(SEAMS) - 1
+    option.setNumber("Mesh.RecombineAll", 0 if last else 1)
+    option.setNumber("Mesh.RecombinationAlgorithm", 3 if attempt == 0 else attempt % 2)
+    option.setNumber("Mesh.SubdivisionAlgorithm", 0 if attempt == 0 else 1)
+    option.setNumber("Mesh.MeshSizeFactor", 1 if attempt == 0 else 2)
+
+
 def _around(middle, reach, along) -> Shape:
     """The neighbourhood of a gap, as a shape, for its periodic images."""
     if np.any(along):
@@ -164,7 +182,7 @@ def _around(middle, reach, along) -> Shape:
     return Circle(tuple(middle), reach) if len(middle) == 2 else Sphere(tuple(middle), reach)
 
 
-def _finite_min(shape: Shape) -> float:
+def _smallest(shape: Shape) -> float:
     half = extent(shape)
     return float(half[np.isfinite(half)].min())
 

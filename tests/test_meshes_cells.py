@@ -95,6 +95,35 @@ def test_fibres_ellipsoids_and_voids(comm):
     assert fractions == {1: pytest.approx(1 - np.pi * 0.2**2, rel=1e-4)}
 
 
+@pytest.mark.parametrize("seed", [1, 3, 12])
+def test_ellipsoids_at_random_are_meshed_with_curved_cells(comm, seed):
+    """Faces of the cell cut free-form surfaces at thin angles, where curved cells tangle and are straightened."""
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    axes = (0.4, 0.2, 0.25)
+    body = meshes.Ellipsoid(tuple(rng.uniform(-0.5, 0.5, 3)), axes, tuple(map(tuple, rotation)))
+    tagged = meshes.cell([body], comm, mesh_size=0.25, size=(1, 1, 1), order=2, edges_per_circle=10)
+    assert tagged.fractions()[2] == pytest.approx(4 / 3 * np.pi * np.prod(axes), rel=0.01)
+    assert sum(tagged.fractions().values()) == pytest.approx(1.0, abs=1e-10)
+
+
+def test_quadrilaterals_are_made_where_recombination_leaves_triangles(comm):
+    packed = meshes.packing(0.5, count=12, seed=7, min_gap=0.03)
+    tagged = meshes.cell(packed, comm, mesh_size=0.1, order=2, quads=True)
+    assert tagged.mesh.topology.cell_name() == "quadrilateral"
+    assert tagged.fractions() == {1: pytest.approx(0.5, rel=1e-3), 2: pytest.approx(0.5, rel=1e-3)}
+
+
+def test_close_fibres_are_resolved_along_their_length(comm):
+    fibres = [meshes.Cylinder((x, 0.0, 0.0), "z", 0.2) for x in (-0.23, 0.23)]  # 0.06 apart
+    tagged = meshes.cell(fibres, comm, mesh_size=0.3, size=(1, 1, 0.5), edges_per_circle=8, cells_per_gap=1)
+    x = np.vstack(comm.allgather(tagged.mesh.geometry.x))
+    near = x[(np.abs(x[:, 0]) <= 0.031) & (np.abs(x[:, 1]) < 0.03)]
+    heights = np.unique(np.round(near[:, 2], 6))
+    assert np.diff(heights).max() < 0.1  # a third of mesh_size
+
+
 def test_a_cell_need_be_neither_unit_nor_centred(comm):
     tagged = meshes.cell([meshes.Circle((2.0, 0.0), 0.4)], comm, mesh_size=0.2, size=(2, 1), center=(1.0, 0.0), order=2)
     np.testing.assert_allclose(tagged.box, [[0.0, -0.5], [2.0, 0.5]], atol=1e-12)
@@ -105,8 +134,8 @@ def test_a_cell_without_inclusions_is_all_matrix(comm):
     assert meshes.cell([], comm, mesh_size=0.5).fractions() == {1: pytest.approx(1.0)}
 
 
-def test_the_same_cell_has_the_same_mesh(comm):
-    first, second = (meshes.benchmark("RVE3", comm, mesh_size=0.15).mesh.geometry.x for _ in range(2))
+def test_the_same_cell_has_the_same_mesh():
+    first, second = (meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.15).mesh.geometry.x for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
