@@ -21,9 +21,28 @@ ELEMENTS = {
 }  # fmt: skip
 
 
+# Options that this package sets, with gmsh's defaults; they are the same for a caller's own gmsh and for a fresh one.
+DEFAULTS = {
+    "General.Terminal": 0,
+    "Mesh.Algorithm": 6,
+    "Mesh.Algorithm3D": 1,
+    "Mesh.MaxNumThreads1D": 1,
+    "Mesh.MaxNumThreads2D": 1,
+    "Mesh.MaxNumThreads3D": 1,
+    "Mesh.MeshSizeFactor": 1,
+    "Mesh.MeshSizeFromCurvature": 0,
+    "Mesh.MeshSizeFromPoints": 1,
+    "Mesh.MeshSizeMax": 1e22,
+    "Mesh.RandomSeed": 1,
+    "Mesh.RecombinationAlgorithm": 1,
+    "Mesh.RecombineAll": 0,
+    "Mesh.SubdivisionAlgorithm": 0,
+}
+
+
 @contextmanager
 def session() -> Iterator:
-    """A silent gmsh with an empty model and default options; one that the caller had started stays open.
+    """A silent gmsh with an empty model; one that the caller had started stays open, with its model and options.
 
     Yields:
         The gmsh module.
@@ -34,11 +53,10 @@ def session() -> Iterator:
     if started_here:
         # interruptible would install a signal handler, which a library must not
         gmsh.initialize(readConfigFiles=False, interruptible=False)
-        before = None
-    else:
-        before = gmsh.model.getCurrent()
-    terminal = gmsh.option.getNumber("General.Terminal")
-    gmsh.option.setNumber("General.Terminal", 0)
+    model = gmsh.model.getCurrent()
+    options = {name: gmsh.option.getNumber(name) for name in DEFAULTS}
+    for name, value in DEFAULTS.items():
+        gmsh.option.setNumber(name, value)
     gmsh.model.add("meshes")
     try:
         yield gmsh
@@ -47,8 +65,9 @@ def session() -> Iterator:
             gmsh.finalize()
         else:
             gmsh.model.remove()
-            gmsh.model.setCurrent(before)
-            gmsh.option.setNumber("General.Terminal", terminal)
+            gmsh.model.setCurrent(model)
+            for name, value in options.items():
+                gmsh.option.setNumber(name, value)
 
 
 def nodes(model) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

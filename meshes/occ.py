@@ -123,18 +123,9 @@ def match_faces(model, lower, upper) -> None:
 
 def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per_gap) -> None:
     """Edge lengths: at most ``mesh_size``, less where an interface is curved or two of them are close."""
-    for option, value in {
-        "MeshSizeMax": mesh_size,
-        "MeshSizeFromCurvature": edges_per_circle,
-        "MeshSizeFromPoints": 0,
-        "RandomSeed": 1,
-        "Algorithm": 6,  # frontal Delaunay
-        "Algorithm3D": 1,  # Delaunay
-        "MaxNumThreads1D": 1,
-        "MaxNumThreads2D": 1,
-        "MaxNumThreads3D": 1,
-    }.items():
-        gmsh.option.setNumber(f"Mesh.{option}", value)
+    gmsh.option.setNumber("Mesh.MeshSizeMax", mesh_size)
+    gmsh.option.setNumber("Mesh.MeshSizeFromCurvature", edges_per_circle)
+    gmsh.option.setNumber("Mesh.MeshSizeFromPoints", 0)
     field, narrows, size = gmsh.model.mesh.field, [], upper - lower
     for i, j, gap, middle in near_pairs(shapes, size, cells_per_gap * mesh_size):
         # At the distance s from its middle the gap is s²/r wider, r the radius of curvature: by a quarter at `reach`.

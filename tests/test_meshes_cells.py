@@ -139,6 +139,23 @@ def test_the_same_cell_has_the_same_mesh():
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_gmsh_session_of_the_caller_is_left_as_it_was():
+    import gmsh
+
+    fresh = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.2).mesh.geometry.x
+    assert not gmsh.isInitialized()
+    gmsh.initialize(readConfigFiles=False, interruptible=False)
+    try:
+        gmsh.model.add("mine")
+        gmsh.option.setNumber("Mesh.MeshSizeMax", 0.01)
+        inside = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.2).mesh.geometry.x
+        assert gmsh.model.getCurrent() == "mine"
+        assert gmsh.option.getNumber("Mesh.MeshSizeMax") == 0.01
+    finally:
+        gmsh.finalize()
+    np.testing.assert_array_equal(fresh, inside)
+
+
 @pytest.mark.parametrize(
     "shapes, names",
     [
