@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""A meshed body of several materials: internal forces, stiffness, energy and stress of a given displacement.
+
+Everything here lives on the full, unconstrained displacement space. What the boundary conditions of an RVE or of a
+structure make of it is decided elsewhere.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import basix.ufl
+import meshes
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import ufl
+from dolfinx import fem, la
+
+from fe2 import mandel
+from fe2.materials import Material
+
+Array = npt.NDArray[np.float64]
+
+
+class LocalError(RuntimeError):
+    """The unknowns of a material could not be found at some quadrature point."""
+
+
+def quadrature_degree(mesh, degree: int) -> int:
+    """Degree that integrates the stiffness of a linear material exactly on affine cells.
+
+    2(p−1) on simplices, raised on curved ones by the degree of the map; 2p+1, i.e. p+1 Gauss points a direction, on
+    quadrilaterals and hexahedra.
+    """
+    simplex = mesh.basix_cell().name in ("interval", "triangle", "tetrahedron")
+    return 2 * (degree - 1) + 2 * (mesh.geometry.cmap.degree - 1) if simplex else 2 * degree + 1
+
+
+class _Phase:
+    """The cells of one tag: the material there, as UFL of the body's displacement, and what it remembers."""
+
+    def __init__(self, material: Material, cells: npt.NDArray[np.int32], u: fem.Function, plane: str | None, degree: int):
+        mesh = u.function_space.mesh
+        self.name = type(material).__name__
+        self.cells = cells
+        self.state_size = material.state_size
+        self.local_size = material.local_size + (plane == "stress")
+        self.memory_size = self.state_size + self.local_size
+        self.memory = None
+        state, local = None, None
+        if self.memory_size:
+            element = basix.ufl.quadrature_element(mesh.basix_cell(), (self.memory_size,), degree=degree)
+            self.memory = fem.Function(fem.functionspace(mesh, element))
+            state = ufl.as_vector([self.memory[i] for i in range(self.state_size)]) if self.state_size else None
+        if self.local_size:
+            local = ufl.variable(ufl.as_vector([self.memory[self.state_size + i] for i in range(self.local_size)]))
+
+        material = material.bind(mesh)
+        thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
+        strain = _embed(ufl.sym(ufl.grad(u)), thickness_strain)
+        self.energy = material.energy(strain, state, local)
+        self.stress = material.stress(strain, state, local)
+        self.updated = material.update(strain, state, local)
+        self.local = local
+        if self.local_size:
+            # Stationarity in the material's own local unknowns, and no stress through the thickness.
+            slope = ufl.diff(self.energy, local) if material.local_size else None
+            self.local_residual = ufl.as_vector(
+                [slope[i] for i in range(material.local_size)] + ([self.stress[2, 2]] if plane == "stress" else [])
+            )
+
+    def local_solve(self, residual):
+        """UFL vector (∂g/∂l)⁻¹ `residual` for the local residual g and the local unknowns l."""
+        slope = ufl.diff(self.local_residual, self.local)
+        if self.local_size == 1:
+            return ufl.as_vector([residual[0] / slope[0, 0]])
+        return ufl.dot(ufl.inv(slope), residual)
+
+    def forms(self, u, v, du, dx):
+        """UFL internal virtual work and its linearisation, the local unknowns condensed."""
+        work = ufl.inner(self.stress, _embed(ufl.sym(ufl.grad(v)), 0))
+        stiffness = ufl.derivative(work * dx, u, du)
+        if self.local_size:
+            change = self.local_solve(ufl.derivative(self.local_residual, u, du))
+            stiffness -= ufl.inner(ufl.diff(work, self.local), change) * dx
+        return work * dx, stiffness
+
+
+def _embed(tensor, zz):
+    """UFL 3×3 tensor of a 2×2 or 3×3 one."""
+    if tensor.ufl_shape == (3, 3):
+        return tensor
+    return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
+
+
+class Body:
+    """Internal forces R(u), stiffness K(u) = dR/du, energy and stress of a body under the displacement `u`.
+
+    Args:
+        domain: mesh and cell tags (a `meshes.TaggedMesh`).
+        materials: tag → material.
+        degree: polynomial degree of the displacement.
+        plane: "strain" or "stress"; two-dimensional meshes only.
+
+    Attributes:
+        V: displacement space; u: the `fem.Function` at which everything is evaluated.
+        memory_size: number of scalars that the materials remember in the whole body.
+        points: quadrature points of the reference cell; weights: (cells, points) [length^dim], summing to the volume.
+
+    Raises:
+        ValueError: unknown `plane`, or a geometry of higher degree than the displacement.
+        meshes.MeshError: a tag without material, or a material without tag.
+    """
+
+    def __init__(
+        self, domain: meshes.TaggedMesh, materials: Mapping[int, Material], *, degree: int = 2, plane: str = "strain"
+    ):
+        if plane not in ("strain", "stress"):
+            raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
+        meshes.check_materials(domain, materials)
+        self.mesh = mesh = domain.mesh
+        self.dim = mesh.geometry.dim
+        if mesh.geometry.cmap.degree > degree:
+            raise ValueError(
+                f"the mesh has geometry of degree {mesh.geometry.cmap.degree}, the displacement degree {degree}: affine "
+                "fields are not in such a space; raise the degree or make the mesh of lower order"
+            )
+        self.symmetric = all(m.symmetric for m in materials.values())
+        self.V = fem.functionspace(mesh, ("Lagrange", degree, (self.dim,)))
+        self.u = fem.Function(self.V, name="displacement")
+        q = quadrature_degree(mesh, degree)
+        self.points, weights = basix.make_quadrature(mesh.basix_cell(), q)
+        dx = ufl.Measure("dx", domain=mesh, subdomain_data=domain.cell_tags, metadata={"quadrature_degree": q})
+        plane_of_mesh = plane if self.dim == 2 else None
+        v, du = ufl.TestFunction(self.V), ufl.TrialFunction(self.V)
+        self._phases = []
+        work, stiffness, energy = [], [], []
+        for tag, material in sorted(materials.items()):
+            phase = _Phase(material, domain.cell_tags.find(tag), self.u, plane_of_mesh, q)
+            self._phases.append(phase)
+            r, k = phase.forms(self.u, v, du, dx(tag))
+            work.append(r)
+            stiffness.append(k)
+            energy.append(None if phase.energy is None else phase.energy * dx(tag))
+        self._forces = fem.form(sum(work))
+        self._stiffness = fem.form(sum(stiffness))
+        self._energy = None if None in energy else fem.form(sum(energy))
+        self._matrix = fem.create_matrix(self._stiffness, block_mode=la.BlockMode.expanded)
+
+        self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+        jacobian = fem.Expression(ufl.JacobianDeterminant(mesh), self.points)
+        self.weights = abs(jacobian.eval(mesh, self.cells).reshape(len(self.cells), -1)) * weights
+        self.memory_size = sum(p.memory_size * p.cells.size * weights.size for p in self._phases)
+
+    @property
+    def memory(self) -> Array:
+        """State and local unknowns of all quadrature points, (memory_size,)."""
+        parts = [self._rows(p)[p.cells].ravel() for p in self._phases if p.memory_size]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    @memory.setter
+    def memory(self, values: Array) -> None:
+        start = 0
+        for p in self._phases:
+            if p.memory_size:
+                rows = self._rows(p)
+                stop = start + p.cells.size * rows[0].size
+                rows[p.cells] = values[start:stop].reshape(p.cells.size, *rows.shape[1:])
+                start = stop
+
+    def with_local(self, memory: Array, guess: Array) -> Array:
+        """The state of `memory` with the local unknowns of `guess`, both (memory_size,)."""
+        self.memory = memory
+        states = [self._rows(p)[..., : p.state_size].copy() for p in self._phases if p.memory_size]
+        self.memory = guess
+        for p, state in zip([p for p in self._phases if p.memory_size], states, strict=True):
+            self._rows(p)[..., : p.state_size] = state
+        return self.memory
+
+    def _rows(self, phase: _Phase) -> Array:
+        """View (cells, points, memory) of what a phase remembers."""
+        return phase.memory.x.array.reshape(-1, len(self.points), phase.memory_size)
+
+    @cached_property
+    def _updates(self):
+        return {p: fem.Expression(ufl.as_vector(p.updated), self.points) for p in self._phases if p.state_size}
+
+    @cached_property
+    def _corrections(self):
+        return {p: fem.Expression(p.local_solve(p.local_residual), self.points) for p in self._phases if p.local_size}
+
+    @cached_property
+    def _stresses(self):
+        return [
+            fem.Expression(
+                mandel.ufl_vector(ufl.as_tensor([[p.stress[i, j] for j in range(self.dim)] for i in range(self.dim)])),
+                self.points,
+            )
+            for p in self._phases
+        ]
+
+    @cached_property
+    def _strain(self):
+        return fem.Expression(mandel.strain(self.u), self.points)
+
+    def _evaluate(self, expression: fem.Expression, cells) -> Array:
+        return expression.eval(self.mesh, cells).reshape(len(cells), len(self.points), -1)
+
+    def find_local(self, tolerance: float = 1e-13, iterations: int = 60) -> None:
+        """Solve for the local unknowns at the present displacement; a no-op for materials without any.
+
+        Raises:
+            LocalError: no convergence at some quadrature point.
+        """
+        for p, correction in self._corrections.items():
+            local = self._rows(p)[..., p.state_size :]
+            step = np.inf
+            for _ in range(iterations):
+                change = self._evaluate(correction, p.cells)
+                local[p.cells] -= change
+                previous, step = step, abs(change).max(initial=0.0)
+                largest = abs(local[p.cells]).max(initial=0.0)
+                # Quadratic convergence ends in rounding: accept when a small step no longer shrinks.
+                if step <= tolerance * largest or (step <= 1e-9 * largest and step >= previous):
+                    break
+            else:
+                bad = int((~(abs(change) <= tolerance * largest)).any(axis=(1, 2)).sum())
+                raise LocalError(
+                    f"{p.name}: the local unknowns did not converge in {bad} of {p.cells.size} cells in {iterations} "
+                    f"iterations (last change {step:.3g})"
+                )
+
+    def forces(self) -> Array:
+        """Internal forces (dofs,) ∫ σ : ε(v) of the present displacement."""
+        self.find_local()
+        b = np.zeros(self.u.x.array.size)
+        fem.assemble_vector(b, self._forces)
+        return b
+
+    def stiffness(self) -> scipy.sparse.csr_matrix:
+        """Stiffness dR/du (dofs, dofs); its arrays are overwritten by the next call. Local unknowns must be found."""
+        self._matrix.data[:] = 0.0
+        fem.assemble_matrix(self._matrix, self._stiffness)
+        return self._csr
+
+    @cached_property
+    def _csr(self):
+        n, m = self.u.x.array.size, self._matrix
+        matrix = scipy.sparse.csr_matrix((n, n))
+        matrix.data, matrix.indices, matrix.indptr = m.data, m.indices, m.indptr.astype(m.indices.dtype)
+        return matrix
+
+    def energy(self) -> float:
+        """Energy ∫ ψ, the incremental potential for materials with state; NaN if some material has only a stress."""
+        return np.nan if self._energy is None else float(fem.assemble_scalar(self._energy))
+
+    def updated_memory(self) -> Array:
+        """What the materials would remember if the present displacement were accepted, (memory_size,)."""
+        old = self.memory
+        for p, update in self._updates.items():
+            new = self._evaluate(update, p.cells)
+            self._rows(p)[p.cells, :, : p.state_size] = new
+        new_memory = self.memory
+        self.memory = old
+        return new_memory
+
+    def stress(self) -> Array:
+        """Stress at the quadrature points as Mandel vectors (cells, points, d) [MPa]."""
+        values = np.zeros((len(self.cells), len(self.points), mandel.size(self.dim)))
+        for p, expression in zip(self._phases, self._stresses, strict=True):
+            values[p.cells] = self._evaluate(expression, p.cells)
+        return values
+
+    def strain(self) -> Array:
+        """Strain at the quadrature points as Mandel vectors (cells, points, d)."""
+        return self._evaluate(self._strain, self.cells)
+
+    def affine(self) -> Array:
+        """Displacements (dofs, d) of the unit Mandel strains: u(x) = B_k x with B_k of `mandel.basis`."""
+        x = self.V.tabulate_dof_coordinates()[:, : self.dim]
+        return np.einsum("kij,nj->nik", mandel.basis(self.dim), x).reshape(-1, mandel.size(self.dim))
