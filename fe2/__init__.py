@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Mechanics: materials, the exact RVE problem and its homogenisation."""
+"""Mechanics: materials, the exact RVE problem and its homogenisation, laws and the macroscale problem."""
 
 from fe2 import mandel
-from fe2.body import Body
+from fe2.body import Body, LocalError
+from fe2.checkpoint import CheckpointError
+from fe2.laws import ExactLaw, Law, Response
+from fe2.macro import MacroProblem, Step, StepFailed
 from fe2.materials import (
     J2,
     Anisotropic,
@@ -16,6 +19,7 @@ from fe2.materials import (
     cubic,
     transversely_isotropic,
 )
+from fe2.quadrature import QuadratureLaw
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 
 __all__ = [
@@ -23,14 +27,23 @@ __all__ = [
     "RVE",
     "Anisotropic",
     "Body",
+    "CheckpointError",
     "Energy",
+    "ExactLaw",
     "Failure",
     "Homogenised",
+    "Law",
     "LinearElastic",
+    "LocalError",
+    "MacroProblem",
     "Material",
     "NotConverged",
+    "QuadratureLaw",
     "RambergOsgood",
+    "Response",
     "SaturatingElastic",
+    "Step",
+    "StepFailed",
     "Stress",
     "bulk_shear",
     "cubic",

@@ -52,6 +52,9 @@ class NotConverged(RuntimeError):
         more = f"\n  and {len(failures) - 5} more" if len(failures) > 5 else ""
         super().__init__(f"{len(failures)} RVE problem(s) did not converge:\n  {shown}{more}")
 
+    def __reduce__(self):
+        return NotConverged, (self.failures,)  # so that it reaches other ranks whole
+
 
 @dataclass(frozen=True, slots=True)
 class Homogenised:
