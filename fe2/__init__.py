@@ -20,6 +20,7 @@ from fe2.materials import (
     transversely_isotropic,
 )
 from fe2.quadrature import QuadratureLaw
+from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "bulk_shear",
     "cubic",
     "mandel",
+    "together",
     "transversely_isotropic",
 ]

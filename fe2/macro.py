@@ -18,6 +18,7 @@ from fe2 import checkpoint, mandel
 from fe2.body import LocalError
 from fe2.laws import Law
 from fe2.quadrature import QuadratureLaw
+from fe2.ranks import together
 from fe2.rve import NotConverged
 
 _ADD = la.InsertMode.add
@@ -157,7 +158,13 @@ class MacroProblem:
         self.u.x.array[: self._owned] = x.array_r
         self.u.x.scatter_forward()
         start = time.perf_counter()
-        self.sigma.update()
+        try:
+            self.sigma.update()
+        except Exception as error:
+            # An exception must not cross PETSc, which would be left in the middle of a solve: SNES stops at NaN instead.
+            self._error = error
+            f.array[:] = np.nan
+            return
         middle = time.perf_counter()
         self._seconds["law"] += middle - start
         b = self._assemble(self._residual)
@@ -185,7 +192,11 @@ class MacroProblem:
         residuals: list[float] = []
         self._snes.cancelMonitor()
         self._snes.setMonitor(lambda snes, iteration, norm: residuals.append(float(norm)))
+        self._error: Exception | None = None
         self._snes.solve(None, self._x)
+        with together(self.comm):
+            if self._error is not None:
+                raise self._error
         if self._snes.getConvergedReason() <= 0:
             shown = ", ".join(f"{r:.2e}" for r in residuals)
             raise StepFailed(f"SNES stopped with reason {self._snes.getConvergedReason()} (residuals {shown})")

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""FE² on structures: patch test, the single-scale limit, rank counts, restart after a kill, errors that reach all ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import meshes
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import ufl
+from dolfinx import fem, la
+from mpi4py import MPI
+
+import fe2
+
+MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+
+
+@pytest.fixture(scope="module")
+def law():
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(4, 2))
+    return fe2.ExactLaw(fe2.RVE(cell, MATERIALS, degree=1))
+
+
+def bar(comm, law, **options):
+    problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
+    problem.fix("left", (0.0, 0.0))
+    problem.fix("right", (0.08, None))
+    problem.body_force((0.0, -0.2))
+    problem.watch("right")
+    problem.solve(log=None, **options)
+    return problem
+
+
+def by_place(problem):
+    """Displacements in the order of their nodes' places, the same on all ranks."""
+    n = problem.V.dofmap.index_map.size_local
+    x = problem.V.tabulate_dof_coordinates()[:n]
+    rows = np.hstack([x, problem.u.x.array.reshape(-1, 2)[:n]])
+    rows = np.concatenate(problem.comm.allgather(rows))
+    return rows[np.lexsort(rows[:, :3].round(9).T)][:, 3:]
+
+
+@pytest.mark.mpi
+def test_affine_boundary_gives_single_cell_homogenisation_at_every_point(law, comm):
+    """A uniform strain satisfies equilibrium, so every point must carry what one cell gives."""
+    strain = np.array([0.02, -0.01, 0.0])
+    problem = fe2.MacroProblem(meshes.bar(comm, size=(2.0, 1.0), n=(3, 2)), law)
+    problem.fix("left", (0.0, None))
+    problem.fix("bottom", (None, 0.0))
+    problem.fix("right", (2.0 * strain[0], None))
+    problem.fix("top", (None, 1.0 * strain[1]))
+    problem.solve(steps=1, log=None)
+    single = law.rve.homogenise(strain)
+    n = len(problem.sigma.state)
+    assert np.allclose(problem.sigma.stress.x.array[: 3 * n].reshape(n, 3), single.stress, rtol=1e-9, atol=1e-9)
+    tangent = problem.sigma.tangent.x.array[: 9 * n].reshape(n, 3, 3)
+    assert np.allclose(tangent, single.tangent, rtol=1e-8, atol=1e-8 * abs(single.tangent).max())
+
+
+def test_homogeneous_cell_gives_the_single_scale_solution():
+    """Against the same linear problem written directly in UFL and solved without any of the package's solvers."""
+    material = fe2.LinearElastic.young(100.0, 0.3)
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    problem = bar(MPI.COMM_SELF, fe2.ExactLaw(fe2.RVE(cell, {1: material, 2: material}, degree=1)), steps=2)
+
+    mesh = problem.mesh
+    u, v = ufl.TrialFunction(problem.V), ufl.TestFunction(problem.V)
+    lam, mu = material.bulk - 2 / 3 * material.shear, material.shear
+    eps = ufl.sym(ufl.grad(u))
+    sigma = lam * ufl.tr(eps) * ufl.Identity(2) + 2 * mu * eps
+    a = fem.form(ufl.inner(sigma, ufl.grad(v)) * ufl.dx)
+    b = fem.assemble_vector(fem.form(ufl.dot(fem.Constant(mesh, np.array([0.0, -0.2])), v) * ufl.dx)).array
+    matrix = fem.assemble_matrix(a, block_mode=la.BlockMode.expanded).to_scipy().tocsc()
+    x = problem.V.tabulate_dof_coordinates()
+    value = np.full((len(x), 2), np.nan)
+    value[np.isclose(x[:, 0], 0)] = 0.0
+    value[np.isclose(x[:, 0], 4), 0] = 0.08
+    value = value.ravel()
+    free, held = np.isnan(value), ~np.isnan(value)
+    value[free] = scipy.sparse.linalg.spsolve(matrix[free][:, free], b[free] - matrix[free][:, held] @ value[held])
+    assert np.allclose(problem.u.x.array, value, rtol=0, atol=1e-10 * abs(value).max())
+
+
+@pytest.mark.mpi
+def test_results_do_not_depend_on_the_number_of_ranks(law, comm):
+    spread, alone = bar(comm, law, steps=2), bar(MPI.COMM_SELF, law, steps=2)
+    ours, reference = by_place(spread), by_place(alone)
+    assert np.allclose(ours, reference, rtol=0, atol=1e-10 * abs(reference).max())
+    force = spread.history[-1].force["right"], alone.history[-1].force["right"]
+    assert np.allclose(*force, rtol=0, atol=1e-9 * abs(np.array(force)).max())
+
+
+def test_the_macro_newton_converges_quadratically(law):
+    residuals = np.array(bar(MPI.COMM_SELF, law, steps=1).history[0].residuals)
+    relative = residuals / residuals[0]
+    fast = [(a, b) for a, b in zip(relative[1:], relative[2:], strict=False) if 1e-6 < a < 1e-2]
+    assert fast and all(b < 100 * a**2 for a, b in fast)
+
+
+@pytest.mark.mpi
+def test_an_error_on_one_rank_is_raised_on_all(comm):
+    class Breaks:
+        strain_size, state_size = 3, 1
+
+        def initial_state(self, n):
+            return np.zeros((n, 1))
+
+        def evaluate(self, strain, state, guess, comm):
+            with fe2.together(comm):
+                if comm.rank == comm.size - 1:
+                    raise ArithmeticError("the law broke here")
+            return None
+
+    with pytest.raises(ArithmeticError, match="the law broke here"):
+        bar(comm, Breaks(), steps=1)
+
+
+def test_a_step_that_fails_is_cut_and_the_state_rolled_back(law):
+    class Moody:
+        """The law, but it refuses strains that come too far in one step from the accepted ones."""
+
+        strain_size, state_size = law.strain_size, law.state_size
+        initial_state = law.initial_state
+
+        def evaluate(self, strain, state, guess, comm):
+            if abs(strain - state[:, :3]).max() > 0.015:
+                raise fe2.NotConverged([fe2.Failure(0, strain[0], ("too far",))])
+            return law.evaluate(strain, state, guess, comm)
+
+    cut, straight = bar(MPI.COMM_SELF, Moody(), steps=1), bar(MPI.COMM_SELF, law, steps=1)
+    assert sum(s.cuts for s in cut.history) > 0 and cut.history[-1].time == 1.0
+    assert np.allclose(cut.u.x.array, straight.u.x.array, rtol=0, atol=1e-9 * abs(straight.u.x.array).max())
+
+
+RUN = """
+import sys; sys.path.insert(0, {tests!r})
+import meshes, numpy as np, fe2, os, time
+from mpi4py import MPI
+cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+hard = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
+law = fe2.ExactLaw(fe2.RVE(cell, {{1: hard, 2: fe2.LinearElastic(200.0, 80.0)}}, degree=1))
+p = fe2.MacroProblem(meshes.bar(MPI.COMM_WORLD, size=(4.0, 1.0), n=(4, 2)), law)
+p.fix("left", (0.0, 0.0)); p.fix("right", (0.08, None))
+def log(line):
+    print(line, flush=True)
+    time.sleep(float(sys.argv[3]))
+p.solve(steps=8, folder=sys.argv[1], restart=True, log=log)
+np.save(sys.argv[2] + str(MPI.COMM_WORLD.rank), np.concatenate([p.u.x.array, p.sigma.stress.x.array, p.sigma.state.ravel()]))
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
+    script = tmp_path / "run.py"
+    script.write_text(RUN.format(tests=str(Path(__file__).parent)))
+    # The suite's own MPI environment must not reach the runs it starts.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+
+    def start(name, pause):
+        command = [sys.executable, str(script), str(tmp_path / name), str(tmp_path / f"{name}-"), str(pause)]
+        if ranks > 1:
+            command = ["mpirun", "-n", str(ranks), *command]
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
+
+    whole = start("whole", 0)
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
+    broken = start("broken", 0.4)
+    for line in broken.stdout:
+        if line.startswith("time 0.5"):
+            break
+    time.sleep(0.3)
+    os.killpg(broken.pid, signal.SIGKILL)
+    broken.communicate()
+    assert not (tmp_path / "broken-0.npy").exists()
+    again = start("broken", 0)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0 and "continuing at time" in output
+    for rank in range(ranks):
+        a, b = np.load(tmp_path / f"whole-{rank}.npy"), np.load(tmp_path / f"broken-{rank}.npy")
+        assert np.array_equal(a, b)
+
+
+def test_wrong_use_is_told(law):
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), law)
+    with pytest.raises(ValueError, match="no boundary is called 'middle'; there are"):
+        problem.fix("middle", (0.0, 0.0))
+    with pytest.raises(ValueError, match="1 values for 2 components"):
+        problem.fix("left", (0.0,))
+    with pytest.raises(ValueError, match="restart needs the folder"):
+        problem.solve(restart=True)
