@@ -283,7 +283,7 @@ class RVE:
         self.stiffness.update(full)
         coupling = full @ self.affine
         # In the symmetric case the error of X enters the tangent squared.
-        x = self.stiffness.solve(self.unknowns.gather(coupling), 1e-7 if self.body.symmetric else 1e-12)
+        x = self.stiffness.solve(self.unknowns.gather(coupling), 1e-6 if self.body.symmetric else 1e-12)
         modes = self.affine - self.unknowns.expand(x.T).T
         if self.body.symmetric:
             tangent = modes.T @ (full @ modes)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""The file of snapshots: written in parts, merged, and read back only when it is whole and what it claims to be."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import ufl
+
+from fe2.rve import RVE
+
+Array = npt.NDArray[np.float64]
+
+FORMAT = "fe2 snapshots"
+VERSION = 1
+UNITS = "strain: 1; stress, tangent, energy: unit of the moduli, MPa; fluctuation, weights: unit of the mesh"
+# name: number of axes; all but the weights have one row for each snapshot
+_AXES = {
+    "strain": 2,
+    "stress": 2,
+    "tangent": 3,
+    "energy": 1,
+    "fluctuation": 2,
+    "local_stress": 4,
+    "failed": 1,
+    "weights": 2,
+}
+_ROWS = [name for name in _AXES if name != "weights"]
+
+
+class SnapshotError(RuntimeError):
+    """A snapshot file or part that is damaged or belongs to something else, or an error on another rank."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshots:
+    """n solved RVE problems.
+
+    strain: (n, d) Mandel. stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean density [MPa], NaN for
+    materials without one. fluctuation: (n, dofs) of the displacement space, in the order of `x.array` [length].
+    local_stress: (n, cells, points, d) at the quadrature points [MPa]. weights: (cells, points) [length^dim].
+    failed: (n,) True where no equilibrium was found; such rows are NaN but for the strain. fingerprint: of the RVE.
+    """
+
+    strain: Array
+    stress: Array
+    tangent: Array
+    energy: Array
+    fluctuation: Array
+    local_stress: Array
+    failed: npt.NDArray[np.bool_]
+    weights: Array
+    fingerprint: str
+
+
+def read(path: str | os.PathLike) -> Snapshots:
+    """The snapshots of the file `path`; raises FileNotFoundError, or SnapshotError if it is damaged or no such file."""
+    with opened(Path(path)) as file:
+        return Snapshots(**{name: file[name][:] for name in _AXES}, fingerprint=str(file.attrs["fingerprint"]))
+
+
+def digest(*values: npt.ArrayLike | str) -> str:
+    """SHA-256, in hexadecimal, of arrays (their shapes, types and bytes) and strings."""
+    total = hashlib.sha256()
+    for value in values:
+        if not isinstance(value, str):
+            value = np.ascontiguousarray(value)
+            total.update(f"{value.shape} {value.dtype.str}".encode())
+            total.update(value.tobytes())
+        else:
+            total.update(f"{len(value)} {value}".encode())
+    return total.hexdigest()
+
+
+def fingerprint(rve: RVE) -> str:
+    """What decides about the snapshots of an RVE, as one SHA-256: mesh, tags, materials, plane, boundary, element."""
+    body, mesh = rve.body, rve.cell.mesh
+    tags = rve.cell.cell_tags
+    values = [rve.boundary, str(body.V.ufl_element()), mesh.geometry.x, mesh.geometry.dofmap, body.V.dofmap.list]
+    values += [tags.indices, tags.values, body.points]
+    dx = ufl.Measure("dx", domain=mesh)
+    for phase in body._phases:
+        # UFL's signature names the formula and its literals; the parameters are constants, with values of their own.
+        form = ufl.inner(phase.stress, phase.stress) * dx
+        if phase.local_size:
+            form += ufl.inner(phase.local_residual, phase.local_residual) * dx
+        if phase.state_size:
+            form += sum(u * u for u in phase.updated) * dx
+        values += [phase.cells, form.signature(), *(c.value for c in form.constants())]
+    return digest(*values)
+
+
+@contextmanager
+def opened(path: Path, mark: str | None = None) -> Iterator[h5py.File]:
+    """A snapshot file open for reading, of the RVE with the fingerprint `mark` if given.
+
+    Raises:
+        FileNotFoundError. SnapshotError: not readable, also inside the block; not of this kind; or of another RVE.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no snapshot file {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise SnapshotError(f"{path} is no file of snapshots")
+            if file.attrs.get("version") != VERSION:
+                raise SnapshotError(f"{path} has version {file.attrs.get('version')}, need {VERSION}")
+            missing = [k for k in _AXES if not isinstance(file.get(k), h5py.Dataset) or file[k].ndim != _AXES[k]]
+            missing += [k for k in ("fingerprint",) if k not in file.attrs]
+            if missing:
+                raise SnapshotError(f"{path} is damaged: {', '.join(missing)} missing or of wrong shape")
+            lengths = {len(file[k]) for k in _ROWS}
+            if len(lengths) > 1:
+                raise SnapshotError(f"{path} is damaged: its arrays have {sorted(lengths)} rows")
+            if mark is not None and file.attrs["fingerprint"] != mark:
+                raise SnapshotError(
+                    f"{path} belongs to another RVE (mesh, materials, boundary or degree differ); take another path, or "
+                    "remove it to begin anew"
+                )
+            yield file
+    except (OSError, KeyError) as error:
+        raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
+
+
+def _part(folder: Path, k: int) -> Path:
+    return folder / f"chunk-{k:06d}.h5"
+
+
+def count_parts(folder: Path) -> int:
+    """Number of finished parts in the folder."""
+    return sum(1 for _ in folder.glob("chunk-*.h5"))
+
+
+def check_parts(folder: Path, pieces: list[Array], mark: str) -> set[int]:
+    """Numbers of the finished parts; leftovers of unfinished ones are removed.
+
+    Raises:
+        SnapshotError: a part that is damaged, or belongs to another RVE or other strains than `pieces`.
+    """
+    names = {_part(folder, k).name: k for k in range(len(pieces))}
+    done = set()
+    for path in sorted(folder.glob("*")):
+        if path.name.startswith("chunk-") and path.name.endswith(".tmp"):
+            path.unlink()
+            continue
+        if path.name not in names:
+            raise SnapshotError(f"{path} belongs to a run with other strains or another chunk size; remove {folder}")
+        k = names[path.name]
+        try:
+            with opened(path, mark) as file:
+                same = file.attrs.get("strains") == digest(pieces[k])
+        except SnapshotError as error:
+            raise SnapshotError(f"{error} (the parts are in {folder})") from error
+        if not same:
+            raise SnapshotError(f"{path} belongs to a run with other strains or another chunk size; remove {folder}")
+        done.add(k)
+    return done
+
+
+def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> None:
+    """Solve for the strains (m, d) of chunk `k` and write its part; it has its name only when it is complete."""
+    solved = rve.homogenise(strains, on_failure="report")
+    m, body = len(strains), rve.body
+    failed = np.zeros(m, dtype=bool)
+    failed[[f.point for f in solved.failures]] = True
+    fluctuation = np.full((m, body.u.x.array.size), np.nan)
+    local_stress = np.full((m, *body.weights.shape, rve.strain_size), np.nan)
+    for i in np.flatnonzero(~failed):
+        fluctuation[i] = rve.displacement(solved.state[i], fluctuation=True).x.array
+        local_stress[i] = rve.place(solved.state[i]).stress()
+    arrays = {
+        "strain": strains,
+        "stress": solved.stress,
+        "tangent": solved.tangent,
+        "energy": solved.energy,
+        "fluctuation": fluctuation,
+        "local_stress": local_stress,
+        "failed": failed,
+        "weights": body.weights,
+    }
+    with _written(_part(folder, k)) as temporary, h5py.File(temporary, "w") as file:
+        _describe(file, mark)
+        file.attrs["strains"] = digest(strains)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
+
+
+def merge(path: Path, folder: Path, count: int, mark: str) -> int:
+    """Write the file from its `count` parts, behind the snapshots that it has; the number of failed rows in the parts."""
+    failed = 0
+    with _written(path) as temporary:
+        if path.exists():
+            shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "a") as file:
+            _describe(file, mark)
+            for k in range(count):
+                with opened(_part(folder, k), mark) as part:
+                    for name in _ROWS:
+                        _extend(file, name, part[name][:])
+                    if "weights" not in file:
+                        file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
+                    failed += int(part["failed"][:].sum())
+    return failed
+
+
+def _describe(file: h5py.File, mark: str) -> None:
+    for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": mark, "units": UNITS}.items():
+        file.attrs[name] = value
+
+
+def _extend(file: h5py.File, name: str, rows: Array) -> None:
+    if name not in file:
+        file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=True, fletcher32=True)
+        return
+    start = len(file[name])
+    file[name].resize(start + len(rows), axis=0)
+    file[name][start:] = rows
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes `path` once the block is done and the data are on the disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
