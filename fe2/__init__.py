@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Mechanics: materials, the exact RVE problem and its homogenisation, laws and the macroscale problem."""
 
-from fe2 import mandel
+from fe2 import mandel, sample
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.laws import ExactLaw, Law, Response
@@ -49,6 +49,7 @@ __all__ = [
     "bulk_shear",
     "cubic",
     "mandel",
+    "sample",
     "together",
     "transversely_isotropic",
 ]
