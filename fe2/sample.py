@@ -46,7 +46,7 @@ def latin_hypercube(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) ->
 
 
 def sobol(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
-    """The first n points (n, d) of a scrambled Sobol sequence of Mandel strains, n need be no power of two; see `box`."""
+    """The first n points (n, d) of a scrambled Sobol sequence of Mandel strains, any n; see `box`."""
     half = _amplitudes(dim, amplitude, n=n)
     sequence = qmc.Sobol(half.size, seed=np.random.default_rng(seed))
     return half * (2.0 * sequence.random_base2((n - 1).bit_length())[:n] - 1.0)
@@ -115,7 +115,7 @@ def snapshots(
             file, begin one.
 
     Raises:
-        ValueError: strains of wrong shape, none, or not finite; chunk < 1. SnapshotError: the file or a part is damaged,
+        ValueError: strains of wrong shape, none, not finite; chunk < 1. SnapshotError: the file or a part is damaged,
         or belongs to another RVE, other strains or another `chunk`; ranks that differ in their arguments; or an error
         on another rank (an error of its own is raised as it is). No rank is left waiting.
     """
@@ -174,7 +174,7 @@ def _pending(path: Path, parts: Path, mark: str, strains: Array, pieces: list[Ar
             shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed between its last two lines
             return None
         if not append:
-            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append to it or take another path")
+            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append or take another path")
     parts.mkdir(parents=True, exist_ok=True)
     return [k for k in range(len(pieces)) if k not in done]
 

@@ -43,7 +43,7 @@ class SnapshotError(RuntimeError):
 class Snapshots:
     """n solved RVE problems.
 
-    strain: (n, d) Mandel. stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean density [MPa], NaN for
+    strain: (n, d) Mandel. stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean [MPa], NaN for
     materials without one. fluctuation: (n, dofs) of the displacement space, in the order of `x.array` [length].
     local_stress: (n, cells, points, d) at the quadrature points [MPa]. weights: (cells, points) [length^dim].
     failed: (n,) True where no equilibrium was found; such rows are NaN but for the strain. fingerprint: of the RVE.
@@ -121,7 +121,7 @@ def opened(path: Path, mark: str | None = None) -> Iterator[h5py.File]:
                 raise SnapshotError(f"{path} is damaged: its arrays have {sorted(lengths)} rows")
             if mark is not None and file.attrs["fingerprint"] != mark:
                 raise SnapshotError(
-                    f"{path} belongs to another RVE (mesh, materials, boundary or degree differ); take another path, or "
+                    f"{path} belongs to another RVE (mesh, materials, boundary or degree differ); take another path or "
                     "remove it to begin anew"
                 )
             yield file
@@ -193,7 +193,7 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> Non
 
 
 def merge(path: Path, folder: Path, count: int, mark: str) -> int:
-    """Write the file from its `count` parts, behind the snapshots that it has; the number of failed rows in the parts."""
+    """Write the file from its `count` parts, behind the snapshots that it has; return the failed rows."""
     failed = 0
     with _written(path) as temporary:
         if path.exists():
