@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import dolfinx
-import meshes
 import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
 import fe2
+import meshes
 from fe2.reduced import ReducedStiffness
 
 STRAINS = np.random.default_rng(0).uniform(-0.04, 0.04, (6, 3))

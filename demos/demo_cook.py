@@ -12,11 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
-import meshes
 import numpy as np
 from mpi4py import MPI
 
 import fe2
+import meshes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")

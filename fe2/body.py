@@ -7,15 +7,16 @@ structure make of it is decided elsewhere.
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import basix.ufl
-import meshes
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import ufl
 from dolfinx import fem, la
 
+import meshes
 from fe2 import mandel
 from fe2.materials import Material
 
@@ -46,8 +47,9 @@ class _Phase:
         self.state_size = material.state_size
         self.local_size = material.local_size + (plane == "stress")
         self.memory_size = self.state_size + self.local_size
-        self.memory = None
-        state, local = None, None
+        self.memory: Any = None  # a `fem.Function` (state, local) at the quadrature points
+        state: Any = None
+        local: Any = None
         if self.memory_size:
             element = basix.ufl.quadrature_element(mesh.basix_cell(), (self.memory_size,), degree=degree)
             self.memory = fem.Function(fem.functionspace(mesh, element))

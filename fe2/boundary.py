@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 import ufl
-from dolfinx import fem, mesh as dmesh
+from dolfinx import fem
+from dolfinx import mesh as dmesh
 
 from fe2 import mandel
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import meshes
 import numpy as np
 import numpy.typing as npt
 import ufl
@@ -14,6 +14,7 @@ from dolfinx import fem, la
 from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
+import meshes
 from fe2 import checkpoint, mandel
 from fe2.body import LocalError
 from fe2.laws import Law
@@ -77,7 +78,8 @@ class MacroProblem:
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
         self._watched: dict[str, tuple] = {}
-        self._snes: PETSc.SNES | None = None
+        self._snes: Any = None  # a PETSc SNES once the problem is set up
+        self._error: Exception | None = None
 
     # What is prescribed.
 
@@ -192,7 +194,7 @@ class MacroProblem:
         residuals: list[float] = []
         self._snes.cancelMonitor()
         self._snes.setMonitor(lambda snes, iteration, norm: residuals.append(float(norm)))
-        self._error: Exception | None = None
+        self._error = None
         self._snes.solve(None, self._x)
         with together(self.comm):
             if self._error is not None:

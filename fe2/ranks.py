@@ -37,7 +37,7 @@ def _portable(error: Exception | None) -> Exception | None:
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def spread(comm: MPI.Comm, work: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def spread(comm: MPI.Intracomm, work: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Rank that shall solve each local point, so that all ranks have the same share of `work` (n,) (collective).
 
     Points stay in the ranks' order, so most stay where they are, and neighbours stay together.

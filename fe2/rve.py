@@ -16,12 +16,11 @@ and a value from above. (For the condensation see Miehe & Koch, Arch. Appl. Mech
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import meshes
 import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
-from fe2 import mandel
+import meshes
 from fe2.body import Body, LocalError
 from fe2.boundary import CONDITIONS
 from fe2.materials import Material
@@ -241,6 +240,7 @@ class RVE:
 
     def _newton(self, strain: Array) -> int:
         history: list[float] = []
+        rounding = 0.0  # what the internal forces cannot resolve, known once there is a stiffness
         try:
             r, scale = self._residual(strain, self._w)
             for iteration in range(self.max_iterations + 1):
@@ -248,11 +248,13 @@ class RVE:
                 history.append(size)
                 if not np.isfinite(size):
                     raise _Stalled("the material returned a stress that is not finite", history)
-                if size <= self.tolerance * scale or scale == 0.0:
+                if size <= max(self.tolerance * scale, rounding):
                     return iteration
                 if iteration == self.max_iterations:
                     break
-                self.stiffness.update(self.body.stiffness())
+                full = self.body.stiffness()
+                self.stiffness.update(full)
+                rounding = 8 * np.finfo(float).eps * float(np.linalg.norm(full.diagonal() * self.body.u.x.array))
                 # Solve as accurately as the Newton step deserves.
                 forcing = np.clip((size / scale) ** 0.5 * 1e-2, 1e-5, 1e-2)
                 step = self.stiffness.solve(r, forcing)

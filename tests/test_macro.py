@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import meshes
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -17,6 +16,7 @@ from dolfinx import fem, la
 from mpi4py import MPI
 
 import fe2
+import meshes
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 

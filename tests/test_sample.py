@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("dolfinx")
 pytest.importorskip("h5py")
 
+from mpi4py import MPI
+
 import meshes
 from fe2 import RVE, LinearElastic, SaturatingElastic, sample
 from fe2 import snapshots as files
-from mpi4py import MPI
 
 STRAINS = sample.box(7, 2, 0.02, seed=3)
 
