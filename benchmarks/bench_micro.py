@@ -80,8 +80,10 @@ def main():
         rve.destroy()
         r = rows[-1]
         print(
-            f"{name}: {r['unknowns']} unknowns, {r['solves_per_second']:.2f} solves/s, naive {r['naive_solves_per_second']:.3f}/s, "
-            f"ratio {r['ratio']:.1f} (one point alone {r['ratio_first_point']:.1f}), differences {r['stress_difference']:.1e} "
+            f"{name}: {r['unknowns']} unknowns, {r['solves_per_second']:.2f} solves/s, "
+            f"naive {r['naive_solves_per_second']:.3f}/s, "
+            f"ratio {r['ratio']:.1f} (one point alone {r['ratio_first_point']:.1f}), "
+            f"differences {r['stress_difference']:.1e} "
             f"{r['tangent_difference']:.1e}, {r['state_bytes_per_point'] / 1e3:.0f} kB state a point",
             flush=True,
         )

@@ -49,8 +49,8 @@ history = problem.solve(steps=4, folder=options.folder, restart=options.restart)
 seconds = time.perf_counter() - start
 
 # %% [markdown]
-# What it cost, and the picture: the macroscale stress, the cells at the point of the largest and of the smallest stress,
-# and the force–displacement curve.
+# What it cost, and the picture: the macroscale stress, the cells at the points of the largest and the smallest
+# stress, and the force–displacement curve.
 
 
 # %%
@@ -67,7 +67,7 @@ level = von_mises(stress)
 vertices = membrane.mesh.geometry.x[membrane.mesh.geometry.dofmap[: len(sigma.cells)]][:, [0, 1, 3, 2], :2]
 per_cell = level.reshape(len(sigma.cells), -1).mean(axis=1)
 candidates = [(level[k], sigma.state[k]) for k in (level.argmin(), level.argmax())] if points else []
-gathered = comm.gather((vertices, per_cell, candidates))
+gathered = comm.gather((vertices, per_cell, candidates)) or []
 
 if comm.rank == 0:
     import matplotlib
@@ -86,7 +86,8 @@ if comm.rank == 0:
         figure.colorbar(shape, ax=axes, shrink=0.8, label="MPa")
 
     figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
-    draw(a, np.concatenate([g[0] for g in gathered]), np.concatenate([g[1] for g in gathered]), "macroscale, ‖dev S‖·√(3/2)")
+    polygons, values = (np.concatenate([g[i] for g in gathered]) for i in (0, 1))
+    draw(a, polygons, values, "macroscale, ‖dev S‖·√(3/2)")
     extremes = sorted((pair for g in gathered for pair in g[2]), key=lambda pair: pair[0])
     corners = cell.mesh.geometry.x[cell.mesh.geometry.dofmap[:, :3]][:, :, :2]
     for axes, (value, state), label in ((b, extremes[-1], "most"), (c, extremes[0], "least")):
@@ -107,5 +108,5 @@ points = comm.allreduce(points)
 if comm.rank == 0:
     evaluations = sum(len(s.residuals) for s in history)
     print(f"{points} RVE problems of {law.rve.unknowns.size} unknowns on {comm.size} ranks, solved {evaluations} times")
-    print(f"micro solves {totals['law']:.1f} s, assembly {totals['assembly']:.1f} s, macro solver {totals['solver']:.1f} s")
+    print(", ".join(f"{name} {totals[name]:.1f} s" for name in totals))
     print(f"picture: {path}   whole run {seconds:.1f} s")

@@ -40,7 +40,9 @@ def quadrature_degree(mesh, degree: int) -> int:
 class _Phase:
     """The cells of one tag: the material there, as UFL of the body's displacement, and what it remembers."""
 
-    def __init__(self, material: Material, cells: npt.NDArray[np.int32], u: fem.Function, plane: str | None, degree: int):
+    def __init__(
+        self, material: Material, cells: npt.NDArray[np.int32], u: fem.Function, plane: str | None, degree: int
+    ):
         mesh = u.function_space.mesh
         self.name = type(material).__name__
         self.cells = cells
@@ -66,9 +68,9 @@ class _Phase:
         self.local = local
         if self.local_size:
             # Stationarity in the material's own local unknowns, and no stress through the thickness.
-            slope = ufl.diff(self.energy, local) if material.local_size else None
+            slopes = range(material.local_size)
             self.local_residual = ufl.as_vector(
-                [slope[i] for i in range(material.local_size)] + ([self.stress[2, 2]] if plane == "stress" else [])
+                [ufl.diff(self.energy, local)[i] for i in slopes] + ([self.stress[2, 2]] if plane == "stress" else [])
             )
 
     def local_solve(self, residual):
@@ -124,8 +126,8 @@ class Body:
         self.dim = mesh.geometry.dim
         if mesh.geometry.cmap.degree > degree:
             raise ValueError(
-                f"the mesh has geometry of degree {mesh.geometry.cmap.degree}, the displacement degree {degree}: affine "
-                "fields are not in such a space; raise the degree or make the mesh of lower order"
+                f"the mesh has geometry of degree {mesh.geometry.cmap.degree}, the displacement degree {degree}: "
+                "affine fields are not in such a space; raise the degree or make the mesh of lower order"
             )
         self.symmetric = all(m.symmetric for m in materials.values())
         self.V = fem.functionspace(mesh, ("Lagrange", degree, (self.dim,)))

@@ -2,7 +2,7 @@
 """Boundary conditions of an RVE, as what they leave of the fluctuation's degrees of freedom.
 
 The displacement is u = E·x + w. Each condition names the unknowns that w is made of: every degree of freedom of w
-either equals one unknown or is zero. The uniform traction condition adds the linear constraint that w has no mean strain.
+either equals one unknown or is zero. The uniform traction condition adds the constraint that w has no mean strain.
 """
 
 from dataclasses import dataclass

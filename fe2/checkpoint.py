@@ -77,5 +77,5 @@ def load(folder: Path, comm: MPI.Comm, mesh) -> tuple[dict[str, npt.NDArray], di
         if attributes["ranks"] != comm.size:
             raise CheckpointError(f"{place} was written by {attributes['ranks']} ranks, this run has {comm.size}")
         if attributes["mesh"] != fingerprint(mesh):
-            raise CheckpointError(f"{place} belongs to another mesh, or the mesh is now spread differently over the ranks")
+            raise CheckpointError(f"{place} belongs to another mesh, or one spread differently over the ranks")
     return arrays, record

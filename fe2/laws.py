@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """stress: (n, d) [MPa]. tangent: (n, d, d) consistent dS/dE [MPa]. state: (n, state_size) at the end of the step."""
+    """stress: (n, d) [MPa]. tangent: (n, d, d) consistent dS/dE [MPa]. state: (n, state_size) at the step's end."""
 
     stress: Array
     tangent: Array

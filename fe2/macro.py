@@ -163,7 +163,7 @@ class MacroProblem:
         try:
             self.sigma.update()
         except Exception as error:
-            # An exception must not cross PETSc, which would be left in the middle of a solve: SNES stops at NaN instead.
+            # An exception must not cross PETSc, which would be left in mid-solve: SNES stops at NaN instead.
             self._error = error
             f.array[:] = np.nan
             return
@@ -266,7 +266,8 @@ class MacroProblem:
                     self.u.x.array[:] = accepted
                     self.sigma.rollback()
                     if size == 1:
-                        raise StepFailed(f"time {now / unit:.4f} + {size / unit:.2e}, the smallest step: {error}") from error
+                        where = f"time {now / unit:.4f} + {size / unit:.2e}, the smallest step"
+                        raise StepFailed(f"{where}: {error}") from error
                     size, good, cuts = size // 2, 0, cuts + 1
                     log(f"time {now / unit:.4f}: step cut to {size / unit:.2e}: {str(error).splitlines()[0]}")
             self._seconds["solver"] = time.perf_counter() - start - sum(self._seconds.values())

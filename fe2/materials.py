@@ -129,7 +129,7 @@ class Anisotropic(Material):
         if c.shape != (6, 6):
             raise ValueError(f"Anisotropic: stiffness has shape {c.shape}, need (6, 6) in Mandel order")
         if not np.allclose(c, c.T, rtol=1e-10, atol=1e-10 * abs(c).max()):
-            raise ValueError(f"Anisotropic: stiffness is not symmetric (largest difference {abs(c - c.T).max():.3g} MPa)")
+            raise ValueError(f"Anisotropic: stiffness is not symmetric (by {abs(c - c.T).max():.3g} MPa)")
         c = (c + c.T) / 2
         lowest = np.linalg.eigvalsh(c)[0]
         if not lowest > 0:

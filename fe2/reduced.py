@@ -123,6 +123,6 @@ class ReducedStiffness:
                 break
             self._factored = False
         raise RuntimeError(
-            f"the stiffness of the RVE could not be solved with (PETSc reason {self._ksp.getConvergedReason()}): it may be "
-            "singular, e.g. a part that nothing holds, or a material that has lost its stiffness"
+            f"the stiffness of the RVE could not be solved with (PETSc reason {self._ksp.getConvergedReason()}): "
+            "it may be singular, e.g. a part that nothing holds, or a material that has lost its stiffness"
         )

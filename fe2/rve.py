@@ -9,8 +9,8 @@ R the internal forces and K = dR/du on the *full* displacement space, everything
     tangent               C = (A − T X)ᵀ K (A − T X) / V,   Tᵀ K T X = Tᵀ K A
     Hill–Mandel           S·dE = R·du / V for every admissible du, exactly when equilibrium holds
 
-The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; with it come symmetry
-and a value from above. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
+The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; symmetry and a
+value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
 """
 
 from collections.abc import Mapping
@@ -118,8 +118,8 @@ class RVE:
             raise ValueError(f"boundary = {boundary!r}: need one of {', '.join(map(repr, CONDITIONS))}")
         if cell.mesh.comm.size > 1:
             raise meshes.MeshError(
-                f"the cell's mesh is spread over {cell.mesh.comm.size} ranks; every rank solves whole cells, so build it "
-                "with MPI.COMM_SELF"
+                f"the cell's mesh is spread over {cell.mesh.comm.size} ranks; every rank solves whole cells, so "
+                "build it with MPI.COMM_SELF"
             )
         if boundary == "periodic":
             meshes.check_periodic(cell)
@@ -160,8 +160,8 @@ class RVE:
         Args:
             strains: Mandel strains (n, d), or one strain (d,).
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
-            guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby; None
-                for that of `state`.
+            guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
+                None for that of `state`.
             on_failure: "raise" NotConverged, or "report" in the record's `failures`.
 
         Raises:

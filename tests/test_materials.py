@@ -123,7 +123,7 @@ def test_ramberg_osgood_in_pure_shear():
     h = homogeneous(fe2.RambergOsgood(*RO)).homogenise([[0, 0, g / np.sqrt(2)] for g in gammas])
     for gamma, stress in zip(gammas, h.stress):
         tau = brentq(
-            lambda t: t / shear + np.sqrt(3) * alpha * reference / young * (np.sqrt(3) * t / reference) ** n - gamma,
+            lambda t, g=gamma: -g + t / shear + np.sqrt(3) * alpha * reference / young * (np.sqrt(3) * t / reference) ** n,
             0.0,
             shear * gamma,
             xtol=1e-300,
@@ -159,6 +159,19 @@ def test_j2_along_a_radial_path(direction):
     for e, (q, _), stress in zip(PATH, curve, stresses):
         expected = STEEL["bulk"] * e * (ref.ONE @ full) * ref.ONE + np.sqrt(2 / 3) * q * dev / size
         close(stress, expected[ref.PLANE], 1e-10)
+
+
+def test_j2_tension_and_compression_in_plane_stress():
+    """ε_x = σ/E + ε_p, ε_y = −ν σ/E − ε_p/2 with |σ| = σ_y + H α on each plastic branch gives σ_y = σ_z = 0."""
+    young, poisson = 206e3, 0.29
+    bulk, shear = young / (3 * (1 - 2 * poisson)), young / (2 * (1 + poisson))
+    first, hardening = 240.0, 1500.0
+    sigma = np.array([100.0, 240.0, 260.0, 290.0, 0.0, -290.0, -320.0, 50.0])
+    plastic = np.array([0.0, 0.0, 20.0, 50.0, 50.0, 50.0, 20.0, 20.0]) / hardening  # reversed from −290 on
+    strains = np.stack([sigma / young + plastic, -poisson * sigma / young - plastic / 2, 0 * sigma], axis=1)
+    stresses, _ = follow(homogeneous(fe2.J2(bulk, shear, first, hardening), plane="stress"), strains)
+    for stress, s in zip(stresses, sigma):
+        assert abs(stress - [s, 0, 0]).max() <= 1e-7 * first
 
 
 def test_j2_tangent_is_the_derivative_of_the_step():
