@@ -119,11 +119,12 @@ def test_ramberg_osgood_in_pure_shear():
     """γ = τ/G + √3 α σ₀/E (√3 τ/σ₀)ⁿ, from ε_eq = γ/√3 and q = √3 τ."""
     bulk, shear, reference, alpha, n = RO
     young = 9 * bulk * shear / (3 * bulk + shear)
+    offset = alpha * reference / young
     gammas = np.array([0.001, 0.02, 0.1])
     h = homogeneous(fe2.RambergOsgood(*RO)).homogenise([[0, 0, g / np.sqrt(2)] for g in gammas])
     for gamma, stress in zip(gammas, h.stress):
         tau = brentq(
-            lambda t, g=gamma: -g + t / shear + np.sqrt(3) * alpha * reference / young * (np.sqrt(3) * t / reference) ** n,
+            lambda t, g=gamma: t / shear + np.sqrt(3) * offset * (np.sqrt(3) * t / reference) ** n - g,
             0.0,
             shear * gamma,
             xtol=1e-300,
