@@ -19,6 +19,7 @@ from dolfinx import fem, la
 import meshes
 from fe2 import mandel
 from fe2.materials import Material
+from meshes._compat import coordinate_map
 
 Array = npt.NDArray[np.float64]
 
@@ -34,7 +35,7 @@ def quadrature_degree(mesh, degree: int) -> int:
     quadrilaterals and hexahedra.
     """
     simplex = mesh.basix_cell().name in ("interval", "triangle", "tetrahedron")
-    return 2 * (degree - 1) + 2 * (mesh.geometry.cmap.degree - 1) if simplex else 2 * degree + 1
+    return 2 * (degree - 1) + 2 * (coordinate_map(mesh).degree - 1) if simplex else 2 * degree + 1
 
 
 class _Phase:
@@ -124,9 +125,9 @@ class Body:
         meshes.check_materials(domain, materials)
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim
-        if mesh.geometry.cmap.degree > degree:
+        if coordinate_map(mesh).degree > degree:
             raise ValueError(
-                f"the mesh has geometry of degree {mesh.geometry.cmap.degree}, the displacement degree {degree}: "
+                f"the mesh has geometry of degree {coordinate_map(mesh).degree}, the displacement degree {degree}: "
                 "affine fields are not in such a space; raise the degree or make the mesh of lower order"
             )
         self.symmetric = all(m.symmetric for m in materials.values())
