@@ -120,10 +120,10 @@ class MacroProblem:
 
     def watch(self, boundary: str) -> None:
         """Record the mean displacement of a named boundary and the resultant force on it at each step."""
-        ds = self._ds(self.domain.facet_names[boundary]) if self._facets(boundary) is not None else None
-        n = self.mesh.geometry.dim
-        mean = [fem.form(self.u[i] * ds) for i in range(n)]
-        self._watched[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), self._nodes(boundary))
+        nodes = self._nodes(boundary)
+        ds = self._ds(self.domain.facet_names[boundary])
+        mean = [fem.form(self.u[i] * ds) for i in range(self.mesh.geometry.dim)]
+        self._watched[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
 
     # The nonlinear problem.
 
