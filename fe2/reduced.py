@@ -41,9 +41,12 @@ class ReducedStiffness:
         n = unknowns.size
         rows, columns = _places(pattern)
         i, j = unknowns.index[rows], unknowns.index[columns]
-        self._kept = np.flatnonzero((i >= 0) & (j >= 0))
-        entries, self._slot = np.unique(i[self._kept] * n + j[self._kept], return_inverse=True)
+        kept = np.flatnonzero((i >= 0) & (j >= 0))
+        entries, first, slot = np.unique(i[kept] * n + j[kept], return_index=True, return_inverse=True)
         self.size = entries.size
+        # Each value comes from one place; those of tied degrees of freedom from more.
+        more = np.setdiff1d(np.arange(kept.size), first)
+        self._first, self._more, self._slot = kept[first], kept[more], slot[more]
         indices = (entries % n).astype(PETSc.IntType)
         indptr = np.searchsorted(entries // n, np.arange(n + 1)).astype(PETSc.IntType)
         self._matrix = scipy.sparse.csr_matrix((np.zeros(self.size), indices, indptr), shape=(n, n))
@@ -72,7 +75,10 @@ class ReducedStiffness:
 
     def reduce(self, full: scipy.sparse.bsr_matrix) -> Array:
         """Values (size,) of the reduced matrix of a full stiffness matrix."""
-        return np.bincount(self._slot, full.data.ravel()[self._kept], minlength=self.size)
+        data = full.data.ravel()
+        values = data[self._first]
+        np.add.at(values, self._slot, data[self._more])
+        return values
 
     def multiply(self, values: Array, x: Array) -> Array:
         """Product of the reduced matrix of `values` (size,) with each row of x (k, unknowns)."""

@@ -344,8 +344,9 @@ class RVE:
         # In the symmetric case the error of X enters squared.
         x = self._solve(points, coupling, 1e-6 if self.body.symmetric else 1e-12)
         for point, columns in zip(points, x, strict=True):
-            rest = point.coupling - self.stiffness.multiply(point.values, columns)
-            tangent = point.affine - (point.coupled @ columns.T + columns @ rest.T)
+            rest = -self.stiffness.multiply(point.values, columns)
+            rest += point.coupling
+            tangent = point.affine - point.coupled @ columns.T - columns @ rest.T
             if self.body.symmetric:
                 tangent = (tangent + tangent.T) / 2  # equal up to rounding
             point.tangent = tangent / self.volume
