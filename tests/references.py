@@ -154,18 +154,29 @@ def plane_bulk(phase):
     return bulk + shear / 3
 
 
-def hashin_shtrikman_bulk(first, second, fraction, dim):
-    """Bounds on the bulk modulus, lower and upper, at volume fraction `fraction` of the second phase.
+def hashin_shtrikman(first, second, fraction, dim):
+    """Bounds (lower, upper) on the bulk and on the shear modulus, at volume fraction `fraction` of the second phase.
 
-    dim = 3: Hashin & Shtrikman, J. Mech. Phys. Solids 11, 1963; dim = 2, plane strain across fibres: Hill, J. Mech.
-    Phys. Solids 12, 1964, and Hashin, J. Mech. Phys. Solids 13, 1965. With K for k in 3D and G* the smaller or larger
-    shear modulus, k₁ + f₂ / (1/(k₂ − k₁) + f₁/(k₁ + c G*)), c = 4/3 in 3D and 1 in the plane, in a form that is
-    symmetric in the phases: 1/(k + c G*) = Σ f / (k_i + c G*).
+    dim = 3: Hashin & Shtrikman, J. Mech. Phys. Solids 11, 1963, 127-140. dim = 2, across fibres in plane strain: Hill,
+    J. Mech. Phys. Solids 12, 1964, 199-212, and Hashin, J. Mech. Phys. Solids 13, 1965, 119-134. All of them are
+    Σ f / (κ + z) = 1 / (κ* + z), that is κ* = Σ f κ − f₁ f₂ (κ₁ − κ₂)² / (f₁ κ₂ + f₂ κ₁ + z), where κ is K, k or G and
+    z belongs to the softer or to the stiffer phase: 4G/3 (bulk, 3D), G (bulk, 2D), G (9K + 8G) / (6 (K + 2G)) (shear,
+    3D) or G k / (k + 2G) (shear, 2D), and 0 for a void. One phase must have the larger bulk and shear modulus.
     """
-    k = np.array([first[0], second[0]]) if dim == 3 else np.array([plane_bulk(first), plane_bulk(second)])
-    f = np.array([1 - fraction, fraction])
-    shears = np.array(sorted([first[1], second[1]])) * (4 / 3 if dim == 3 else 1)
-    return tuple(1 / (f / (k + g)).sum() - g for g in shears)
+    bulk = [p[0] if dim == 3 else plane_bulk(p) for p in (first, second)]
+    shear = [first[1], second[1]]
+    assert (bulk[0] - bulk[1]) * (shear[0] - shear[1]) >= 0
+    f, h = 1 - fraction, fraction
+
+    def bounds(moduli, z):
+        a, b = moduli
+        return sorted(f * a + h * b - f * h * (a - b) ** 2 / (f * b + h * a + y) for y in z)
+
+    if dim == 3:
+        z = [(4 / 3 * g, g * (9 * k + 8 * g) / (6 * (k + 2 * g)) if g else 0.0) for k, g in zip(bulk, shear)]
+    else:
+        z = [(g, g * k / (k + 2 * g) if g else 0.0) for k, g in zip(bulk, shear)]
+    return bounds(bulk, [y for y, _ in z]), bounds(shear, [y for _, y in z])
 
 
 def hill_axial(first, second, fraction):
