@@ -76,7 +76,7 @@ class Material:
 
 
 def _constant(mesh, value):
-    if isinstance(value, (bool, str)) or callable(value):
+    if value is None or isinstance(value, (bool, str)) or callable(value):
         return value
     if isinstance(value, dict):
         return {k: _constant(mesh, v) for k, v in value.items()}
@@ -289,7 +289,8 @@ class Energy(Material):
     """A material of your own, from its energy density.
 
     Args:
-        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain.
+        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain. It may vary in space, through
+            `ufl.SpatialCoordinate` of the cell's mesh.
         parameters: numbers handed to it by name; changing them needs no new compilation.
 
     Example:
