@@ -19,6 +19,7 @@ from fe2.materials import (
     cubic,
     transversely_isotropic,
 )
+from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
@@ -30,6 +31,7 @@ __all__ = [
     "Body",
     "CheckpointError",
     "Energy",
+    "EngineeringConstants",
     "ExactLaw",
     "Failure",
     "Homogenised",
@@ -48,6 +50,7 @@ __all__ = [
     "Stress",
     "bulk_shear",
     "cubic",
+    "engineering_constants",
     "mandel",
     "sample",
     "together",
