@@ -93,6 +93,11 @@ class Arithmetic:
             if self._switch(first.core) and second.core == ONE:
                 p, q = (self.add(self._branch(first, i), second) for i in (2, 3))
                 return self.select(self.nodes[first.core][1], p, q)
+        for first, second in ((x, y), (y, x)):
+            quotient = self.nodes[second.core]
+            if first.core != ONE and quotient[:2] == ("div", first.core):  # p + q/w = p (1 + 1/w), shared by a vector
+                part = self.divide(constant(second.factor), Number(1.0, quotient[2]))
+                return self.multiply(Number(1.0, first.core), self.add(constant(first.factor), part))
         if y.core != ONE and (x.core == ONE or y.core < x.core):
             x, y = y, x
         return Number(x.factor, self.node("axpy", x.core, y.core, y.factor / x.factor))
@@ -209,7 +214,8 @@ class Arithmetic:
         (first, factor), *others = sorted(terms.items())
         if not others:
             return Number(factor, first)
-        row = ((first, 1.0), *((k, f / factor) for k, f in others))
+        # 15 digits, so that sums that are equal but for rounding are one node.
+        row = ((first, 1.0), *((k, float(f"{f / factor:.15g}")) for k, f in others))
         return Number(factor, self.node("linear", row))
 
     # The program.

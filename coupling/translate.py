@@ -254,6 +254,9 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         inverse = ufl.as_matrix([[1 / slope[0, 0]]]) if size == 1 else ufl.inv(slope)
         tangent -= ufl.dot(ufl.diff(stress, local), ufl.dot(inverse, ufl.diff(residual, e)))
         solve = LocalSolve(program(ufl.dot(inverse, residual)))
+    if material.symmetric:  # so is then the tangent, and one half of it need not be evaluated
+        d = range(mandel.size(dim))
+        tangent = ufl.as_matrix([[tangent[min(i, j), max(i, j)] for j in d] for i in d])
     return PhaseLaw(name, program(stress), program(tangent), None if energy is None else program(energy), solve)
 
 

@@ -48,7 +48,7 @@ class LocalSolve:
         # Newton's method converges quadratically: a change of √eps leaves an error of eps. The strain's own rounding
         # counts where an unknown vanishes, such as the thickness strain in pure shear.
         eps = torch.finfo(strain.dtype).eps
-        settled = change <= eps**0.5 * size + 8 * eps * unit
+        settled = change.isfinite() & (change <= eps**0.5 * size + 8 * eps * unit)
         local = torch.where(settled, local, torch.nan).detach()
         for _ in range(2):
             local = local - self.step(strain, local)

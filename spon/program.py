@@ -124,7 +124,7 @@ class Program:
 
     @staticmethod
     def _kind(kinds: list[str], i: int, where: str) -> str:
-        if not (isinstance(i, int) and 0 <= i < len(kinds)):
+        if not (type(i) is int and 0 <= i < len(kinds)):
             raise ProgramError(f"{where}: operand {i!r} is not the number of an earlier value, 0 to {len(kinds) - 1}")
         return kinds[i]
 
@@ -168,7 +168,9 @@ class Program:
         def scalar(value: float) -> torch.Tensor:
             return constant((value,), (), inputs[0].dtype, inputs[0].device)
 
-        values: list[Value] = [c for x in inputs for c in x.expand(points + x.shape[-1:]).unbind(-1)]
+        # Components first, in one copy: the steps then read memory in a row.
+        rows = [x.expand(points + x.shape[-1:]).movedim(-1, 0).contiguous() for x in inputs]
+        values: list[Value] = [c for x in rows for c in x.unbind(0)]
         values += self.constants
         for (name, *operands), done in zip(self.steps, self._last_use):
             function, kinds, _ = OPERATIONS[name]
@@ -199,11 +201,11 @@ class Program:
         """The program that `to_json` made `data` of; raises ProgramError for anything else."""
         inputs, constants, steps, outputs, shape = read(data, "program", "inputs", "constants", "steps", "outputs", "shape")
         for k, pair in enumerate(sequence(inputs, "inputs")):
-            named = isinstance(pair, Sequence) and len(pair) == 2 and isinstance(pair[0], str)
+            named = isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
             if not (named and type(pair[1]) is int and pair[1] > 0):
                 raise ProgramError(f"inputs[{k}] = {pair!r}: need a name and a positive size")
         for k, step in enumerate(sequence(steps, "steps")):
-            if not (isinstance(step, Sequence) and step and isinstance(step[0], str)):
+            if not (isinstance(step, (list, tuple)) and step and isinstance(step[0], str)):
                 raise ProgramError(f"steps[{k}] = {step!r}: need an operation and its operands")
         for k, n in enumerate(sequence(shape, "shape")):
             if not (type(n) is int and n > 0):
