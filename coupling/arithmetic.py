@@ -52,8 +52,8 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 class Arithmetic:
     """Builder of expressions of scalar inputs.
 
-    A node is a tuple (operation, *operands): ("input", k); ("linear", ((k, factor), ...)) a sum of input components whose
-    first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; and the operations of `spon.program`.
+    A node is a tuple (operation, *operands): ("input", k); ("linear", ((node, factor), ...)) a sum of input components
+    whose first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; or an operation of `spon.program`.
     """
 
     nodes: list[tuple[Any, ...]] = field(default_factory=lambda: [("one",)])
@@ -291,7 +291,8 @@ class _Writer:
                 total = self.axpy(total, value, factor)
             return total
         if name == "axpy":
-            return self.step("add", values[0], self.constant(rest[2])) if rest[1] == ONE else self.axpy(*values, rest[2])
+            x, y = values
+            return self.step("add", x, self.constant(rest[2])) if rest[1] == ONE else self.axpy(x, y, rest[2])
         return self.step(name, *values)
 
     def program(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[int], shape: Sequence[int]) -> Program:

@@ -85,9 +85,7 @@ class _Translator:
 
     def error(self, x: Expr, why: str) -> TranslationError:
         text = str(x)
-        return TranslationError(
-            f"{self.name}: {type(x).__name__} {text if len(text) < 80 else text[:77] + '...'} {why}"
-        )
+        return TranslationError(f"{self.name}: {type(x).__name__} {text[:77] + '...' * (len(text) > 77)} {why}")
 
     def number(self, x: Expr, component: tuple[int, ...], indices: _Indices) -> Number:
         """A component of `x`, under the values of its free indices."""
@@ -139,7 +137,7 @@ class _Translator:
         if isinstance(x, u.Constant) and hasattr(x, "value"):
             return constant(float(x.value[component]))
         inputs = ", ".join(map(repr, dict(self.sizes)))
-        raise self.error(x, f"is neither an input ({inputs}) nor a constant: a law at a point can depend on nothing else")
+        raise self.error(x, f"is neither an input ({inputs}) nor a constant, and a program knows nothing else")
 
     def operation(self, x: Expr, operands: list[Number]) -> Number:
         a, kind = self.arithmetic, type(x)
@@ -173,7 +171,9 @@ class _Translator:
         if kind not in (u.AndCondition, u.OrCondition, u.NotCondition):
             raise self.error(x, "has no translation")
         truths = [self.truth(o, indices) for o in x.ufl_operands]
-        return {u.AndCondition: a.both, u.OrCondition: a.either, u.NotCondition: a.opposite}[kind](*truths)
+        if kind is u.NotCondition:
+            return a.opposite(*truths)
+        return a.both(*truths) if kind is u.AndCondition else a.either(*truths)
 
 
 def _terminal(x: Expr) -> Expr:
@@ -186,7 +186,7 @@ def _terminal(x: Expr) -> Expr:
 def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "expression") -> Program:
     """The program of a UFL expression.
 
-    Derivatives in it are UFL's own, expanded by UFL. The values of `fem.Constant`s are those at the time of translation.
+    Derivatives in it are UFL's own, expanded by UFL. The values of `fem.Constant`s are those at translation.
 
     Args:
         expression: of any shape, without free indices.
@@ -204,9 +204,9 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
 def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
     """The law of a path-independent material at a point.
 
-    The stress is that of `Material.stress`, which is UFL's derivative of the energy unless the material has its own; the
-    tangent is UFL's derivative of the stress. Local unknowns, and in plane stress the strain through the thickness, are
-    condensed as in `fe2.Body`.
+    The stress is that of `Material.stress`, which is UFL's derivative of the energy unless the material has its own;
+    the tangent is UFL's derivative of the stress. Local unknowns, and in plane stress the strain through the thickness,
+    are condensed as in `fe2.Body`.
 
     Args:
         material: without state.
@@ -223,8 +223,8 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
     if material.state_size:
         raise TranslationError(
-            f"{name} remembers {material.state_size} numbers from step to step, so that its stress does not follow from "
-            "the strain alone; only path-independent materials have a law at a point"
+            f"{name} remembers {material.state_size} numbers from step to step, so that its stress does not follow "
+            "from the strain alone; only path-independent materials have a law at a point"
         )
     thickness = dim == 2 and plane == "stress"
     mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants must have some domain

@@ -33,8 +33,9 @@ class LocalSolve:
     iterations: int = 40
 
     def __post_init__(self):
-        if len(self.step.inputs) != 2 or self.step.shape != (self.step.inputs[1][1],):
-            raise ProgramError(f"step maps {self.step.inputs} to shape {self.step.shape}, need (strain, local) to local")
+        inputs, shape = self.step.inputs, self.step.shape
+        if len(inputs) != 2 or shape != (inputs[1][1],):
+            raise ProgramError(f"step maps {inputs} to shape {shape}, need strain and local to a change of local")
         if not (type(self.iterations) is int and self.iterations > 0):
             raise ProgramError(f"iterations = {self.iterations!r}: need a positive integer")
 
@@ -64,7 +65,7 @@ class PhaseLaw:
         stress_program: strain (d,) → stress (d,) [MPa]; of (strain, local) if there are local unknowns.
         tangent_program: of the same inputs, d stress/d strain (d, d) [MPa] with the local unknowns condensed.
         energy_program: of the same inputs, the energy density () [MPa]; None for a law that has none.
-        local: how to find the local unknowns, if there are any.
+        local: how to find the local unknowns, if there are any. Where they are not found, all results are NaN.
 
     Raises:
         ProgramError: programs whose inputs or shapes do not fit.
@@ -139,7 +140,11 @@ class PhaseLaw:
         return constant(self.matrix, (d, d), like.dtype, like.device)
 
     def _evaluate(self, program: Program, strain: torch.Tensor) -> torch.Tensor:
-        return program(strain) if self.local is None else program(strain, self.local(strain))
+        if self.local is None:
+            return program(strain)
+        local = self.local(strain)
+        lost = local.isnan().any(-1).reshape(strain.shape[:-1] + (1,) * len(program.shape))
+        return torch.where(lost, torch.nan, program(strain, local))  # also where it does not depend on all of them
 
     def to_json(self) -> dict[str, Any]:
         """The law as lists, strings and numbers."""
@@ -195,7 +200,7 @@ class LocalLaws:
 
     def __post_init__(self):
         if not self.laws or len(self.counts) != len(self.laws):
-            raise ValueError(f"{len(self.laws)} laws and {len(self.counts)} counts: need at least one, and equally many")
+            raise ValueError(f"{len(self.laws)} laws and {len(self.counts)} counts: need as many, and at least one")
         if bad := [n for n in self.counts if not (type(n) is int and n >= 0)]:
             raise ValueError(f"counts = {self.counts}: {bad[0]!r} is not a number of points")
         if len(sizes := {law.strain_size for law in self.laws}) > 1:

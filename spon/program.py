@@ -76,8 +76,8 @@ def constant(values: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dty
 class Program:
     """Elementwise operations that make an output of `shape` from the components of the inputs, point by point.
 
-    Call it with one tensor (..., size) per input; leading axes are broadcast. The result has shape (..., *shape) and the
-    dtype and device of the inputs.
+    Call it with one tensor (..., size) per input; leading axes are broadcast. The result has shape (..., *shape) and
+    the dtype and device of the inputs.
 
     Args:
         inputs: name and size of each input.
@@ -88,8 +88,8 @@ class Program:
         shape: of the output at a point, () for a scalar.
 
     Raises:
-        ProgramError: an unknown operation, an operand that is not an earlier value of the right kind, a constant that is
-            not finite, or a shape that does not fit the outputs.
+        ProgramError: an unknown operation, an operand that is not an earlier value of the right kind, a constant that
+            is not finite, or a shape that does not fit the outputs.
     """
 
     inputs: tuple[tuple[str, int], ...]
@@ -151,7 +151,7 @@ class Program:
         """The output (..., *shape) at the points of `inputs`, tensors (..., size) of one floating dtype and device.
 
         Raises:
-            ValueError: not as many inputs as the program has, or of wrong size. TypeError: a dtype that is not floating.
+            ValueError: not as many inputs as the program has, or of wrong size. TypeError: a dtype not floating.
         """
         if len(inputs) != len(self.inputs):
             raise ValueError(f"{len(inputs)} inputs, need {len(self.inputs)}: {', '.join(n for n, _ in self.inputs)}")
@@ -199,7 +199,8 @@ class Program:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Program":
         """The program that `to_json` made `data` of; raises ProgramError for anything else."""
-        inputs, constants, steps, outputs, shape = read(data, "program", "inputs", "constants", "steps", "outputs", "shape")
+        names = "inputs", "constants", "steps", "outputs", "shape"
+        inputs, constants, steps, outputs, shape = read(data, "program", *names)
         for k, pair in enumerate(sequence(inputs, "inputs")):
             named = isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
             if not (named and type(pair[1]) is int and pair[1] > 0):

@@ -6,7 +6,9 @@ import math
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from spon import LocalLaws, LocalSolve, PhaseLaw, Program, ProgramError
 
@@ -83,6 +85,12 @@ def test_operations_against_the_standard_library(name):
     expected = torch.tensor([function(x) for x in POINTS.tolist()], dtype=torch.float64)
     # The libraries' functions agree to a few units in the last place.
     assert torch.allclose(program(POINTS[:, None]), expected, rtol=4e-15, atol=0)
+
+
+def test_nothing_leaves_the_device_of_the_inputs():
+    """The meta device has no numbers: a constant or value elsewhere would not combine, or be asked for in vain."""
+    y = PLANE(torch.empty(4, 2, device="meta", dtype=torch.float16))
+    assert (y.shape, y.device.type, y.dtype) == ((4, 3), "meta", torch.float16)
 
 
 def test_inputs_are_broadcast():
@@ -204,7 +212,8 @@ def test_linear_law():
 
 def test_stress_at_rest_is_not_lost():
     """A constant tangent does not make a law linear: σ = 3 ε + 1."""
-    law = PhaseLaw("prestressed", Program(E, (3.0, 1.0), (("mul", 0, 1), ("add", 3, 2)), (4,), (1,)), LINEAR.tangent_program)
+    stress = Program(E, (3.0, 1.0), (("mul", 0, 1), ("add", 3, 2)), (4,), (1,))
+    law = PhaseLaw("prestressed", stress, LINEAR.tangent_program)
     assert not law.linear
     assert law.stress(torch.zeros(1, dtype=torch.float64)).item() == 1.0
 
