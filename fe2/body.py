@@ -109,6 +109,7 @@ class Body:
         plane: "strain" or "stress"; two-dimensional meshes only.
 
     Attributes:
+        materials: tag → material, by ascending tag; plane: as given.
         V: displacement space; u: the `fem.Function` at which everything is evaluated.
         memory_size: number of scalars that the materials remember in the whole body.
         points: quadrature points of the reference cell; weights: (cells, points) [length^dim], summing to the volume.
@@ -126,6 +127,8 @@ class Body:
         meshes.check_materials(domain, materials)
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim
+        self.materials = dict(sorted(materials.items()))
+        self.plane = plane
         if coordinate_map(mesh).degree > degree:
             raise ValueError(
                 f"the mesh has geometry of degree {coordinate_map(mesh).degree}, the displacement degree {degree}: "
@@ -143,7 +146,7 @@ class Body:
         work, energy = [], []
         constant: list[Any] = []
         varying: list[Any] = []
-        for tag, material in sorted(materials.items()):
+        for tag, material in self.materials.items():
             phase = _Phase(material, domain.cell_tags.find(tag), self.u, plane_of_mesh, q)
             self._phases.append(phase)
             r, k = phase.forms(self.u, v, du, dx(tag))
