@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Training EquiNO from a cell's solved problems: bases, cubature, what the law demands, and the fit to it.
+
+No further problem of the cell is solved. At many strains the constitutive law itself says what the coefficients have to
+be: those of the displacement make the law's stress stationary (`ReducedModel`), those of the stress are the projection
+of that stress. This is where the mismatch between the stress branch and the law on the displacement branch is least,
+found by Newton's method instead of gradient descent through two networks; the networks then learn it, with its
+derivatives, each on its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import qmc
+from torch import Tensor
+
+from spon.cell import CellData
+from spon.cubature import empirical_cubature
+from spon.equino import EquiNO, Fields, turned
+from spon.networks import Branch, Potential
+from spon.pod import pod
+from spon.reduced import ReducedModel
+from spon.training import History, fit
+
+Array = npt.NDArray[np.float64]
+Log = Callable[[str], None] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bases:
+    """Modes of a cell, as few and as many as are asked for.
+
+    fields: r modes each, at all points. reduced: R ≥ r displacement modes on the cubature's points. displacements:
+    (dofs, r) of the strain modes. singular_strain, singular_stress: (n,). points: (m,) of the cubature.
+    """
+
+    fields: Fields
+    reduced: ReducedModel
+    stress_modes: Tensor
+    displacements: Array
+    singular_strain: Array
+    singular_stress: Array
+    points: npt.NDArray[np.int64]
+
+
+def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e-4, snapshots: int = 25) -> Bases:
+    """POD bases of strain and stress fluctuation, and the cubature that integrates what they need.
+
+    Args:
+        data: solved problems. r: modes of the model. resolved: R, modes of the reduced model that it learns from.
+        tolerance: of the cubature. snapshots: how many of the stress fields it has to integrate with all modes.
+
+    Raises:
+        ValueError: more modes than independent fields.
+    """
+    w = data.weights
+    rest = data.laws.tangent(torch.zeros(data.local_strain.shape[1:], dtype=torch.float64)).numpy()
+    # Strains by the energy that they cost, so that those of a stiff phase are not lost.
+    strain, stress = pod(data.local_strain, w, resolved, rest), pod(data.local_stress, w, r)
+    stress_modes = turned(stress, w)
+    some = data.local_stress[:: max(1, len(data.local_stress) // snapshots)]
+    tests = np.concatenate([strain.modes, stress_modes[..., data.strain.shape[1] :]], axis=2)
+    integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
+    integrands /= np.sqrt(w @ integrands**2) + 1e-300
+    points, weights = empirical_cubature(integrands, w, tolerance)
+    fields = Fields(data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes[..., :r], stress_modes)))
+    reduced = ReducedModel(
+        data.laws.subset(points.tolist()), torch.from_numpy(strain.modes[points]), torch.from_numpy(weights)
+    )
+    return Bases(
+        fields,
+        reduced,
+        fields.stress_modes[points],
+        data.fluctuation.T @ strain.combination[:, :r],
+        strain.singular_values,
+        stress.singular_values,
+        points,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """What the law demands at strains (n, d): coefficients and their derivatives in the strain.
+
+    stress: (n, d). tangent: (n, d, d). displacement, d_displacement: (n, r), (n, r, d). self_stress, d_self_stress:
+    (n, r − d), (n, r − d, d).
+    """
+
+    strain: Tensor
+    stress: Tensor
+    tangent: Tensor
+    displacement: Tensor
+    d_displacement: Tensor
+    self_stress: Tensor
+    d_self_stress: Tensor
+
+
+def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
+    """Solve the reduced model at strains (n, d); raises ReducedNotConverged."""
+    d, r = strain.shape[1], bases.fields.strain_modes.shape[2]
+    model, parts = bases.reduced, []
+    tests = (bases.stress_modes[..., d:] * model.weights[:, None, None]).reshape(-1, r - d)
+    for some in strain.split(chunk):
+        s = model.solve(some)
+        slope = torch.eye(d, dtype=strain.dtype) + torch.einsum("pdr,nre->npde", model.modes, s.slopes)
+        local = (s.local_tangent @ slope).reshape(len(some), -1, d)
+        parts.append(
+            (
+                some,
+                s.stress,
+                s.tangent,
+                s.coefficients[:, :r],
+                s.slopes[:, :r],
+                s.local_stress.reshape(len(some), -1) @ tests,
+                torch.einsum("qs,nqe->nse", tests, local),
+            )
+        )
+    return Targets(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+def sample(n: int, half_range: Tensor, seed: int) -> Tensor:
+    """n strains of a scrambled Sobol sequence (n, d) in the box of ±`half_range` (d,)."""
+    sequence = qmc.Sobol(half_range.numel(), seed=np.random.default_rng(seed))
+    return half_range * torch.from_numpy(2 * sequence.random_base2((n - 1).bit_length())[:n] - 1)
+
+
+def train(
+    data: CellData,
+    *,
+    r: int = 16,
+    resolved: int = 32,
+    samples: int = 1024,
+    width: int = 32,
+    widths: tuple[int, ...] = (48, 48),
+    lbfgs: int = 1500,
+    seed: int = 0,
+    log: Log = None,
+) -> tuple[EquiNO, Bases, dict[str, History]]:
+    """EquiNO of a cell.
+
+    Args:
+        data: solved problems, see `coupling.cell_data`; the trained range is the box around their strains.
+        r: modes of displacement and of stress. resolved: modes of the reduced model that says what is right.
+        samples: strains to learn at; a quarter as many to validate.
+        width: of the potential's two layers. widths: of the branches' layers. lbfgs: iterations at most for each.
+        seed: of strains and initial weights. log: takes lines on the way.
+
+    Returns:
+        The model, its bases with the fields at all points, and how each network was fitted.
+    """
+    say = log or (lambda line: None)
+    r = min(r, len(data.strain) // 2)
+    b = bases(data, r, max(r, min(resolved, len(data.strain) // 2)))
+    say(f"{len(b.points)} cubature points of {len(data.weights)}, {r} modes, {b.reduced.modes.shape[2]} resolved")
+    half = torch.from_numpy(data.half_range)
+    learn = targets(b, sample(samples, 1.02 * half, seed))
+    check = targets(b, sample(max(samples // 4, 16), half, seed + 1))
+    rest = b.reduced.solve(torch.zeros(1, half.numel(), dtype=torch.float64))
+    stiffness = (rest.tangent[0] + rest.tangent[0].T) / 2
+    nonlinear = (learn.stress - learn.strain @ stiffness).norm(dim=1).mean() * half.mean()
+    potential = Potential(stiffness, half, max(float(nonlinear), 1e-12 * float(stiffness.norm())), width=width, seed=seed)
+    displacement, self_stress = (
+        Branch(half, value.std(dim=0) + 1e-12 * value.std(), widths=widths, seed=seed + k)
+        for k, value in ((1, learn.displacement), (2, learn.self_stress))
+    )
+    histories = {}
+    for name, network, value, slope in (
+        ("potential", potential, "stress", "tangent"),
+        ("displacement", displacement, "displacement", "d_displacement"),
+        ("self-stress", self_stress, "self_stress", "d_self_stress"),
+    ):
+        evaluate = network if isinstance(network, Potential) else network.with_tangent
+        weights = torch.ones(getattr(learn, value).shape[1], dtype=torch.float64)
+        if isinstance(network, Branch):
+            weights = 1 / network.scale.sqrt() if name == "self-stress" else weights
+            with torch.no_grad():
+                network.linear.copy_(torch.linalg.lstsq(learn.strain, getattr(learn, value)).solution)
+
+        def loss(t: Targets, evaluate=evaluate, value=value, slope=slope, weights=weights, half=half) -> Tensor:
+            return sobolev(*evaluate(t.strain), getattr(t, value), getattr(t, slope), weights, half)
+
+        histories[name] = fit(
+            network.parameters(), lambda f=loss: f(learn), lambda f=loss: f(check), lbfgs=lbfgs,
+            log=None if log is None else (lambda line, name=name: say(f"{name}: {line}")),
+        )  # fmt: skip
+    d = half.numel()
+    means = torch.einsum("p,pdr->dr", b.fields.weights, b.fields.stress_modes)
+    means[:, :d], means[:, d:] = torch.eye(d), 0.0  # up to rounding they are
+    cubature = b.fields.at(b.points, b.reduced.weights)
+    model = EquiNO(displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature)
+    return model, b, histories
+
+
+def sobolev(value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, weights: Tensor, half: Tensor) -> Tensor:
+    """Mean over strains of the weighted squared error of coefficients (n, r) and, a tenth, of their slopes (n, r, d)."""
+    size = (right * weights).square().sum(-1)
+    error = ((value - right) * weights).square().sum(-1) / (size + 1e-2 * size.mean())
+    scaled = weights[:, None] * half
+    size = (right_slope * scaled).square().sum((-1, -2))
+    slopes = ((slope - right_slope) * scaled).square().sum((-1, -2)) / (size + 1e-2 * size.mean())
+    return error.mean() + 0.1 * slopes.mean()
