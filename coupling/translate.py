@@ -195,10 +195,13 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
         name: of what is translated, for messages.
 
     Raises:
-        TranslationError: a node that has no translation, such as a coordinate or a coefficient that is no input, or a
-            constant part that is not finite. TypeError: an input that is no terminal.
+        TranslationError: a node that has no translation, such as a coordinate or a coefficient that is no input, a
+            constant part that is not finite, or hundreds of levels. TypeError: an input that is no terminal.
     """
-    return _Translator(inputs, name).program(expression)
+    try:
+        return _Translator(inputs, name).program(expression)
+    except RecursionError:
+        raise TranslationError(f"{name}: nested too deeply for UFL or for its translation; add in pairs") from None
 
 
 def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:

@@ -351,6 +351,11 @@ def test_without_plane_stress_state_there_is_no_answer():
         assert value[1].isfinite().all()
 
 
+def test_expressions_of_hundreds_of_levels_are_refused():
+    with pytest.raises(coupling.TranslationError, match="nested too deeply"):
+        coupling.translate(sum((ufl.sin(k * X) for k in range(1, 800)), X), {"x": X})
+
+
 def test_an_input_is_a_terminal():
     with pytest.raises(TypeError, match="not Product"):
         coupling.translate(X, {"x": X * X})
