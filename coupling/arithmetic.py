@@ -77,6 +77,7 @@ class Arithmetic:
     # Algebra.
 
     def add(self, x: Number, y: Number) -> Number:
+        """x + y."""
         if x.factor == 0.0 or y.factor == 0.0:
             return y if x.factor == 0.0 else x
         if x.core == y.core == ONE:
@@ -100,12 +101,10 @@ class Arithmetic:
                 return self.multiply(Number(1.0, first.core), self.add(constant(first.factor), part))
         if y.core != ONE and (x.core == ONE or y.core < x.core):
             x, y = y, x
-        return Number(x.factor, self.node("axpy", x.core, y.core, y.factor / x.factor))
-
-    def negative(self, x: Number) -> Number:
-        return Number(-x.factor, x.core)
+        return Number(x.factor, self.node("axpy", x.core, y.core, constant(y.factor / x.factor).factor))
 
     def multiply(self, x: Number, y: Number) -> Number:
+        """x y."""
         factor = constant(x.factor * y.factor).factor
         if factor == 0.0 or y.core == ONE:
             return Number(factor, x.core if factor else ONE)
@@ -121,6 +120,7 @@ class Arithmetic:
         return Number(factor, self.node("mul", *sorted((x.core, y.core))))
 
     def divide(self, x: Number, y: Number) -> Number:
+        """x / y; raises ArithmeticError for a constant y = 0."""
         if y.factor == 0.0:
             raise ArithmeticError("a division by a constant zero")
         factor = constant(x.factor / y.factor).factor
@@ -129,6 +129,7 @@ class Arithmetic:
         return Number(factor, x.core if y.core == ONE else self.node("div", x.core, y.core))
 
     def power(self, x: Number, y: Number) -> Number:
+        """xʸ, small integers y as products."""
         if y.core != ONE and y.factor != 0.0:
             return Number(1.0, self.node("pow", self.plain(x), self.plain(y)))
         p = y.factor
@@ -159,15 +160,18 @@ class Arithmetic:
         return self.node(name, self.plain(x), self.plain(y))
 
     def both(self, a: Truth, b: Truth) -> Truth:
+        """a and b."""
         if isinstance(a, bool) or isinstance(b, bool):
             constant, other = (a, b) if isinstance(a, bool) else (b, a)
             return other if constant else False
         return self.node("and", *sorted((a, b)))
 
     def either(self, a: Truth, b: Truth) -> Truth:
+        """a or b."""
         return self.opposite(self.both(self.opposite(a), self.opposite(b)))
 
     def opposite(self, a: Truth) -> Truth:
+        """not a."""
         if isinstance(a, bool):
             return not a
         return self.nodes[a][1] if self.nodes[a][0] == "not" else self.node("not", a)
@@ -180,7 +184,8 @@ class Arithmetic:
 
     def _branch(self, x: Number, i: int) -> Number:
         """Operand `i` of the `select` that is the core of `x`, times the factor."""
-        return Number(x.factor * self._number(self.nodes[x.core][i]).factor, self._number(self.nodes[x.core][i]).core)
+        branch = self._number(self.nodes[x.core][i])
+        return Number(x.factor * branch.factor, branch.core)
 
     def _number(self, node: int) -> Number:
         key = self.nodes[node]

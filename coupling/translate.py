@@ -195,10 +195,13 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
         name: of what is translated, for messages.
 
     Raises:
-        TranslationError: a node that has no translation, such as a coordinate or a coefficient that is no input, or a
-            constant part that is not finite. TypeError: an input that is no terminal.
+        TranslationError: a node that has no translation, such as a coordinate or a coefficient that is no input, a
+            constant part that is not finite, or hundreds of levels. TypeError: an input that is no terminal.
     """
-    return _Translator(inputs, name).program(expression)
+    try:
+        return _Translator(inputs, name).program(expression)
+    except RecursionError:
+        raise TranslationError(f"{name}: nested too deeply for UFL or for its translation; add in pairs") from None
 
 
 def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
@@ -207,6 +210,9 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
     The stress is that of `Material.stress`, which is UFL's derivative of the energy unless the material has its own;
     the tangent is UFL's derivative of the stress. Local unknowns, and in plane stress the strain through the thickness,
     are condensed as in `fe2.Body`.
+
+    A program is as accurate as the UFL that it comes from. Derivatives of an energy may cancel: those of
+    `fe2.SaturatingElastic` have relative errors of order eps a₂/‖dev ε‖, in single precision 0.4 % at strains of 1e-6.
 
     Args:
         material: without state.

@@ -132,7 +132,7 @@ class Program:
     def _components(self) -> int:
         return sum(size for _, size in self.inputs)
 
-    @property
+    @cached_property
     def values(self) -> tuple[float, ...] | None:
         """The outputs, row by row, if they do not depend on the inputs; else None."""
         numbered = dict(enumerate(self.constants, self._components))

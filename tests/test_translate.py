@@ -165,6 +165,16 @@ def test_at_rest(name, dim):
     assert not slope.any()
 
 
+@pytest.mark.parametrize("name", ["saturating", "Ramberg-Osgood", "two-sided"])
+def test_isotropic_law_does_not_thicken_in_shear(name):
+    """There plane stress is plane strain. The thickness strain is rounding and its Newton step is no smaller."""
+    material = fe2.Energy(two_sided, {"K": 5e3, "G": 1e3, "ratio": 1.0}) if name == "two-sided" else MATERIALS[name]
+    shear = torch.tensor([[0.1, 0.2 - 0.3, 0.0], [0.0, 0.0, 0.02], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert shear[0, 0] != -shear[0, 1]
+    stress = [coupling.phase_law(material, 2, plane).stress(shear) for plane in ("strain", "stress")]
+    close(stress[1], stress[0], 1e-12)
+
+
 @pytest.mark.parametrize("name", ["cubic", "Ramberg-Osgood", "functions", "without potential"])
 def test_round_trip_through_json_is_exact(name):
     law = coupling.phase_law(MATERIALS[name], 3)
@@ -234,6 +244,58 @@ def test_functions_and_their_derivatives(name):
     assert abs(evaluate(ufl.diff(expression, X)) - slope).max() <= 1e-9
 
 
+@pytest.mark.parametrize("p", [-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 2.5, 3, 4, 5])
+def test_powers(p):
+    x = abs(POINTS)
+    close(evaluate((2 * X) ** p + X, x), (2 * x) ** p + x, 1e-14)
+
+
+def test_power_with_exponent_that_varies():
+    x = abs(POINTS)
+    close(evaluate(3.0**X + (1 + X) ** X, x), 3.0**x + (1 + x) ** x, 1e-14)
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_comparisons(name):
+    """Below, at and above the number that is compared with, on either side; a choice between constants is a number."""
+    expected = {
+        "lt": np.less,
+        "le": np.less_equal,
+        "gt": np.greater,
+        "ge": np.greater_equal,
+        "eq": np.equal,
+        "ne": np.not_equal,
+    }[name]
+    compare, number = getattr(ufl, name), POINTS[2]
+    for left, right, truth in ((X, number, expected(POINTS, number)), (number, X, expected(number, POINTS))):
+        close(evaluate(ufl.conditional(compare(left, right), 2.0, 5.0)), np.where(truth, 2.0, 5.0), 0)
+
+
+def test_logic():
+    """Also with conditions that are constant at translation, and in sums of choices by one and by two conditions."""
+    above, yes, no = ufl.gt(X, 0), ufl.gt(fem.Constant(MESH, 1.0), 0), ufl.lt(fem.Constant(MESH, 1.0), 0)
+    up = POINTS > 0
+    for condition, truth in (
+        (ufl.And(above, yes), up),
+        (ufl.And(no, above), up & False),
+        (ufl.Or(above, yes), up | True),
+        (ufl.Or(no, above), up),
+        (ufl.Not(ufl.Or(above, ufl.lt(X, -0.5))), ~(up | (POINTS < -0.5))),
+    ):
+        close(evaluate(ufl.conditional(condition, X, 3.0)), np.where(truth, POINTS, 3.0), 0)
+    same = ufl.conditional(above, X, 1.0) - 2 * ufl.conditional(above, 3.0, X)
+    close(evaluate(same), np.where(up, POINTS - 6, 1 - 2 * POINTS), 1e-15)
+    other = ufl.conditional(above, X, 1.0) - 2 * ufl.conditional(ufl.gt(X, 0.5), 3.0, X)
+    close(evaluate(other), np.where(up, POINTS, 1) - 2 * np.where(POINTS > 0.5, 3, POINTS), 1e-15)
+
+
+def test_sums_cancel_to_rounding_and_no_further():
+    third = (X / 3 + X / 3 + X / 3) - X
+    assert coupling.translate(third, {"x": X}).values == (0.0,)
+    close(evaluate((1 + 1e-12) * X - X), 1e-12 * POINTS, 1e-3)  # 1 + 1e-12 itself is rounded by 1e-16
+    close(evaluate((1 + 1e-12) * ufl.exp(X) - ufl.exp(X)), 1e-12 * np.exp(POINTS), 1e-3)
+
+
 def test_a_function_of_a_constant_is_folded():
     law = coupling.translate(ufl.exp(fem.Constant(MESH, 2.0)) * X + 0 * ufl.sin(X), {"x": X})
     assert law.constants == (np.exp(2.0),)
@@ -287,6 +349,11 @@ def test_without_plane_stress_state_there_is_no_answer():
     for value in (law.stress(torch.from_numpy(e)), law.tangent(torch.from_numpy(e))):
         assert value[0].isnan().all()
         assert value[1].isfinite().all()
+
+
+def test_expressions_of_hundreds_of_levels_are_refused():
+    with pytest.raises(coupling.TranslationError, match="nested too deeply"):
+        coupling.translate(sum((ufl.sin(k * X) for k in range(1, 800)), X), {"x": X})
 
 
 def test_an_input_is_a_terminal():
