@@ -4,6 +4,7 @@
 from fe2 import mandel, sample
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
+from fe2.closed_form import UFLLaw
 from fe2.laws import ExactLaw, Law, Response
 from fe2.macro import MacroProblem, Step, StepFailed
 from fe2.materials import (
@@ -46,6 +47,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "Stress",
+    "UFLLaw",
     "bulk_shear",
     "cubic",
     "mandel",

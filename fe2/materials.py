@@ -76,7 +76,7 @@ class Material:
 
 
 def _constant(mesh, value):
-    if isinstance(value, (bool, str)) or callable(value):
+    if value is None or isinstance(value, (bool, str)) or callable(value):
         return value
     if isinstance(value, dict):
         return {k: _constant(mesh, v) for k, v in value.items()}
