@@ -20,7 +20,8 @@ from fe2.materials import (
     cubic,
     transversely_isotropic,
 )
-from fe2.quadrature import QuadratureLaw
+from fe2.micro import MicroPoint
+from fe2.quadrature import NotFinite, QuadratureLaw, Region
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 
@@ -39,9 +40,12 @@ __all__ = [
     "LocalError",
     "MacroProblem",
     "Material",
+    "MicroPoint",
     "NotConverged",
+    "NotFinite",
     "QuadratureLaw",
     "RambergOsgood",
+    "Region",
     "Response",
     "SaturatingElastic",
     "Step",
