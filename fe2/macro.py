@@ -231,8 +231,13 @@ class MacroProblem:
             constant.value = factor * value
         self._x.array[:] = self.u.x.array[: self._owned]
         residuals: list[float] = []
+
+        def monitor(snes, iteration, norm):
+            residuals.append(float(norm))
+            show(iteration, norm)
+
         self._snes.cancelMonitor()
-        self._snes.setMonitor(lambda snes, iteration, norm: (residuals.append(float(norm)), show(iteration, norm)))
+        self._snes.setMonitor(monitor)
         self._error = None
         self._snes.solve(None, self._x)
         with together(self.comm):

@@ -202,6 +202,12 @@ class SaturatingElastic(Material):
         n = norm(ufl.dev(strain))
         return self.bulk / 2 * ufl.tr(strain) ** 2 + self.a1 * (n - self.a2 * ufl.ln(1 + n / self.a2))
 
+    def stress(self, strain, state=None, local=None):
+        # The derivative of the energy, with 1 − a₂/(a₂ + n) written as n/(a₂ + n): without that difference of nearly
+        # equal numbers stress and tangent are right also at strains next to zero.
+        e = ufl.dev(strain)
+        return self.bulk * ufl.tr(strain) * ufl.Identity(3) + self.a1 / (self.a2 + norm(e)) * e
+
 
 @dataclass(frozen=True)
 class RambergOsgood(Material):

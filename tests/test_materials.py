@@ -89,6 +89,23 @@ def test_homogeneous_cell_answers_as_its_material(name, dim):
         close(h.tangent[k], tangent[np.ix_(keep, keep)], 1e-12)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-6])
+def test_saturating_elasticity_next_to_zero_strain(size):
+    """There its stress is K tr ε I + a₁/a₂ dev ε, up to the relative size of the strain to a₂ and rounding."""
+    strain = size * np.array([1.0, -0.3, 0.5])
+    h = homogeneous(fe2.SaturatingElastic()).homogenise(strain)
+    stress, tangent = ref.linear(4780.0, 50.0 / 0.06 / 2)(ref.spatial(strain))
+    close(h.tangent[0], tangent[np.ix_(ref.PLANE, ref.PLANE)], 1e-12 + 2 * size / 0.06)
+    close(h.stress[0], stress[ref.PLANE], 1e-12 + 2 * size / 0.06)
+
+
+def test_the_energy_of_saturating_elasticity_has_its_stress_as_slope():
+    """Energy and stress are written apart; central differences, second order in 1e-5 next to strains of 0.02."""
+    rve, strain, step = homogeneous(fe2.SaturatingElastic()), np.array([0.02, -0.01, 0.015]), 1e-5
+    ahead, behind = (rve.homogenise(strain + s * step * np.eye(3)).energy for s in (1, -1))
+    close((ahead - behind) / (2 * step), rve.homogenise(strain).stress[0], 1e-6)
+
+
 def test_stiffness_turns_with_the_crystal():
     """A quarter turn about z exchanges x and y: the fibres along x then lie along y."""
     turned = fe2.transversely_isotropic(*FIBRES).rotated([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
