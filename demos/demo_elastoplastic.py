@@ -134,6 +134,7 @@ if comm.rank == 0:
     a.plot(*point.place, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
     a.set_title("stress at the end; fibres around the hole only", fontsize=10)
     pictures.field(b, cell.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
+    b.text(0.0, 0.0, "fibre", ha="center", va="center")
     b.set_title("accumulated plastic strain in the cell of the marked point", fontsize=10)
     travel = 1000 * np.array([0.0] + [s.displacement["right"][0] for s in history])
     force = np.array([0.0] + [s.force["right"][0] for s in history])
