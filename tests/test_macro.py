@@ -242,6 +242,8 @@ hard = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 law = fe2.ExactLaw(fe2.RVE(cell, {{1: hard, 2: fe2.LinearElastic(200.0, 80.0)}}, degree=1))
 p = fe2.MacroProblem(meshes.bar(MPI.COMM_WORLD, size=(4.0, 1.0), n=(4, 2)), law)
 p.fix("left", (0.0, 0.0)); p.fix("right", (0.08, None))
+with open(f"{{sys.argv[2]}}pid{{MPI.COMM_WORLD.rank}}", "w") as file:
+    file.write(str(os.getpid()))
 def log(line):
     print(line, flush=True)
     time.sleep(float(sys.argv[3]))
@@ -272,6 +274,9 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
         if line.startswith("time 0.5"):
             break
     time.sleep(0.3)
+    # mpirun puts its ranks into process groups of their own.
+    for rank in range(ranks):
+        os.kill(int((tmp_path / f"broken-pid{rank}").read_text()), signal.SIGKILL)
     os.killpg(broken.pid, signal.SIGKILL)
     broken.communicate()
     assert not (tmp_path / "broken-0.npy").exists()
