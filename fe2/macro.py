@@ -345,34 +345,43 @@ class MacroProblem:
 
     def _save(self, folder: Path, clock: _Clock) -> None:
         record = {"clock": asdict(clock), "history": [asdict(s) for s in self.history]}
-        checkpoint.save(folder, self.comm, self.mesh, self._arrays(), record)
+        checkpoint.save(folder, self.comm, self.mesh, self._tables(), record)
 
     def _restore(self, folder: Path, clock: _Clock) -> bool:
         """Take everything from the checkpoint, if there is one."""
-        found = checkpoint.load(folder, self.comm, self.mesh)
+        found = checkpoint.load(folder, self.comm, self.mesh, self._tables())
         if not found:
             return False
-        arrays, record = found
+        rows, record = found
         if record["clock"]["unit"] != clock.unit:
             raise checkpoint.CheckpointError("the checkpoint was written with other `steps` or `max_cuts`")
-        with together(self.comm):
-            here, there = ({name: a.shape for name, a in x.items()} for x in (self._arrays(), arrays))
-            if here != there:
-                raise checkpoint.CheckpointError(f"{folder} holds {there}, but this run's laws and degree need {here}")
-        self.u.x.array[:] = arrays["displacement"]
+        sigma, dofs = self.sigma, self.V.dofmap.list[self.sigma.cells]
+        self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs] = rows["displacement"].reshape(*dofs.shape, -1)
+        self.u.x.scatter_forward()
         # Stress and tangent, so that a run that was complete already can be looked at.
-        self.sigma.stress.x.array[:], self.sigma.tangent.x.array[:] = arrays["stress"], arrays["tangent"]
-        for region in self.sigma.regions:
-            region.state = region.guess = arrays[f"state of {region.label}"]
+        for function in (sigma.stress, sigma.tangent):
+            function.x.array[: rows[function.name].size] = rows[function.name].ravel()
+        for region in sigma.regions:
+            region.state = region.guess = rows[f"state of {region.label}"].reshape(region.state.shape)
         self.history = [Step(**s) for s in record["history"]]
         for name, value in record["clock"].items():
             setattr(clock, name, value)
         return True
 
-    def _arrays(self) -> dict[str, npt.NDArray[np.float64]]:
-        """What a checkpoint holds of this rank."""
-        functions = {f.name: f.x.array for f in (self.u, self.sigma.stress, self.sigma.tangent)}
-        return functions | {f"state of {region.label}": region.state for region in self.sigma.regions}
+    def _tables(self) -> checkpoint.Tables:
+        """What a checkpoint holds, cell by cell."""
+        sigma, points = self.sigma, len(self.sigma.points)
+        dofs = self.V.dofmap.list[sigma.cells]
+        u = self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs]
+        tables = {"displacement": (sigma.cells, u.reshape(len(dofs), u.shape[1] * u.shape[2]))}
+        for function in (sigma.stress, sigma.tangent):
+            width = points * function.function_space.dofmap.index_map_bs
+            rows = function.x.array[: len(sigma.cells) * width]
+            tables[function.name] = sigma.cells, rows.reshape(len(sigma.cells), width)
+        for region in sigma.regions:
+            shape = len(region.cells), points * region.law.state_size
+            tables[f"state of {region.label}"] = region.cells, region.state.reshape(shape)
+        return tables
 
     # What is to be seen.
 

@@ -20,6 +20,7 @@ from mpi4py import MPI
 
 import fe2
 import meshes
+from fe2 import checkpoint
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 
@@ -286,6 +287,64 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
     for rank in range(ranks):
         a, b = np.load(tmp_path / f"whole-{rank}.npy"), np.load(tmp_path / f"broken-{rank}.npy")
         assert np.array_equal(a, b)
+
+
+@pytest.mark.mpi
+def test_a_run_goes_on_with_another_number_of_ranks(comm, mpi_tmp_path):
+    """Half of the way on rank 0 alone, the other half on all ranks, with plasticity in cells and by formula."""
+    steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    exact = fe2.ExactLaw(fe2.RVE(cell, {1: steel, 2: fe2.LinearElastic(200.0, 80.0)}, degree=1))
+    laws = {1: exact, 2: fe2.UFLLaw(steel)}
+
+    def problem(comm):
+        problem = fe2.MacroProblem(halves(comm), laws, degree=2)
+        problem.fix("left", (0.0, 0.0))
+        problem.fix("right", (0.08, None))
+        return problem
+
+    whole, last = problem(MPI.COMM_SELF), problem(comm)
+    path = {"steps": 4, "load": lambda t: min(t, 1.5 - t), "log": None}
+    whole.solve(**path)
+    if comm.rank == 0:
+        problem(MPI.COMM_SELF).solve(until=0.5, folder=mpi_tmp_path, **path)
+    comm.barrier()
+    last.solve(restart=True, folder=mpi_tmp_path, **path)
+    assert len(last.history) == len(whole.history) == 4
+    reference = by_place(whole)
+    assert np.allclose(by_place(last), reference, rtol=0, atol=1e-9 * abs(reference).max())
+
+
+@pytest.mark.mpi
+def test_a_checkpoint_of_another_run_is_refused(law, comm, mpi_tmp_path):
+    bar(comm, law, steps=1, folder=mpi_tmp_path)
+    with pytest.raises(fe2.CheckpointError, match="other `steps`"):
+        bar(comm, law, steps=2, folder=mpi_tmp_path, restart=True)
+    with pytest.raises(fe2.CheckpointError, match="no state of UFLLaw: it was written with other laws"):
+        bar(comm, fe2.UFLLaw(fe2.SaturatingElastic()), steps=1, folder=mpi_tmp_path, restart=True)
+
+    def again(length, degree):
+        problem = fe2.MacroProblem(meshes.bar(comm, size=(length, 1.0), n=(4, 2)), law, degree=degree)
+        return problem.solve(steps=1, folder=mpi_tmp_path, restart=True, log=None)
+
+    with pytest.raises(fe2.CheckpointError, match="belongs to another mesh"):
+        again(4.4, 1)
+    with pytest.raises(fe2.CheckpointError, match=r"displacement has 8 numbers per cell, .* need 18"):
+        again(4.0, 2)
+    assert again(4.0, 1)[-1].time == 1.0
+    if comm.rank == 0:
+        (mpi_tmp_path / "checkpoint" / "rank0.h5").write_bytes(b"nothing")
+    comm.barrier()
+    with pytest.raises(fe2.CheckpointError, match="cannot be read"):
+        again(4.0, 1)
+
+
+@pytest.mark.mpi
+def test_a_long_history_fits_into_a_checkpoint(comm, mpi_tmp_path):
+    mesh = meshes.bar(comm, size=(2.0, 1.0), n=(2, 1)).mesh
+    checkpoint.save(mpi_tmp_path / "checkpoint", comm, mesh, {}, {"history": list(range(50_000))})
+    _, record = checkpoint.load(mpi_tmp_path / "checkpoint", comm, mesh, {})
+    assert record["history"][-1] == 49_999
 
 
 def test_wrong_use_is_told(law):
