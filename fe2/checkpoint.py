@@ -41,7 +41,7 @@ def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, A
             file[f"{name}/cells"] = mesh.topology.original_cell_index[cells]
             file[f"{name}/rows"] = rows
         file.attrs["cells"] = mesh.topology.index_map(mesh.topology.dim).size_global
-        file["record"] = json.dumps(record)  # an attribute would have room for 64 kB only
+        file.attrs["record"] = json.dumps(record)
     with together(comm):
         if comm.rank == 0:
             shutil.rmtree(old, ignore_errors=True)
@@ -69,7 +69,7 @@ def load(
         files = sorted(place.glob("rank*.h5"), key=lambda path: path.name != f"rank{comm.rank}.h5")
         try:
             with h5py.File(place / "rank0.h5", "r") as file:
-                count, record = int(file.attrs["cells"]), json.loads(file["record"][()])
+                count, record = int(file.attrs["cells"]), json.loads(file.attrs["record"])
             found = {
                 name: _find(files, name, mesh.topology.original_cell_index[cells], rows.shape)
                 for name, (cells, rows) in (_mesh(mesh) | tables).items()

@@ -9,7 +9,7 @@ pytest.importorskip("dolfinx_mpc")
 import references as ref
 import ufl
 from mpi4py import MPI
-from test_materials import LAWS, PATH, STEEL, close, follow, homogeneous
+from test_materials import LAWS, PATH, STEEL, VOCE, close, follow, homogeneous
 
 import fe2
 
@@ -72,8 +72,10 @@ def test_j2_under_load_and_unload_with_its_state(dim, plane):
         (LAWS["ramberg-osgood"][0], "stress"),
         (fe2.J2(**STEEL), "strain"),
         (fe2.J2(**STEEL), "stress"),
+        (fe2.J2Voce(**VOCE), "strain"),
+        (fe2.J2Voce(**VOCE), "stress"),
     ],
-    ids=["saturating", "ramberg-osgood", "j2", "j2-stress"],
+    ids=["saturating", "ramberg-osgood", "j2", "j2-stress", "voce", "voce-stress"],
 )
 def test_the_tangent_is_the_derivative_of_the_stress(material, plane):
     """Central differences of one step from a loaded state; second order in a step of 1e-6 leaves some 1e-7."""

@@ -20,7 +20,6 @@ from mpi4py import MPI
 
 import fe2
 import meshes
-from fe2 import checkpoint
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 
@@ -337,14 +336,6 @@ def test_a_checkpoint_of_another_run_is_refused(law, comm, mpi_tmp_path):
     comm.barrier()
     with pytest.raises(fe2.CheckpointError, match="cannot be read"):
         again(4.0, 1)
-
-
-@pytest.mark.mpi
-def test_a_long_history_fits_into_a_checkpoint(comm, mpi_tmp_path):
-    mesh = meshes.bar(comm, size=(2.0, 1.0), n=(2, 1)).mesh
-    checkpoint.save(mpi_tmp_path / "checkpoint", comm, mesh, {}, {"history": list(range(50_000))})
-    _, record = checkpoint.load(mpi_tmp_path / "checkpoint", comm, mesh, {})
-    assert record["history"][-1] == 49_999
 
 
 def test_wrong_use_is_told(law):

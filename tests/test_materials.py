@@ -192,6 +192,41 @@ def test_j2_tension_and_compression_in_plane_stress():
         assert abs(stress - [s, 0, 0]).max() <= 1e-7 * first
 
 
+VOCE = {"bulk": 164e3, "shear": 80e3, "yield_stress": 240.0, "saturation": 400.0, "rate": 60.0, "hardening": 300.0}
+
+
+@pytest.mark.parametrize("direction", [(1.0, 0.0, 0.0), (0.3, -0.5, 0.7)])
+def test_voce_hardening_along_a_radial_path(direction):
+    """As for J2: the deviator keeps its direction, and what is left is a scalar root per step."""
+    full = ref.spatial(direction)
+    dev = ref.DEV @ full
+    size = np.linalg.norm(dev)
+    stresses, _ = follow(homogeneous(fe2.J2Voce(**VOCE)), PATH[:, None] * np.array(direction))
+    curve = ref.voce(np.sqrt(2 / 3) * size * PATH, **{k: v for k, v in VOCE.items() if k != "bulk"})
+    for e, q, stress in zip(PATH, curve, stresses):
+        expected = VOCE["bulk"] * e * (ref.ONE @ full) * ref.ONE + np.sqrt(2 / 3) * q * dev / size
+        close(stress, expected[ref.PLANE], 1e-10)
+
+
+def test_voce_without_saturation_is_linear_hardening():
+    linear = fe2.J2(**STEEL)
+    voce = fe2.J2Voce(**STEEL, saturation=STEEL["yield_stress"], rate=10.0)
+    path = PATH[:, None] * np.array([0.3, -0.5, 0.7])
+    for plane in ("strain", "stress"):
+        for a, b in zip(*(follow(homogeneous(m, plane=plane), path) for m in (voce, linear))):
+            close(a, b, 1e-9)
+
+
+def test_voce_tangent_is_the_derivative_of_the_step():
+    rve = homogeneous(fe2.J2Voce(**VOCE))
+    state = rve.homogenise([0.004, -0.002, 0.003]).state
+    strain, step = np.array([0.006, -0.001, -0.002]), 1e-7
+    h = rve.homogenise(strain, state)
+    shifted = np.concatenate([strain + step * np.eye(3), strain - step * np.eye(3)])
+    around = rve.homogenise(shifted, np.repeat(state, 6, axis=0)).stress
+    close(h.tangent[0], ((around[:3] - around[3:]) / (2 * step)).T, 1e-6)
+
+
 def test_j2_tangent_is_the_derivative_of_the_step():
     """Central differences of one step from a hardened state, in a direction that is not the last one."""
     rve = homogeneous(fe2.J2(**STEEL))
@@ -214,6 +249,8 @@ def test_numbers_that_are_not_physical_are_refused():
         fe2.SaturatingElastic(a2=0.0)
     with pytest.raises(ValueError, match="hardening"):
         fe2.J2(1.0, 1.0, 1.0, -1.0)
+    with pytest.raises(ValueError, match="saturation"):
+        fe2.J2Voce(1.0, 1.0, 2.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="exponent"):
         fe2.RambergOsgood(1.0, 1.0, 1.0, 1.0, 0.5)
     with pytest.raises(ValueError, match="shape"):
