@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Exact micro solves per second on RVE1-3 against the naive way, in one run on one core.
+"""Exact micro solves per second on RVE1-3 against the naive way, in one run on one core; and on two ranks.
 
-naive: in every Newton iteration a new matrix, a new symbolic and numeric factorisation (MUMPS), and the tangent from
-forward differences, one more nonlinear solve per strain component started from the solution. Same mesh, materials,
-tolerance and strains; stress and tangent of both must agree.
+naive: what one writes first with DOLFINx and dolfinx_mpc. In every Newton iteration a new periodic matrix and a new
+symbolic and numeric factorisation (MUMPS; LU as is usual, and Cholesky for those who think of it); the tangent from
+forward differences, one more nonlinear solve per strain component, started from the solution. Same mesh, materials,
+tolerance and strain as ours, and stress and tangent of both must agree.
+
+random: strains spread over the whole box. near: strains as neighbouring points of a structure have them.
 
     python3 benchmarks/bench_micro.py        prints a table and writes benchmarks/micro.json
 """
@@ -12,94 +15,199 @@ import json
 import os
 import platform
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import dolfinx
+import dolfinx_mpc
 import numpy as np
+import ufl
+from dolfinx import fem
 from mpi4py import MPI
 from petsc4py import PETSc
 
 import fe2
 import meshes
-from fe2.reduced import ReducedStiffness
+from fe2.body import quadrature_degree
 
-STRAINS = np.random.default_rng(0).uniform(-0.04, 0.04, (6, 3))
+MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
+RANDOM = np.random.default_rng(0).uniform(-0.04, 0.04, (32, 3))
+NEAR = np.array([0.02, -0.01, 0.025]) + np.random.default_rng(1).uniform(-0.002, 0.002, (32, 3))
 
 
-def naive(rve, strain):
-    """Stress and tangent at one strain without reuse of anything."""
+class Naive:
+    """A periodic cell solved without reuse of anything."""
 
-    def solve(strain, w):
+    def __init__(self, cell, factor):
+        mesh, self.factor = cell.mesh, factor
+        V = fem.functionspace(mesh, ("Lagrange", 2, (2,)))
+        lower, upper = cell.box
+        on_upper = lambda x: np.isclose(x[0], upper[0]) | np.isclose(x[1], upper[1])  # noqa: E731
+
+        def partner(x):
+            y = x.copy()
+            for i in range(2):
+                y[i, np.isclose(x[i], upper[i])] = lower[i]
+            return y
+
+        middle = np.argmin(np.linalg.norm(V.tabulate_dof_coordinates() - (*(lower + upper) / 2, 0), axis=1))
+        self.bcs = [fem.dirichletbc(np.zeros(2), np.array([middle], dtype=np.int32), V)]
+        self.mpc = dolfinx_mpc.MultiPointConstraint(V)
+        self.mpc.create_periodic_constraint_geometrical(V, on_upper, partner, self.bcs)
+        self.mpc.finalize()
+        self.w = fem.Function(self.mpc.function_space)
+        self.E = fem.Constant(mesh, np.zeros((2, 2)))
+        e = self.E + ufl.sym(ufl.grad(self.w))
+        e = ufl.variable(ufl.as_tensor([[e[0, 0], e[0, 1], 0], [e[1, 0], e[1, 1], 0], [0, 0, 0]]))
+        dx = ufl.Measure(
+            "dx", domain=mesh, subdomain_data=cell.cell_tags, metadata={"quadrature_degree": quadrature_degree(mesh, 2)}
+        )
+        energy = sum(material.bind(mesh).energy(e) * dx(tag) for tag, material in MATERIALS.items())
+        residual = ufl.derivative(energy, self.w)
+        self.residual, self.jacobian = fem.form(residual), fem.form(ufl.derivative(residual, self.w))
+        self.volume = np.prod(upper - lower)
+        stresses = [(ufl.diff(m.bind(mesh).energy(e), e), dx(tag)) for tag, m in MATERIALS.items()]
+        self.stresses = [
+            fem.form(sum(ufl.inner(s, ufl.as_tensor(np.pad(b, (0, 1)))) * d for s, d in stresses))
+            for b in fe2.mandel.basis(2)
+        ]
+
+    def stress(self, strain, tolerance):
+        """Stress (3,) at a Mandel strain (3,), from the present fluctuation."""
+        self.E.value[:] = np.einsum("k,kij->ij", strain, fe2.mandel.basis(2))
         for _ in range(25):
-            r, scale = rve._residual(strain, w)
-            if np.linalg.norm(r) <= rve.tolerance * scale:
-                return w, rve.affine.T @ rve.body.forces() / rve.volume
-            stiffness = ReducedStiffness(rve.unknowns, rve.body.stiffness(), symmetric=True, prefix="naive_")
-            stiffness.update(rve.body.stiffness())
-            w = w - stiffness.solve(r, 1e-10)
-            stiffness.destroy()
+            b = dolfinx_mpc.assemble_vector(self.residual, self.mpc)
+            fem.petsc.set_bc(b, self.bcs)
+            scale = np.linalg.norm(fem.assemble_vector(self.residual).array)
+            if b.norm() <= tolerance * scale:
+                return np.array([fem.assemble_scalar(s) for s in self.stresses]) / self.volume
+            A = dolfinx_mpc.assemble_matrix(self.jacobian, self.mpc, self.bcs)
+            if self.factor == "cholesky":
+                A.setOption(PETSc.Mat.Option.SPD, True)
+            ksp = PETSc.KSP().create(A.comm)
+            ksp.setOperators(A)
+            ksp.setType("preonly")
+            ksp.getPC().setType(self.factor)
+            ksp.getPC().setFactorSolverType("mumps")
+            step = b.duplicate()
+            ksp.solve(b, step)
+            self.mpc.backsubstitution(step)
+            n = self.w.function_space.dofmap.index_map.size_local * 2
+            self.w.x.array[:n] -= step.array[:n]
+            for o in (ksp, A, b, step):
+                o.destroy()
         raise RuntimeError("no convergence")
 
-    h = 1e-6
-    w, stress = solve(strain, np.zeros(rve.unknowns.size))
-    columns = [(solve(strain + h * e, w)[1] - stress) / h for e in np.eye(len(strain))]
-    return stress, np.stack(columns, axis=1)
+    def homogenise(self, strain, tolerance=1e-10, h=1e-6):
+        """Stress and tangent at one strain, from zero fluctuation."""
+        self.w.x.array[:] = 0.0
+        stress = self.stress(strain, tolerance)
+        solution = self.w.x.array.copy()
+        columns = []
+        for e in np.eye(3):
+            self.w.x.array[:] = solution
+            columns.append((self.stress(strain + h * e, tolerance) - stress) / h)
+        return stress, np.stack(columns, axis=1)
+
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - start
+
+
+def resident():
+    """Peak memory of this process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare(name):
+    cell = meshes.benchmark(name, MPI.COMM_SELF, mesh_size=SIZES[name])
+    rve = fe2.RVE(cell, MATERIALS)
+    before = resident()
+    rve.homogenise(RANDOM[: rve.group])  # compilation and first touch are not what is measured
+    record = {"cell": name, "unknowns": rve.unknowns.size, "side_by_side": rve.group}
+    record["megabytes_per_point_side_by_side"] = (resident() - before) / rve.group
+    record["kilobytes_state_per_point"] = 8 * rve.state_size / 1e3
+    ours, seconds = timed(rve.homogenise, RANDOM)
+    record["solves_per_second_random"] = len(RANDOM) / seconds
+    _, near = timed(rve.homogenise, NEAR)
+    record["solves_per_second_near"] = len(NEAR) / near
+    _, alone = timed(rve.homogenise, RANDOM[:1])
+    record["solves_per_second_one_by_one"] = 1 / alone
+    for factor in ("lu", "cholesky"):
+        naive = Naive(cell, factor)
+        naive.stress(np.zeros(3), 1.0)  # compilation
+        (stress, tangent), slow = timed(naive.homogenise, RANDOM[0])
+        record[f"solves_per_second_naive_{factor}"] = 1 / slow
+        record[f"ratio_{factor}"] = slow * record["solves_per_second_random"]
+        record["stress_difference"] = float(abs(stress - ours.stress[0]).max() / abs(stress).max())
+        record["tangent_difference"] = float(abs(tangent - ours.tangent[0]).max() / abs(tangent).max())
+    rve.destroy()
+    return record
+
+
+def micro_phase(points):
+    """Seconds that the law takes for `points` strains spread over all ranks (printed by rank 0)."""
+    comm = MPI.COMM_WORLD
+    law = fe2.ExactLaw(fe2.RVE(meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=SIZES["RVE3"]), MATERIALS))
+    strain = np.random.default_rng(2).uniform(-0.04, 0.04, (points, 3))[comm.rank :: comm.size]
+    state = law.initial_state(len(strain))
+    warm = law.evaluate(strain, state, state, comm)  # compilation, and the work that the points take
+    comm.barrier()
+    start = time.perf_counter()
+    law.evaluate(strain, state, np.hstack([state[:, :-1], warm.state[:, -1:]]), comm)
+    comm.barrier()
+    if comm.rank == 0:
+        print(time.perf_counter() - start)
+
+
+def efficiency(points=128):
+    """Time of the micro phase on one rank over twice that on two, by runs that take turns."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    for _ in range(3):
+        for ranks in seconds:
+            command = ["mpirun", "-n", str(ranks), sys.executable, __file__, str(points)]
+            done = subprocess.run(command, env=outside, check=True, capture_output=True, text=True)
+            seconds[ranks].append(float(done.stdout.split()[-1]))
+    one, two = (float(np.median(s)) for s in seconds.values())
+    return {"points": points, "seconds_1_rank": one, "seconds_2_ranks": two, "efficiency": one / (2 * two)}
 
 
 def main():
-    materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
     rows = []
-    for name, h in SIZES.items():
-        cell = meshes.benchmark(name, MPI.COMM_SELF, mesh_size=h)
-        rve = fe2.RVE(cell, materials)
-        rve.homogenise(STRAINS[:1])  # compilation and first touch are not what is measured
-        start = time.perf_counter()
-        ours = rve.homogenise(STRAINS)
-        fast = (time.perf_counter() - start) / len(STRAINS)
-        start = time.perf_counter()
-        stress, tangent = naive(rve, STRAINS[0])
-        slow = time.perf_counter() - start
-        start = time.perf_counter()
-        rve.homogenise(STRAINS[:1])
-        alone = time.perf_counter() - start
-        rows.append(
-            {
-                "cell": name,
-                "unknowns": rve.unknowns.size,
-                "solves_per_second": 1 / fast,
-                "naive_solves_per_second": 1 / slow,
-                "ratio_first_point": slow / alone,
-                "ratio": slow / fast,
-                "stress_difference": float(abs(stress - ours.stress[0]).max() / abs(stress).max()),
-                "tangent_difference": float(abs(tangent - ours.tangent[0]).max() / abs(tangent).max()),
-                "state_bytes_per_point": 8 * rve.state_size,
-            }
-        )
-        rve.destroy()
-        r = rows[-1]
+    for name in SIZES:
+        rows.append(r := compare(name))
         print(
-            f"{name}: {r['unknowns']} unknowns, {r['solves_per_second']:.2f} solves/s, "
-            f"naive {r['naive_solves_per_second']:.3f}/s, "
-            f"ratio {r['ratio']:.1f} (one point alone {r['ratio_first_point']:.1f}), "
-            f"differences {r['stress_difference']:.1e} "
-            f"{r['tangent_difference']:.1e}, {r['state_bytes_per_point'] / 1e3:.0f} kB state a point",
+            f"{name}: {r['unknowns']} unknowns; solves/s random {r['solves_per_second_random']:.2f}, near "
+            f"{r['solves_per_second_near']:.2f}, one by one {r['solves_per_second_one_by_one']:.2f}, naive LU "
+            f"{r['solves_per_second_naive_lu']:.3f}, naive Cholesky {r['solves_per_second_naive_cholesky']:.3f}; ratio "
+            f"{r['ratio_lu']:.1f} (LU) {r['ratio_cholesky']:.1f} (Cholesky); differences {r['stress_difference']:.1e} "
+            f"{r['tangent_difference']:.1e}; state {r['kilobytes_state_per_point']:.0f} kB a point, at work "
+            f"{r['megabytes_per_point_side_by_side']:.1f} MB a point",
             flush=True,
         )
+    ranks = efficiency()
+    print(
+        f"micro phase, {ranks['points']} points of RVE3: 1 rank {ranks['seconds_1_rank']:.1f} s, 2 ranks "
+        f"{ranks['seconds_2_ranks']:.1f} s, efficiency {ranks['efficiency']:.2f}"
+    )
     about = {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "dolfinx": dolfinx.__version__,
         "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
-        "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     path = Path(__file__).with_name("micro.json")
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"about": about, "cells": rows}, indent=2) + "\n")
+    part.write_text(json.dumps({"about": about, "cells": rows, "ranks": ranks}, indent=2) + "\n")
     part.rename(path)
 
 
 if __name__ == "__main__":
-    main()
+    micro_phase(int(sys.argv[1])) if len(sys.argv) > 1 else main()

@@ -22,6 +22,7 @@ from fe2.materials import (
     transversely_isotropic,
 )
 from fe2.micro import MicroPoint
+from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.quadrature import NotFinite, QuadratureLaw, Region
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
@@ -33,6 +34,7 @@ __all__ = [
     "Body",
     "CheckpointError",
     "Energy",
+    "EngineeringConstants",
     "ExactLaw",
     "Failure",
     "Homogenised",
@@ -56,6 +58,7 @@ __all__ = [
     "UFLLaw",
     "bulk_shear",
     "cubic",
+    "engineering_constants",
     "mandel",
     "sample",
     "together",

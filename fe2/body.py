@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import ufl
-from dolfinx import fem, la
+from dolfinx import fem
+from ufl.algorithms import expand_derivatives
 
 import meshes
 from fe2 import mandel
@@ -138,6 +139,7 @@ class Body:
         plane: "strain" or "stress"; two-dimensional meshes only.
 
     Attributes:
+        materials: tag → material, by ascending tag; plane: as given.
         V: displacement space; u: the `fem.Function` at which everything is evaluated.
         memory_size: number of scalars that the materials remember in the whole body.
         points: quadrature points of the reference cell; weights: (cells, points) [length^dim], summing to the volume.
@@ -155,6 +157,8 @@ class Body:
         meshes.check_materials(domain, materials)
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim
+        self.materials = dict(sorted(materials.items()))
+        self.plane = plane
         if coordinate_map(mesh).degree > degree:
             raise ValueError(
                 f"the mesh has geometry of degree {coordinate_map(mesh).degree}, the displacement degree {degree}: "
@@ -169,19 +173,25 @@ class Body:
         plane_of_mesh = plane if self.dim == 2 else None
         v, du = ufl.TestFunction(self.V), ufl.TrialFunction(self.V)
         self._phases = []
-        work, stiffness, energy = [], [], []
-        for tag, material in sorted(materials.items()):
+        work, energy = [], []
+        constant: list[Any] = []
+        varying: list[Any] = []
+        for tag, material in self.materials.items():
             cells = domain.cell_tags.find(tag)
             phase = Phase(material, cells, mesh, ufl.sym(ufl.grad(self.u)), plane_of_mesh, q)
             self._phases.append(phase)
             r, k = phase.forms(self.u, v, du, dx(tag))
             work.append(r)
-            stiffness.append(k)
+            (varying if expand_derivatives(k).coefficients() else constant).append(k)
             energy.append(None if phase.energy is None else phase.energy * dx(tag))
         self._forces = fem.form(sum(work))
-        self._stiffness = fem.form(sum(stiffness))
+        self._varying = fem.form(sum(varying)) if varying else None
         self._energy = None if None in energy else fem.form(sum(energy))
-        self._matrix = fem.create_matrix(self._stiffness, block_mode=la.BlockMode.expanded)
+        # Linear phases are assembled here, once.
+        self._matrix = fem.create_matrix(fem.form(sum(constant + varying)))
+        if constant:
+            fem.assemble_matrix(self._matrix, fem.form(sum(constant)))
+        self._constant = self._matrix.data.copy()
 
         self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
         jacobian = fem.Expression(ufl.JacobianDeterminant(mesh), self.points)
@@ -265,17 +275,19 @@ class Body:
         fem.assemble_vector(b, self._forces)
         return b
 
-    def stiffness(self) -> scipy.sparse.csr_matrix:
+    def stiffness(self) -> scipy.sparse.bsr_matrix:
         """Stiffness dR/du (dofs, dofs); its arrays are overwritten by the next call. Local unknowns must be found."""
-        self._matrix.data[:] = 0.0
-        fem.assemble_matrix(self._matrix, self._stiffness)
-        return self._csr
+        self._matrix.data[:] = self._constant
+        if self._varying is not None:
+            fem.assemble_matrix(self._matrix, self._varying)
+        return self._blocks
 
     @cached_property
-    def _csr(self):
+    def _blocks(self):
         n, m = self.u.x.array.size, self._matrix
-        matrix = scipy.sparse.csr_matrix((n, n))
-        matrix.data, matrix.indices, matrix.indptr = m.data, m.indices, m.indptr.astype(m.indices.dtype)
+        matrix = scipy.sparse.bsr_matrix((n, n), blocksize=(self.dim, self.dim))
+        matrix.data = m.data.reshape(-1, self.dim, self.dim)
+        matrix.indices, matrix.indptr = m.indices, m.indptr.astype(m.indices.dtype)
         return matrix
 
     def energy(self) -> float:

@@ -357,7 +357,8 @@ class Energy(Material):
     """A material of your own, from its energy density.
 
     Args:
-        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain.
+        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain. It may vary in space, through
+            `ufl.SpatialCoordinate` of the cell's mesh.
         parameters: numbers handed to it by name; changing them needs no new compilation.
 
     Example:

@@ -11,6 +11,10 @@ R the internal forces and K = dR/du on the *full* displacement space, everything
 
 The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; symmetry and a
 value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
+
+Points are solved in groups, side by side: each Newton iteration visits the points of a group one after the other, and
+then solves for all their steps at once, which is what `ReducedStiffness` is fast at. A point that does not get on is
+solved again by itself, in sub-steps.
 """
 
 from collections.abc import Mapping
@@ -27,6 +31,10 @@ from fe2.materials import Material
 from fe2.reduced import ReducedStiffness
 
 Array = npt.NDArray[np.float64]
+
+
+def _nothing() -> Array:
+    return np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,8 @@ class Homogenised:
 
     stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean energy density [MPa].
     state: (n, state_size) what the RVE problems hand on, see `RVE`; also the start for nearby strains.
-    iterations: (n,) Newton iterations. work: (n,) cost in units of one linear solve. failures: points without solution
-    (their rows are NaN).
+    iterations: (n,) Newton iterations. work: (n,) cost in units of one application of the factor. failures: points
+    without solution (their rows are NaN).
     """
 
     stress: Array
@@ -72,6 +80,13 @@ class Homogenised:
     iterations: npt.NDArray[np.int64]
     work: Array
     failures: list[Failure] = field(default_factory=list)
+
+
+# Work at one iterate (forces and stiffness) in units of one application of the factor beside others.
+_VISIT = 4
+
+# Memory for the matrices of a group of points.
+_GROUP_BYTES = 2**28
 
 
 class RVE:
@@ -92,6 +107,7 @@ class RVE:
         options_prefix: of the PETSc options of the linear solver.
 
     Attributes:
+        group: points solved side by side; 16, or as many as have their matrices in 256 MB.
         strain_size: d, the number of Mandel components. volume: of the box.
         state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
             materials remember at the quadrature points.
@@ -137,6 +153,7 @@ class RVE:
         )
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
+        self.group = max(1, min(16, _GROUP_BYTES // (8 * self.stiffness.size)))
         self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
         self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
         self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
@@ -185,117 +202,154 @@ class RVE:
             work=np.zeros(n),
         )
         self.stiffness.reset()
-        for k in range(n):
-            row = self._initial if state is None else state[k]
-            start = row if guess is None else guess[k]
-            done = self.stiffness.work
-            try:
-                out.iterations[k] = self._equilibrate(k, strains[k], row, start)
-            except NotConverged as error:
-                out.failures.extend(error.failures)
-            else:
-                out.stress[k], out.tangent[k], out.energy[k] = self._average()
-                out.state[k] = self._accepted(strains[k])
-            out.work[k] = self.stiffness.work - done
+        for first in range(0, n, self.group):
+            members = range(first, min(first + self.group, n))
+            accepted = [self._initial if state is None else state[k] for k in members]
+            points = [
+                self._start(strains[k], row, row if guess is None else guess[k])
+                for k, row in zip(members, accepted, strict=True)
+            ]
+            self._newton(points)
+            for k, row, point in zip(members, accepted, points, strict=True):
+                attempts = [f"from the guess: {point.stalled}"]
+                if point.stalled:
+                    point = self._in_substeps(strains[k], row, point, attempts)
+                out.iterations[k], out.work[k] = point.iterations, point.work
+                if point.stalled:
+                    out.failures.append(Failure(k, strains[k].copy(), tuple(attempts)))
+                    continue
+                out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
+                out.state[k] = np.concatenate([strains[k], point.w, point.updated])
         if out.failures and on_failure == "raise":
             raise NotConverged(out.failures)
         return out
 
-    # The Newton iteration. `self._w` and the body's displacement are the present iterate.
+    def _start(self, strain: Array, accepted: Array, guess: Array) -> "_Point":
+        """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
+        w, guessed = np.split(guess[self._cuts[0] :], [self.unknowns.size])
+        return _Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
 
-    def _equilibrate(self, point: int, strain: Array, state: Array, guess: Array) -> int:
-        """Find the fluctuation for `strain`, in sub-steps if need be; return the number of Newton iterations."""
-        last_strain, last_w, memory = np.split(state, self._cuts)
-        _, w, guessed_memory = np.split(guess, self._cuts)
-        self.body.memory = self.body.with_local(memory, guessed_memory)
-        attempts, total = [], 0
-        substeps = 0
-        while True:
-            path = [strain] if substeps == 0 else [
-                last_strain + (strain - last_strain) * (i + 1) / substeps for i in range(substeps)
-            ]
-            self._w = w.copy()
-            try:
-                for target in path:
-                    total += self._newton(target)
-                return total
-            except _Stalled as stalled:
-                label = "from the guess" if substeps == 0 else f"in {substeps} sub-steps"
-                attempts.append(f"{label}: {stalled}")
-            if substeps >= self.max_substeps:
-                raise NotConverged([Failure(point, strain.copy(), tuple(attempts))])
-            substeps = max(1, 2 * substeps)
-            self.body.memory = memory
-            w = last_w
+    def _in_substeps(self, strain: Array, accepted: Array, point: "_Point", attempts: list[str]) -> "_Point":
+        """Lead the fluctuation from the accepted strain to `strain` in ever finer steps; add what fails to `attempts`.
 
-    def _residual(self, strain: Array, w: Array) -> tuple[Array, float]:
-        """Forces (size,) on the unknowns under the side condition's reactions, and the scale to judge them by."""
-        self.body.u.x.array[:] = self.affine @ strain + self.unknowns.expand(w)
-        forces = self.body.forces()
-        r = self.unknowns.gather(forces)
-        g = self.unknowns.constraint
-        if g is not None:
-            r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
-        return r, float(np.linalg.norm(forces))
-
-    def _newton(self, strain: Array) -> int:
-        history: list[float] = []
-        rounding = 0.0  # what the internal forces cannot resolve, known once there is a stiffness
-        try:
-            r, scale = self._residual(strain, self._w)
-            for iteration in range(self.max_iterations + 1):
-                size = float(np.linalg.norm(r))
-                history.append(size)
-                if not np.isfinite(size):
-                    raise _Stalled("the material returned a stress that is not finite", history)
-                if size <= max(self.tolerance * scale, rounding):
-                    return iteration
-                if iteration == self.max_iterations:
+        The materials see one step from their accepted state all the same, to which the tangent belongs.
+        """
+        last, substeps = accepted[: self._cuts[0]], 1
+        while point.stalled and substeps <= self.max_substeps:
+            done = point.iterations, point.work
+            point = self._start(last, accepted, accepted)
+            point.iterations, point.work = done
+            for i in range(substeps):
+                point.strain = last + (strain - last) * (i + 1) / substeps
+                self._newton([point])
+                if point.stalled:
+                    attempts.append(f"in {substeps} sub-steps: {point.stalled}")
                     break
-                full = self.body.stiffness()
-                self.stiffness.update(full)
-                rounding = 8 * np.finfo(float).eps * float(np.linalg.norm(full.diagonal() * self.body.u.x.array))
-                # Solve as accurately as the Newton step deserves.
-                forcing = np.clip((size / scale) ** 0.5 * 1e-2, 1e-5, 1e-2)
-                step = self.stiffness.solve(r, forcing)
-                r, scale = self._line_search(strain, step, size)
-        except (LocalError, RuntimeError) as error:
-            if isinstance(error, _Stalled):
-                raise
-            raise _Stalled(str(error), history) from error
-        raise _Stalled(f"no convergence in {self.max_iterations} iterations", history)
+            substeps *= 2
+        return point
 
-    def _line_search(self, strain: Array, step: Array, size: float) -> tuple[Array, float]:
-        """Go along −`step` until the residual is smaller than `size`; keep the last try if it never is."""
-        length = 1.0
+    # The Newton iteration.
+
+    def _newton(self, points: list["_Point"]) -> None:
+        """Bring all points to equilibrium side by side, each at its own strain."""
+        for point in points:
+            point.history, point.stalled, point.converged = [], "", False
+            self._visit(point, np.zeros_like(point.w))
+        for _ in range(self.max_iterations):
+            going = [p for p in points if not (p.converged or p.stalled)]
+            if not going:
+                break
+            # Solve as accurately as the Newton step deserves.
+            forcing = [np.clip((p.history[-1] / p.scale) ** 0.5 * 1e-2, 1e-5, 1e-2) for p in going]
+            steps = self._solve(going, np.stack([p.residual for p in going])[:, None], forcing)
+            for point, step in zip(going, steps[:, 0], strict=True):
+                if not point.stalled:
+                    point.iterations += 1
+                    self._visit(point, step)
+        for point in points:
+            if not (point.converged or point.stalled):
+                point.stall(f"no convergence in {self.max_iterations} iterations")
+        self._tangents([p for p in points if p.converged])
+
+    def _solve(self, points: list["_Point"], rhs: Array, rtol: npt.ArrayLike) -> Array:
+        """Solutions (m, k, unknowns) with the stiffness of each of m points; those without one are stalled."""
+        try:
+            x, used, solved = self.stiffness.solve([p.values for p in points], rhs, rtol)
+        except RuntimeError as error:
+            for p in points:
+                p.stall(str(error))
+            return rhs
+        for p, n, good in zip(points, used, solved, strict=True):
+            p.work += n
+            if not good:
+                p.stall("the stiffness is singular or not positive definite, so that no step could be solved for")
+        return x
+
+    def _visit(self, point: "_Point", step: Array) -> None:
+        """Go along −`step` until the residual falls, and linearise there."""
+        point.work += _VISIT
+        try:
+            self.body.memory = point.memory
+            forces, size = self._line_search(point, step)
+            point.history.append(size)
+            if not np.isfinite(size):
+                return point.stall("the material returned a stress that is not finite")
+            point.scale = float(np.linalg.norm(forces))
+            point.converged = size <= max(self.tolerance * point.scale, point.rounding)
+            full = self.body.stiffness()
+            point.values = self.stiffness.reduce(full)
+            # What the internal forces cannot resolve.
+            point.rounding = 8 * np.finfo(float).eps * float(np.linalg.norm(full.diagonal() * self.body.u.x.array))
+            point.memory = self.body.memory
+            if point.converged:
+                self._average(point, forces, full)
+        except LocalError as error:
+            point.stall(str(error))
+
+    def _line_search(self, point: "_Point", step: Array) -> tuple[Array, float]:
+        """Internal forces (dofs,) at the accepted iterate, and the norm of the residual; the last try if none is."""
+        length, size = 1.0, point.history[-1] if point.history else np.inf
         for _ in range(6):
-            r, scale = self._residual(strain, self._w - length * step)
-            if np.linalg.norm(r) <= (1 - 1e-4 * length) * size:
+            w = point.w - length * step
+            self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(w)
+            forces = self.body.forces()
+            r = self.unknowns.gather(forces)
+            g = self.unknowns.constraint
+            if g is not None:  # the side condition's reactions are no residual
+                r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
+            norm = float(np.linalg.norm(r))
+            if norm <= (1 - 1e-4 * length) * size:
                 break
             length /= 2
-        self._w = self._w - length * step
-        return r, scale
+        point.w, point.residual = w, r
+        return forces, norm
 
     # What the converged iterate gives.
 
-    def _average(self) -> tuple[Array, Array, float]:
-        """Stress (d,), tangent (d, d) and mean energy of the present solution."""
-        forces = self.body.forces()
-        full = self.body.stiffness()
-        self.stiffness.update(full)
-        coupling = full @ self.affine
-        # In the symmetric case the error of X enters the tangent squared.
-        x = self.stiffness.solve(self.unknowns.gather(coupling), 1e-6 if self.body.symmetric else 1e-12)
-        modes = self.affine - self.unknowns.expand(x.T).T
-        if self.body.symmetric:
-            tangent = modes.T @ (full @ modes)
-            tangent = (tangent + tangent.T) / 2  # equal up to rounding
-        else:
-            tangent = self.affine.T @ (full @ modes)
-        return self.affine.T @ forces / self.volume, tangent / self.volume, self.body.energy() / self.volume
+    def _average(self, point: "_Point", forces: Array, full) -> None:
+        """Stress, energy and updated memory of the present solution, and what the tangent needs."""
+        point.stress = self.affine.T @ forces / self.volume
+        point.energy = self.body.energy() / self.volume
+        point.updated = self.body.updated_memory()
+        column = full @ self.affine
+        point.affine = self.affine.T @ column
+        point.coupling = self.unknowns.gather(column).T
+        point.coupled = point.coupling if self.body.symmetric else self.unknowns.gather(full.T @ self.affine).T
 
-    def _accepted(self, strain: Array) -> Array:
-        return np.concatenate([strain, self._w, self.body.updated_memory()])
+    def _tangents(self, points: list["_Point"]) -> None:
+        """Tangents of converged points: C V = AᵀKA − (TᵀKᵀA)ᵀ X − Xᵀ (TᵀKA − TᵀKT X), which is that of the module."""
+        if not points:
+            return
+        coupling = np.stack([p.coupling for p in points])
+        # In the symmetric case the error of X enters squared.
+        x = self._solve(points, coupling, 1e-6 if self.body.symmetric else 1e-12)
+        for point, columns in zip(points, x, strict=True):
+            rest = -self.stiffness.multiply(point.values, columns)
+            rest += point.coupling
+            tangent = point.affine - point.coupled @ columns.T - columns @ rest.T
+            if self.body.symmetric:
+                tangent = (tangent + tangent.T) / 2  # equal up to rounding
+            point.tangent = tangent / self.volume
 
     # Looking at one point.
 
@@ -322,8 +376,29 @@ class RVE:
         self.stiffness.destroy()
 
 
-class _Stalled(RuntimeError):
-    """A Newton iteration that does not get on."""
+@dataclass(slots=True)
+class _Point:
+    """One strain on its way to equilibrium, and what the solution gives."""
 
-    def __init__(self, why: str, history: list[float]):
-        super().__init__(f"{why} (residuals {', '.join(f'{h:.2e}' for h in history[-8:])})")
+    strain: Array  # (d,)
+    w: Array  # (unknowns,) of the fluctuation
+    memory: Array  # (memory_size,) of the materials: accepted state, present local unknowns
+    iterations: int = 0
+    work: float = 0.0
+    history: list[float] = field(default_factory=list)  # norms of the residual
+    stalled: str = ""  # why it does not get on
+    converged: bool = False
+    scale: float = 1.0  # norm of the internal forces
+    rounding: float = 0.0  # norm of their rounding error, known once there is a stiffness
+    residual: Array = field(default_factory=_nothing)  # (unknowns,)
+    values: Array = field(default_factory=_nothing)  # of the reduced stiffness
+    coupling: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKA)ᵀ
+    coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
+    affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
+    updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
+    stress: Array = field(default_factory=_nothing)
+    tangent: Array = field(default_factory=_nothing)
+    energy: float = np.nan
+
+    def stall(self, why: str) -> None:
+        self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"

@@ -5,6 +5,7 @@ Each package is imported with all its modules in a fresh interpreter in which th
 that a forbidden import fails even where it is guarded by `try`.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,21 @@ sys.exit(f"{package} asks for {asked_for}" if asked_for else 0)
 """
 
 
+USE_LAW = """
+import json, sys
+
+for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
+    sys.modules[name] = None  # an import of it fails
+import torch
+from spon import LocalLaws
+
+laws = LocalLaws.from_json(json.load(sys.stdin))
+strain = torch.tensor([[0.01, 0.0, 0.02], [0.0, -0.01, 0.0]], dtype=torch.float64, requires_grad=True)
+(slope,) = torch.autograd.grad(laws.energy(strain).sum(), strain)
+print(json.dumps([laws.stress(strain).tolist(), laws.tangent(strain).tolist(), slope.tolist()]))
+"""
+
+
 def import_without(package, forbidden, left_out="", folder=PROJECT):
     """Import `package` with every module in it but `left_out`, where none of `forbidden` can be imported."""
     command = [sys.executable, "-c", SCRIPT, package, forbidden, left_out]
@@ -47,7 +63,7 @@ def import_without(package, forbidden, left_out="", folder=PROJECT):
         ("meshes", "fe2 spon coupling torch", ""),
         ("fe2", "spon coupling torch", ""),
         # `spon.spaces` reads function spaces and is the one module there that may know DOLFINx.
-        ("spon", "meshes fe2 coupling dolfinx petsc4py mpi4py", "spon.spaces"),
+        ("spon", "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py", "spon.spaces"),
     ],
 )
 def test_package_imports_without(package, forbidden, left_out):
@@ -58,6 +74,27 @@ def test_package_imports_without(package, forbidden, left_out):
 def test_coupling_imports():
     done = import_without("coupling", "")
     assert done.returncode == 0, done.stderr
+
+
+def test_translated_laws_are_used_without_fenicsx():
+    """Written where FEniCSx is, a law is read and evaluated where it is not, to the same numbers."""
+    pytest.importorskip("dolfinx")
+    torch = pytest.importorskip("torch")
+    import coupling
+    import fe2
+    import spon
+
+    materials = fe2.SaturatingElastic(), fe2.LinearElastic(4780.0, 1200.0)
+    laws = spon.LocalLaws(tuple(coupling.phase_law(m, 2) for m in materials), (1, 1))
+    done = subprocess.run(
+        [sys.executable, "-c", USE_LAW], input=json.dumps(laws.to_json()), cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    stress, tangent, slope = json.loads(done.stdout)
+    strain = torch.tensor([[0.01, 0.0, 0.02], [0.0, -0.01, 0.0]], dtype=torch.float64)
+    assert stress == laws.stress(strain).tolist()
+    assert tangent == laws.tangent(strain).tolist()
+    assert torch.allclose(torch.tensor(slope, dtype=torch.float64), laws.stress(strain), rtol=1e-12, atol=1e-12)
 
 
 def test_guarded_import_in_a_module_is_found(tmp_path):

@@ -72,6 +72,14 @@ LAWS = {
         ),
         ref.linear(4.0, 1.5),
     ),
+    "energy without parameters": (
+        fe2.Energy(lambda e: 2.0 * ufl.tr(e) ** 2 + 1.5 * ufl.inner(ufl.dev(e), ufl.dev(e))),
+        ref.linear(4.0, 1.5),
+    ),
+    "stress without parameters": (
+        fe2.Stress(lambda e: 4.0 * ufl.tr(e) * ufl.Identity(3) + 3.0 * ufl.dev(e)),
+        ref.linear(4.0, 1.5),
+    ),
 }
 
 

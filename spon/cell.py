@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What there is to learn from: solved problems of a cell, as arrays at weighted points."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spon.point_law import LocalLaws
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellData:
+    """n solved problems of a cell with P quadrature points, which stand phase after phase.
+
+    laws: at the points. weights: (P,), the mean of a field over the cell being Σ_p w_p field_p. strain: (n, d) of the
+    macroscale. stress: (n, d). tangent: (n, d, d). energy: (n,) [MPa]. local_strain: (n, P, d) of the fluctuation
+    alone. local_stress: (n, P, d) [MPa]. fluctuation: (n, dofs) [length]. fingerprint: of mesh and materials.
+    """
+
+    laws: LocalLaws
+    weights: Array
+    strain: Array
+    stress: Array
+    tangent: Array
+    energy: Array
+    local_strain: Array
+    local_stress: Array
+    fluctuation: Array
+    fingerprint: str
+
+    @property
+    def half_range(self) -> Array:
+        """Largest absolute strain of each component (d,)."""
+        return abs(self.strain).max(axis=0)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""EquiNO: a cell's response with periodicity and equilibrium by construction.
+
+Two bases are taken from solved problems: strains of periodic displacements, and stresses, each of which is in
+(discrete) equilibrium, and so is every combination. Networks of the macroscale strain give the coefficients (Eivazi,
+Tröger, Wittek, Hartmann & Rausch, arXiv 2504.07976).
+
+The stress basis is turned so that its first d modes have the unit stresses as their means and the others no mean at
+all. Their coefficients then are the homogenised stress itself, which may be the derivative of a potential, and
+coefficients of self-stresses that no average shows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from spon.networks import Branch, Potential
+from spon.point_law import LocalLaws
+from spon.pod import Basis
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fields:
+    """What turns coefficients into fields at m points of the cell (all of them, or those of a cubature).
+
+    laws: at the points. weights: (m,). strain_modes: (m, d, r). stress_modes: (m, d, r).
+    """
+
+    laws: LocalLaws
+    weights: Tensor
+    strain_modes: Tensor
+    stress_modes: Tensor
+
+    def at(self, points: npt.NDArray[np.int64], weights: Tensor) -> "Fields":
+        """The same at some of the points, with other weights."""
+        rows = torch.as_tensor(points)
+        return Fields(self.laws.subset(points.tolist()), weights, self.strain_modes[rows], self.stress_modes[rows])
+
+
+def turned(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Stress modes (P, d, r) spanning what `basis` spans: the first d have the unit stresses as means, the rest none.
+
+    The rest is orthonormal, and the first d are orthogonal to it.
+
+    Raises:
+        ValueError: fewer than d modes, or modes whose means do not span all stresses.
+    """
+    p, d, r = basis.modes.shape
+    means = np.einsum("p,pdr->dr", weights, basis.modes)
+    if np.linalg.matrix_rank(means) < d:
+        raise ValueError(f"the means of {r} stress modes do not span the {d} stress components: need more modes")
+    _, _, right = np.linalg.svd(means)
+    return np.concatenate([basis.modes @ np.linalg.pinv(means), basis.modes @ right[d:].T], axis=2)
+
+
+class EquiNO(nn.Module):
+    """The operator: strains (n, d) → homogenised stress and tangent, and fields of the cell.
+
+    Args:
+        displacement: branch of the displacement coefficients.
+        potential: energy whose derivative is the homogenised stress; None if `stress` gives all coefficients.
+        stress: branch of the self-stress coefficients, or of all stress coefficients.
+        lower, upper: (d,) strains between which it was trained.
+        cubature: fields at few points. means: (d, r) of the stress modes.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    means: Tensor
+
+    def __init__(
+        self,
+        displacement: Branch,
+        potential: Potential | None,
+        stress: Branch,
+        *,
+        lower: Tensor,
+        upper: Tensor,
+        means: Tensor,
+        cubature: Fields,
+    ):
+        super().__init__()
+        self.displacement, self.potential, self.stress = displacement, potential, stress
+        for name, value in (("lower", lower), ("upper", upper), ("means", means)):
+            self.register_buffer(name, value.clone())
+        self.cubature = cubature
+
+    def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
+        """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
+        if self.potential is not None:
+            return self.potential(strain)
+        coefficients, slopes = self.stress.with_tangent(strain)
+        return coefficients @ self.means.T, self.means @ slopes
+
+    def coefficients(self, strain: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (n, r) of the displacement and of the stress modes."""
+        rest = self.stress(strain)
+        if self.potential is not None:
+            rest = torch.cat([self.potential(strain)[0], rest], dim=1)
+        return self.displacement(strain), rest
+
+    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
+        """Local strain, kinematically admissible, and local stress, in equilibrium: (n, m, d) both.
+
+        `at`: the points, by default those of the cubature.
+        """
+        at = self.cubature if at is None else at
+        b, c = self.coefficients(strain)
+        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, b)
+        return local, torch.einsum("pdr,nr->npd", at.stress_modes, c)
+
+    def inside(self, strain: Tensor) -> Tensor:
+        """Which strains (n,) are in the trained range."""
+        return ((strain >= self.lower) & (strain <= self.upper)).all(dim=1)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""The reduced model of a cell: Galerkin's method in the span of displacement modes, on few cubature points.
+
+The strain at a point is E + Σ_j φ_j b_j with the strains φ_j of r periodic modes. Stationarity of the mean energy in b
+gives r equations for each macroscale strain, solved by Newton's method for all strains at once. No network is involved:
+this is what networks are compared with, and what they learn from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spon.point_law import LocalLaws
+
+
+class ReducedNotConverged(RuntimeError):
+    """The reduced equations of some strains were not solved."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReducedSolution:
+    """coefficients: (n, r). slopes: (n, r, d) their derivatives in E. stress: (n, d). tangent: (n, d, d). strain and
+    local_stress: (n, m, d) at the cubature points. local_tangent: (n, m, d, d) [MPa]."""
+
+    coefficients: Tensor
+    slopes: Tensor
+    stress: Tensor
+    tangent: Tensor
+    strain: Tensor
+    local_stress: Tensor
+    local_tangent: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReducedModel:
+    """Galerkin's method in r modes on m points.
+
+    laws: at the points. modes: (m, d, r) strains of the displacement modes. weights: (m,), the mean of a field being
+    Σ_p w_p field_p.
+    """
+
+    laws: LocalLaws
+    modes: Tensor
+    weights: Tensor
+
+    def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
+        """Solve at strains (n, d).
+
+        Raises:
+            ReducedNotConverged: naming the first strain without solution.
+        """
+        d, r = self.modes.shape[1:]
+        fields = torch.cat([torch.eye(d, dtype=strain.dtype).expand(len(self.modes), d, d), self.modes], dim=2)
+        flat = (fields * self.weights[:, None, None]).reshape(-1, d + r)
+        all_ = torch.cat([strain, strain.new_zeros(len(strain), r)], dim=1)
+        for _ in range(iterations):
+            local = torch.einsum("pdr,nr->npd", fields, all_)
+            stress = self.laws.stress(local)
+            forces = stress.reshape(len(strain), -1) @ flat
+            residual, scale = forces[:, d:].norm(dim=1), (stress.square().sum(-1) @ self.weights).sqrt() + 1e-300
+            tangent = self.laws.tangent(local)
+            stiffness = self._stiffness(fields, tangent)
+            if (residual <= tolerance * scale).all():
+                slopes = -torch.linalg.solve(stiffness[:, d:, d:], stiffness[:, d:, :d])
+                condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ slopes
+                return ReducedSolution(all_[:, d:], slopes, forces[:, :d], condensed, local, stress, tangent)
+            all_[:, d:] -= torch.linalg.solve(stiffness[:, d:, d:], forces[:, d:])
+        k = int((residual / scale).nan_to_num(torch.inf).argmax())
+        raise ReducedNotConverged(
+            f"strain {strain[k].tolist()}: the reduced residual is {float(residual[k] / scale[k]):.2e} of the stress "
+            f"after {iterations} iterations, need {tolerance:.0e}"
+        )
+
+    def _stiffness(self, fields: Tensor, tangent: Tensor) -> Tensor:
+        """Σ_p w_p Φᵀ C Φ, (n, d + r, d + r)."""
+        weighted = (tangent * self.weights[:, None, None]) @ fields
+        d, s = fields.shape[1:]
+        return torch.einsum("qs,nqt->nst", fields.reshape(-1, s), weighted.reshape(len(tangent), -1, s))
