@@ -70,6 +70,8 @@ class UFLLaw:
             columns = [phase.local_solve(ufl.as_vector([slope[i, k] for i in range(m)])) for k in range(d)]
             follow = ufl.as_matrix([[columns[k][i] for k in range(d)] for i in range(m)])
             tangent -= ufl.dot(ufl.diff(stress, phase.local), follow)
+        # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.
+        tangent *= fem.Constant(mesh, 1.0)
         point, _ = basix.make_quadrature(mesh.basix_cell(), 0)
         self._stress, self._tangent = fem.Expression(stress, point), fem.Expression(tangent, point)
         self._update = fem.Expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
