@@ -8,10 +8,11 @@
 # needs.
 #
 # Run it with `environment/run python3 demos/demo_homogenise.py`, on several ranks with
-# `environment/run mpirun -n 2 python3 demos/demo_homogenise.py`; `--full` takes a finer mesh.
+# `environment/run mpirun -n 2 python3 demos/demo_homogenise.py`; `--full` takes a finer mesh, `--small` a coarse one.
 
 # %%
-import sys
+import argparse
+from pathlib import Path
 
 import numpy as np
 import ufl
@@ -20,8 +21,12 @@ from mpi4py import MPI
 import fe2
 import meshes
 
+parser = argparse.ArgumentParser()
+parser.add_argument("--full", action="store_true", help="the larger problem")
+parser.add_argument("--small", action="store_true", help="the smallest problem")
+parser.add_argument("--folder", type=Path, default=Path("results"))
+options = parser.parse_args()
 comm = MPI.COMM_WORLD
-full = "--full" in sys.argv
 
 # %% [markdown]
 # ## The cell
@@ -29,7 +34,7 @@ full = "--full" in sys.argv
 # spheres, ... of your own in the same way. Each rank holds the whole cell, hence `COMM_SELF`.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.02 if full else 0.04)
+cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.02 if options.full else 0.2 if options.small else 0.04)
 if comm.rank == 0:
     shares = ", ".join(f"{name} {cell.fractions()[tag]:.4f}" for name, tag in cell.names.items())
     print(f"{cell.mesh.topology.index_map(2).size_local} cells; volume fractions: {shares}")
@@ -130,5 +135,5 @@ if comm.rank == 0:
     axis_labels = {"xlabel": "shear strain γ$_{xy}$", "ylabel": "shear stress S$_{xy}$ [MPa]"}
     pictures.curve(right, shear, stress[:, 2] / np.sqrt(2), label="RVE", **axis_labels)
     pictures.curve(right, shear, matrix, label="matrix alone", linestyle="--", marker="", color="0.4", **axis_labels)
-    print(f"picture: {pictures.save(figure, 'results/homogenise.png')}")
+    print(f"picture: {pictures.save(figure, options.folder / 'homogenise.png')}")
 rve.destroy()

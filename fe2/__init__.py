@@ -4,12 +4,14 @@
 from fe2 import mandel, sample
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
+from fe2.closed_form import UFLLaw
 from fe2.laws import ExactLaw, Law, Response
 from fe2.macro import MacroProblem, Step, StepFailed
 from fe2.materials import (
     J2,
     Anisotropic,
     Energy,
+    J2Voce,
     LinearElastic,
     Material,
     RambergOsgood,
@@ -19,8 +21,9 @@ from fe2.materials import (
     cubic,
     transversely_isotropic,
 )
+from fe2.micro import MicroPoint
 from fe2.moduli import EngineeringConstants, engineering_constants
-from fe2.quadrature import QuadratureLaw
+from fe2.quadrature import NotFinite, QuadratureLaw, Region
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 
@@ -35,19 +38,24 @@ __all__ = [
     "ExactLaw",
     "Failure",
     "Homogenised",
+    "J2Voce",
     "Law",
     "LinearElastic",
     "LocalError",
     "MacroProblem",
     "Material",
+    "MicroPoint",
     "NotConverged",
+    "NotFinite",
     "QuadratureLaw",
     "RambergOsgood",
+    "Region",
     "Response",
     "SaturatingElastic",
     "Step",
     "StepFailed",
     "Stress",
+    "UFLLaw",
     "bulk_shear",
     "cubic",
     "engineering_constants",

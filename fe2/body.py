@@ -5,8 +5,8 @@ Everything here lives on the full, unconstrained displacement space. What the bo
 structure make of it is decided elsewhere.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import basix.ufl
@@ -39,13 +39,17 @@ def quadrature_degree(mesh, degree: int) -> int:
     return 2 * (degree - 1) + 2 * (coordinate_map(mesh).degree - 1) if simplex else 2 * degree + 1
 
 
-class _Phase:
-    """The cells of one tag: the material there, as UFL of the body's displacement, and what it remembers."""
+class Phase:
+    """A material on some cells, as UFL of a strain, and what it remembers at the quadrature points there.
+
+    Args:
+        material: the material. cells: where it is. mesh: of the strain and the memory.
+        strain: UFL tensor (dim, dim). plane: "strain" or "stress" in two dimensions. degree: of the quadrature.
+    """
 
     def __init__(
-        self, material: Material, cells: npt.NDArray[np.int32], u: fem.Function, plane: str | None, degree: int
+        self, material: Material, cells: npt.NDArray[np.int32], mesh, strain: Any, plane: str | None, degree: int
     ):
-        mesh = u.function_space.mesh
         self.name = type(material).__name__
         self.cells = cells
         self.state_size = material.state_size
@@ -63,7 +67,7 @@ class _Phase:
 
         material = material.bind(mesh)
         thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
-        strain = _embed(ufl.sym(ufl.grad(u)), thickness_strain)
+        strain = _embed(strain, thickness_strain)
         self.energy = material.energy(strain, state, local)
         self.stress = material.stress(strain, state, local)
         self.updated = material.update(strain, state, local)
@@ -97,6 +101,32 @@ def _embed(tensor, zz):
     if tensor.ufl_shape == (3, 3):
         return tensor
     return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
+
+
+def newton_local(
+    local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array], tolerance: float, iterations: int
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Newton's method at the quadrature points of `cells`, in place in `local` (all cells, points, unknowns).
+
+    Args:
+        correction: Newton corrections (cells, points, unknowns) at the present `local`.
+        tolerance: of the last change, relative to the largest local unknown.
+
+    Returns:
+        Cells (cells,) without convergence, and the last change.
+    """
+    step = np.inf
+    for _ in range(iterations):
+        change = correction()
+        local[cells] -= change
+        previous, step = step, abs(change).max(initial=0.0)
+        largest = abs(local[cells]).max(initial=0.0)
+        # Quadratic convergence ends in rounding: accept when a small step no longer shrinks.
+        if step <= tolerance * largest or (step <= 1e-9 * largest and step >= previous):
+            return np.zeros(len(cells), dtype=bool), step
+        if not np.isfinite(step):
+            return ~np.isfinite(change).all(axis=(1, 2)), step
+    return (abs(change) > tolerance * largest).any(axis=(1, 2)), step
 
 
 class Body:
@@ -147,7 +177,8 @@ class Body:
         constant: list[Any] = []
         varying: list[Any] = []
         for tag, material in self.materials.items():
-            phase = _Phase(material, domain.cell_tags.find(tag), self.u, plane_of_mesh, q)
+            cells = domain.cell_tags.find(tag)
+            phase = Phase(material, cells, mesh, ufl.sym(ufl.grad(self.u)), plane_of_mesh, q)
             self._phases.append(phase)
             r, k = phase.forms(self.u, v, du, dx(tag))
             work.append(r)
@@ -192,7 +223,7 @@ class Body:
             self._rows(p)[..., : p.state_size] = state
         return self.memory
 
-    def _rows(self, phase: _Phase) -> Array:
+    def _rows(self, phase: Phase) -> Array:
         """View (cells, points, memory) of what a phase remembers."""
         return phase.memory.x.array.reshape(-1, len(self.points), phase.memory_size)
 
@@ -229,20 +260,12 @@ class Body:
         """
         for p, correction in self._corrections.items():
             local = self._rows(p)[..., p.state_size :]
-            step = np.inf
-            for _ in range(iterations):
-                change = self._evaluate(correction, p.cells)
-                local[p.cells] -= change
-                previous, step = step, abs(change).max(initial=0.0)
-                largest = abs(local[p.cells]).max(initial=0.0)
-                # Quadratic convergence ends in rounding: accept when a small step no longer shrinks.
-                if step <= tolerance * largest or (step <= 1e-9 * largest and step >= previous):
-                    break
-            else:
-                bad = int((~(abs(change) <= tolerance * largest)).any(axis=(1, 2)).sum())
+            change = partial(self._evaluate, correction, p.cells)
+            bad, step = newton_local(local, p.cells, change, tolerance, iterations)
+            if bad.any():
                 raise LocalError(
-                    f"{p.name}: the local unknowns did not converge in {bad} of {p.cells.size} cells in {iterations} "
-                    f"iterations (last change {step:.3g})"
+                    f"{p.name}: the local unknowns did not converge in {bad.sum()} of {p.cells.size} cells "
+                    f"(last change {step:.3g} after at most {iterations} iterations)"
                 )
 
     def forces(self) -> Array:

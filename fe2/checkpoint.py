@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints: a folder with one file per rank, complete or not there at all."""
+"""Checkpoints: a folder with one file per rank, complete or not there at all.
 
-import hashlib
+Everything is kept cell by cell, under the numbers that the cells had when the mesh was given to DOLFINx. A run on
+another number of ranks finds its cells by them in whatever files they are.
+"""
+
 import json
 import shutil
 from pathlib import Path
@@ -13,21 +16,18 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from fe2.ranks import together
+from meshes._compat import geometry_dofmap
+
+# Name → local cells that this rank owns, and a row of numbers for each of them.
+Tables = dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is damaged or belongs to another run."""
 
 
-def fingerprint(mesh) -> str:
-    """Digest of this rank's part of a mesh: its nodes, and the original numbers of its cells."""
-    digest = hashlib.sha256(np.ascontiguousarray(mesh.geometry.x).tobytes())
-    digest.update(np.ascontiguousarray(mesh.topology.original_cell_index).tobytes())
-    return digest.hexdigest()
-
-
-def save(folder: Path, comm: MPI.Comm, mesh, arrays: dict[str, npt.NDArray], record: dict[str, Any]) -> None:
-    """Write `arrays` (of this rank) and `record` (JSON) as the checkpoint `folder` (collective).
+def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, Any]) -> None:
+    """Write `tables` and `record` (JSON) as the checkpoint `folder` (collective).
 
     The new checkpoint is written beside the old one and takes its place by renaming.
     """
@@ -37,10 +37,10 @@ def save(folder: Path, comm: MPI.Comm, mesh, arrays: dict[str, npt.NDArray], rec
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
     with together(comm), h5py.File(part / f"rank{comm.rank}.h5", "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-        file.attrs["mesh"] = fingerprint(mesh)
-        file.attrs["ranks"] = comm.size
+        for name, (cells, rows) in (tables | _mesh(mesh)).items():
+            file[f"{name}/cells"] = mesh.topology.original_cell_index[cells]
+            file[f"{name}/rows"] = rows
+        file.attrs["cells"] = mesh.topology.index_map(mesh.topology.dim).size_global
         file.attrs["record"] = json.dumps(record)
     with together(comm):
         if comm.rank == 0:
@@ -51,11 +51,13 @@ def save(folder: Path, comm: MPI.Comm, mesh, arrays: dict[str, npt.NDArray], rec
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, comm: MPI.Comm, mesh) -> tuple[dict[str, npt.NDArray], dict[str, Any]] | None:
-    """Arrays of this rank and the record of the checkpoint `folder`, or None where there is none (collective).
+def load(
+    folder: Path, comm: MPI.Comm, mesh, tables: Tables
+) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, Any]] | None:
+    """Rows for the cells of `tables`, and the record of the checkpoint `folder`; None if there is none (collective).
 
     Raises:
-        CheckpointError: written with another number of ranks or for another mesh, or not readable.
+        CheckpointError: written for another mesh or with rows of other lengths than `tables`, or not readable.
     """
     # A run killed between the two renamings has left the last complete checkpoint under the old name.
     place = next((p for p in (folder, folder.with_suffix(".old")) if p.exists()), None)
@@ -63,19 +65,57 @@ def load(folder: Path, comm: MPI.Comm, mesh) -> tuple[dict[str, npt.NDArray], di
     if place is None:
         return None
     with together(comm):
-        path = place / f"rank{comm.rank}.h5"
+        # This rank's own file first: on the same number of ranks it has all that is needed.
+        files = sorted(place.glob("rank*.h5"), key=lambda path: path.name != f"rank{comm.rank}.h5")
         try:
-            with h5py.File(path, "r") as file:
-                arrays = {name: dataset[()] for name, dataset in file.items()}
-                attributes = dict(file.attrs)
-                record = json.loads(attributes["record"])
+            with h5py.File(place / "rank0.h5", "r") as file:
+                count, record = int(file.attrs["cells"]), json.loads(file.attrs["record"])
+            found = {
+                name: _find(files, name, mesh.topology.original_cell_index[cells], rows.shape)
+                for name, (cells, rows) in (_mesh(mesh) | tables).items()
+            }
         except (OSError, KeyError, ValueError) as error:
-            ranks = len(list(place.glob("rank*.h5")))
-            raise CheckpointError(
-                f"{path} cannot be read ({error}); the checkpoint holds {ranks} ranks, this run has {comm.size}"
-            ) from error
-        if attributes["ranks"] != comm.size:
-            raise CheckpointError(f"{place} was written by {attributes['ranks']} ranks, this run has {comm.size}")
-        if attributes["mesh"] != fingerprint(mesh):
-            raise CheckpointError(f"{place} belongs to another mesh, or one spread differently over the ranks")
-    return arrays, record
+            raise CheckpointError(f"{place} cannot be read: {error}") from error
+        _, nodes = _mesh(mesh)["mesh"]
+        if count != mesh.topology.index_map(mesh.topology.dim).size_global or not np.array_equal(found["mesh"], nodes):
+            raise CheckpointError(f"{place} belongs to another mesh")
+    return found, record
+
+
+def _mesh(mesh) -> Tables:
+    """Coordinates of the nodes of each cell, by which a mesh is known again."""
+    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+    nodes = geometry_dofmap(mesh)[cells]
+    return {"mesh": (cells, mesh.geometry.x[nodes].reshape(len(cells), 3 * nodes.shape[1]))}
+
+
+def _find(
+    files: list[Path], name: str, wanted: npt.NDArray[np.int64], shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """Rows of a table for cells by their original numbers, from as many files as it takes."""
+    rows, missing = np.empty(shape), np.ones(len(wanted), dtype=bool)
+    for path in files:
+        if not missing.any():
+            break
+        with h5py.File(path, "r") as file:
+            if name not in file:
+                raise CheckpointError(f"{path} has no {name}: it was written with other laws")
+            table = file[name]
+            numbers = table["cells"][()]
+            order = np.argsort(numbers)
+            at = np.searchsorted(numbers, wanted, sorter=order)
+            here = np.flatnonzero(missing & (at < len(numbers)))
+            here = here[numbers[order[at[here]]] == wanted[here]]
+            if table["rows"].shape[1] != shape[1]:
+                raise CheckpointError(
+                    f"{path}: {name} has {table['rows'].shape[1]} numbers per cell, the laws and the degree of this "
+                    f"run need {shape[1]}"
+                )
+            rows[here] = table["rows"][()][order[at[here]]]
+            missing[here] = False
+    if missing.any():
+        raise CheckpointError(
+            f"{files[0].parent} has no {name} for {missing.sum()} of {len(missing)} cells: it belongs to another mesh "
+            "or to other regions, or files are missing"
+        )
+    return rows

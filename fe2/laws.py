@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from fe2.body import Body
 from fe2.ranks import send, spread, together
 from fe2.rve import RVE
 
@@ -62,6 +63,10 @@ class ExactLaw:
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed RVEs."""
         return np.hstack([self.rve.initial_state(n), np.ones((n, 1))])
+
+    def place(self, state: Array) -> Body:
+        """The body of the RVE at one state row (state_size,); see `RVE.place`. The next call moves the same body."""
+        return self.rve.place(state[:-1])
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
         """See `Law.evaluate`.

@@ -2,7 +2,7 @@
 """The macroscale problem, for those who have no residual of their own: loads over pseudo-time, solved by PETSc SNES."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
 import meshes
-from fe2 import checkpoint, mandel
+from fe2 import checkpoint, mandel, micro
 from fe2.body import LocalError
+from fe2.fields import Series, at_nodes, named
 from fe2.laws import Law
-from fe2.quadrature import QuadratureLaw
+from fe2.micro import MicroPoint
+from fe2.progress import Bar
+from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import NotConverged
 
@@ -43,6 +46,33 @@ class Step:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Clock:
+    """Pseudo-time in whole units of the smallest step, so that sums of steps are exact.
+
+    now: present time. size: of the next step. good: accepted steps since the last change of size.
+    """
+
+    unit: int
+    size: int
+    now: int = 0
+    good: int = 0
+
+    @property
+    def time(self) -> float:
+        return self.now / self.unit
+
+    def accept(self, largest: int) -> None:
+        """The step was good; after two in a row the next ones are larger."""
+        self.now, self.good = self.now + self.size, self.good + 1
+        if self.good >= 2 and self.size < largest:
+            self.size, self.good = min(2 * self.size, largest), 0
+
+
+def _silent(line: str) -> None:
+    pass
+
+
 class StepFailed(RuntimeError):
     """A load step that failed also at the smallest size."""
 
@@ -51,8 +81,8 @@ class MacroProblem:
     """A structure whose stress at every quadrature point comes from a law.
 
     Args:
-        domain: mesh and facet tags of the structure (`meshes.TaggedMesh`), spread over its communicator.
-        law: the law of the whole structure.
+        domain: mesh and tags of the structure (`meshes.TaggedMesh`), spread over its communicator.
+        law: the law of the whole structure, or cell tag → law.
         degree: of the displacement.
         options_prefix: of the PETSc options of SNES, KSP and PC.
 
@@ -63,12 +93,19 @@ class MacroProblem:
     on several a redundant factorisation, whose result does not depend on the order in which messages arrive.
     """
 
-    def __init__(self, domain: meshes.TaggedMesh, law: Law, *, degree: int = 1, options_prefix: str = "macro_"):
-        self.domain, self.law, self.mesh = domain, law, domain.mesh
+    def __init__(
+        self,
+        domain: meshes.TaggedMesh,
+        law: Law | Mapping[int, Law],
+        *,
+        degree: int = 1,
+        options_prefix: str = "macro_",
+    ):
+        self.domain, self.mesh = domain, domain.mesh
         self.comm = self.mesh.comm
         self.V = fem.functionspace(self.mesh, ("Lagrange", degree, (self.mesh.geometry.dim,)))
         self.u = fem.Function(self.V, name="displacement")
-        self.sigma = QuadratureLaw(law, self.u)
+        self.sigma = QuadratureLaw(law, self.u, cell_tags=domain.cell_tags, names=domain.names)
         self.history: list[Step] = []
         self._prefix = options_prefix
         self._factor = fem.Constant(self.mesh, 0.0)
@@ -144,7 +181,9 @@ class MacroProblem:
         snes.setTolerances(rtol=1e-10, atol=1e-12, stol=0.0, max_it=20)
         defaults = PETSc.Options(self._prefix)
         if not defaults.hasName("snes_linesearch_type"):
-            defaults["snes_linesearch_type"] = "basic"  # others cost more evaluations of the law than they save
+            # Takes the full step, at the cost of no further evaluation, unless the residual grows: Newton's method
+            # on a plastic structure that is unloaded may otherwise go in circles.
+            defaults["snes_linesearch_type"] = "bt"
         ksp = snes.getKSP()
         ksp.setType("preonly")
         ksp.getPC().setType("lu" if self.comm.size == 1 else "redundant")
@@ -185,15 +224,20 @@ class MacroProblem:
         P.assemble()
         self._seconds["assembly"] += time.perf_counter() - start
 
-    def _newton(self, factor: float) -> list[float]:
+    def _newton(self, factor: float, show: Callable[[int, float], None]) -> list[float]:
         """Solve at a load factor from the present displacement; returns the residual norms."""
         self._factor.value = factor
         for constant, value in self._prescribed:
             constant.value = factor * value
         self._x.array[:] = self.u.x.array[: self._owned]
         residuals: list[float] = []
+
+        def monitor(snes, iteration, norm):
+            residuals.append(float(norm))
+            show(iteration, norm)
+
         self._snes.cancelMonitor()
-        self._snes.setMonitor(lambda snes, iteration, norm: residuals.append(float(norm)))
+        self._snes.setMonitor(monitor)
         self._error = None
         self._snes.solve(None, self._x)
         with together(self.comm):
@@ -212,85 +256,162 @@ class MacroProblem:
         steps: int = 10,
         load: Callable[[float], float] = lambda t: t,
         max_cuts: int = 6,
+        until: float = 1.0,
         folder: str | Path | None = None,
         restart: bool = False,
+        fields: bool = False,
         log: Callable[[str], None] | None = print,
     ) -> list[Step]:
-        """Go through pseudo-time from 0 to 1; returns the history.
+        """Go through pseudo-time from 0 to `until`; returns the history.
 
         A step that fails is halved; after two good steps in a row its size grows back.
 
         Args:
             steps: number of steps if none is cut. load: load factor of pseudo-time.
             max_cuts: how often the first step size may be halved.
+            until: pseudo-time to stop at, at most 1, e.g. to go on later from the checkpoint.
             folder: where a checkpoint is kept after each accepted step; None for no checkpoints.
             restart: continue from the checkpoint in `folder`, if there is one.
-            log: takes a line per step on rank 0; None for silence.
+            fields: write displacement, stress and strain (cell means) after each accepted step: `folder`/fields.xdmf
+                is a series that ParaView and meshio read, also while it grows, and that a restart continues.
+            log: takes a line per step on rank 0; None for silence. On a terminal there is also a bar of pseudo-time.
 
         Raises:
             StepFailed: no convergence at the smallest step. CheckpointError: see `fe2.checkpoint.load`.
         """
         if steps < 1:
             raise ValueError(f"steps = {steps}: need at least 1")
+        if not 0 < until <= 1:
+            raise ValueError(f"until = {until}: need a pseudo-time in (0, 1]")
         if restart and folder is None:
             raise ValueError("restart needs the folder with the checkpoint")
+        if fields and folder is None:
+            raise ValueError("fields need a folder to be written to")
         if self._snes is None:
             self._set_up()
-        log = log if log is not None and self.comm.rank == 0 else (lambda line: None)
-        # Pseudo-time in whole units of the smallest step, so that sums of steps are exact.
-        unit = steps * 2**max_cuts
-        now, size, good = 0, 2**max_cuts, 0
-        if restart and (found := checkpoint.load(Path(folder) / "checkpoint", self.comm, self.mesh)):
-            arrays, record = found
-            if record["unit"] != unit:
-                raise checkpoint.CheckpointError("the checkpoint was written with other `steps` or `max_cuts`")
-            self.u.x.array[:] = arrays["u"]
-            self.sigma.state = self.sigma.guess = arrays["state"]
-            # The first residual of a step brings prescribed displacements in through the last tangent.
-            self.sigma.stress.x.array[:], self.sigma.tangent.x.array[:] = arrays["stress"], arrays["tangent"]
-            self.history = [Step(**s) for s in record["history"]]
-            now, size, good = record["now"], record["size"], record["good"]
-            log(f"continuing at time {now / unit:.4f}")
-        while now < unit:
-            cuts = 0
-            accepted = self.u.x.array.copy()
-            size = min(size, unit - now)
-            while True:
-                self._seconds = {"law": 0.0, "assembly": 0.0, "solver": 0.0}
-                start = time.perf_counter()
-                factor = float(load((now + size) / unit))
-                try:
-                    residuals = self._newton(factor)
-                    break
-                except (NotConverged, LocalError, StepFailed) as error:
-                    self.u.x.array[:] = accepted
-                    self.sigma.rollback()
-                    if size == 1:
-                        where = f"time {now / unit:.4f} + {size / unit:.2e}, the smallest step"
-                        raise StepFailed(f"{where}: {error}") from error
-                    size, good, cuts = size // 2, 0, cuts + 1
-                    log(f"time {now / unit:.4f}: step cut to {size / unit:.2e}: {str(error).splitlines()[0]}")
-            self._seconds["solver"] = time.perf_counter() - start - sum(self._seconds.values())
-            self.sigma.commit()
-            now, good = now + size, good + 1
-            self.history.append(Step(now / unit, factor, residuals, *self._watch(), cuts, self._seconds))
-            log(
-                f"time {now / unit:.4f}  factor {factor:.4f}  residuals {' '.join(f'{r:.1e}' for r in residuals)}  "
-                f"{sum(self._seconds.values()):.1f} s"
-            )
-            if good >= 2 and size < 2**max_cuts:
-                size, good = min(2 * size, 2**max_cuts), 0
-            if folder is not None:
-                arrays = {
-                    "u": self.u.x.array,
-                    "state": self.sigma.state,
-                    "stress": self.sigma.stress.x.array,
-                    "tangent": self.sigma.tangent.x.array,
-                }
-                record = {"unit": unit, "now": now, "size": size, "good": good}
-                record["history"] = [asdict(s) for s in self.history]
-                checkpoint.save(Path(folder) / "checkpoint", self.comm, self.mesh, arrays, record)
+        place = None if folder is None else Path(folder)
+        series = Series(place / "fields.xdmf", self.mesh) if place and fields else None
+        say = log if log is not None and self.comm.rank == 0 else _silent
+        largest = 2**max_cuts
+        clock = _Clock(unit=steps * largest, size=largest)
+        if place and restart and self._restore(place / "checkpoint", clock):
+            say(f"continuing at time {clock.time:.4f}")
+        stop = round(until * clock.unit)
+        with Bar("load", clock.unit, wanted=say is not _silent) as bar:
+            while clock.now < stop:
+                clock.size = min(clock.size, stop - clock.now)
+                factor, residuals, cuts = self._step(clock, load, say, bar)
+                clock.accept(largest)
+                self.history.append(Step(clock.time, factor, residuals, *self._watch(), cuts, self._seconds))
+                say(
+                    f"time {clock.time:.4f}  factor {factor:.4f}  residuals {' '.join(f'{r:.1e}' for r in residuals)}"
+                    f"  {sum(self._seconds.values()):.1f} s"
+                )
+                bar.update(clock.now)
+                # Fields first: each step that a checkpoint knows of is in the series.
+                if series:
+                    series.write(len(self.history), clock.time, *self._fields())
+                if place:
+                    self._save(place / "checkpoint", clock)
         return self.history
+
+    def _step(self, clock: _Clock, load, say, bar: Bar) -> tuple[float, list[float], int]:
+        """Go one step, as large as converges; returns load factor, residual norms and how often it was halved."""
+        cuts = 0
+        accepted = self.u.x.array.copy()
+
+        def show(iteration, norm):
+            bar.update(clock.now, f"step {len(self.history) + 1}  Newton {iteration}  residual {norm:.1e}")
+
+        while True:
+            self._seconds = {"law": 0.0, "assembly": 0.0, "solver": 0.0}
+            start = time.perf_counter()
+            factor = float(load((clock.now + clock.size) / clock.unit))
+            try:
+                residuals = self._newton(factor, show)
+            except (NotConverged, LocalError, NotFinite, StepFailed) as error:
+                self.u.x.array[:] = accepted
+                self.sigma.rollback()
+                if clock.size == 1:
+                    where = f"time {clock.time:.4f} + {1 / clock.unit:.2e}, the smallest step"
+                    raise StepFailed(f"{where}: {error}") from error
+                clock.size, clock.good, cuts = clock.size // 2, 0, cuts + 1
+                size = clock.size / clock.unit
+                say(f"time {clock.time:.4f}: step cut to {size:.2e}: {str(error).splitlines()[0]}")
+            else:
+                self._seconds["solver"] = time.perf_counter() - start - sum(self._seconds.values())
+                self.sigma.commit()
+                return factor, residuals, cuts
+
+    def _save(self, folder: Path, clock: _Clock) -> None:
+        record = {"clock": asdict(clock), "history": [asdict(s) for s in self.history]}
+        checkpoint.save(folder, self.comm, self.mesh, self._tables(), record)
+
+    def _restore(self, folder: Path, clock: _Clock) -> bool:
+        """Take everything from the checkpoint, if there is one."""
+        found = checkpoint.load(folder, self.comm, self.mesh, self._tables())
+        if not found:
+            return False
+        rows, record = found
+        if record["clock"]["unit"] != clock.unit:
+            raise checkpoint.CheckpointError("the checkpoint was written with other `steps` or `max_cuts`")
+        sigma, dofs = self.sigma, self.V.dofmap.list[self.sigma.cells]
+        self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs] = rows["displacement"].reshape(*dofs.shape, -1)
+        self.u.x.scatter_forward()
+        # Stress and tangent, so that a run that was complete already can be looked at.
+        for function in (sigma.stress, sigma.tangent):
+            function.x.array[: rows[function.name].size] = rows[function.name].ravel()
+        for region in sigma.regions:
+            region.state = region.guess = rows[f"state of {region.label}"].reshape(region.state.shape)
+        self.history = [Step(**s) for s in record["history"]]
+        for name, value in record["clock"].items():
+            setattr(clock, name, value)
+        return True
+
+    def _tables(self) -> checkpoint.Tables:
+        """What a checkpoint holds, cell by cell."""
+        sigma, points = self.sigma, len(self.sigma.points)
+        dofs = self.V.dofmap.list[sigma.cells]
+        u = self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs]
+        tables = {"displacement": (sigma.cells, u.reshape(len(dofs), u.shape[1] * u.shape[2]))}
+        for function in (sigma.stress, sigma.tangent):
+            width = points * function.function_space.dofmap.index_map_bs
+            rows = function.x.array[: len(sigma.cells) * width]
+            tables[function.name] = sigma.cells, rows.reshape(len(sigma.cells), width)
+        for region in sigma.regions:
+            shape = len(region.cells), points * region.law.state_size
+            tables[f"state of {region.label}"] = region.cells, region.state.reshape(shape)
+        return tables
+
+    # What is to be seen.
+
+    def _fields(self) -> tuple[dict, dict]:
+        """Fields of this rank at the nodes of the mesh and in its cells, for a `Series`."""
+        sigma = self.sigma
+        stress, strain = (sigma.means(v) for v in (sigma.stresses(), sigma.strains()))
+        return {"displacement": at_nodes(self.u)}, named("stress", stress) | named("strain", strain)
+
+    def micro(self, places: npt.ArrayLike) -> list[MicroPoint]:
+        """The quadrature points nearest to `places` (k, dim), at the last accepted step; the same on all ranks."""
+        return micro.nearest(self.sigma, places)
+
+    def write_micro(self, folder: str | Path, places: npt.ArrayLike) -> list[MicroPoint]:
+        """Write the micro fields at the points nearest to `places` (k, dim) to `folder`/micro-1.xdmf, ... (collective).
+
+        Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE.
+
+        Returns:
+            The points, see `micro`.
+
+        Raises:
+            TypeError: a law there has no RVE.
+        """
+        points = self.micro(places)
+        with together(self.comm):
+            if self.comm.rank == 0:
+                for number, point in enumerate(points, start=1):
+                    point.write(Path(folder) / f"micro-{number}.xdmf")
+        return points
 
     def _watch(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         displacement, force = {}, {}

@@ -202,6 +202,12 @@ class SaturatingElastic(Material):
         n = norm(ufl.dev(strain))
         return self.bulk / 2 * ufl.tr(strain) ** 2 + self.a1 * (n - self.a2 * ufl.ln(1 + n / self.a2))
 
+    def stress(self, strain, state=None, local=None):
+        # The derivative of the energy, with 1 − a₂/(a₂ + n) written as n/(a₂ + n): without that difference of nearly
+        # equal numbers stress and tangent are right also at strains next to zero.
+        e = ufl.dev(strain)
+        return self.bulk * ufl.tr(strain) * ufl.Identity(3) + self.a1 / (self.a2 + norm(e)) * e
+
 
 @dataclass(frozen=True)
 class RambergOsgood(Material):
@@ -282,6 +288,68 @@ class J2(Material):
         increment = f / (3 * self.shear + self.hardening)
         direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
         return [state[i] + increment * direction[i] for i in range(6)] + [state[6] + increment]
+
+
+@dataclass(frozen=True)
+class J2Voce(Material):
+    """Von Mises plasticity whose hardening saturates, σ_y(α) = σ₀ + H α + (σ_∞ − σ₀)(1 − exp(−δ α)) (Voce's law).
+
+    As `J2`, but the plastic increment Δ of the step has no closed form: it is the local unknown, and makes the
+    incremental potential stationary. With e = dev ε − ε_p, in a plastic step that is
+    K/2 tr(ε)² + G e:e − √6 G ‖e‖ Δ + 3/2 G Δ² + W(α + Δ), W' = σ_y, whose slope in Δ is the yield condition
+    (Simo & Hughes, Computational Inelasticity, 1998, box 3.1); in an elastic one Δ = 0. The slope grows and
+    is concave in Δ, so the local Newton iteration finds its root from any start.
+    State: plastic strain as a 3D Mandel vector (6) and accumulated plastic strain α.
+
+    Args:
+        bulk, shear: elastic moduli K and G [MPa].
+        yield_stress: initial uniaxial yield stress σ₀ [MPa].
+        saturation: σ_∞ ≥ σ₀, what the exponential part tends to [MPa].
+        rate: δ, how soon [-].
+        hardening: H ≥ 0, slope that remains [MPa].
+    """
+
+    bulk: float
+    shear: float
+    yield_stress: float
+    saturation: float
+    rate: float
+    hardening: float = 0.0
+    state_size = 7
+    local_size = 1
+
+    def __post_init__(self):
+        _require_positive(self, "bulk", "shear", "yield_stress", "rate")
+        if not self.saturation >= self.yield_stress:
+            raise ValueError(
+                f"J2Voce: saturation = {self.saturation} MPa must not be below yield_stress = {self.yield_stress} MPa"
+            )
+        if not self.hardening >= 0:
+            raise ValueError(f"J2Voce: hardening = {self.hardening} MPa must not be negative")
+
+    def _trial(self, strain, state):
+        """Trial deviator, and whether the step is plastic."""
+        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector([state[i] for i in range(6)]))
+        alpha = state[6]
+        flow = self.saturation - (self.saturation - self.yield_stress) * ufl.exp(-self.rate * alpha)
+        return e, ufl.gt(np.sqrt(6.0) * self.shear * norm(e), flow + self.hardening * alpha)
+
+    def energy(self, strain, state=None, local=None):
+        e, plastic = self._trial(strain, state)
+        step = local[0]
+        elastic = self.bulk / 2 * ufl.tr(strain) ** 2 + self.shear * ufl.inner(e, e)
+        gained = self._stored(state[6] + step) - np.sqrt(6.0) * self.shear * norm(e) * step
+        return elastic + 1.5 * self.shear * step**2 + ufl.conditional(plastic, gained, self._stored(state[6]))
+
+    def _stored(self, alpha):
+        """W(α)."""
+        span = self.saturation - self.yield_stress
+        return self.saturation * alpha + self.hardening / 2 * alpha**2 + span / self.rate * ufl.exp(-self.rate * alpha)
+
+    def update(self, strain, state, local=None):
+        e, _ = self._trial(strain, state)
+        direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
+        return [state[i] + local[0] * direction[i] for i in range(6)] + [state[6] + local[0]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,16 @@ def polygons(mesh, deformation=None) -> npt.NDArray[np.float64]:
     return x + deformation.x.array.reshape(-1, 2)[space.dofmap.list[:cells][:, corners]]
 
 
+def gather(mesh, values: npt.ArrayLike, deformation=None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`polygons` and `values` (cells, ...) of the cells of all ranks, on all ranks (collective); see `polygons`.
+
+    For `field`, where one rank draws what several have.
+    """
+    parts = mesh.comm.allgather((polygons(mesh, deformation), np.asarray(values)))
+    corners, values = (np.concatenate(column) for column in zip(*parts))
+    return corners, values
+
+
 def field(
     axes,
     mesh,
@@ -54,10 +64,10 @@ def field(
 
     Args:
         axes: matplotlib axes.
-        mesh: plane DOLFINx mesh.
+        mesh: plane DOLFINx mesh, or the corners (cells, 3 or 4, 2) of its cells, e.g. from `gather`.
         values: (cells,), or (cells, points) at quadrature points, which are averaged.
         weights: (cells, points) of the average, e.g. `Body.weights`; equal ones if None.
-        deformation: displacement (Lagrange `fem.Function`) to draw the mesh with; None for the undeformed mesh.
+        deformation: displacement (Lagrange `fem.Function`) to draw a mesh with; None for the undeformed mesh.
         label: of the colour bar.
         cmap: matplotlib colour map.
         limits: smallest and largest value of the colour bar; those of the field if None.
@@ -70,7 +80,7 @@ def field(
     """
     from matplotlib.collections import PolyCollection
 
-    corners = polygons(mesh, deformation)
+    corners = mesh if isinstance(mesh, np.ndarray) else polygons(mesh, deformation)
     values = np.asarray(values, dtype=np.float64)
     if values.ndim not in (1, 2) or len(values) != len(corners):
         raise ValueError(f"values have shape {values.shape}, need ({len(corners)},) or ({len(corners)}, points)")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The plug: stress and tangent of a law as functions at the quadrature points of a user's own variational form."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import basix.ufl
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +13,34 @@ from ufl.algorithms import expand_derivatives
 
 from fe2 import mandel
 from fe2.body import quadrature_degree
-from fe2.laws import Law
+from fe2.laws import Law, Response
+from fe2.ranks import together
+from meshes._compat import geometry_dofmap
+
+Array = npt.NDArray[np.float64]
+
+
+class NotFinite(RuntimeError):
+    """A strain that is not finite, or a law that returned something that is not."""
+
+
+@dataclass(eq=False, slots=True)
+class Region:
+    """A part of the structure and its law.
+
+    label: what errors call it. law: the law. cells: (cells,) those of this rank. state: (cells * points, state_size)
+    accepted; guess: the same of the last update.
+    """
+
+    label: str
+    law: Law
+    cells: npt.NDArray[np.int32]
+    state: Array
+    guess: Array
 
 
 class QuadratureLaw:
-    """A law at all quadrature points of a mesh, for use in UFL.
+    """A law, or one per cell tag, at all quadrature points of a mesh, for use in UFL.
 
     Write the residual with `stress` where a closed-form script has σ(u), as a Mandel vector, and integrate with `dx`:
 
@@ -25,57 +51,168 @@ class QuadratureLaw:
     Call `update()` whenever u has changed and `commit()` when the step is accepted.
 
     Args:
-        law: the law. u: displacement, a `fem.Function` on a Lagrange space.
+        law: the law of all cells, or tag → law.
+        u: displacement, a `fem.Function` on a Lagrange space.
         strain: UFL vector (d,) of u; None for the Mandel vector of the small strain.
-        subdomain_data: cell tags for the measure `dx`, if the form needs them.
+        cell_tags: `MeshTags` of the cells, for tag → law and for the measure `dx`.
+        names: name → tag, for error messages.
 
     Attributes:
         stress: `fem.Function` (d,); tangent: `fem.Function` (d, d); dx: the measure with the law's quadrature points.
-        state, guess: (points, state_size) accepted state, and that of the last update.
+        regions: a `Region` per law, in the order of the tags; a single law has one region.
+        cells: those that this rank owns; points: (points, dim) of the reference cell.
+
+    Raises:
+        ValueError: a tag without law, a law without tag, or laws that take different strains.
     """
 
-    def __init__(self, law: Law, u: fem.Function, *, strain=None, subdomain_data=None):
+    def __init__(
+        self,
+        law: Law | Mapping[int, Law],
+        u: fem.Function,
+        *,
+        strain=None,
+        cell_tags=None,
+        names: Mapping[str, int] | None = None,
+    ):
         mesh = u.function_space.mesh
-        self.law, self.u, self.mesh = law, u, mesh
+        self.u, self.mesh = u, mesh
         self.strain = mandel.strain(u) if strain is None else strain
-        d = law.strain_size
-        if self.strain.ufl_shape != (d,):
-            raise ValueError(f"the strain has shape {self.strain.ufl_shape}, the law takes ({d},)")
+        # Each rank evaluates the points of the cells it owns; no form reads the others.
+        self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+        if isinstance(law, Mapping):
+            parts = _parts(mesh, law, cell_tags, {tag: name for name, tag in (names or {}).items()})
+        else:
+            parts = [(type(law).__name__, law, self.cells)]
+        for label, part, _ in parts:
+            if self.strain.ufl_shape != (part.strain_size,):
+                raise ValueError(f"the strain has shape {self.strain.ufl_shape}, {label} takes ({part.strain_size},)")
+        (d,) = self.strain.ufl_shape
         q = quadrature_degree(mesh, u.function_space.element.basix_element.degree)
-        self.points, _ = basix.make_quadrature(mesh.basix_cell(), q)
+        # By hand, as DOLFINx compiles expressions collectively and errors are made on one rank.
+        self._map = mesh.ufl_domain().ufl_coordinate_element().basix_element
+        self.points, self._weights = basix.make_quadrature(mesh.basix_cell(), q)
         self.stress, self.tangent = (
             fem.Function(fem.functionspace(mesh, basix.ufl.quadrature_element(mesh.basix_cell(), s, degree=q)), name=n)
             for s, n in (((d,), "stress"), ((d, d), "tangent"))
         )
-        self.dx = ufl.Measure("dx", domain=mesh, subdomain_data=subdomain_data, metadata={"quadrature_degree": q})
+        self.dx = ufl.Measure("dx", domain=mesh, subdomain_data=cell_tags, metadata={"quadrature_degree": q})
         self._strain = fem.Expression(self.strain, self.points)
-        # Each rank evaluates the points of the cells it owns; no form reads the others.
-        self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
-        self.state = law.initial_state(self.cells.size * len(self.points))
-        self.guess = self.state
+        self.regions = []
+        for label, part, cells in parts:
+            state = part.initial_state(cells.size * len(self.points))
+            self.regions.append(Region(label, part, cells, state, state))
 
-    def strains(self) -> npt.NDArray[np.float64]:
-        """Strain (points, d) at the present displacement, cell by cell."""
-        return self._strain.eval(self.mesh, self.cells).reshape(-1, self.law.strain_size)
+    def strains(self, cells=None) -> Array:
+        """Strain (cells * points, d) at the present displacement, in `cells` or in all that this rank owns."""
+        cells = self.cells if cells is None else cells
+        return self._strain.eval(self.mesh, cells).reshape(-1, *self.strain.ufl_shape)
+
+    def places(self, cells=None) -> Array:
+        """Coordinates (cells * points, dim) of the quadrature points, in the order of `strains`."""
+        values = self._map.tabulate(0, self.points)[0, :, :, 0]
+        return np.einsum("qn,cnx->cqx", values, self._nodes(cells)).reshape(-1, self.mesh.geometry.dim)
+
+    def _nodes(self, cells=None) -> Array:
+        """Coordinates (cells, nodes, dim) of the nodes of cells."""
+        cells = self.cells if cells is None else cells
+        return self.mesh.geometry.x[geometry_dofmap(self.mesh)[cells], : self.mesh.geometry.dim]
+
+    def stresses(self) -> Array:
+        """Stress (points, d) of the last update at all points that this rank owns; a view."""
+        d = self.strain.ufl_shape[0]
+        return self.stress.x.array[: self.cells.size * len(self.points) * d].reshape(-1, d)
+
+    def means(self, values: Array) -> Array:
+        """Cell means (cells, m) of `values` (cells * points, m) at all points that this rank owns."""
+        slopes = self._map.tabulate(1, self.points)[1:, :, :, 0]
+        jacobian = np.einsum("iqn,cnx->cqxi", slopes, self._nodes())
+        weights = abs(np.linalg.det(jacobian)) * self._weights
+        sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, -1))
+        return sums / weights.sum(axis=1, keepdims=True)
 
     def update(self) -> None:
-        """Evaluate the law at the present displacement (collective). Raises what the law raises, on all ranks."""
-        response = self.law.evaluate(self.strains(), self.state, self.guess, self.mesh.comm)
-        n = response.stress.size
-        self.stress.x.array[:n] = response.stress.ravel()
-        self.tangent.x.array[: n * self.law.strain_size] = response.tangent.ravel()
-        self.guess = response.state
+        """Evaluate the laws at the present displacement (collective).
+
+        Raises:
+            NotFinite: on all ranks; names the point. What a law raises, on all ranks.
+        """
+        comm = self.mesh.comm
+        strains = []
+        with together(comm):
+            for region in self.regions:
+                strain = self.strains(region.cells)
+                self._check(region, strain, "the strain", strain, strain.shape)
+                strains.append(strain)
+        # Laws are collective: all ranks evaluate all of them in the same order, those without points with none.
+        for region, strain in zip(self.regions, strains, strict=True):
+            response = region.law.evaluate(strain, region.state, region.guess, comm)
+            with together(comm):
+                self._take(region, strain, response)
+
+    def _take(self, region: Region, strain: Array, response: Response) -> None:
+        """Write what a law has returned into the functions and the region."""
+        n, d = strain.shape
+        for what, values, shape in (
+            ("stress", response.stress, (n, d)),
+            ("tangent", response.tangent, (n, d, d)),
+            ("state", response.state, region.state.shape),
+        ):
+            self._check(region, strain, f"the {what} that it returned", values, shape)
+        self.stress.x.array.reshape(-1, len(self.points), d)[region.cells] = response.stress.reshape(
+            -1, len(self.points), d
+        )
+        self.tangent.x.array.reshape(-1, len(self.points), d * d)[region.cells] = response.tangent.reshape(
+            -1, len(self.points), d * d
+        )
+        region.guess = response.state
+
+    def _check(self, region: Region, strain: Array, what: str, values: Array, shape: tuple[int, ...]) -> None:
+        if values.shape != shape:
+            raise ValueError(f"{region.label}: {what} has shape {values.shape}, need {shape}")
+        good = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        if not good.all():
+            k = int(np.flatnonzero(~good)[0])
+            place, shown = (np.array2string(a[k], precision=6) for a in (self.places(region.cells), strain))
+            raise NotFinite(
+                f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
+                f"of them at x = {place} with strain {shown}"
+            )
 
     def commit(self) -> None:
         """Accept the step: the state of the last update becomes the state that the next step starts from."""
-        self.state = self.guess
+        for region in self.regions:
+            region.state = region.guess
 
     def rollback(self) -> None:
         """Give the step up: start again from the accepted state."""
-        self.guess = self.state
+        for region in self.regions:
+            region.guess = region.state
 
     def derivative(self, F, du):
         """UFL derivative of a form `F` of `stress` (and perhaps u itself) in the direction `du`."""
         strain = expand_derivatives(ufl.derivative(self.strain, self.u, du))
         change = ufl.dot(self.tangent, strain)
         return ufl.derivative(F, self.u, du) + ufl.derivative(F, self.stress, change)
+
+
+def _parts(mesh, laws: Mapping[int, Law], cell_tags, names: Mapping[int, str]) -> list[tuple]:
+    """(label, law, owned cells) in the order of the tags; every cell has exactly one law (collective)."""
+    if cell_tags is None:
+        raise ValueError("one law per tag: need cell_tags")
+    owned = mesh.topology.index_map(mesh.topology.dim).size_local
+    mine = cell_tags.indices < owned
+    cells, tags = cell_tags.indices[mine], cell_tags.values[mine]
+    present, counts = np.unique(np.concatenate(mesh.comm.allgather(tags)), return_counts=True)
+
+    def label(tag):
+        return f'tag {tag} ("{names[tag]}")' if tag in names else f"tag {tag}"
+
+    faults = [f"{label(tag)} has no law" for tag in present.tolist() if tag not in laws]
+    faults += [f"{label(tag)} has the law {type(laws[tag]).__name__}, but no cells" for tag in set(laws) - {*present}]
+    untagged = mesh.topology.index_map(mesh.topology.dim).size_global - counts.sum()
+    if untagged:
+        faults.append(f"{untagged} cells have no tag")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return [(f"{type(laws[tag]).__name__} of {label(tag)}", laws[tag], cells[tags == tag]) for tag in sorted(laws)]

@@ -3,7 +3,6 @@
 
 import os
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from scipy.stats import qmc
 
 from fe2 import mandel
 from fe2 import snapshots as files
+from fe2.progress import Bar
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, read
 
@@ -200,31 +200,23 @@ class _Progress:
     """How many parts there are, from all ranks, shown as a bar on a terminal or in lines."""
 
     def __init__(self, total: int, parts: Path, wanted: bool):
-        self.total, self.parts, self.bar, self.wanted = total, parts, None, wanted
+        self.total, self.parts, self.wanted = total, parts, wanted
+        self.bar = Bar("snapshots", total, wanted)
         self.begin, self.next = time.monotonic(), 0.1
 
     def __enter__(self):
-        if self.wanted and sys.stdout.isatty():
-            try:
-                from rich.progress import Progress
-            except ImportError:
-                return self
-            self.bar = Progress(transient=False)
-            self.bar.start()
-            self.task = self.bar.add_task("snapshots", total=self.total)
+        self.bar.__enter__()
         return self
 
     def update(self):
         if not self.wanted:
             return
         done = files.count_parts(self.parts)
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done)
-        elif done >= self.next * self.total:
+        self.bar.update(done)
+        if not self.bar.shown and done >= self.next * self.total:
             seconds = time.monotonic() - self.begin
             print(f"snapshots: {done} of {self.total} chunks, {seconds:.0f} s", flush=True)
             self.next = np.floor(10 * done / self.total + 1e-9) / 10 + 0.1
 
     def __exit__(self, *error):
-        if self.bar is not None:
-            self.bar.stop()
+        self.bar.__exit__(*error)

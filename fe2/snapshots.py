@@ -15,6 +15,7 @@ import numpy.typing as npt
 import ufl
 
 from fe2.rve import RVE
+from meshes._compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def fingerprint(rve: RVE) -> str:
     """What decides about the snapshots of an RVE, as one SHA-256: mesh, tags, materials, plane, boundary, element."""
     body, mesh = rve.body, rve.cell.mesh
     tags = rve.cell.cell_tags
-    values = [rve.boundary, str(body.V.ufl_element()), mesh.geometry.x, mesh.geometry.dofmap, body.V.dofmap.list]
+    values = [rve.boundary, str(body.V.ufl_element()), mesh.geometry.x, geometry_dofmap(mesh), body.V.dofmap.list]
     values += [tags.indices, tags.values, body.points]
     dx = ufl.Measure("dx", domain=mesh)
     for phase in body._phases:

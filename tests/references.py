@@ -145,6 +145,31 @@ def bilinear(equivalent_strains, shear, yield_stress, hardening):
     return np.array(out)
 
 
+def voce(equivalent_strains, shear, yield_stress, saturation, rate, hardening):
+    """Signed von Mises stress along a radial path as in `bilinear`, σ_y(α) = σ₀ + H α + (σ_∞ − σ₀)(1 − exp(−δ α)).
+
+    Backward Euler: Δ is the root of |trial| − 3 G Δ − σ_y(α + Δ).
+    """
+
+    def flow(alpha):
+        return yield_stress + hardening * alpha + (saturation - yield_stress) * (1 - np.exp(-rate * alpha))
+
+    q, alpha, last, out = 0.0, 0.0, 0.0, []
+    for e in equivalent_strains:
+        trial = q + 3 * shear * (e - last)
+        size, plastic = abs(trial), 0.0
+        if size > flow(alpha):
+
+            def excess(d, size=size, alpha=alpha):
+                return size - 3 * shear * d - flow(alpha + d)
+
+            plastic = brentq(excess, 0.0, size / (3 * shear), xtol=1e-300, rtol=1e-15)
+        q = trial - np.sign(trial) * 3 * shear * plastic
+        alpha, last = alpha + plastic, e
+        out.append(q)
+    return np.array(out)
+
+
 # Two isotropic phases, each given as (bulk K, shear G). The plane-strain bulk modulus is k = K + G/3.
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import scipy.sparse.linalg
 import ufl
 from dolfinx import fem, la
+from dolfinx.mesh import compute_midpoints, meshtags
 from mpi4py import MPI
 
 import fe2
@@ -58,8 +60,9 @@ def test_affine_boundary_gives_single_cell_homogenisation_at_every_point(law, co
     problem.fix("top", (None, 1.0 * strain[1]))
     problem.solve(steps=1, log=None)
     single = law.rve.homogenise(strain)
-    n = len(problem.sigma.state)
-    assert np.allclose(problem.sigma.stress.x.array[: 3 * n].reshape(n, 3), single.stress, rtol=1e-9, atol=1e-9)
+    stress = problem.sigma.stresses()
+    n = len(stress)
+    assert np.allclose(stress, single.stress, rtol=1e-9, atol=1e-9)
     tangent = problem.sigma.tangent.x.array[: 9 * n].reshape(n, 3, 3)
     assert np.allclose(tangent, single.tangent, rtol=1e-8, atol=1e-8 * abs(single.tangent).max())
 
@@ -86,6 +89,97 @@ def test_homogeneous_cell_gives_the_single_scale_solution():
     free, held = np.isnan(value), ~np.isnan(value)
     value[free] = scipy.sparse.linalg.spsolve(matrix[free][:, free], b[free] - matrix[free][:, held] @ value[held])
     assert np.allclose(problem.u.x.array, value, rtol=0, atol=1e-10 * abs(value).max())
+
+
+@pytest.mark.mpi
+def test_closed_form_law_and_homogeneous_cells_give_the_same_structure(comm):
+    """Plasticity, loaded and unloaded: the cells' strain is uniform, so both are the same discrete problem."""
+    steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    path = {"steps": 4, "load": lambda t: min(t, 1 - t)}
+    exact = bar(comm, fe2.ExactLaw(fe2.RVE(cell, {1: steel, 2: steel}, degree=1)), **path)
+    closed = bar(comm, fe2.UFLLaw(steel), **path)
+    assert comm.allreduce(closed.sigma.regions[0].state[:, 6].max(initial=0.0), op=MPI.MAX) > 1e-3  # it did yield
+    assert [s.time for s in closed.history] == [s.time for s in exact.history]  # plasticity remembers the steps
+    reference = by_place(exact)
+    assert np.allclose(by_place(closed), reference, rtol=0, atol=1e-9 * abs(reference).max())
+
+
+def halves(comm):
+    """A bar whose right half has the tag 2; with 4 ranks or fewer some rank has cells of one tag only."""
+    domain = meshes.bar(comm, size=(4.0, 1.0), n=(4, 2))
+    cells = domain.mesh.topology.index_map(2).size_local + domain.mesh.topology.index_map(2).num_ghosts
+    cells = np.arange(cells, dtype=np.int32)
+    right = compute_midpoints(domain.mesh, 2, cells)[:, 0] > 2.0
+    tags = meshtags(domain.mesh, 2, cells, np.where(right, 2, 1).astype(np.int32))
+    return replace(domain, cell_tags=tags, names={"near": 1, "far": 2})
+
+
+@pytest.mark.mpi
+def test_each_region_has_its_own_law(law, comm):
+    """A bar of two halves in series, each 2 long, at ν = 0: the force is the same in both, u = σ (2/E₁ + 2/E₂)."""
+    soft, stiff = (fe2.LinearElastic.young(e, 0.0) for e in (100.0, 300.0))
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    exact = fe2.ExactLaw(fe2.RVE(cell, {1: soft, 2: soft}, degree=1))
+    problem = fe2.MacroProblem(halves(comm), {1: exact, 2: fe2.UFLLaw(stiff)})
+    problem.fix("left", (0.0, None))
+    problem.fix("bottom", (None, 0.0))
+    problem.fix("right", (0.08, None))
+    problem.watch("right")
+    problem.solve(steps=1, log=None)
+    stress = 0.08 / (2 / 100.0 + 2 / 300.0)
+    assert np.allclose(problem.sigma.stresses(), [stress, 0.0, 0.0], rtol=1e-9, atol=1e-9 * stress)
+    assert np.isclose(problem.history[-1].force["right"][0], stress * 1.0, rtol=1e-9)
+    near, far = problem.sigma.regions
+    assert near.law is exact and comm.allreduce(near.cells.size) == comm.allreduce(far.cells.size) == 4
+
+
+@pytest.mark.mpi
+def test_equal_laws_in_all_regions_are_one_law(law, comm):
+    def solved(laws):
+        problem = fe2.MacroProblem(halves(comm), laws)
+        problem.fix("left", (0.0, 0.0))
+        problem.fix("right", (0.08, 0.02))
+        problem.solve(steps=2, log=None)
+        return by_place(problem)
+
+    one = solved(law)
+    assert np.allclose(solved({1: law, 2: law}), one, rtol=0, atol=1e-11 * abs(one).max())
+
+
+@pytest.mark.mpi
+def test_tags_and_laws_must_match(law, comm):
+    with pytest.raises(ValueError, match=r'tag 2 \("far"\) has no law'):
+        fe2.MacroProblem(halves(comm), {1: law})
+    with pytest.raises(ValueError, match=r"tag 3 has the law UFLLaw, but no cells"):
+        fe2.MacroProblem(halves(comm), {1: law, 2: law, 3: fe2.UFLLaw(fe2.SaturatingElastic())})
+    with pytest.raises(ValueError, match=r"UFLLaw of tag 2 \(\"far\"\) takes \(6,\)"):
+        fe2.MacroProblem(halves(comm), {1: law, 2: fe2.UFLLaw(fe2.SaturatingElastic(), dim=3)})
+
+
+@pytest.mark.mpi
+def test_a_law_that_returns_nan_is_refused_on_all_ranks(comm):
+    """The root ends at tr ε = 0.015; the cells beyond x = 3 stretch by 0.03, those before by 0.01 or not at all."""
+    dies = fe2.Energy(lambda e: 50 * ufl.inner(e, e) - ufl.sqrt(0.015 - ufl.tr(e)))
+    problem = fe2.MacroProblem(halves(comm), {1: fe2.UFLLaw(fe2.LinearElastic(100.0, 40.0)), 2: fe2.UFLLaw(dies)})
+    problem.u.interpolate(lambda x: np.stack([0.01 * np.maximum(x[0] - 2.0, 0.0) ** 2, 0 * x[0]]))
+    problem.u.x.scatter_forward()
+    where = r"x = \[3\.\d+ +0?\.\d+ *\] with strain \[ *(3\.0*e-02|0?\.03)"
+    with pytest.raises(fe2.NotFinite, match=rf'UFLLaw of tag 2 \("far"\): the stress .* {where}'):
+        problem.sigma.update()
+
+
+@pytest.mark.mpi
+def test_a_step_into_nan_is_cut(comm):
+    """There is no stress beyond tr ε = 0.03, so the whole way cannot be gone; what was accepted stays below that."""
+    brittle = fe2.Energy(lambda e: 50 * ufl.inner(e, e) - ufl.sqrt(0.03 - ufl.tr(e)) / 100)
+    problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), fe2.UFLLaw(brittle))
+    problem.fix("left", (0.0, 0.0))
+    problem.fix("right", (4 * 0.04, 0.0))
+    with pytest.raises(fe2.StepFailed, match=r"smallest step: UFLLaw: the .* is not finite"):
+        problem.solve(steps=1, max_cuts=3, log=None)
+    assert problem.history[-1].cuts > 0
+    assert (problem.sigma.strains()[:, :2].sum(axis=1) < 0.03).all()
 
 
 @pytest.mark.mpi
@@ -148,11 +242,13 @@ hard = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 law = fe2.ExactLaw(fe2.RVE(cell, {{1: hard, 2: fe2.LinearElastic(200.0, 80.0)}}, degree=1))
 p = fe2.MacroProblem(meshes.bar(MPI.COMM_WORLD, size=(4.0, 1.0), n=(4, 2)), law)
 p.fix("left", (0.0, 0.0)); p.fix("right", (0.08, None))
+with open(f"{{sys.argv[2]}}pid{{MPI.COMM_WORLD.rank}}", "w") as file:
+    file.write(str(os.getpid()))
 def log(line):
     print(line, flush=True)
     time.sleep(float(sys.argv[3]))
 p.solve(steps=8, folder=sys.argv[1], restart=True, log=log)
-fields = np.concatenate([p.u.x.array, p.sigma.stress.x.array, p.sigma.state.ravel()])
+fields = np.concatenate([p.u.x.array, p.sigma.stress.x.array, p.sigma.regions[0].state.ravel()])
 np.save(sys.argv[2] + str(MPI.COMM_WORLD.rank), fields)
 """
 
@@ -178,6 +274,9 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
         if line.startswith("time 0.5"):
             break
     time.sleep(0.3)
+    # mpirun puts its ranks into process groups of their own.
+    for rank in range(ranks):
+        os.kill(int((tmp_path / f"broken-pid{rank}").read_text()), signal.SIGKILL)
     os.killpg(broken.pid, signal.SIGKILL)
     broken.communicate()
     assert not (tmp_path / "broken-0.npy").exists()
@@ -187,6 +286,56 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
     for rank in range(ranks):
         a, b = np.load(tmp_path / f"whole-{rank}.npy"), np.load(tmp_path / f"broken-{rank}.npy")
         assert np.array_equal(a, b)
+
+
+@pytest.mark.mpi
+def test_a_run_goes_on_with_another_number_of_ranks(comm, mpi_tmp_path):
+    """Half of the way on rank 0 alone, the other half on all ranks, with plasticity in cells and by formula."""
+    steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    exact = fe2.ExactLaw(fe2.RVE(cell, {1: steel, 2: fe2.LinearElastic(200.0, 80.0)}, degree=1))
+    laws = {1: exact, 2: fe2.UFLLaw(steel)}
+
+    def problem(comm):
+        problem = fe2.MacroProblem(halves(comm), laws, degree=2)
+        problem.fix("left", (0.0, 0.0))
+        problem.fix("right", (0.08, None))
+        return problem
+
+    whole, last = problem(MPI.COMM_SELF), problem(comm)
+    path = {"steps": 4, "load": lambda t: min(t, 1.5 - t), "log": None}
+    whole.solve(**path)
+    if comm.rank == 0:
+        problem(MPI.COMM_SELF).solve(until=0.5, folder=mpi_tmp_path, **path)
+    comm.barrier()
+    last.solve(restart=True, folder=mpi_tmp_path, **path)
+    assert len(last.history) == len(whole.history) == 4
+    reference = by_place(whole)
+    assert np.allclose(by_place(last), reference, rtol=0, atol=1e-9 * abs(reference).max())
+
+
+@pytest.mark.mpi
+def test_a_checkpoint_of_another_run_is_refused(law, comm, mpi_tmp_path):
+    bar(comm, law, steps=1, folder=mpi_tmp_path)
+    with pytest.raises(fe2.CheckpointError, match="other `steps`"):
+        bar(comm, law, steps=2, folder=mpi_tmp_path, restart=True)
+    with pytest.raises(fe2.CheckpointError, match="no state of UFLLaw: it was written with other laws"):
+        bar(comm, fe2.UFLLaw(fe2.SaturatingElastic()), steps=1, folder=mpi_tmp_path, restart=True)
+
+    def again(length, degree):
+        problem = fe2.MacroProblem(meshes.bar(comm, size=(length, 1.0), n=(4, 2)), law, degree=degree)
+        return problem.solve(steps=1, folder=mpi_tmp_path, restart=True, log=None)
+
+    with pytest.raises(fe2.CheckpointError, match="belongs to another mesh"):
+        again(4.4, 1)
+    with pytest.raises(fe2.CheckpointError, match=r"displacement has 8 numbers per cell, .* need 18"):
+        again(4.0, 2)
+    assert again(4.0, 1)[-1].time == 1.0
+    if comm.rank == 0:
+        (mpi_tmp_path / "checkpoint" / "rank0.h5").write_bytes(b"nothing")
+    comm.barrier()
+    with pytest.raises(fe2.CheckpointError, match="cannot be read"):
+        again(4.0, 1)
 
 
 def test_wrong_use_is_told(law):

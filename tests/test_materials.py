@@ -97,6 +97,23 @@ def test_homogeneous_cell_answers_as_its_material(name, dim):
         close(h.tangent[k], tangent[np.ix_(keep, keep)], 1e-12)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-6])
+def test_saturating_elasticity_next_to_zero_strain(size):
+    """There its stress is K tr ε I + a₁/a₂ dev ε, up to the relative size of the strain to a₂ and rounding."""
+    strain = size * np.array([1.0, -0.3, 0.5])
+    h = homogeneous(fe2.SaturatingElastic()).homogenise(strain)
+    stress, tangent = ref.linear(4780.0, 50.0 / 0.06 / 2)(ref.spatial(strain))
+    close(h.tangent[0], tangent[np.ix_(ref.PLANE, ref.PLANE)], 1e-12 + 2 * size / 0.06)
+    close(h.stress[0], stress[ref.PLANE], 1e-12 + 2 * size / 0.06)
+
+
+def test_the_energy_of_saturating_elasticity_has_its_stress_as_slope():
+    """Energy and stress are written apart; central differences, second order in 1e-5 next to strains of 0.02."""
+    rve, strain, step = homogeneous(fe2.SaturatingElastic()), np.array([0.02, -0.01, 0.015]), 1e-5
+    ahead, behind = (rve.homogenise(strain + s * step * np.eye(3)).energy for s in (1, -1))
+    close((ahead - behind) / (2 * step), rve.homogenise(strain).stress[0], 1e-6)
+
+
 def test_stiffness_turns_with_the_crystal():
     """A quarter turn about z exchanges x and y: the fibres along x then lie along y."""
     turned = fe2.transversely_isotropic(*FIBRES).rotated([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -183,6 +200,41 @@ def test_j2_tension_and_compression_in_plane_stress():
         assert abs(stress - [s, 0, 0]).max() <= 1e-7 * first
 
 
+VOCE = {"bulk": 164e3, "shear": 80e3, "yield_stress": 240.0, "saturation": 400.0, "rate": 60.0, "hardening": 300.0}
+
+
+@pytest.mark.parametrize("direction", [(1.0, 0.0, 0.0), (0.3, -0.5, 0.7)])
+def test_voce_hardening_along_a_radial_path(direction):
+    """As for J2: the deviator keeps its direction, and what is left is a scalar root per step."""
+    full = ref.spatial(direction)
+    dev = ref.DEV @ full
+    size = np.linalg.norm(dev)
+    stresses, _ = follow(homogeneous(fe2.J2Voce(**VOCE)), PATH[:, None] * np.array(direction))
+    curve = ref.voce(np.sqrt(2 / 3) * size * PATH, **{k: v for k, v in VOCE.items() if k != "bulk"})
+    for e, q, stress in zip(PATH, curve, stresses):
+        expected = VOCE["bulk"] * e * (ref.ONE @ full) * ref.ONE + np.sqrt(2 / 3) * q * dev / size
+        close(stress, expected[ref.PLANE], 1e-10)
+
+
+def test_voce_without_saturation_is_linear_hardening():
+    linear = fe2.J2(**STEEL)
+    voce = fe2.J2Voce(**STEEL, saturation=STEEL["yield_stress"], rate=10.0)
+    path = PATH[:, None] * np.array([0.3, -0.5, 0.7])
+    for plane in ("strain", "stress"):
+        for a, b in zip(*(follow(homogeneous(m, plane=plane), path) for m in (voce, linear))):
+            close(a, b, 1e-9)
+
+
+def test_voce_tangent_is_the_derivative_of_the_step():
+    rve = homogeneous(fe2.J2Voce(**VOCE))
+    state = rve.homogenise([0.004, -0.002, 0.003]).state
+    strain, step = np.array([0.006, -0.001, -0.002]), 1e-7
+    h = rve.homogenise(strain, state)
+    shifted = np.concatenate([strain + step * np.eye(3), strain - step * np.eye(3)])
+    around = rve.homogenise(shifted, np.repeat(state, 6, axis=0)).stress
+    close(h.tangent[0], ((around[:3] - around[3:]) / (2 * step)).T, 1e-6)
+
+
 def test_j2_tangent_is_the_derivative_of_the_step():
     """Central differences of one step from a hardened state, in a direction that is not the last one."""
     rve = homogeneous(fe2.J2(**STEEL))
@@ -205,6 +257,8 @@ def test_numbers_that_are_not_physical_are_refused():
         fe2.SaturatingElastic(a2=0.0)
     with pytest.raises(ValueError, match="hardening"):
         fe2.J2(1.0, 1.0, 1.0, -1.0)
+    with pytest.raises(ValueError, match="saturation"):
+        fe2.J2Voce(1.0, 1.0, 2.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="exponent"):
         fe2.RambergOsgood(1.0, 1.0, 1.0, 1.0, 0.5)
     with pytest.raises(ValueError, match="shape"):

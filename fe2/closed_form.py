@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""A material at single points, without any cell: the law of a homogeneous structure, or of parts of one."""
+
+import basix
+import basix.ufl
+import numpy as np
+import numpy.typing as npt
+import ufl
+from dolfinx import fem
+from dolfinx.mesh import create_interval
+from mpi4py import MPI
+
+from fe2 import mandel
+from fe2.body import LocalError, Phase, newton_local
+from fe2.laws import Response
+from fe2.materials import Material
+from fe2.ranks import together
+
+Array = npt.NDArray[np.float64]
+
+_TOLERANCE, _ITERATIONS = 1e-13, 60
+
+
+class UFLLaw:
+    """Stress, consistent tangent and state of a material at every point by itself, from its one definition in UFL.
+
+    A state row is what the material remembers: its state, then its local unknowns (in plane stress the strain through
+    the thickness is the last of them), from which the next local iteration starts.
+
+    Args:
+        material: any `fe2.Material`.
+        dim: space dimension, 2 or 3.
+        plane: "strain" or "stress", in two dimensions.
+        chunk: points evaluated at a time, which bounds the memory.
+
+    Attributes:
+        strain_size: d, the number of Mandel components. state_size: numbers remembered at each point.
+
+    Raises:
+        ValueError: another `dim` or `plane`, or a chunk below 1.
+    """
+
+    def __init__(self, material: Material, *, dim: int = 2, plane: str = "strain", chunk: int = 4096):
+        if dim not in (2, 3):
+            raise ValueError(f"dim = {dim}: need 2 or 3")
+        if plane not in ("strain", "stress"):
+            raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
+        if chunk < 1:
+            raise ValueError(f"chunk = {chunk}: need at least 1 point")
+        self.material = material
+        self.strain_size = d = mandel.size(dim)
+        self.chunk = chunk
+        # An interval stands for a point: one quadrature point each, so strain and memory are functions on a mesh, and
+        # what DOLFINx compiles for cells is evaluated at points of any structure.
+        self._mesh = mesh = create_interval(MPI.COMM_SELF, chunk, (0.0, float(chunk)))
+        cells = np.arange(chunk, dtype=np.int32)
+        element = basix.ufl.quadrature_element(mesh.basix_cell(), (d,), degree=0)
+        self._strain = fem.Function(fem.functionspace(mesh, element))
+        strain = ufl.variable(self._strain)
+        self._phase = phase = Phase(material, cells, mesh, mandel.ufl_tensor(strain), plane if dim == 2 else None, 0)
+        self.state_size = phase.memory_size
+
+        inplane = ufl.as_tensor([[phase.stress[i, j] for j in range(dim)] for i in range(dim)])
+        stress = mandel.ufl_vector(inplane)
+        tangent = ufl.diff(stress, strain)
+        if phase.local_size:
+            # The local unknowns follow the strain: dl/dE = −(∂g/∂l)⁻¹ ∂g/∂E, g the local residual.
+            m = phase.local_size
+            slope = ufl.diff(phase.local_residual, strain)
+            columns = [phase.local_solve(ufl.as_vector([slope[i, k] for i in range(m)])) for k in range(d)]
+            follow = ufl.as_matrix([[columns[k][i] for k in range(d)] for i in range(m)])
+            tangent -= ufl.dot(ufl.diff(stress, phase.local), follow)
+        # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.
+        tangent *= fem.Constant(mesh, 1.0)
+        point, _ = basix.make_quadrature(mesh.basix_cell(), 0)
+        self._stress, self._tangent = fem.Expression(stress, point), fem.Expression(tangent, point)
+        self._update = fem.Expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
+        correction = phase.local_solve(phase.local_residual) if phase.local_size else None
+        self._correction = None if correction is None else fem.Expression(correction, point)
+
+    def initial_state(self, n: int) -> Array:
+        """State rows (n, state_size) of undeformed points."""
+        return np.zeros((n, self.state_size))
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+        """See `fe2.Law.evaluate`; each rank evaluates its own points.
+
+        Raises:
+            LocalError: on all ranks, when the local unknowns of some point could not be found; names the strain.
+        """
+        n, d = len(strain), self.strain_size
+        out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
+        with together(comm):
+            for start in range(0, n, self.chunk):
+                part = slice(start, min(start + self.chunk, n))
+                self._evaluate(out, part, strain[part], state[part], guess[part])
+        return out
+
+    def _evaluate(self, out: Response, part: slice, strain: Array, state: Array, guess: Array) -> None:
+        n, s = len(strain), self._phase.state_size
+        cells = np.arange(n, dtype=np.int32)
+
+        def values(expression):
+            return expression.eval(self._mesh, cells).reshape(n, -1)
+
+        self._strain.x.array.reshape(-1, self.strain_size)[:n] = strain
+        if self.state_size:
+            memory = self._phase.memory.x.array.reshape(-1, 1, self.state_size)
+            memory[:n, 0, :s], memory[:n, 0, s:] = state[:, :s], guess[:, s:]
+        if self._correction is not None:
+            local = memory[..., s:]
+            bad, change = newton_local(
+                local, cells, lambda: values(self._correction)[:, None, :], _TOLERANCE, _ITERATIONS
+            )
+            if bad.any():
+                k = int(np.flatnonzero(bad)[0])
+                shown = np.array2string(strain[k], precision=6)
+                raise LocalError(
+                    f"{self._phase.name}: the local unknowns did not converge at {bad.sum()} of {n} points, the first "
+                    f"of them point {part.start + k} with Mandel strain {shown} (last change {change:.3g})"
+                )
+            out.state[part, s:] = local[:n, 0]
+        out.stress[part] = values(self._stress)
+        out.tangent[part] = values(self._tangent).reshape(n, self.strain_size, self.strain_size)
+        if self._update is not None:
+            out.state[part, :s] = values(self._update)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Fields over time in XDMF with HDF5, which ParaView and meshio read, safe against being killed.
+
+A series `NAME.xdmf` has a file `NAME/0001.h5` per step with the mesh and the values, each complete in itself, and is
+itself a short list of them. Both appear under their names only when they are whole, so a kill costs no step but the
+present one. Nodes and cells are in the order in which the mesh was given to DOLFINx: for meshes that are made on one
+rank and spread, such as those of `meshes`, the files do not depend on the number of ranks.
+"""
+
+from pathlib import Path
+from xml.etree import ElementTree as xml
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from dolfinx import cpp, fem
+
+from fe2 import mandel
+from fe2.ranks import together
+from meshes._compat import geometry_dofmap
+
+Array = npt.NDArray[np.float64]
+
+# Cell type and number of nodes → XDMF's name.
+_TOPOLOGY = {
+    ("interval", 2): "Polyline",
+    ("triangle", 3): "Triangle",
+    ("triangle", 6): "Triangle_6",
+    ("quadrilateral", 4): "Quadrilateral",
+    ("quadrilateral", 9): "Quadrilateral_9",
+    ("tetrahedron", 4): "Tetrahedron",
+    ("tetrahedron", 10): "Tetrahedron_10",
+    ("hexahedron", 8): "Hexahedron",
+}
+
+
+def at_nodes(u: fem.Function) -> Array:
+    """Values (nodes, components) of a Lagrange function at this rank's nodes of its mesh."""
+    space, mesh = u.function_space, u.function_space.mesh
+    nodes, components = geometry_dofmap(mesh), space.dofmap.index_map_bs
+    places = mesh.ufl_domain().ufl_coordinate_element().basix_element.points
+    shapes = space.element.basix_element.tabulate(0, places)[0, :, :, 0]
+    values = np.zeros((len(mesh.geometry.x), components))
+    values[nodes] = np.einsum("nk,ckm->cnm", shapes, u.x.array.reshape(-1, components)[space.dofmap.list])
+    return values
+
+
+def named(name: str, vectors: Array) -> dict[str, Array]:
+    """Tensor components name_xx, name_xy, ... (n,) of Mandel vectors (n, d).
+
+    In two dimensions those in the plane: a plane tensor padded with zeros would claim that there is no stress across.
+    """
+    tensors = mandel.tensor(vectors)
+    pairs = [(i, j) for i in range(tensors.shape[-1]) for j in range(i, tensors.shape[-1])]
+    return {f"{name}_{'xyz'[i]}{'xyz'[j]}": tensors[:, i, j] for i, j in pairs}
+
+
+class Series:
+    """A series of fields on one mesh.
+
+    Args:
+        path: of the series, ending in ".xdmf"; folders are made.
+        mesh: DOLFINx mesh, spread over its communicator.
+    """
+
+    def __init__(self, path: str | Path, mesh):
+        self.path, self.mesh, self.comm = Path(path), mesh, mesh.comm
+        kind, nodes = mesh.basix_cell().name, geometry_dofmap(mesh).shape[1]
+        if (kind, nodes) not in _TOPOLOGY:
+            raise ValueError(f"XDMF has no cells of type {kind} with {nodes} nodes")
+        self._topology = _TOPOLOGY[kind, nodes]
+        self._owned = mesh.geometry.index_map().size_local
+        self._cells = mesh.topology.index_map(mesh.topology.dim).size_local
+        self._steps: dict[int, xml.Element] | None = None
+
+    def write(self, number: int, time: float, nodes: dict[str, Array], cells: dict[str, Array]) -> None:
+        """Write step `number`, counted from 1, behind all that the series has up to there (collective).
+
+        Args:
+            time: of the step.
+            nodes: name → values (nodes,) or (nodes, components) of this rank, ghosts included; vectors get three
+                components. cells: name → values (cells,) or (cells, components) of the cells that it owns.
+        """
+        mesh = self.mesh
+        given = np.asarray(mesh.geometry.input_global_indices)
+        # `perm_vtk` leads from VTK's order of a cell's nodes, which is XDMF's, to DOLFINx's.
+        order = np.argsort(cpp.io.perm_vtk(mesh.topology.cell_type, geometry_dofmap(mesh).shape[1]))
+        data = {
+            "points": self._gather(given[: self._owned], mesh.geometry.x[: self._owned]),
+            "topology": self._gather(
+                mesh.topology.original_cell_index[: self._cells], given[geometry_dofmap(mesh)[: self._cells]][:, order]
+            ),
+        }
+        numbers = self._gather(given[: self._owned], given[: self._owned])
+        for name, values in nodes.items():
+            data[f"nodes/{name}"] = self._gather(given[: self._owned], _three(values[: self._owned]))
+        for name, values in cells.items():
+            data[f"cells/{name}"] = self._gather(mesh.topology.original_cell_index[: self._cells], _three(values))
+        with together(self.comm):
+            if self.comm.rank == 0:
+                data["topology"] = np.searchsorted(numbers, data["topology"])
+                self._write(number, time, data)
+
+    def _gather(self, numbers: npt.NDArray, rows: npt.NDArray) -> npt.NDArray:
+        """Rows of all ranks in the order of their numbers, on rank 0."""
+        parts = self.comm.gather((numbers, rows))
+        if parts is None:
+            return rows[:0]
+        order = np.argsort(np.concatenate([p[0] for p in parts]))
+        return np.concatenate([p[1] for p in parts])[order]
+
+    def _file(self, number: int) -> Path:
+        return self.path.with_suffix("") / f"{number:04d}.h5"
+
+    def _write(self, number: int, time: float, data: dict[str, npt.NDArray]) -> None:
+        path = self._file(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with h5py.File(part, "w") as file:
+            file.attrs["time"] = time
+            for name, values in data.items():
+                file[name] = values
+        part.replace(path)
+        if self._steps is None:  # a restart finds the steps before its own
+            self._steps = {n: self._grid(n) for n in range(1, number) if self._file(n).exists()}
+        self._steps[number] = self._grid(number)
+        root = xml.Element("Xdmf", Version="3.0")
+        series = xml.SubElement(
+            xml.SubElement(root, "Domain"), "Grid", Name="series", GridType="Collection", CollectionType="Temporal"
+        )
+        series.extend(self._steps[n] for n in sorted(self._steps) if n <= number)
+        xml.indent(root)
+        part = self.path.with_suffix(".part")
+        xml.ElementTree(root).write(part, encoding="unicode")
+        part.replace(self.path)
+
+    def _grid(self, number: int) -> xml.Element:
+        """What the series says of one step."""
+        path = self._file(number)
+        with h5py.File(path, "r") as file:
+            grid = xml.Element("Grid", Name=f"step {number}", GridType="Uniform")
+            xml.SubElement(grid, "Time", Value=repr(float(file.attrs["time"])))
+            cells = str(len(file["topology"]))
+            topology = xml.SubElement(grid, "Topology", TopologyType=self._topology, NumberOfElements=cells)
+            if self._topology == "Polyline":
+                topology.set("NodesPerElement", "2")
+            places = [(topology, "topology"), (xml.SubElement(grid, "Geometry", GeometryType="XYZ"), "points")]
+            for where, center in (("nodes", "Node"), ("cells", "Cell")):
+                for name, values in file.get(where, {}).items():
+                    kind = "Vector" if values.ndim == 2 else "Scalar"
+                    attribute = xml.SubElement(grid, "Attribute", Name=name, Center=center, AttributeType=kind)
+                    places.append((attribute, f"{where}/{name}"))
+            for parent, name in places:
+                item = xml.SubElement(parent, "DataItem", Format="HDF", Precision="8")
+                item.set("NumberType", "Int" if file[name].dtype.kind == "i" else "Float")
+                item.set("Dimensions", " ".join(map(str, file[name].shape)))
+                item.text = f"{path.parent.name}/{path.name}:/{name}"
+        return grid
+
+
+def _three(values: npt.NDArray) -> npt.NDArray:
+    """Vectors with three components, as XDMF has them; scalars as they are."""
+    return values if values.ndim == 1 else np.pad(values, ((0, 0), (0, 3 - values.shape[1])))

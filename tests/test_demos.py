@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""Every demo runs at its smallest size and leaves what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("matplotlib")
+
+PROJECT = Path(__file__).parents[1]
+# Demo → files that it leaves.
+DEMOS = {
+    "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
+    "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
+    "homogenise": ["homogenise.png"],
+    "own_script": ["own_script.png"],
+}
+
+
+def test_all_demos_are_here():
+    assert sorted(p.stem.removeprefix("demo_") for p in (PROJECT / "demos").glob("demo_*.py")) == sorted(DEMOS)
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_demo(name, tmp_path):
+    # The suite's own MPI environment must not reach the runs it starts.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    demo = PROJECT / "demos" / f"demo_{name}.py"
+    # The one with most communication on two ranks, the others in serial to be quick.
+    ranks = ["mpirun", "-n", "2"] if name == "elastoplastic" else []
+    command = [*ranks, sys.executable, str(demo), "--small", "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in DEMOS[name]:
+        assert (tmp_path / file).stat().st_size > 0
