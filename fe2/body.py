@@ -30,13 +30,16 @@ class LocalError(RuntimeError):
 
 
 def quadrature_degree(mesh, degree: int) -> int:
-    """Degree that integrates the stiffness of a linear material exactly on affine cells.
+    """Degree of the quadrature: p+1 Gauss points a direction on quadrilaterals and hexahedra, as needed on simplices.
 
-    2(p−1) on simplices, raised on curved ones by the degree of the map; 2p+1, i.e. p+1 Gauss points a direction, on
-    quadrilaterals and hexahedra.
+    On simplices the stiffness of a linear material is integrated exactly on straight cells, 2(p−1). On curved ones with
+    a map of degree g, a constant stress does exact work, (dim−1)(g−1) + p−1 from the cofactors of the map's gradient,
+    and volumes are exact, dim(g−1): affine displacements keep giving the exact mean stress.
     """
-    simplex = mesh.basix_cell().name in ("interval", "triangle", "tetrahedron")
-    return 2 * (degree - 1) + 2 * (coordinate_map(mesh).degree - 1) if simplex else 2 * degree + 1
+    dim, p, g = mesh.topology.dim, degree, coordinate_map(mesh).degree
+    if mesh.basix_cell().name in ("interval", "triangle", "tetrahedron"):
+        return max(2 * (p - 1), (dim - 1) * (g - 1) + p - 1, dim * (g - 1))
+    return 2 * p + 1
 
 
 class Phase:
