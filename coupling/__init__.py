@@ -9,6 +9,7 @@ packages of the FEniCSx ecosystem.
 It is the only package that imports both sides: neither knows the other.
 """
 
+from coupling.data import cell_data
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
-__all__ = ["TranslationError", "local_laws", "phase_law", "translate"]
+__all__ = ["TranslationError", "cell_data", "local_laws", "phase_law", "translate"]

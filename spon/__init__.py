@@ -1,15 +1,34 @@
 # SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces.
 
-There are constitutive laws at points, as programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`. This
-package will hold finite element spaces seen as tensors, encoders, processors and decoders, the operator networks built
-from them (EquiNO, SPON, SPON-MG, VPIONet, VPINN and baselines), their losses, training and model files.
+`load` a model, evaluate and `certify` it. Training is in `spon.learn`. Constitutive laws at points are programs that
+torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch and numpy alone. DOLFINx is needed only where a function space is read, and is
 imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
 """
 
+from spon.cell import CellData
+from spon.certificate import Certificate, certify
+from spon.equino import EquiNO, Fields
+from spon.files import CellFields, ModelFileError, load, load_cell, save
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
 
-__all__ = ["LocalLaws", "LocalSolve", "PhaseLaw", "Program", "ProgramError"]
+__all__ = [
+    "CellData",
+    "CellFields",
+    "Certificate",
+    "EquiNO",
+    "Fields",
+    "LocalLaws",
+    "LocalSolve",
+    "ModelFileError",
+    "PhaseLaw",
+    "Program",
+    "ProgramError",
+    "certify",
+    "load",
+    "load_cell",
+    "save",
+]

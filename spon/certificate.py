@@ -86,7 +86,8 @@ def largest_tangents(laws: LocalLaws) -> tuple[Tensor, ...] | None:
         d = law.strain_size
         rest = law.tangent(torch.zeros(1, d, dtype=torch.float64))[0]
         strain = torch.randn(512, d, generator=generator, dtype=torch.float64)
-        strain *= 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64)) / strain.norm(dim=1)[:, None]
+        sizes = 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
+        strain *= sizes / strain.norm(dim=1)[:, None]
         left = torch.linalg.eigvalsh(rest - law.tangent(strain))[:, 0]
         if not (left >= -1e-9 * torch.linalg.eigvalsh(rest)[-1]).all():
             return None

@@ -26,7 +26,8 @@ def empirical_cubature(integrands: Array, weights: Array, tolerance: float = 1e-
         Points (m,), rising, and their weights (m,).
     """
     root = np.sqrt(weights)
-    scaled = np.column_stack([integrands, np.full(len(weights), np.sqrt(np.mean(integrands**2)) or 1.0)]) * root[:, None]
+    constant = np.full(len(weights), np.sqrt(np.mean(integrands**2)) or 1.0)
+    scaled = np.column_stack([integrands, constant]) * root[:, None]
     # Orthonormal functions, those that matter: from the small Gram matrix, since P is large.
     values, vectors = np.linalg.eigh(scaled.T @ scaled)
     keep = values > max(tolerance**2, 1e-14) * values[-1]

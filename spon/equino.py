@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from spon.networks import Branch, Potential
-from spon.point_law import LocalLaws
 from spon.pod import Basis
+from spon.point_law import LocalLaws
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ def turned(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
     Raises:
         ValueError: fewer than d modes, or modes whose means do not span all stresses.
     """
-    p, d, r = basis.modes.shape
+    d, r = basis.modes.shape[1:]
     means = np.einsum("p,pdr->dr", weights, basis.modes)
     if np.linalg.matrix_rank(means) < d:
         raise ValueError(f"the means of {r} stress modes do not span the {d} stress components: need more modes")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import qmc
-from torch import Tensor
+from torch import Tensor, nn
 
 from spon.cell import CellData
 from spon.cubature import empirical_cubature
@@ -66,7 +66,9 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
     integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
     integrands /= np.sqrt(w @ integrands**2) + 1e-300
     points, weights = empirical_cubature(integrands, w, tolerance)
-    fields = Fields(data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes[..., :r], stress_modes)))
+    fields = Fields(
+        data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes[..., :r], stress_modes))
+    )
     reduced = ReducedModel(
         data.laws.subset(points.tolist()), torch.from_numpy(strain.modes[points]), torch.from_numpy(weights)
     )
@@ -161,41 +163,66 @@ def train(
     rest = b.reduced.solve(torch.zeros(1, half.numel(), dtype=torch.float64))
     stiffness = (rest.tangent[0] + rest.tangent[0].T) / 2
     nonlinear = (learn.stress - learn.strain @ stiffness).norm(dim=1).mean() * half.mean()
-    potential = Potential(stiffness, half, max(float(nonlinear), 1e-12 * float(stiffness.norm())), width=width, seed=seed)
+    energy = max(float(nonlinear), 1e-12 * float(stiffness.norm()))
+    potential = Potential(stiffness, half, energy, width=width, seed=seed)
     displacement, self_stress = (
         Branch(half, value.std(dim=0) + 1e-12 * value.std(), widths=widths, seed=seed + k)
         for k, value in ((1, learn.displacement), (2, learn.self_stress))
     )
-    histories = {}
-    for name, network, value, slope in (
-        ("potential", potential, "stress", "tangent"),
-        ("displacement", displacement, "displacement", "d_displacement"),
-        ("self-stress", self_stress, "self_stress", "d_self_stress"),
-    ):
-        evaluate = network if isinstance(network, Potential) else network.with_tangent
-        weights = torch.ones(getattr(learn, value).shape[1], dtype=torch.float64)
-        if isinstance(network, Branch):
-            weights = 1 / network.scale.sqrt() if name == "self-stress" else weights
-            with torch.no_grad():
-                network.linear.copy_(torch.linalg.lstsq(learn.strain, getattr(learn, value)).solution)
-
-        def loss(t: Targets, evaluate=evaluate, value=value, slope=slope, weights=weights, half=half) -> Tensor:
-            return sobolev(*evaluate(t.strain), getattr(t, value), getattr(t, slope), weights, half)
-
-        histories[name] = fit(
-            network.parameters(), lambda f=loss: f(learn), lambda f=loss: f(check), lbfgs=lbfgs,
-            log=None if log is None else (lambda line, name=name: say(f"{name}: {line}")),
-        )  # fmt: skip
+    histories = {
+        "potential": _fit(potential, potential, "stress", "tangent", learn, check, half, lbfgs, log),
+        "displacement": _fit_branch(displacement, "displacement", learn, check, half, lbfgs, log),
+        # The smaller modes of stress carry what a small component, such as the shear stress, differs by.
+        "self-stress": _fit_branch(self_stress, "self_stress", learn, check, half, lbfgs, log, balance=0.5),
+    }
     d = half.numel()
-    means = torch.einsum("p,pdr->dr", b.fields.weights, b.fields.stress_modes)
-    means[:, :d], means[:, d:] = torch.eye(d), 0.0  # up to rounding they are
+    means = torch.zeros(d, r, dtype=torch.float64)
+    means[:, :d] = torch.eye(d)
     cubature = b.fields.at(b.points, b.reduced.weights)
     model = EquiNO(displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature)
     return model, b, histories
 
 
-def sobolev(value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, weights: Tensor, half: Tensor) -> Tensor:
-    """Mean over strains of the weighted squared error of coefficients (n, r) and, a tenth, of their slopes (n, r, d)."""
+def _fit_branch(
+    branch: Branch, name: str, learn: Targets, check: Targets, half: Tensor, lbfgs: int, log: Log, balance: float = 0.0
+) -> History:
+    """Fit a branch to its targets, beginning with the best linear map; modes count with size^(−2 balance)."""
+    if branch.linear is not None:
+        with torch.no_grad():
+            branch.linear.copy_(torch.linalg.lstsq(learn.strain, getattr(learn, name)).solution)
+    weights = branch.scale ** (-balance)
+    return _fit(branch, branch.with_tangent, name, f"d_{name}", learn, check, half, lbfgs, log, weights)
+
+
+def _fit(
+    network: nn.Module,
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    value: str,
+    slope: str,
+    learn: Targets,
+    check: Targets,
+    half: Tensor,
+    lbfgs: int,
+    log: Log,
+    weights: Tensor | None = None,
+) -> History:
+    """Fit `evaluate`, which gives a value and its slope, to the targets of these names."""
+
+    def loss(t: Targets) -> Tensor:
+        return sobolev(*evaluate(t.strain), getattr(t, value), getattr(t, slope), half, weights)
+
+    say = None if log is None else (lambda line: log(f"{value.replace('_', '-')}: {line}"))
+    return fit(network.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=say)
+
+
+def sobolev(
+    value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, half: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean relative squared error of coefficients (n, r) and, a tenth, of their slopes (n, r, d).
+
+    `half`: (d,) what the slopes' strains are measured in. `weights`: (r,) of the coefficients.
+    """
+    weights = torch.ones_like(right[0]) if weights is None else weights
     size = (right * weights).square().sum(-1)
     error = ((value - right) * weights).square().sum(-1) / (size + 1e-2 * size.mean())
     scaled = weights[:, None] * half

@@ -5,6 +5,7 @@ Values and derivatives leave one pass through the layers, without autograd, and 
 strains (n, d) in Mandel components.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ ACTIVATIONS = {"tanh": tanh, "swish": swish}
 def _layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterList, nn.ParameterList]:
     """Weights (in, out), uniform after Glorot & Bengio (AISTATS 2010), and offsets (out,) of a chain of layers."""
     weights, offsets = nn.ParameterList(), nn.ParameterList()
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(sizes):
         limit = (6 / (a + b)) ** 0.5
         weights.append(limit * (2 * torch.rand(a, b, generator=generator, dtype=torch.float64) - 1))
         offsets.append(0.5 * (2 * torch.rand(b, generator=generator, dtype=torch.float64) - 1))

@@ -13,8 +13,8 @@ Array = npt.NDArray[np.float64]
 class Basis:
     """Modes of a set of fields, each a combination of them.
 
-    modes: (P, d, r), orthonormal in the inner product that `pod` was given. singular_values: (n,) of all n fields, falling.
-    combination: (n, r), modes = Σ_k fields_k · combination_k, so that what belongs to the fields linearly (the
+    modes: (P, d, r), orthonormal in the inner product that `pod` was given. singular_values: (n,) of all n fields,
+    falling. combination: (n, r), modes = Σ_k fields_k · combination_k, so that what belongs to the fields linearly (the
     displacements of strains, say) has the modes Σ_k ·_k combination_k.
     """
 
@@ -38,7 +38,8 @@ def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> B
     """
     n = len(fields)
     # w M = F Fᵀ, and F is applied to the fields.
-    factor = np.sqrt(weights)[:, None, None] * (np.eye(fields.shape[2]) if metric is None else np.linalg.cholesky(metric))
+    factor = np.eye(fields.shape[2]) if metric is None else np.linalg.cholesky(metric)
+    factor = np.sqrt(weights)[:, None, None] * factor
     scaled = np.einsum("npd,pde->npe", fields, factor, optimize=True).reshape(n, -1)
     if not np.isfinite(scaled).all():
         raise ValueError("the fields or weights hold values that are not finite")

@@ -75,5 +75,5 @@ class ReducedModel:
     def _stiffness(self, fields: Tensor, tangent: Tensor) -> Tensor:
         """Σ_p w_p Φᵀ C Φ, (n, d + r, d + r)."""
         weighted = (tangent * self.weights[:, None, None]) @ fields
-        d, s = fields.shape[1:]
+        s = fields.shape[2]
         return torch.einsum("qs,nqt->nst", fields.reshape(-1, s), weighted.reshape(len(tangent), -1, s))

@@ -66,7 +66,7 @@ def fit(
 
     look(0, "start")
     if not best < float("inf"):
-        raise FloatingPointError(f"the loss is {history.loss[0]}, the validation loss {history.validation[0]} at the start")
+        raise FloatingPointError(f"at the start the loss is {history.loss[0]}, in validation {history.validation[0]}")
     optimiser = torch.optim.Adam(parameters, rate)
     for _ in range(adam):
         optimiser.zero_grad()
