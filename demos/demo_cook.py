@@ -31,7 +31,7 @@ comm = MPI.COMM_WORLD
 # The microscale: each rank holds the whole cell.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.03 if options.full else 0.2 if options.small else 0.09)
+cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.03 if options.full else 0.2 if options.small else 0.07)
 materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 law = fe2.ExactLaw(fe2.RVE(cell, materials))
 
@@ -39,7 +39,7 @@ law = fe2.ExactLaw(fe2.RVE(cell, materials))
 # The macroscale: the mesh is spread over the ranks, and so are the RVE problems.
 
 # %%
-membrane = meshes.cook(comm, n=12 if options.full else 2 if options.small else 5)
+membrane = meshes.cook(comm, n=12 if options.full else 2 if options.small else 8)
 problem = fe2.MacroProblem(membrane, law, degree=1)
 problem.fix("left", (0.0, 0.0))
 problem.traction("right", (0.0, 6.0))
