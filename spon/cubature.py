@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Few points with which fields of a known kind are integrated or recovered as with all of them."""
+"""Few points with which fields of a known kind are integrated as with all of them."""
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import scipy.optimize
 
 Array = npt.NDArray[np.float64]
@@ -50,33 +49,3 @@ def empirical_cubature(integrands: Array, weights: Array, tolerance: float = 1e-
     order = np.argsort(chosen)
     points = np.array(chosen, dtype=np.int64)[order]
     return points, x[order] * root[points]
-
-
-def magic_points(modes: Array, count: int) -> Points:
-    """Points at which the coefficients of modes are best told from values there.
-
-    The first r entries are pivots of a QR decomposition with column exchange (Q-DEIM: Drmač & Gugercin, SIAM J. Sci.
-    Comput. 38, 2016, A631–A648); a point counts with all its components, and further ones are pivots of what the
-    points before leave of the modes' norm.
-
-    Args:
-        modes: (P, d, r). count: number of points, at least r / d.
-
-    Returns:
-        Points (count,), rising.
-
-    Raises:
-        ValueError: fewer points than the coefficients need.
-    """
-    p, d, r = modes.shape
-    if not -(-r // d) <= count <= p:
-        raise ValueError(f"count = {count}: {r} coefficients need {-(-r // d)} to {p} points with {d} values each")
-    left = modes.reshape(p * d, r).T.copy()
-    found: list[int] = []
-    while len(found) < count:
-        pivots = scipy.linalg.qr(left, mode="r", pivoting=True)[1][:r] // d
-        fresh = [q for q in dict.fromkeys(pivots.tolist()) if q not in found]
-        found += fresh[: count - len(found)]
-        taken = (np.array(found)[:, None] * d + np.arange(d)).ravel()
-        left[:, taken] = 0.0
-    return np.sort(np.array(found, dtype=np.int64))

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""EquiNO and its parts: bases, cubature, reduced model, networks' derivatives, exactness, bounds."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("dolfinx_mpc")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from spon import learn
+from spon.certificate import conjugate
+from spon.cubature import empirical_cubature
+from spon.networks import Branch, Potential
+from spon.pod import pod
+
+RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
+PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """An RVE, what was learnt from 40 strains, and 20 unseen problems."""
+    mesh = meshes.cell([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
+    rve = fe2.RVE(mesh, PHASES)
+    folder = tmp_path_factory.mktemp("snapshots")
+    data = []
+    for name, n, seed in (("train", 40, 0), ("test", 20, 1)):
+        strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
+        fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
+        data.append(coupling.cell_data(rve, fe2.sample.read(folder / name)))
+    torch.manual_seed(0)
+    model, bases, histories = learn.train(data[0], r=10, resolved=18, samples=256, lbfgs=300)
+    assert all(h.validation[-1] < 0.01 * h.validation[0] for h in histories.values())
+    return rve, model, bases, *data
+
+
+def relative(a, b):
+    a, b = np.asarray(a).reshape(len(a), -1), np.asarray(b).reshape(len(b), -1)
+    return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_modes_are_orthonormal_best_and_follow_their_fields():
+    rng = np.random.default_rng(0)
+    fields, weights = rng.standard_normal((9, 40, 3)), rng.uniform(0.5, 2.0, 40)
+    factor = rng.standard_normal((40, 3, 3))
+    metric = factor @ factor.swapaxes(1, 2) + np.eye(3)
+    basis = pod(fields, weights, 5, metric)
+    gram = np.einsum("p,pdr,pde,pes->rs", weights, basis.modes, metric, basis.modes)
+    assert np.allclose(gram, np.eye(5), atol=1e-12)
+    assert np.allclose(np.einsum("npd,nr->pdr", fields, basis.combination), basis.modes)
+    # Eckart & Young: what projection leaves is what the other singular values hold.
+    coefficients = np.einsum("p,npd,pde,per->nr", weights, fields, metric, basis.modes)
+    rest = fields - np.einsum("nr,pdr->npd", coefficients, basis.modes)
+    left = np.einsum("p,npd,pde,npe->", weights, rest, metric, rest)
+    assert np.isclose(left, (basis.singular_values[5:] ** 2).sum())
+    with pytest.raises(ValueError, match="the 9 fields have 9 independent ones, so 1 to 9 modes"):
+        pod(fields, weights, 10)
+
+
+def test_cubature_integrates_polynomials_with_few_positive_weights():
+    x, w = np.polynomial.legendre.leggauss(400)
+    powers = x[:, None] ** np.arange(10)
+    points, weights = empirical_cubature(powers, w, 1e-10)
+    assert len(points) <= 12 and (weights > 0).all() and (np.diff(points) > 0).all()
+    exact = np.array([2 / (k + 1) if k % 2 == 0 else 0.0 for k in range(10)])
+    assert np.allclose(weights @ powers[points], exact, atol=1e-8)
+
+
+@pytest.mark.parametrize("through_zero", [True, False])
+@pytest.mark.parametrize("activation", ["tanh", "swish"])
+def test_the_slopes_of_branches_are_those_of_autograd(activation, through_zero):
+    half, scale = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64), torch.arange(1.0, 6.0, dtype=torch.float64)
+    branch = Branch(half, scale, widths=(7, 6, 5), activation=activation, through_zero=through_zero, seed=3)
+    if branch.linear is not None:
+        torch.nn.init.normal_(branch.linear)
+    strain = 0.1 * torch.randn(11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    value, slope = branch.with_tangent(strain)
+    right = torch.func.vmap(torch.func.jacrev(lambda e: branch(e[None])[0]))(strain)
+    assert torch.allclose(value, branch(strain), rtol=0, atol=1e-14)
+    assert torch.allclose(slope, right, rtol=0, atol=1e-13 * float(right.abs().max()))
+    assert bool((branch(torch.zeros(1, 3, dtype=torch.float64)) == 0).all()) == through_zero
+
+
+def test_stress_and_tangent_are_derivatives_of_the_potential():
+    half = torch.tensor([0.04, 0.05, 0.03], dtype=torch.float64)
+    stiffness = torch.tensor([[7.0, 2.0, 0.1], [2.0, 6.0, 0.2], [0.1, 0.2, 3.0]], dtype=torch.float64)
+    potential = Potential(stiffness, half, 0.02, width=9, seed=4)
+    strain = half * (2 * torch.rand(13, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 1)
+    stress, tangent = potential(strain)
+    right = torch.func.vmap(torch.func.grad(lambda e: potential.energy(e[None])[0]))(strain)
+    assert torch.allclose(stress, right, rtol=0, atol=1e-13)
+    right = torch.func.vmap(torch.func.jacrev(lambda e: potential(e[None])[0][0]))(strain)
+    assert torch.allclose(tangent, right, rtol=0, atol=1e-12)
+    assert (tangent == tangent.mT).all()
+    rest, _ = potential(torch.zeros(1, 3, dtype=torch.float64))
+    assert (rest == 0).all() and potential.energy(torch.zeros(1, 3, dtype=torch.float64)) == 0
+
+
+def test_the_reduced_model_with_all_modes_and_points_solves_the_cell(cell):
+    """As many modes as snapshots, no cubature: at the snapshots' own strains the finite element solution is in it."""
+    _, _, _, data, unseen = cell
+    basis = pod(data.local_strain, data.weights, len(data.strain))
+    model = spon.reduced.ReducedModel(data.laws, torch.from_numpy(basis.modes), torch.from_numpy(data.weights))
+    solution = model.solve(torch.from_numpy(data.strain[:8]))
+    assert relative(solution.stress, data.stress[:8]).max() < 1e-9
+    # Elsewhere it is stiffer than the cell, whose energy is the least of more displacements.
+    others = model.solve(torch.from_numpy(unseen.strain))
+    energy = data.laws.energy(others.strain) @ model.weights
+    assert (energy.numpy() >= unseen.energy * (1 - 1e-12)).all()
+    assert relative(others.stress, unseen.stress).max() < 1e-3
+    step = 1e-6
+    moved = [model.solve(torch.from_numpy(unseen.strain[:3]) + sign * step * e).stress
+             for e in torch.eye(3, dtype=torch.float64) for sign in (1, -1)]  # fmt: skip
+    differences = torch.stack([(a - b) / (2 * step) for a, b in zip(moved[::2], moved[1::2], strict=True)], dim=2)
+    assert torch.allclose(others.tangent[:3], differences, rtol=0, atol=1e-6 * float(differences.abs().max()))
+
+
+def test_the_cubature_stands_for_all_points(cell):
+    _, _, bases, _, unseen = cell
+    assert len(bases.points) < 0.5 * len(bases.fields.weights)
+    assert relative(bases.reduced.solve(torch.from_numpy(unseen.strain)).stress, unseen.stress).max() < 2e-3
+
+
+def test_stress_modes_carry_unit_means_or_none_and_are_in_equilibrium(cell):
+    """‖Tᵀ Bᵀ w σ‖ against the internal forces, which is what the Newton iteration of the snapshots was stopped at."""
+    rve, model, bases, *_ = cell
+    means = torch.einsum("p,pdr->dr", bases.fields.weights, bases.fields.stress_modes)
+    assert torch.allclose(means, model.means, rtol=0, atol=1e-10)
+    strain = torch.from_numpy(RANGE) * torch.tensor([[0.9, -0.5, 0.7], [1.4, 1.2, -1.3]], dtype=torch.float64)
+    _, sigma = model.fields(strain, bases.fields)
+    _, order = coupling.local_laws(rve)
+    for field in sigma.detach().numpy():
+        forces = internal_forces(rve, field[np.argsort(order)])
+        assert np.linalg.norm(rve.unknowns.gather(forces)) < 1e-9 * np.linalg.norm(forces)
+
+
+def internal_forces(rve, stress):
+    """∫ σ : ε(v) of Mandel stresses (P, d) at the quadrature points, assembled by DOLFINx."""
+    import basix.ufl
+    import ufl
+    from dolfinx import fem
+
+    body = rve.body
+    q = fe2.body.quadrature_degree(body.mesh, 2)
+    element = basix.ufl.quadrature_element(body.mesh.basix_cell(), (3,), degree=q)
+    sigma = fem.Function(fem.functionspace(body.mesh, element))
+    sigma.x.array[:] = stress.ravel()
+    dx = ufl.Measure("dx", domain=body.mesh, metadata={"quadrature_degree": q})
+    v = ufl.TestFunction(body.V)
+    return fem.assemble_vector(fem.form(ufl.inner(sigma, fe2.mandel.strain(v)) * dx)).array
+
+
+def test_displacements_are_periodic_and_belong_to_their_strains(cell):
+    rve, model, bases, *_ = cell
+    strain = torch.tensor([[0.02, -0.03, 0.01]], dtype=torch.float64)
+    b, _ = model.coefficients(strain)
+    fluctuation = bases.displacements @ b[0].detach().numpy()
+    index = rve.unknowns.index
+    values = np.zeros(rve.unknowns.size)
+    values[index[index >= 0]] = fluctuation[index >= 0]
+    assert abs(rve.unknowns.expand(values) - fluctuation).max() <= 1e-14 * abs(fluctuation).max()
+    rve.body.u.x.array[:] = fluctuation
+    _, order = coupling.local_laws(rve)
+    local = model.fields(strain, bases.fields)[0].detach()
+    assert np.allclose(rve.body.strain().reshape(-1, 3)[order], local[0] - strain, rtol=0, atol=1e-12)
+
+
+def test_prediction_is_accurate_exact_at_rest_and_consistent(cell):
+    _, model, bases, _, unseen = cell
+    strain = torch.from_numpy(unseen.strain)
+    stress, tangent = model(strain)
+    assert relative(stress.detach(), unseen.stress).mean() < 5e-3
+    assert relative(tangent.detach(), unseen.tangent).mean() < 2e-2
+    _, sigma = model.fields(strain, bases.fields)
+    assert relative(sigma.detach(), unseen.local_stress).mean() < 3e-2
+    mean = torch.einsum("p,npd->nd", bases.fields.weights, sigma)
+    assert torch.allclose(mean, stress, rtol=0, atol=1e-9 * float(stress.abs().max()))
+    assert (model(torch.zeros(1, 3, dtype=torch.float64))[0] == 0).all()
+    assert (tangent == tangent.mT).all()
+    h = 1e-6
+    right = torch.stack([(model(strain + h * e)[0] - model(strain - h * e)[0]) / (2 * h) for e in torch.eye(3)], dim=2)
+    assert torch.allclose(tangent, right, rtol=0, atol=1e-7 * float(tangent.abs().max()))
+
+
+def test_hill_mandel_holds_between_the_branches(cell):
+    """⟨σ·ε⟩ = S·E for any σ in equilibrium and any ε that is admissible, whatever the networks say."""
+    _, model, bases, *_ = cell
+    generator = torch.Generator().manual_seed(2)
+    strain = torch.from_numpy(RANGE) * torch.randn(30, 3, dtype=torch.float64, generator=generator)
+    epsilon, sigma = model.fields(strain, bases.fields)
+    work = torch.einsum("p,npd,npd->n", bases.fields.weights, sigma, epsilon)
+    size = torch.einsum("p,npd,npd->n", bases.fields.weights, sigma.abs(), epsilon.abs())
+    assert ((work - (strain * model(strain)[0]).sum(-1)).abs() < 1e-9 * size).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    bulk=st.floats(10.0, 1e5), a1=st.floats(1.0, 1e3), a2=st.floats(1e-3, 1.0), size=st.floats(-6.0, -0.5),
+    seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_the_conjugate_obeys_fenchel(bulk, a1, a2, size, seed):
+    """ψ*(σ(ε)) = σ·ε − ψ(ε), and ψ(η) + ψ*(σ) ≥ σ·η for every other strain η."""
+    law = coupling.phase_law(fe2.SaturatingElastic(bulk=bulk, a1=a1, a2=a2), 2)
+    generator = torch.Generator().manual_seed(seed)
+    epsilon, eta = 10**size * torch.randn(2, 20, 3, dtype=torch.float64, generator=generator)
+    sigma = law.stress(epsilon)
+    value = conjugate(law, sigma, torch.zeros_like(sigma))
+    right = (sigma * epsilon).sum(-1) - law.energy(epsilon)
+    # Where the stress is nearly saturated its strain is lost in its rounding, and so is the energy.
+    close = (value - right).abs() <= 1e-8 * (sigma * epsilon).sum(-1).abs()
+    assert (close | value.isinf()).all() and close.any()
+    assert (law.energy(eta) + value - (sigma * eta).sum(-1) >= -1e-12 * (sigma * eta).sum(-1).abs()).all()
+
+
+def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
+    """In the trained range, outside it, and with a network of random weights."""
+    rve, model, bases, _, unseen = cell
+    generator = np.random.default_rng(5)
+    strains = np.vstack([unseen.strain, RANGE * generator.uniform(-2.5, 2.5, (20, 3))])
+    exact = rve.homogenise(strains)
+    with torch.no_grad():
+        good = spon.certify(model, torch.from_numpy(strains), bases.fields)
+        spoilt = copy.deepcopy(model)
+        for p in spoilt.displacement.weights:
+            p.normal_(generator=torch.Generator().manual_seed(9))
+        bad = spon.certify(spoilt, torch.from_numpy(strains), bases.fields)
+    for c, m in ((good, model), (bad, spoilt)):
+        slack = 1e-10 * exact.energy
+        assert (c.lower.numpy() <= exact.energy + slack).all()
+        assert (c.upper.numpy() >= exact.energy - slack).all()
+        error = abs(m(torch.from_numpy(strains))[0].detach().numpy() - exact.stress)
+        assert (error <= c.stress_bound.numpy() * (1 + 1e-9)).all()
+    gaps = good.gap.numpy()[: len(unseen.strain)]
+    assert np.median(gaps / exact.energy[: len(gaps)]) < 2e-2
+    assert (bad.gap.numpy()[: len(gaps)] > 10 * np.where(np.isfinite(gaps), gaps, 0.0)).all()
+
+
+def test_wrong_use_is_told(cell):
+    rve, model, _, data, _ = cell
+    other = fe2.RVE(rve.cell, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
+    with pytest.raises(fe2.sample.SnapshotError, match="belong to another RVE"):
+        coupling.cell_data(other, _snapshots(data))
+    with pytest.raises(ValueError, match="so 1 to"):
+        learn.bases(data, r=10, resolved=400)
+    assert model.inside(torch.from_numpy(1.01 * RANGE)[None]).tolist() == [False]
+    assert model.inside(torch.zeros(1, 3, dtype=torch.float64)).tolist() == [True]
+
+
+def _snapshots(data):
+    n = len(data.strain)
+    return fe2.sample.Snapshots(
+        data.strain, data.stress, data.tangent, data.energy, data.fluctuation, np.zeros((n, 1, 1, 3)),
+        np.zeros(n, dtype=bool), np.ones((1, 1)), data.fingerprint,
+    )  # fmt: skip
