@@ -66,7 +66,7 @@ def errors(model, fields, unseen):
         strain = torch.from_numpy(unseen.strain)
         stress, tangent = model(strain)
         parts = [model.fields(e, fields) for e in strain.split(10)]
-        local, sigma = (torch.cat(p) for p in zip(*parts, strict=True))
+        local, sigma = (torch.cat(part) for part in zip(*parts, strict=True))
         law = torch.cat([fields.laws.stress(e) for e in local.split(10)])
     return {
         "stress branch": per_component(sigma.numpy(), unseen.local_stress),
@@ -77,7 +77,7 @@ def errors(model, fields, unseen):
 
 
 def floors(data, unseen):
-    """Errors of the best approximation in r weighted stress modes, which no operator on them can go below on average."""
+    """Errors of the best approximation in r weighted stress modes, which no operator on them goes below on average."""
     found = {}
     for r in (4, 8, 16, 24, 32):
         modes = pod(data.local_stress, data.weights, r).modes

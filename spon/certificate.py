@@ -40,7 +40,7 @@ class Certificate:
 def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 40) -> Tensor:
     """ψ*(σ) = max_ε σ·ε − ψ(ε) (...) [MPa] at stresses (..., d); inf where no strain carries the stress.
 
-    Newton's method with step halving, on σ·ε − ψ(ε), which is concave.
+    Newton's method for σ = dψ/dε with step halving; its direction shortens the difference of the stresses.
 
     Args:
         law: with an energy. stress: (..., d). strain: (..., d) where to begin, e.g. what belongs to a nearby stress.
@@ -50,29 +50,28 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 4
         return 0.5 * (stress * torch.linalg.solve(rest, stress.unsqueeze(-1)).squeeze(-1)).sum(-1)
     shape = stress.shape[:-1]
     sigma, e = stress.reshape(-1, stress.shape[-1]), strain.reshape(-1, stress.shape[-1]).clone()
-    value = (sigma * e).sum(-1) - law.energy(e)
-    size = sigma.norm(dim=-1)
+    missing = sigma - law.stress(e)
     left = torch.arange(len(sigma))
     for _ in range(iterations):
-        s, x = sigma[left], e[left]
-        missing = s - law.stress(x)
-        going = missing.norm(dim=-1) > 1e-12 * size[left] + 1e-300
-        left, s, x, missing = left[going], s[going], x[going], missing[going]
+        left = left[missing[left].norm(dim=-1) > 1e-13 * sigma[left].norm(dim=-1)]
         if not left.numel():
             break
-        step = torch.linalg.solve(law.tangent(x), missing.unsqueeze(-1)).squeeze(-1)
-        length = torch.ones(len(left), 1, dtype=s.dtype)
-        for _ in range(30):
-            trial = x + length * step
-            now = (s * trial).sum(-1) - law.energy(trial)
-            worse = ~(now >= value[left] - 1e-15 * value[left].abs())
+        step = torch.linalg.solve(law.tangent(e[left]), missing[left].unsqueeze(-1)).squeeze(-1)
+        length = torch.ones(len(left), 1, dtype=sigma.dtype)
+        for _ in range(20):
+            trial = e[left] + length * step
+            rest = sigma[left] - law.stress(trial)
+            worse = ~(rest.norm(dim=-1) < missing[left].norm(dim=-1))
             if not worse.any():
                 break
             length[worse] /= 2
-        e[left], value[left] = trial, now
+        better = ~worse
+        e[left[better]], missing[left[better]] = trial[better], rest[better]
+        left = left[better]  # the others are at the limit of rounding
+    value = (sigma * e).sum(-1) - law.energy(e)
     # What is not a maximum is no value of the conjugate: σ is beyond what the law carries.
-    missing = (sigma - law.stress(e)).norm(dim=-1)
-    return torch.where(missing <= 1e-9 * size + 1e-300, value, torch.inf).reshape(shape)
+    found = missing.norm(dim=-1) <= 1e-9 * sigma.norm(dim=-1)
+    return torch.where(found, value, torch.inf).reshape(shape)
 
 
 def largest_tangents(laws: LocalLaws) -> tuple[Tensor, ...] | None:
