@@ -64,7 +64,7 @@ class _Range:
         count = int(self.outside(strain).sum())
         return (
             f"{count} of {len(strain)} strains on this rank are outside of the trained range; farthest is component "
-            f"{k} of point {point}, {strain[point, k]:.6g}, need {self.lower[k]:.6g} to {self.upper[k]:.6g}"
+            f"{k} of point {point}, {strain[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
         )
 
 
@@ -314,4 +314,4 @@ class CertifiedLaw:
 
 def _larger(a: Array, b: Array) -> bool:
     """By norm, and by components where the norms are equal."""
-    return [float(a @ a)] + a.tolist() > [float(b @ b)] + b.tolist()
+    return (float(a @ a), *map(float, a)) > (float(b @ b), *map(float, b))

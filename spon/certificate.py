@@ -40,7 +40,8 @@ class Certificate:
 def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 40) -> Tensor:
     """ψ*(σ) = max_ε σ·ε − ψ(ε) (...) [MPa] at stresses (..., d); inf where no strain carries the stress.
 
-    Newton's method with step halving, on σ·ε − ψ(ε), which is concave.
+    Newton's method with step halving, on σ·ε − ψ(ε), which is concave. A step is halved while the slope at its end
+    says that the maximum was passed by far; differences of energies would drown in rounding long before.
 
     Args:
         law: with an energy. stress: (..., d). strain: (..., d) where to begin, e.g. what belongs to a nearby stress.
@@ -50,7 +51,6 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 4
         return 0.5 * (stress * torch.linalg.solve(rest, stress.unsqueeze(-1)).squeeze(-1)).sum(-1)
     shape = stress.shape[:-1]
     sigma, e = stress.reshape(-1, stress.shape[-1]), strain.reshape(-1, stress.shape[-1]).clone()
-    value = (sigma * e).sum(-1) - law.energy(e)
     size = sigma.norm(dim=-1)
     left = torch.arange(len(sigma))
     for _ in range(iterations):
@@ -60,18 +60,20 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 4
         left, s, x, missing = left[going], s[going], x[going], missing[going]
         if not left.numel():
             break
-        step = torch.linalg.solve(law.tangent(x), missing.unsqueeze(-1)).squeeze(-1)
-        length = torch.ones(len(left), 1, dtype=s.dtype)
+        # Where σ is beyond what the law carries the strain grows until the tangent is singular, which is no error here.
+        step = torch.linalg.solve_ex(law.tangent(x), missing.unsqueeze(-1))[0].squeeze(-1)
+        length, rise = torch.ones(len(left), 1, dtype=s.dtype), (missing * step).sum(-1)
         for _ in range(30):
             trial = x + length * step
-            now = (s * trial).sum(-1) - law.energy(trial)
-            worse = ~(now >= value[left] - 1e-15 * value[left].abs())
+            slope = ((s - law.stress(trial)) * step).sum(-1)
+            worse = ~(slope >= -0.5 * rise)
             if not worse.any():
                 break
             length[worse] /= 2
-        e[left], value[left] = trial, now
+        e[left] = trial
     # What is not a maximum is no value of the conjugate: σ is beyond what the law carries.
     missing = (sigma - law.stress(e)).norm(dim=-1)
+    value = (sigma * e).sum(-1) - law.energy(e)
     return torch.where(missing <= 1e-9 * size + 1e-300, value, torch.inf).reshape(shape)
 
 
