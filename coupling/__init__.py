@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: MIT
 """The plug between `fe2` and `spon`.
 
-There is the translation of UFL to programs that torch evaluates: `translate`, `phase_law`, `local_laws`. This package
-will hold laws backed by trained models, the exchange of arrays without copies, the batching of quadrature points from
-ranks onto GPUs, laws that switch to the exact problem where the certificate is not good enough, and adapters to other
-packages of the FEniCSx ecosystem.
+There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
+arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
+exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`).
 
 It is the only package that imports both sides: neither knows the other.
 """
 
 from coupling.data import cell_data
+from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
+from coupling.micro import MicroFields, micro_fields
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
-__all__ = ["TranslationError", "cell_data", "local_laws", "phase_law", "translate"]
+__all__ = [
+    "CertifiedLaw",
+    "MicroFields",
+    "OutsideRange",
+    "OutsideRangeWarning",
+    "SurrogateLaw",
+    "TranslationError",
+    "cell_data",
+    "local_laws",
+    "micro_fields",
+    "phase_law",
+    "translate",
+]

@@ -80,7 +80,7 @@ class ExactLaw:
         rows = np.concatenate(received)
         with together(comm):
             h = self.rve.homogenise(rows[:, :d], rows[:, d : d + m], guess=rows[:, d + m :])
-            solved = np.hstack([h.stress, h.tangent.reshape(len(rows), -1), h.state, h.work[:, None]])
+            solved = np.hstack([h.stress, h.tangent.reshape(len(rows), d * d), h.state, h.work[:, None]])
         home = np.repeat(np.arange(comm.size), [len(r) for r in received])
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
         solved = np.concatenate(send(comm, solved, home))

@@ -56,7 +56,8 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor, iterations: int = 4
         left = left[missing[left].norm(dim=-1) > 1e-13 * sigma[left].norm(dim=-1)]
         if not left.numel():
             break
-        step = torch.linalg.solve(law.tangent(e[left]), missing[left].unsqueeze(-1)).squeeze(-1)
+        # Where σ is beyond what the law carries the tangent may become singular, which is no error here.
+        step = torch.linalg.solve_ex(law.tangent(e[left]), missing[left].unsqueeze(-1))[0].squeeze(-1)
         length = torch.ones(len(left), 1, dtype=sigma.dtype)
         for _ in range(20):
             trial = e[left] + length * step

@@ -56,3 +56,16 @@ def mpi_tmp_path(comm):
     comm.barrier()
     if comm.rank == 0:
         shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """See `trained.train`; its folder is removed when all ranks are done."""
+    import trained
+
+    world = MPI.COMM_WORLD
+    folder = world.bcast(tempfile.mkdtemp(prefix="fe2x-") if world.rank == 0 else None)
+    yield trained.train(folder, world)
+    world.barrier()
+    if world.rank == 0:
+        shutil.rmtree(folder)

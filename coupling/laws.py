@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""Laws backed by a trained model: alone, or with the exact law where the model's certificate does not suffice.
+
+A point that changes from the model to the exact law changes its stress by the model's error, from one Newton iteration
+to the next. If points went to and fro, Newton's method would chase a law that is never twice the same. So a point that
+was exact once stays exact until the step is accepted or given up: each point changes at most once per step, and from
+some iteration on the law is fixed, smooth, and Newton's method as fast as ever.
+
+The rule lives in the state rows, so that it survives a checkpoint and a step that is rolled back: a row ends with the
+number of exact solutions of its point so far, and the point was exact in this step if the number of the last evaluation
+is above that of the accepted state.
+"""
+
+import copy
+import warnings
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mpi4py import MPI
+from torch import nn
+
+from fe2 import Law, Response, StepFailed, together
+from spon import EquiNO, Fields, certify
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# Points of a cell whose certificates are computed at a time: some MB, so that the cache holds them.
+_LOCAL_POINTS = 2**15
+
+# Energy that is too small to be judged, in units of that at the ends of the trained range: strains of a thousandth.
+_FLOOR = 1e-6
+
+
+class OutsideRange(StepFailed):
+    """A strain outside of what a model was trained for.
+
+    It is a `fe2.StepFailed`, so that `fe2.MacroProblem` tries a smaller step: Newton's method may have overshot.
+    """
+
+
+class OutsideRangeWarning(UserWarning):
+    """Strains outside of what a model was trained for."""
+
+
+class _Range:
+    """The box of strains that a model was trained for: lower and upper (d,)."""
+
+    def __init__(self, model: nn.Module):
+        self.lower, self.upper = (
+            x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper)
+        )
+
+    def outside(self, strain: Array) -> Mask:
+        """Which strains (n, d) are not in it; NaN is not."""
+        return ~((strain >= self.lower) & (strain <= self.upper)).all(axis=1)
+
+    def describe(self, strain: Array) -> str:
+        """The component that is farthest outside, in units of the range's width."""
+        beyond = np.maximum(self.lower - strain, strain - self.upper) / (self.upper - self.lower)
+        point, k = np.unravel_index(int(beyond.argmax()), beyond.shape)
+        count = int(self.outside(strain).sum())
+        return (
+            f"{count} of {len(strain)} strains on this rank are outside of the trained range; farthest is component "
+            f"{k} of point {point}, {strain[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
+        )
+
+
+class _Predictor:
+    """A copy of a model on a device, which fills NumPy arrays."""
+
+    def __init__(self, model: nn.Module, device: str | torch.device, dtype: torch.dtype, chunk: int):
+        if chunk < 1:
+            raise ValueError(f"chunk = {chunk}: need at least 1 point")
+        self.device, self.dtype, self.chunk = torch.device(device), dtype, chunk
+        self.model = copy.deepcopy(model).to(self.device, dtype).requires_grad_(False).eval()
+
+    def __call__(self, strain: Array) -> tuple[Array, Array]:
+        """Stress (n, d) and tangent (n, d, d) at strains (n, d)."""
+        n, d = strain.shape
+        stress, tangent = np.empty((n, d)), np.empty((n, d, d))
+        given, *wanted = (torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent))
+        with torch.no_grad():
+            for first in range(0, n, self.chunk):
+                part = slice(first, first + self.chunk)
+                for out, values in zip(wanted, self.model(given[part].to(self.device, self.dtype)), strict=True):
+                    out[part].copy_(values)
+        return stress, tangent
+
+
+class _Exact:
+    """The exact law for some of the points; a row is that of the law and the number of exact solutions so far."""
+
+    def __init__(self, law: Law, strain_size: int):
+        if law.strain_size != strain_size:
+            raise ValueError(f"the model takes strains of {strain_size} components, the exact law {law.strain_size}")
+        rve = getattr(law, "rve", None)
+        for material in rve.body.materials.values() if rve is not None else ():
+            if material.state_size:
+                raise ValueError(f"{type(material).__name__} has state, which a model of the strain alone cannot have")
+        self.law, self.state_size = law, law.state_size + 1
+
+    def initial_state(self, n: int) -> Array:
+        return np.hstack([self.law.initial_state(n), np.zeros((n, 1))])
+
+    def since_accepted(self, state: Array, guess: Array) -> Mask:
+        """Which points were exact in this step already."""
+        return guess[:, -1] > state[:, -1]
+
+    def replace(self, here: Mask, strain: Array, state: Array, guess: Array, out: Response, comm: MPI.Comm) -> None:
+        """Put the exact response of the points `here` into `out` (collective, also where there are none).
+
+        The rows of the others stay what they were: the start of their next exact solution.
+        """
+        solved = self.law.evaluate(strain[here], state[here, :-1], guess[here, :-1], comm)
+        out.stress[here], out.tangent[here] = solved.stress, solved.tangent
+        out.state[here] = np.hstack([solved.state, guess[here, -1:] + 1])
+
+
+class SurrogateLaw:
+    """Stress and tangent of a trained model, for all points of a rank in batches.
+
+    Args:
+        model: module with the buffers `lower` and `upper` (d,), the trained range, that maps strains (n, d) to stress
+            (n, d) and tangent (n, d, d) [MPa], e.g. `spon.EquiNO`. A copy of it is used.
+        device, dtype: where and in which precision the copy is evaluated; results are float64 in any case.
+        chunk: points evaluated at a time; some thousand are right for the cache of a CPU, more for a GPU.
+        outside: for strains outside of the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
+            that takes these points, such as `fe2.ExactLaw(rve)`; see the module for when a point goes back.
+
+    Attributes:
+        strain_size: d. state_size: 0, or that of the law for the outside and 1.
+        is_outside: (n,) which of this rank's points were outside in the last evaluation.
+        is_exact: (n,) which of them had the exact law.
+        outside: what is done with them.
+
+    Raises:
+        ValueError: another `outside`, a chunk below 1, or laws of different strains.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+        chunk: int = 1024,
+        outside: Literal["error", "warn"] | Law = "error",
+    ):
+        if isinstance(outside, str) and outside not in ("error", "warn"):
+            raise ValueError(f"outside = {outside!r}: need 'error', 'warn' or a law")
+        self.range = _Range(model)
+        self.strain_size = self.range.lower.size
+        self.outside = outside
+        self._predict = _Predictor(model, device, dtype, chunk)
+        self._exact = None if isinstance(outside, str) else _Exact(outside, self.strain_size)
+        self.state_size = 0 if self._exact is None else self._exact.state_size
+        self.is_outside = self.is_exact = np.zeros(0, dtype=bool)
+
+    def initial_state(self, n: int) -> Array:
+        """State rows (n, state_size) of undeformed points."""
+        return np.zeros((n, 0)) if self._exact is None else self._exact.initial_state(n)
+
+    def count_outside(self, comm: MPI.Comm = MPI.COMM_SELF) -> int:
+        """Points that were outside in the last evaluation, of all ranks of `comm` (collective)."""
+        return int(comm.allreduce(int(self.is_outside.sum())))
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+        """See `fe2.Law.evaluate`.
+
+        Raises:
+            OutsideRange: on all ranks, if `outside` is "error"; names the worst strain. What the law for the outside
+            raises.
+        """
+        with together(comm):
+            self.is_outside = self.range.outside(strain)
+            self.is_exact = np.zeros(len(strain), dtype=bool)
+            if self.outside == "error" and self.is_outside.any():
+                raise OutsideRange(self.range.describe(strain))
+            out = Response(*self._predict(strain), guess.copy())
+        if self.outside == "warn":
+            found = comm.gather(self.range.describe(strain) if self.is_outside.any() else None)
+            shown = [f"rank {rank}: {text}" for rank, text in enumerate(found or ()) if text]
+            if shown:
+                warnings.warn("; ".join(shown), OutsideRangeWarning, stacklevel=2)
+        if self._exact is not None:
+            self.is_exact = self.is_outside | self._exact.since_accepted(state, guess)
+            self._exact.replace(self.is_exact, strain, state, guess, out, comm)
+        return out
+
+
+class CertifiedLaw:
+    """A trained model where its certificate is good enough, the exact law elsewhere.
+
+    The certificate bounds the energy from both sides, see `spon.certify`. A point keeps the model's response if it is
+    inside of the trained range and
+
+        |gap| ≤ tolerance (upper + floor),
+
+    with a floor of 1e-6 of the energy at the ends of the trained range: where strains are a thousandth of those that
+    were trained, rounding is all that there is to judge. Energies are quadratic in errors, so that the relative error
+    of the stress is of the order of √tolerance, and mostly well below. The gap is bounded below by zero with the fields
+    at all points; on a cubature one that is negative beyond the tolerance says that the cubature cannot judge.
+
+    A point that was exact once stays so until the step is accepted or given up; see the module.
+
+    Args:
+        model: of the cell; a copy of it is used, on the CPU in double precision.
+        exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost.
+        tolerance: of gap over energy.
+        at: fields at all points of the cell, e.g. `spon.load_cell(path).fields`: the certificate is a bound then. None
+            takes the model's cubature: an estimate, and far cheaper.
+        chunk: points of the structure in one evaluation of the model.
+
+    Attributes:
+        strain_size: d. state_size: that of the exact law and 1.
+        is_exact: (n,) which of this rank's points were exact in the last evaluation, for pictures too.
+        is_outside: (n,) which of them were outside of the trained range.
+        gap: (n,) |gap| / (upper + floor) of each, what the tolerance is compared with.
+
+    Raises:
+        ValueError: a tolerance that is negative or NaN, or laws of different strains or with state or without energy.
+    """
+
+    def __init__(
+        self, model: EquiNO, exact: Law, *, tolerance: float = 1e-4, at: Fields | None = None, chunk: int = 1024
+    ):
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance = {tolerance}: need a number that is not negative")
+        self.tolerance = tolerance
+        self.range = _Range(model)
+        self.strain_size = self.range.lower.size
+        self._predict = _Predictor(model, "cpu", torch.float64, chunk)
+        self._at = self._predict.model.cubature if at is None else at
+        for law in self._at.laws.laws:
+            if law.energy_program is None:
+                raise ValueError(f"{law.name} has no energy, and there is no certificate without")
+        self._exact = _Exact(exact, self.strain_size)
+        self.state_size = self._exact.state_size
+        ends = np.maximum(abs(self.range.lower), abs(self.range.upper))
+        stiffness = self._predict(np.zeros((1, self.strain_size)))[1][0]
+        self._floor = _FLOOR * float(ends @ stiffness @ ends) / 2
+        self.is_exact = self.is_outside = np.zeros(0, dtype=bool)
+        self.gap = np.zeros(0)
+        self._evaluations = self._points = self._solved = 0
+        self._collected: dict[tuple[int, ...], Array] = {}
+
+    def initial_state(self, n: int) -> Array:
+        """State rows (n, state_size) of undeformed points."""
+        return self._exact.initial_state(n)
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+        """See `fe2.Law.evaluate`; raises what the exact law raises."""
+        with together(comm):
+            self.is_outside = self.range.outside(strain)
+            self.gap = self._gaps(strain)
+            # Written so that NaN is not good enough.
+            certified = ~self.is_outside & (self.gap <= self.tolerance)
+            self.is_exact = ~certified | self._exact.since_accepted(state, guess)
+            out = Response(*self._predict(strain), guess.copy())
+        self._exact.replace(self.is_exact, strain, state, guess, out, comm)
+        self._evaluations += 1
+        self._points += len(strain)
+        self._solved += int(self.is_exact.sum())
+        self._collect(strain[self.is_exact])
+        return out
+
+    def _gaps(self, strain: Array) -> Array:
+        """|gap| / (upper + floor) (n,)."""
+        chunk = max(1, _LOCAL_POINTS // len(self._at.weights))
+        found = np.empty(len(strain))
+        with torch.no_grad():
+            for first in range(0, len(strain), chunk):
+                part = slice(first, first + chunk)
+                c = certify(self._predict.model, torch.from_numpy(np.ascontiguousarray(strain[part])), self._at)
+                found[part] = (c.gap.abs() / (c.upper + self._floor)).numpy()
+        return found
+
+    def summary(self, comm: MPI.Comm = MPI.COMM_SELF) -> str:
+        """One line on all evaluations so far, of all ranks of `comm` (collective)."""
+        mine = (self._points, self._solved, self.is_exact.size, int(self.is_exact.sum()), int(self.is_outside.sum()))
+        points, solved, last, exact, outside = np.sum(comm.allgather(mine), axis=0).tolist()
+        return (
+            f"tolerance {self.tolerance:.1e}: {solved} of {points} points exact in {self._evaluations} evaluations, "
+            f"{exact} of {last} in the last ({outside} outside of the trained range)"
+        )
+
+    # Strains that the model should have known.
+
+    def _collect(self, strain: Array) -> None:
+        """Keep the largest strain of each box, so that the choice does not depend on the order of points."""
+        boxes = np.round(strain / (0.05 * (self.range.upper - self.range.lower))).astype(np.int64)
+        for row, value in zip(boxes.tolist(), strain, strict=True):
+            box = tuple(row)
+            known = self._collected.get(box)
+            if known is None or _larger(value, known):
+                self._collected[box] = value.copy()
+
+    def collected(self, comm: MPI.Comm = MPI.COMM_SELF) -> Array:
+        """Strains (k, d) that were solved exactly, from all ranks of `comm` and the same on all (collective).
+
+        Of the many of all iterations there is one for each box of a twentieth of the trained range, the largest in it;
+        they are what to solve next: `fe2.sample.snapshots(rve, law.collected(comm), path, comm, append=True)`.
+        """
+        found: dict[tuple[int, ...], Array] = {}
+        for part in comm.allgather(self._collected):
+            for box, value in part.items():
+                if box not in found or _larger(value, found[box]):
+                    found[box] = value
+        return np.array([found[box] for box in sorted(found)]).reshape(-1, self.strain_size)
+
+
+def _larger(a: Array, b: Array) -> bool:
+    """By norm, and by components where the norms are equal."""
+    return (float(a @ a), *map(float, a)) > (float(b @ b), *map(float, b))

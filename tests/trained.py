@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""A small cell and a model of it, trained once for all tests of what models are used for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+
+AMPLITUDE = 0.03
+# Settings of a training of some seconds; a real one has more modes, samples and iterations.
+TRAINING = {"r": 8, "resolved": 16, "samples": 256, "width": 16, "widths": (24, 24), "lbfgs": 300}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The cell, the model as it is read from its file, the fields of its cell, and the file."""
+
+    rve: fe2.RVE
+    model: spon.EquiNO
+    cell: spon.CellFields
+    path: Path
+
+
+def make_rve(radius=0.3):
+    """A cell with one stiff circle, 138 unknowns."""
+    cell = meshes.cell([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
+    materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+    return fe2.RVE(cell, materials, degree=1)
+
+
+def train(folder, comm):
+    """Snapshots on all ranks, training on rank 0, and the model read by all ranks from its file."""
+    from spon import learn
+
+    rve, path, snapshots = make_rve(), Path(folder) / "model.safetensors", Path(folder) / "snapshots.h5"
+    fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
+    with fe2.together(comm):
+        if comm.rank == 0:
+            data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+            model, bases, _ = learn.train(data, **TRAINING)
+            _, order = coupling.local_laws(rve)
+            spon.save(model, path, spon.CellFields(bases.fields, bases.displacements, order, data.fingerprint))
+    return Trained(rve, spon.load(path), spon.load_cell(path), path)
+
+
+def strains(n, scale=0.9, seed=3):
+    """n strains (n, d) in the trained range, `scale` times its size."""
+    return fe2.sample.box(n, 2, scale * AMPLITUDE, seed=seed)
