@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces.
 
-`load` a model, evaluate and `certify` it. Training is in `spon.learn`. Constitutive laws at points are programs that
-torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
+`load` a model, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions`.
+Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch and numpy alone. DOLFINx is needed only where a function space is read, and is
 imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
@@ -14,6 +14,7 @@ from spon.equino import EquiNO, Fields
 from spon.files import CellFields, ModelFileError, load, load_cell, save
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
+from spon.reduced import ReducedModel, ReducedNotConverged
 
 __all__ = [
     "CellData",
@@ -27,6 +28,8 @@ __all__ = [
     "PhaseLaw",
     "Program",
     "ProgramError",
+    "ReducedModel",
+    "ReducedNotConverged",
     "certify",
     "load",
     "load_cell",

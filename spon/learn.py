@@ -70,7 +70,10 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
         data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes[..., :r], stress_modes))
     )
     reduced = ReducedModel(
-        data.laws.subset(points.tolist()), torch.from_numpy(strain.modes[points]), torch.from_numpy(weights)
+        data.laws.subset(points.tolist()),
+        torch.from_numpy(strain.modes[points]),
+        torch.from_numpy(weights),
+        torch.from_numpy(data.half_range),
     )
     return Bases(
         fields,
@@ -187,9 +190,7 @@ def _fit_branch(
     branch: Branch, name: str, learn: Targets, check: Targets, half: Tensor, lbfgs: int, log: Log, balance: float = 0.0
 ) -> History:
     """Fit a branch to its targets, beginning with the best linear map; modes count with size^(−2 balance)."""
-    if branch.linear is not None:
-        with torch.no_grad():
-            branch.linear.copy_(torch.linalg.lstsq(learn.strain, getattr(learn, name)).solution)
+    branch.start_linear(learn.strain, getattr(learn, name))
     weights = branch.scale ** (-balance)
     return _fit(branch, branch.with_tangent, name, f"d_{name}", learn, check, half, lbfgs, log, weights)
 
@@ -229,71 +230,3 @@ def sobolev(
     size = (right_slope * scaled).square().sum((-1, -2))
     slopes = ((slope - right_slope) * scaled).square().sum((-1, -2)) / (size + 1e-2 * size.mean())
     return error.mean() + 0.1 * slopes.mean()
-
-
-def train_as_published(
-    data: CellData,
-    *,
-    r: int = 16,
-    adam: int = 1000,
-    batch: int = 10,
-    lbfgs: int = 500,
-    seed: int = 0,
-    log: Log = None,
-) -> tuple[EquiNO, Fields, History]:
-    """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), to compare with.
-
-    Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
-    field, branches of four layers of 64 with swish, and the mean squared difference in MPa² of the stress branch and
-    the law on the displacement branch, at all points. Adam takes one batch of strains a step, then L-BFGS takes all.
-    How many strains were used is not published; here they are as many as there are snapshots, in the same box. Theirs
-    went on for up to 50,000 iterations of L-BFGS.
-
-    Args:
-        data: solved problems. r: modes. adam, lbfgs: iterations. batch: strains in a step of Adam. seed: as in `train`.
-
-    Returns:
-        The model (its cubature is all points), the same fields, and how it was fitted.
-    """
-    half, generator = torch.from_numpy(data.half_range), torch.Generator().manual_seed(seed)
-    strain_modes, displacement = _published(data.fluctuation, data.local_strain, r, half, seed)
-    stress_modes, stress = _published(data.local_stress, data.local_stress, r, half, seed + 1)
-    fields = Fields(data.laws, torch.from_numpy(data.weights), strain_modes, stress_modes)
-    means = torch.einsum("p,pdr->dr", fields.weights, stress_modes)
-    model = EquiNO(displacement, None, stress, lower=-half, upper=half, means=means, cubature=fields)
-    strains = sample(len(data.strain), half, seed)
-    check = sample(max(16, len(strains) // 4), half, seed + 1)
-
-    def mismatch(strain: Tensor) -> Tensor:
-        local, sigma = model.fields(strain)
-        return (data.laws.stress(local) - sigma).square().mean()
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, 1e-3)
-    for _ in range(adam):
-        some = strains[torch.randperm(len(strains), generator=generator)[:batch]]
-        optimiser.zero_grad()
-        mismatch(some).backward()
-        optimiser.step()
-    history = fit(
-        parameters, lambda: mismatch(strains), lambda: mismatch(check), adam=0, lbfgs=lbfgs, patience=10**9, log=log
-    )
-    return model, fields, history
-
-
-def _published(fields: Array, follow: Array, r: int, half: Tensor, seed: int) -> tuple[Tensor, Branch]:
-    """Modes (P, d, r) of what follows the fields (n, ...) linearly, and the branch of their coefficients."""
-    left, singular, _ = np.linalg.svd(fields.reshape(len(fields), -1), full_matrices=False)
-    coefficients = left * singular  # of all modes, not only of those that are kept
-    modes = np.einsum("npd,nr->pdr", follow, left[:, :r] / singular[:r], optimize=True)
-    ones = torch.ones(r, dtype=torch.float64)
-    branch = Branch(
-        half,
-        coefficients.std() * ones,
-        mean=coefficients.mean() * ones,
-        widths=(64,) * 4,
-        activation="swish",
-        through_zero=False,
-        seed=seed,
-    )
-    return torch.from_numpy(np.ascontiguousarray(modes)), branch

@@ -83,6 +83,12 @@ class Branch(nn.Module):
         self.register_buffer("mean", torch.zeros(r, dtype=torch.float64) if mean is None else mean.clone())
         self.linear = nn.Parameter(torch.zeros(d, r, dtype=torch.float64)) if through_zero else None
 
+    def start_linear(self, strain: Tensor, coefficients: Tensor) -> None:
+        """Let the linear part be the best for these strains (n, d) and coefficients (n, r)."""
+        if self.linear is not None:
+            with torch.no_grad():
+                self.linear.copy_(torch.linalg.lstsq(strain, coefficients).solution)
+
     def forward(self, strain: Tensor) -> Tensor:
         """Coefficients (n, r)."""
         y = self._chain(strain / self.half_range)

@@ -9,7 +9,7 @@ this is what networks are compared with, and what they learn from.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spon.point_law import LocalLaws
 
@@ -32,17 +32,32 @@ class ReducedSolution:
     local_tangent: Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReducedModel:
-    """Galerkin's method in r modes on m points.
+class ReducedModel(nn.Module):
+    """Galerkin's method in r modes on m points; a model like the networks, without a parameter to train.
 
-    laws: at the points. modes: (m, d, r) strains of the displacement modes. weights: (m,), the mean of a field being
-    Σ_p w_p field_p.
+    Args:
+        laws: at the points. modes: (m, d, r) strains of the displacement modes.
+        weights: (m,), the mean of a field being Σ_p w_p field_p.
+        half_range: (d,) largest strains among the snapshots that the modes are from.
     """
 
-    laws: LocalLaws
     modes: Tensor
     weights: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, laws: LocalLaws, modes: Tensor, weights: Tensor, half_range: Tensor):
+        super().__init__()
+        self.laws = laws
+        self.register_buffer("modes", modes)
+        self.register_buffer("weights", weights)
+        self.register_buffer("lower", -half_range)
+        self.register_buffer("upper", half_range.clone())
+
+    def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
+        """Homogenised stress (n, d) and tangent (n, d, d) [MPa]; raises ReducedNotConverged."""
+        solution = self.solve(strain)
+        return solution.stress, solution.tangent
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
         """Solve at strains (n, d).

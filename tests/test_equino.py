@@ -17,7 +17,7 @@ import coupling
 import fe2
 import meshes
 import spon
-from spon import learn
+from spon import companions, learn
 from spon.certificate import conjugate
 from spon.cubature import empirical_cubature
 from spon.networks import Branch, Potential
@@ -110,7 +110,8 @@ def test_the_reduced_model_with_all_modes_and_points_solves_the_cell(cell):
     """As many modes as snapshots, no cubature: at the snapshots' own strains the finite element solution is in it."""
     _, _, _, data, unseen = cell
     basis = pod(data.local_strain, data.weights, len(data.strain))
-    model = spon.reduced.ReducedModel(data.laws, torch.from_numpy(basis.modes), torch.from_numpy(data.weights))
+    modes, weights, half = (torch.from_numpy(a) for a in (basis.modes, data.weights, data.half_range))
+    model = spon.ReducedModel(data.laws, modes, weights, half)
     solution = model.solve(torch.from_numpy(data.strain[:8]))
     assert relative(solution.stress, data.stress[:8]).max() < 1e-9
     # Elsewhere it is stiffer than the cell, whose energy is the least of more displacements.
@@ -190,6 +191,27 @@ def test_prediction_is_accurate_exact_at_rest_and_consistent(cell):
     h = 1e-6
     right = torch.stack([(model(strain + h * e)[0] - model(strain - h * e)[0]) / (2 * h) for e in torch.eye(3)], dim=2)
     assert torch.allclose(tangent, right, rtol=0, atol=1e-7 * float(tangent.abs().max()))
+
+
+def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
+    """Errors on unseen strains against those of the best constant stiffness, which is what there is to beat."""
+    _, model, _, data, unseen = cell
+    strain = torch.from_numpy(unseen.strain)
+
+    def error(stress):
+        return np.linalg.norm(stress - unseen.stress) / np.linalg.norm(unseen.stress)
+
+    linear = error(unseen.strain @ np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
+    supervised, fields, _ = companions.train_supervised(data, r=8, lbfgs=200)
+    sobolev, _ = companions.train_sobolev(data, widths=(32, 32), lbfgs=200)
+    published, everywhere, history = companions.train_as_published(data, r=8, adam=100, lbfgs=100)
+    assert history.loss[-1] < 0.5 * history.loss[0]
+    own, *others = (error(m(strain)[0].detach().numpy()) for m in (model, supervised, sobolev, published))
+    assert max(others[:2]) < linear and own < min(others)
+    for other, at in ((supervised, fields), (published, everywhere)):
+        _, sigma = other.fields(strain, at)
+        mean = torch.einsum("p,npd->nd", at.weights, sigma)
+        assert torch.allclose(mean, other(strain)[0], rtol=0, atol=1e-9 * float(mean.abs().max()))
 
 
 def test_hill_mandel_holds_between_the_branches(cell):

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""What EquiNO is compared with, on the same snapshots: its published form, and operators that learn from data alone.
+
+The reduced model without a network is `spon.ReducedModel`.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spon.cell import CellData
+from spon.equino import EquiNO, Fields, turned
+from spon.learn import Array, Log, sample, sobolev
+from spon.networks import Branch
+from spon.pod import pod
+from spon.training import History, fit
+
+
+def _split(data: CellData, seed: int) -> tuple[Array, Array]:
+    """Four fifths of the snapshots to learn from and one fifth to validate."""
+    order = np.random.default_rng(seed).permutation(len(data.strain))
+    cut = max(1, len(order) // 5)
+    return order[cut:], order[:cut]
+
+
+def train_supervised(
+    data: CellData,
+    *,
+    r: int = 16,
+    widths: tuple[int, ...] = (64,) * 4,
+    lbfgs: int = 1000,
+    seed: int = 0,
+    log: Log = None,
+) -> tuple[EquiNO, Fields, dict[str, History]]:
+    """POD-DeepONet: branches fitted to the coefficients of the snapshots, without the law (Lu et al., Comput. Methods
+    Appl. Mech. Eng. 393, 2022, 114778).
+
+    Bases and form of the local fields are those of EquiNO, so that its stress is in equilibrium too; all stress
+    coefficients come from one branch.
+
+    Args:
+        data: solved problems. r: modes. widths: of the hidden layers. lbfgs: iterations at most. seed: of weights and
+        of the choice of snapshots to validate with. log: takes lines on the way.
+
+    Returns:
+        The model (its cubature is all points), its fields, and how the branches were fitted.
+    """
+    half, w = torch.from_numpy(data.half_range), data.weights
+    rest = data.laws.tangent(torch.zeros(data.local_strain.shape[1:], dtype=torch.float64)).numpy()
+    strain, stress = pod(data.local_strain, w, r, rest), pod(data.local_stress, w, r)
+    stress_modes = turned(stress, w)
+    d, n = half.numel(), len(data.strain)
+    others = np.einsum("p,npd,pdr->nr", w, data.local_stress, stress_modes[..., d:], optimize=True)
+    coefficients = {
+        "displacement": np.linalg.lstsq(strain.combination, np.eye(n), rcond=None)[0].T,
+        "stress": np.hstack([data.stress, others]),
+    }
+    strains, (learn, check) = torch.from_numpy(data.strain), _split(data, seed)
+    branches, histories = {}, {}
+    for k, (name, values) in enumerate(coefficients.items()):
+        right = torch.from_numpy(values)
+        branch = Branch(half, right.std(dim=0) + 1e-12, widths=widths, seed=seed + k)
+        branch.start_linear(strains[learn], right[learn])
+
+        def loss(rows: Array, branch: Branch = branch, right: Tensor = right) -> Tensor:
+            return ((branch(strains[rows]) - right[rows]) / branch.scale).square().mean()
+
+        histories[name] = fit(
+            branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log
+        )
+        branches[name] = branch
+    fields = Fields(
+        data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes, stress_modes))
+    )
+    means = torch.zeros(d, r, dtype=torch.float64)
+    means[:, :d] = torch.eye(d)
+    model = EquiNO(
+        branches["displacement"], None, branches["stress"], lower=-half, upper=half, means=means, cubature=fields
+    )
+    return model, fields, histories
+
+
+class StressNetwork(nn.Module):
+    """A network from strain to homogenised stress, with its derivative as tangent; there are no fields."""
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, branch: Branch):
+        super().__init__()
+        self.branch = branch
+        self.register_buffer("lower", -branch.half_range)
+        self.register_buffer("upper", branch.half_range.clone())
+
+    def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
+        """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
+        return self.branch.with_tangent(strain)
+
+
+def train_sobolev(
+    data: CellData, *, widths: tuple[int, ...] = (128,) * 3, lbfgs: int = 1000, seed: int = 0, log: Log = None
+) -> tuple[StressNetwork, History]:
+    """DNN-FE²: stress and tangent of the snapshots fitted together (Eivazi, Tröger, Wittek, Hartmann & Rausch, Math.
+    Comput. Appl. 28, 2023, 91). Arguments as for `train_supervised`; returns the model and how it was fitted."""
+    half, strains = torch.from_numpy(data.half_range), torch.from_numpy(data.strain)
+    stress, tangent = torch.from_numpy(data.stress), torch.from_numpy(data.tangent)
+    learn, check = _split(data, seed)
+    branch = Branch(half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=seed)
+
+    def loss(rows: Array) -> Tensor:
+        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], half)
+
+    history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=log)
+    return StressNetwork(branch), history
+
+
+def train_as_published(
+    data: CellData,
+    *,
+    r: int = 16,
+    adam: int = 1000,
+    batch: int = 10,
+    lbfgs: int = 500,
+    seed: int = 0,
+    log: Log = None,
+) -> tuple[EquiNO, Fields, History]:
+    """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), to compare with.
+
+    Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
+    field, branches of four layers of 64 with swish, and the mean squared difference in MPa² of the stress branch and
+    the law on the displacement branch, at all points. Adam takes one batch of strains a step, then L-BFGS takes all.
+    How many strains were used is not published; here they are as many as there are snapshots, in the same box. Theirs
+    went on for up to 50,000 iterations of L-BFGS.
+
+    Args:
+        data: solved problems. r: modes. adam, lbfgs: iterations. batch: strains in a step of Adam. seed: as in `train`.
+
+    Returns:
+        The model (its cubature is all points), the same fields, and how it was fitted.
+    """
+    half, generator = torch.from_numpy(data.half_range), torch.Generator().manual_seed(seed)
+    strain_modes, displacement = _published(data.fluctuation, data.local_strain, r, half, seed)
+    stress_modes, stress = _published(data.local_stress, data.local_stress, r, half, seed + 1)
+    fields = Fields(data.laws, torch.from_numpy(data.weights), strain_modes, stress_modes)
+    means = torch.einsum("p,pdr->dr", fields.weights, stress_modes)
+    model = EquiNO(displacement, None, stress, lower=-half, upper=half, means=means, cubature=fields)
+    strains = sample(len(data.strain), half, seed)
+    check = sample(max(16, len(strains) // 4), half, seed + 1)
+
+    def mismatch(strain: Tensor) -> Tensor:
+        local, sigma = model.fields(strain)
+        return (data.laws.stress(local) - sigma).square().mean()
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, 1e-3)
+    for _ in range(adam):
+        some = strains[torch.randperm(len(strains), generator=generator)[:batch]]
+        optimiser.zero_grad()
+        mismatch(some).backward()
+        optimiser.step()
+    history = fit(
+        parameters, lambda: mismatch(strains), lambda: mismatch(check), adam=0, lbfgs=lbfgs, patience=10**9, log=log
+    )
+    return model, fields, history
+
+
+def _published(fields: Array, follow: Array, r: int, half: Tensor, seed: int) -> tuple[Tensor, Branch]:
+    """Modes (P, d, r) of what follows the fields (n, ...) linearly, and the branch of their coefficients."""
+    left, singular, _ = np.linalg.svd(fields.reshape(len(fields), -1), full_matrices=False)
+    coefficients = left * singular  # of all modes, not only of those that are kept
+    modes = np.einsum("npd,nr->pdr", follow, left[:, :r] / singular[:r], optimize=True)
+    ones = torch.ones(r, dtype=torch.float64)
+    branch = Branch(
+        half,
+        coefficients.std() * ones,
+        mean=coefficients.mean() * ones,
+        widths=(64,) * 4,
+        activation="swish",
+        through_zero=False,
+        seed=seed,
+    )
+    return torch.from_numpy(np.ascontiguousarray(modes)), branch
