@@ -17,8 +17,9 @@ endef
 help:  ## list the targets
 	@sed -n 's/^\([^ :]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 36
 
-demo:  ## Cook's membrane with an RVE at every quadrature point, on two ranks
+demo:  ## Cook's membrane with an RVE at every quadrature point, exact and then learned, on two ranks
 	$(RUN) mpirun -n 2 python3 demos/demo_cook.py
+	$(RUN) mpirun -n 2 python3 demos/demo_surrogate.py
 
 test:  ## the tests, in serial and on two and three ranks
 	$(RUN) tests/run
