@@ -80,13 +80,25 @@ seconds["training"] = time.perf_counter() - start
 model, fields = spon.load(path), spon.load_cell(path)
 
 # %% [markdown]
-# ## One script, three laws
-# The line that says what the law is is the only one that differs. The certificate compares the energy of a strain
-# field that is compatible with that of a stress field that is in equilibrium, both from the model: were it exact,
-# they would be the same. The tolerance is for their difference over the energy.
+# The certificate compares the energy of a strain field that is compatible with that of a stress field that is in
+# equilibrium, both from the model. One bounds the energy of the cell from above, the other from below; were the model
+# exact, they would be the same. With the fields at all points the bounds hold; on the few points that the model has
+# for itself they are estimates, and cheap.
 
 # %%
-tolerance = pick(3e-3, 1e-3, 5e-4)
+one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
+everywhere, few = spon.certify(model, one, fields.fields), spon.certify(model, one)
+energy = rve.homogenise(one.numpy()).energy[0]
+say(f"energy at {one[0].tolist()}: {everywhere.lower[0]:.6f} ≤ {energy:.6f} ≤ {everywhere.upper[0]:.6f} MPa")
+say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {few.gap[0] / few.upper[0]:.1e}")
+
+# %% [markdown]
+# ## One script, three laws
+# What the law is says one line, the rest is the same. The tolerance of the certified law is for the gap between the
+# bounds over the energy.
+
+# %%
+tolerance = pick(4e-4, 3e-4, 1e-4)
 laws: dict[str, fe2.Law] = {
     "exact": fe2.ExactLaw(rve),
     "surrogate": coupling.SurrogateLaw(model, outside="warn"),
@@ -163,15 +175,15 @@ if comm.rank == 0:
     figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
     styles = {"exact": {"color": "black", "lw": 3, "alpha": 0.4}, "surrogate": {"ls": "--"}, "certified": {"ls": ":"}}
     for name, problem in problems.items():
-        travel = [0.0] + [s.displacement["right"][1] for s in problem.history]
-        force = [0.0] + [s.force["right"][1] for s in problem.history]
-        pictures.curve(a, travel, force, xlabel="vertical displacement of the right edge", ylabel="force", label=name)
+        path_u = [0.0] + [s.displacement["right"][1] for s in problem.history]
+        path_f = [0.0] + [s.force["right"][1] for s in problem.history]
+        pictures.curve(a, path_u, path_f, xlabel="vertical displacement of the right edge", ylabel="force", label=name)
         a.lines[-1].set(**styles[name])
     a.legend(frameon=False)
     a.set_title(f"Cook's membrane, {len(level)} cells", fontsize=10)
     pictures.field(b, shape, values[:, 1], label="log₁₀ of gap over energy", cmap="magma")
     b.set_title("the model's certificate", fontsize=10)
-    pictures.field(c, shape, values[:, 0], label="share of the points", cmap="Blues", limits=(0.0, 1.0))
+    pictures.field(c, shape, values[:, 0], label="share of the points", cmap="cividis", limits=(0.0, 1.0))
     c.set_title(f"where the certified law was exact (tolerance {tolerance:.0e})", fontsize=10)
     limits = (0.0, float(max(true_stress.max(), learned_stress.max())))
     for axes, stress, title in ((d, true_stress, "exact"), (e, learned_stress, "surrogate")):
