@@ -7,6 +7,8 @@ from coupling.translate import local_laws
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, fingerprint
 from spon.cell import CellData
+from spon.files import CellFields
+from spon.learn import Bases
 
 
 def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
@@ -41,3 +43,8 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
         fluctuation=fluctuation,
         fingerprint=mark,
     )
+
+
+def cell_fields(rve: RVE, bases: Bases) -> CellFields:
+    """What a model's file holds of its cell, see `spon.save`; raises TranslationError as `cell_data`."""
+    return CellFields(bases.fields, bases.displacements, local_laws(rve)[1], fingerprint(rve))

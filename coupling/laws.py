@@ -30,9 +30,6 @@ Mask = npt.NDArray[np.bool_]
 # Points of a cell whose certificates are computed at a time: some MB, so that the cache holds them.
 _LOCAL_POINTS = 2**15
 
-# Energy that is too small to be judged, in units of that at the ends of the trained range: strains of a thousandth.
-_FLOOR = 1e-6
-
 
 class OutsideRange(StepFailed):
     """A strain outside of what a model was trained for.
@@ -197,19 +194,19 @@ class CertifiedLaw:
     The certificate bounds the energy from both sides, see `spon.certify`. A point keeps the model's response if it is
     inside of the trained range and
 
-        |gap| ≤ tolerance (upper + floor),
+        |gap| ≤ tolerance (upper + floor² energy at a corner of the trained range),
 
-    with a floor of 1e-6 of the energy at the ends of the trained range: where strains are a thousandth of those that
-    were trained, rounding is all that there is to judge. Energies are quadratic in errors, so that the relative error
-    of the stress is of the order of √tolerance, and mostly well below. The gap is bounded below by zero with the fields
-    at all points; on a cubature one that is negative beyond the tolerance says that the cubature cannot judge.
+    the second term because a model's error does not fade as fast as the strain: at rest all of it would be relative to
+    nothing, and points that carry next to nothing would cost most. Energies are quadratic in errors, so that the
+    relative error of the stress is of the order of √tolerance, and mostly well below. With the fields at all points
+    there is no gap below zero; on a cubature one that is negative beyond the tolerance says that it cannot judge.
 
     A point that was exact once stays so until the step is accepted or given up; see the module.
 
     Args:
         model: of the cell; a copy of it is used, on the CPU in double precision.
         exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost.
-        tolerance: of gap over energy.
+        tolerance: of gap over energy. floor: strains to which it is not relative any more, as a fraction of the range.
         at: fields at all points of the cell, e.g. `spon.load_cell(path).fields`: the certificate is a bound then. None
             takes the model's cubature: an estimate, and far cheaper.
         chunk: points of the structure in one evaluation of the model.
@@ -218,17 +215,26 @@ class CertifiedLaw:
         strain_size: d. state_size: that of the exact law and 1.
         is_exact: (n,) which of this rank's points were exact in the last evaluation, for pictures too.
         is_outside: (n,) which of them were outside of the trained range.
-        gap: (n,) |gap| / (upper + floor) of each, what the tolerance is compared with.
+        gap: (n,) |gap| over those energies, what the tolerance is compared with.
 
     Raises:
-        ValueError: a tolerance that is negative or NaN, or laws of different strains or with state or without energy.
+        ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state or without
+        energy.
     """
 
     def __init__(
-        self, model: EquiNO, exact: Law, *, tolerance: float = 1e-4, at: Fields | None = None, chunk: int = 1024
+        self,
+        model: EquiNO,
+        exact: Law,
+        *,
+        tolerance: float = 1e-3,
+        floor: float = 0.1,
+        at: Fields | None = None,
+        chunk: int = 1024,
     ):
-        if not tolerance >= 0:
-            raise ValueError(f"tolerance = {tolerance}: need a number that is not negative")
+        for name, value in (("tolerance", tolerance), ("floor", floor)):
+            if not value >= 0:
+                raise ValueError(f"{name} = {value}: need a number that is not negative")
         self.tolerance = tolerance
         self.range = _Range(model)
         self.strain_size = self.range.lower.size
@@ -239,9 +245,10 @@ class CertifiedLaw:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
         self._exact = _Exact(exact, self.strain_size)
         self.state_size = self._exact.state_size
-        ends = np.maximum(abs(self.range.lower), abs(self.range.upper))
+        corner = np.maximum(abs(self.range.lower), abs(self.range.upper))
         stiffness = self._predict(np.zeros((1, self.strain_size)))[1][0]
-        self._floor = _FLOOR * float(ends @ stiffness @ ends) / 2
+        # A rounding above zero, so that nothing is divided by nothing.
+        self._floor = max(floor, 1e-6) ** 2 * float(corner @ stiffness @ corner) / 2
         self.is_exact = self.is_outside = np.zeros(0, dtype=bool)
         self.gap = np.zeros(0)
         self._evaluations = self._points = self._solved = 0
@@ -268,7 +275,7 @@ class CertifiedLaw:
         return out
 
     def _gaps(self, strain: Array) -> Array:
-        """|gap| / (upper + floor) (n,)."""
+        """What is compared with the tolerance (n,)."""
         chunk = max(1, _LOCAL_POINTS // len(self._at.weights))
         found = np.empty(len(strain))
         with torch.no_grad():

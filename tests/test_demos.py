@@ -18,6 +18,7 @@ DEMOS = {
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
     "homogenise": ["homogenise.png"],
     "own_script": ["own_script.png"],
+    "surrogate": ["surrogate.png", "model.safetensors"],
 }
 
 
@@ -27,12 +28,14 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
+    if name == "surrogate":
+        pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
     environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     demo = PROJECT / "demos" / f"demo_{name}.py"
-    # The one with most communication on two ranks, the others in serial to be quick.
-    ranks = ["mpirun", "-n", "2"] if name == "elastoplastic" else []
+    # Those with most communication on two ranks, the others in serial to be quick.
+    ranks = ["mpirun", "-n", "2"] if name in ("elastoplastic", "surrogate") else []
     command = [*ranks, sys.executable, str(demo), "--small", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+# %% [markdown]
+# # FE² with a learned cell, and with a certificate
+# Solving a cell at every quadrature point is what FE² costs. Here the cell is learned once, and Cook's membrane is
+# then solved three times by the same lines: with the exact law, with the trained model, and with the model where its
+# own error bound is small enough and the exact law elsewhere.
+#
+#     mpirun -n 2 python3 demos/demo_surrogate.py          (--small for coarse meshes, --full for finer ones)
+
+# %%
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from fe2 import pictures
+from spon import learn
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--full", action="store_true", help="the larger problem")
+parser.add_argument("--small", action="store_true", help="the smallest problem")
+parser.add_argument("--folder", type=Path, default=Path("results/surrogate"))
+options = parser.parse_args()
+comm = MPI.COMM_WORLD
+
+
+def pick(small, middle, full):
+    """A setting by the size that was asked for."""
+    return full if options.full else small if options.small else middle
+
+
+def say(line):
+    """Print on one rank."""
+    if comm.rank == 0:
+        print(line, flush=True)
+
+
+# %% [markdown]
+# ## Snapshots
+# The cell: three stiff circles in a matrix whose shear stiffness fades. It is solved at strains that are spread over
+# the range that the membrane will need, on all ranks. A run that is killed here goes on where it was.
+
+# %%
+mesh_size = pick(0.2, 0.1, 0.05)
+cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
+materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+rve = fe2.RVE(cell, materials)
+
+amplitude = (0.012, 0.008, 0.02)
+strains = fe2.sample.sobol(pick(32, 128, 256), 2, amplitude, seed=1)
+options.folder.mkdir(parents=True, exist_ok=True)
+file = options.folder / f"snapshots-{mesh_size}.h5"
+start = time.perf_counter()
+fe2.sample.snapshots(rve, strains, file, comm)
+seconds = {"snapshots": time.perf_counter() - start}
+
+# %% [markdown]
+# ## Training
+# One rank trains and writes the model file; all ranks read it. In the file are the model, the modes of the cell and
+# the constitutive laws of its phases, so that it is evaluated, certified and looked into wherever there is torch.
+
+# %%
+path = options.folder / "model.safetensors"
+settings = {"r": pick(10, 20, 24), "samples": pick(256, 768, 1024), "lbfgs": pick(150, 500, 1500)}
+start = time.perf_counter()
+with fe2.together(comm):
+    if comm.rank == 0:
+        data = coupling.cell_data(rve, fe2.sample.read(file))
+        trained, bases, _ = learn.train(data, **settings, log=say)
+        spon.save(trained, path, coupling.cell_fields(rve, bases))
+seconds["training"] = time.perf_counter() - start
+model, fields = spon.load(path), spon.load_cell(path)
+
+# %% [markdown]
+# The certificate compares the energy of a strain field that is compatible with that of a stress field that is in
+# equilibrium, both from the model. One bounds the energy of the cell from above, the other from below; were the model
+# exact, they would be the same. With the fields at all points the bounds hold; on the few points that the model has
+# for itself they are estimates, and cheap.
+
+# %%
+one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
+everywhere, few = spon.certify(model, one, fields.fields), spon.certify(model, one)
+energy = rve.homogenise(one.numpy()).energy[0]
+say(f"energy at {one[0].tolist()}: {everywhere.lower[0]:.6f} ≤ {energy:.6f} ≤ {everywhere.upper[0]:.6f} MPa")
+say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {few.gap[0] / few.upper[0]:.1e}")
+
+# %% [markdown]
+# ## One script, three laws
+# What the law is says one line, the rest is the same. The tolerance of the certified law is for the gap between the
+# bounds over the energy.
+
+# %%
+tolerance = pick(4e-4, 3e-4, 1e-4)
+laws: dict[str, fe2.Law] = {
+    "exact": fe2.ExactLaw(rve),
+    "surrogate": coupling.SurrogateLaw(model, outside="warn"),
+    "certified": (certified := coupling.CertifiedLaw(model, fe2.ExactLaw(rve), tolerance=tolerance)),
+}
+membrane = meshes.cook(comm, n=pick(2, 5, 12))
+problems: dict[str, fe2.MacroProblem] = {}
+for name, law in laws.items():
+    problem = fe2.MacroProblem(membrane, law)
+    problem.fix("left", (0.0, 0.0))
+    problem.traction("right", (0.0, 6.0))
+    problem.watch("right")
+    start = time.perf_counter()
+    problem.solve(steps=4, log=None)
+    seconds[name] = time.perf_counter() - start
+    problems[name] = problem
+    say(f"{name}: {seconds[name]:.2f} s, {sum(len(s.residuals) for s in problem.history)} evaluations of the law")
+say(certified.summary(comm))
+
+# %% [markdown]
+# ## What it cost, and how far off it is
+
+
+# %%
+def norm(values):
+    """Root of the sum of squares over all ranks."""
+    return np.sqrt(comm.allreduce(float((values**2).sum())))
+
+
+exact = problems["exact"]
+for name in ("surrogate", "certified"):
+    problem = problems[name]
+    travel, reference = (p.history[-1].displacement["right"][1] for p in (problem, exact))
+    error = norm(problem.sigma.stresses() - exact.sigma.stresses()) / norm(exact.sigma.stresses())
+    law_seconds = [comm.allreduce(sum(s.seconds["law"] for s in p.history), op=MPI.MAX) for p in (exact, problem)]
+    say(
+        f"{name}: displacement off by {abs(travel / reference - 1):.2e}, macroscale stress by {error:.2e}; "
+        f"{seconds['exact'] / seconds[name]:.1f} times as fast as exact FE², its law "
+        f"{law_seconds[0] / law_seconds[1]:.0f} times"
+    )
+say(f"paid once: snapshots {seconds['snapshots']:.1f} s, training {seconds['training']:.1f} s")
+
+# %% [markdown]
+# ## Inside of a point
+# The model knows the fields of the cell, too. At the point of the largest stress they stand next to the exact ones.
+
+
+# %%
+def size(stress):
+    """In-plane measure √(3/2) ‖dev S‖ of Mandel stresses (..., 3), the trace taken over the plane."""
+    mean = stress[..., :2].mean(axis=-1)
+    return np.sqrt(1.5 * ((stress[..., 0] - mean) ** 2 + (stress[..., 1] - mean) ** 2 + stress[..., 2] ** 2))
+
+
+places, level = (np.concatenate(comm.allgather(a)) for a in (exact.sigma.places(), size(exact.sigma.stresses())))
+(true,), (learned,) = (problems[name].micro(places[level.argmax()]) for name in ("exact", "surrogate"))
+micro = coupling.micro_fields(rve, fields, model, learned.strain)
+body = true.body()
+true_stress, weights = size(body.stress()), body.weights
+learned_stress = size(micro.stress)
+
+share, gap = (certified.is_exact.astype(float), np.log10(np.maximum(certified.gap, 1e-8)))
+sigma = problems["certified"].sigma
+shape, values = pictures.gather(membrane.mesh, np.hstack([sigma.means(a[:, None]) for a in (share, gap)]))
+
+# %%
+if comm.rank == 0:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import TwoSlopeNorm
+
+    figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    styles = {"exact": {"color": "black", "lw": 3, "alpha": 0.4}, "surrogate": {"ls": "--"}, "certified": {"ls": ":"}}
+    for name, problem in problems.items():
+        path_u = [0.0] + [s.displacement["right"][1] for s in problem.history]
+        path_f = [0.0] + [s.force["right"][1] for s in problem.history]
+        pictures.curve(a, path_u, path_f, xlabel="vertical displacement of the right edge", ylabel="force", label=name)
+        a.lines[-1].set(**styles[name])
+    a.legend(frameon=False)
+    a.set_title(f"Cook's membrane, {len(level)} cells", fontsize=10)
+    pictures.field(b, shape, values[:, 1], label="log₁₀ of gap over energy", cmap="magma")
+    b.set_title("the model's certificate", fontsize=10)
+    pictures.field(c, shape, values[:, 0], label="share of the points", cmap="cividis", limits=(0.0, 1.0))
+    c.set_title(f"where the certified law was exact (tolerance {tolerance:.0e})", fontsize=10)
+    limits = (0.0, float(max(true_stress.max(), learned_stress.max())))
+    for axes, stress, title in ((d, true_stress, "exact"), (e, learned_stress, "surrogate")):
+        pictures.field(axes, cell.mesh, stress, weights=weights, label="‖dev σ‖·√(3/2) [MPa]", limits=limits)
+        axes.set_title(f"the most loaded cell, {title}", fontsize=10)
+    drawn = pictures.field(
+        f, cell.mesh, learned_stress - true_stress, weights=weights, label="difference [MPa]", cmap="RdBu_r"
+    )
+    largest = abs(drawn.get_array()).max()
+    drawn.set_norm(TwoSlopeNorm(0.0, -largest, largest))
+    f.set_title("surrogate − exact", fontsize=10)
+    print(f"picture: {pictures.save(figure, options.folder / 'surrogate.png', dpi=120)}")
