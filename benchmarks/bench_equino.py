@@ -139,7 +139,7 @@ def study(name):
     found["exact_per_second"] = 32 / exact
     found["default"] = []
     for seed in SEEDS:
-        (model, bases, histories), seconds = timed(learn.train, data, seed=seed, lbfgs=2000)
+        (model, bases, histories), seconds = timed(learn.train, data, seed=seed)
         record = errors(model, bases.fields, unseen) | {"seconds": seconds, "cubature": len(bases.points)}
         record["fits"] = {k: {"iterations": h.step[-1], "validation": min(h.validation)} for k, h in histories.items()}
         found["default"].append(record)

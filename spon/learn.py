@@ -140,7 +140,7 @@ def train(
     samples: int = 1024,
     width: int = 32,
     widths: tuple[int, ...] = (48, 48),
-    lbfgs: int = 1500,
+    lbfgs: int = 2000,
     seed: int = 0,
     log: Log = None,
 ) -> tuple[EquiNO, Bases, dict[str, History]]:
