@@ -107,7 +107,7 @@ class RVE:
         options_prefix: of the PETSc options of the linear solver.
 
     Attributes:
-        group: points solved side by side; 16, or as many as have their matrices in 256 MB.
+        group: points solved side by side; 32, or as many as have their matrices in 256 MB.
         strain_size: d, the number of Mandel components. volume: of the box.
         state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
             materials remember at the quadrature points.
@@ -153,7 +153,7 @@ class RVE:
         )
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
-        self.group = max(1, min(16, _GROUP_BYTES // (8 * self.stiffness.size)))
+        self.group = max(1, min(32, _GROUP_BYTES // (8 * self.stiffness.size)))
         self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
         self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
         self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
