@@ -183,9 +183,9 @@ def main():
     for name in SIZES:
         rows.append(r := compare(name))
         print(
-            f"{name}: {r['unknowns']} unknowns; one by one {r['solves_per_second_one_by_one']:.2f} solves/s, differences "
-            f"{r['stress_difference']:.1e} {r['tangent_difference']:.1e}; state {r['kilobytes_state_per_point']:.0f} kB a "
-            f"point, at work {r['megabytes_per_point_side_by_side']:.1f} MB a point"
+            f"{name}: {r['unknowns']} unknowns; one by one {r['solves_per_second_one_by_one']:.2f} solves/s, "
+            f"differences {r['stress_difference']:.1e} {r['tangent_difference']:.1e}; state "
+            f"{r['kilobytes_state_per_point']:.0f} kB a point, at work {r['megabytes_per_point_side_by_side']:.1f} MB"
         )
         for kind in ("near", "random"):
             print(
