@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from spon.point_law import LocalLaws
 
@@ -35,3 +36,8 @@ class CellData:
     def half_range(self) -> Array:
         """Largest absolute strain of each component (d,)."""
         return abs(self.strain).max(axis=0)
+
+    @property
+    def rest_tangents(self) -> Array:
+        """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy."""
+        return self.laws.tangent(torch.zeros(self.local_strain.shape[1:], dtype=torch.float64)).numpy()

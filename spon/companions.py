@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spon.cell import CellData
-from spon.equino import EquiNO, Fields, turned
+from spon.equino import EquiNO, Fields, turned, turned_means
 from spon.learn import Array, Log, sample, sobolev
 from spon.networks import Branch
 from spon.pod import pod
@@ -48,8 +48,7 @@ def train_supervised(
         The model (its cubature is all points), its fields, and how the branches were fitted.
     """
     half, w = torch.from_numpy(data.half_range), data.weights
-    rest = data.laws.tangent(torch.zeros(data.local_strain.shape[1:], dtype=torch.float64)).numpy()
-    strain, stress = pod(data.local_strain, w, r, rest), pod(data.local_stress, w, r)
+    strain, stress = pod(data.local_strain, w, r, data.rest_tangents), pod(data.local_stress, w, r)
     stress_modes = turned(stress, w)
     d, n = half.numel(), len(data.strain)
     others = np.einsum("p,npd,pdr->nr", w, data.local_stress, stress_modes[..., d:], optimize=True)
@@ -71,11 +70,8 @@ def train_supervised(
             branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log
         )
         branches[name] = branch
-    fields = Fields(
-        data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes, stress_modes))
-    )
-    means = torch.zeros(d, r, dtype=torch.float64)
-    means[:, :d] = torch.eye(d)
+    fields = Fields.of(data.laws, w, strain.modes, stress_modes)
+    means = turned_means(d, r)
     model = EquiNO(
         branches["displacement"], None, branches["stress"], lower=-half, upper=half, means=means, cubature=fields
     )

@@ -34,6 +34,11 @@ class Fields:
     strain_modes: Tensor
     stress_modes: Tensor
 
+    @classmethod
+    def of(cls, laws: LocalLaws, *arrays: npt.NDArray[np.float64]) -> "Fields":
+        """From NumPy arrays: weights, strain modes, stress modes."""
+        return cls(laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+
     def at(self, points: npt.NDArray[np.int64], weights: Tensor) -> "Fields":
         """The same at some of the points, with other weights."""
         rows = torch.as_tensor(points)
@@ -54,6 +59,11 @@ def turned(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
         raise ValueError(f"the means of {r} stress modes do not span the {d} stress components: need more modes")
     _, _, right = np.linalg.svd(means)
     return np.concatenate([basis.modes @ np.linalg.pinv(means), basis.modes @ right[d:].T], axis=2)
+
+
+def turned_means(d: int, r: int) -> Tensor:
+    """Means (d, r) of `turned` modes, as they are but for rounding."""
+    return torch.eye(d, r, dtype=torch.float64)
 
 
 class EquiNO(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spon.cell import CellData
 from spon.cubature import empirical_cubature
-from spon.equino import EquiNO, Fields, turned
+from spon.equino import EquiNO, Fields, turned, turned_means
 from spon.networks import Branch, Potential
 from spon.pod import pod
 from spon.reduced import ReducedModel
@@ -57,18 +57,15 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
         ValueError: more modes than independent fields.
     """
     w = data.weights
-    rest = data.laws.tangent(torch.zeros(data.local_strain.shape[1:], dtype=torch.float64)).numpy()
     # Strains by the energy that they cost, so that those of a stiff phase are not lost.
-    strain, stress = pod(data.local_strain, w, resolved, rest), pod(data.local_stress, w, r)
+    strain, stress = pod(data.local_strain, w, resolved, data.rest_tangents), pod(data.local_stress, w, r)
     stress_modes = turned(stress, w)
     some = data.local_stress[:: max(1, len(data.local_stress) // snapshots)]
     tests = np.concatenate([strain.modes, stress_modes[..., data.strain.shape[1] :]], axis=2)
     integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
     integrands /= np.sqrt(w @ integrands**2) + 1e-300
     points, weights = empirical_cubature(integrands, w, tolerance)
-    fields = Fields(
-        data.laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (w, strain.modes[..., :r], stress_modes))
-    )
+    fields = Fields.of(data.laws, w, strain.modes[..., :r], stress_modes)
     reduced = ReducedModel(
         data.laws.subset(points.tolist()),
         torch.from_numpy(strain.modes[points]),
@@ -178,9 +175,7 @@ def train(
         # The smaller modes of stress carry what a small component, such as the shear stress, differs by.
         "self-stress": _fit_branch(self_stress, "self_stress", learn, check, half, lbfgs, log, balance=0.5),
     }
-    d = half.numel()
-    means = torch.zeros(d, r, dtype=torch.float64)
-    means[:, :d] = torch.eye(d)
+    means = turned_means(half.numel(), r)
     cubature = b.fields.at(b.points, b.reduced.weights)
     model = EquiNO(displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature)
     return model, b, histories
