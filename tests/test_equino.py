@@ -226,7 +226,7 @@ def test_hill_mandel_holds_between_the_branches(cell):
     assert ((work - (strain * model(strain)[0]).sum(-1)).abs() < 1e-9 * size).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     bulk=st.floats(10.0, 1e5), a1=st.floats(1.0, 1e3), a2=st.floats(1e-3, 1.0), size=st.floats(-6.0, -0.5),
     seed=st.integers(0, 10**6),
@@ -239,10 +239,13 @@ def test_the_conjugate_obeys_fenchel(bulk, a1, a2, size, seed):
     sigma = law.stress(epsilon)
     value = conjugate(law, sigma, torch.zeros_like(sigma))
     right = (sigma * epsilon).sum(-1) - law.energy(epsilon)
+    # The energy is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2), which are far larger than it at small strains.
+    rounding = 8 * torch.finfo(torch.float64).eps * a1 * (a2 + torch.maximum(epsilon.norm(dim=-1), eta.norm(dim=-1)))
     # Where the stress is nearly saturated its strain is lost in its rounding, and so is the energy.
-    close = (value - right).abs() <= 1e-8 * (sigma * epsilon).sum(-1).abs()
+    close = (value - right).abs() <= 1e-8 * (sigma * epsilon).sum(-1).abs() + rounding
     assert (close | value.isinf()).all() and close.any()
-    assert (law.energy(eta) + value - (sigma * eta).sum(-1) >= -1e-12 * (sigma * eta).sum(-1).abs()).all()
+    slack = 1e-12 * (sigma * eta).sum(-1).abs() + rounding
+    assert (law.energy(eta) + value - (sigma * eta).sum(-1) >= -slack).all()
 
 
 def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
