@@ -62,14 +62,15 @@ def whole(found, right):
     return [float(e.mean()), float(e.max())]
 
 
-def errors(model, fields, unseen):
-    """Errors of a model; only those of the homogenised response if it has no `fields`."""
+def errors(model, unseen):
+    """Errors of a model; only those of the homogenised response if it has no fields."""
     with torch.no_grad():
         strain = torch.from_numpy(unseen.strain)
         stress, tangent = model(strain)
         homogenised = {"homogenised stress": whole(stress, unseen.stress), "tangent": whole(tangent, unseen.tangent)}
-        if fields is None:
+        if not isinstance(model, spon.EquiNO):
             return homogenised
+        fields = model.cell.fields
         parts = [model.fields(e, fields) for e in strain.split(10)]
         local, sigma = (torch.cat(part) for part in zip(*parts, strict=True))
         law = torch.cat([fields.laws.stress(e) for e in local.split(10)])
@@ -103,13 +104,13 @@ def points_per_second(model, dtype, chunk=1024, n=65536):
     return best
 
 
-def certificates(rve, model, fields, unseen):
+def certificates(rve, model, unseen):
     """Violations of the bounds (against the finite element energy) and how much they overestimate."""
     strain = np.vstack([unseen.strain, 2 * unseen.strain[:20]])
     energy = np.concatenate([unseen.energy, rve.homogenise(strain[100:]).energy])
     stress = np.vstack([unseen.stress, rve.homogenise(strain[100:]).stress])
     with torch.no_grad():
-        parts, seconds = timed(lambda: [spon.certify(model, e, fields) for e in torch.from_numpy(strain).split(10)])
+        parts, seconds = timed(lambda: [spon.certify(model, e, model.cell.fields) for e in torch.from_numpy(strain).split(10)])
         few, fast = timed(spon.certify, model, torch.from_numpy(strain))
         predicted = model(torch.from_numpy(strain))[0].numpy()
     lower, upper, gap, bound = (
@@ -140,20 +141,20 @@ def study(name):
     found["default"] = []
     for seed in SEEDS:
         (model, bases, histories), seconds = timed(learn.train, data, seed=seed)
-        record = errors(model, bases.fields, unseen) | {"seconds": seconds, "cubature": len(bases.points)}
+        record = errors(model, unseen) | {"seconds": seconds, "cubature": len(bases.points)}
         record["fits"] = {k: {"iterations": h.step[-1], "validation": min(h.validation)} for k, h in histories.items()}
         found["default"].append(record)
         print(f"{name} default, seed {seed}: {show(record)}", flush=True)
     found["points_per_second"] = {str(t)[6:]: points_per_second(model, t) for t in (torch.float64, torch.float32)}
     found["ratio_to_exact"] = found["points_per_second"]["float64"] / found["exact_per_second"]
-    found["certificate"] = certificates(rve, model, bases.fields, unseen)
-    found["reduced model"] = errors(bases.reduced, None, unseen) | {"seconds": 0.0}
-    (other, fields, _), seconds = timed(companions.train_supervised, data)
-    found["POD-DeepONet"] = errors(other, fields, unseen) | {"seconds": seconds}
+    found["certificate"] = certificates(rve, model, unseen)
+    found["reduced model"] = errors(bases.reduced, unseen) | {"seconds": 0.0}
+    (other, _), seconds = timed(companions.train_supervised, data)
+    found["POD-DeepONet"] = errors(other, unseen) | {"seconds": seconds}
     (other, _), seconds = timed(companions.train_sobolev, data)
-    found["Sobolev network"] = errors(other, None, unseen) | {"seconds": seconds}
-    (other, fields, history), seconds = timed(companions.train_as_published, data, lbfgs=PUBLISHED_STEPS)
-    record = errors(other, fields, unseen) | {"seconds": seconds, "loss_MPa2": [history.loss[0], history.loss[-1]]}
+    found["Sobolev network"] = errors(other, unseen) | {"seconds": seconds}
+    (other, history), seconds = timed(companions.train_as_published, data, lbfgs=PUBLISHED_STEPS)
+    record = errors(other, unseen) | {"seconds": seconds, "loss_MPa2": [history.loss[0], history.loss[-1]]}
     found["as published"] = record
     for kind in ("reduced model", "POD-DeepONet", "Sobolev network", "as published"):
         print(f"{name} {kind}: {show(found[kind])}")

@@ -8,7 +8,7 @@ exact law where the model's certificate is not good enough), and the fields insi
 It is the only package that imports both sides: neither knows the other.
 """
 
-from coupling.data import cell_data, cell_fields
+from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.translate import TranslationError, local_laws, phase_law, translate
@@ -21,7 +21,6 @@ __all__ = [
     "SurrogateLaw",
     "TranslationError",
     "cell_data",
-    "cell_fields",
     "local_laws",
     "micro_fields",
     "phase_law",

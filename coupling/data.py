@@ -7,8 +7,6 @@ from coupling.translate import local_laws
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, fingerprint
 from spon.cell import CellData
-from spon.files import CellFields
-from spon.learn import Bases
 
 
 def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
@@ -41,10 +39,7 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
         local_strain=local_strain,
         local_stress=snapshots.local_stress[good].reshape(len(fluctuation), -1, d)[:, order],
         fluctuation=fluctuation,
+        order=order,
         fingerprint=mark,
     )
 
-
-def cell_fields(rve: RVE, bases: Bases) -> CellFields:
-    """What a model's file holds of its cell, see `spon.save`; raises TranslationError as `cell_data`."""
-    return CellFields(bases.fields, bases.displacements, local_laws(rve)[1], fingerprint(rve))

@@ -207,7 +207,7 @@ class CertifiedLaw:
         model: of the cell; a copy of it is used, on the CPU in double precision.
         exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost.
         tolerance: of gap over energy. floor: strains to which it is not relative any more, as a fraction of the range.
-        at: fields at all points of the cell, e.g. `spon.load_cell(path).fields`: the certificate is a bound then. None
+        at: fields at all points of the cell, e.g. `model.cell.fields`: the certificate is a bound then. None
             takes the model's cubature: an estimate, and far cheaper.
         chunk: points of the structure in one evaluation of the model.
 

@@ -10,7 +10,7 @@ from dolfinx import fem
 
 from fe2 import RVE
 from fe2.snapshots import fingerprint
-from spon import CellFields, EquiNO
+from spon import EquiNO
 from spon.certificate import conjugate
 
 Array = npt.NDArray[np.float64]
@@ -31,17 +31,20 @@ class MicroFields:
     indicator: Array
 
 
-def micro_fields(rve: RVE, cell: CellFields, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
+def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     """Fields of the cell at one macroscale strain (d,), from the modes of a model.
 
     The strain is that of the displacement, and the stress is in equilibrium; what they do not agree in is the error.
 
     Args:
-        rve: the cell. cell: its fields, see `spon.load_cell`. model: that belongs to them. strain: Mandel vector.
+        rve: the cell. model: of this cell and with it, `spon.load(path, whole=True)`. strain: Mandel vector.
 
     Raises:
-        ValueError: fields of another cell, or a strain of another shape or not finite.
+        ValueError: a model without its cell or of another one, or a strain of another shape or not finite.
     """
+    cell = model.cell
+    if cell is None:
+        raise ValueError("the model was read without its cell, which the fields need: spon.load(path, whole=True)")
     if cell.fingerprint != fingerprint(rve):
         raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
     strain = np.asarray(strain, dtype=np.float64)

@@ -73,10 +73,10 @@ start = time.perf_counter()
 with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(file))
-        trained, bases, _ = learn.train(data, **settings, log=say)
-        spon.save(trained, path, coupling.cell_fields(rve, bases))
+        trained, _, _ = learn.train(data, **settings, log=say)
+        trained.save(path)
 seconds["training"] = time.perf_counter() - start
-model, fields = spon.load(path), spon.load_cell(path)
+model = spon.load(path, whole=True)
 
 # %% [markdown]
 # The certificate compares the energy of a strain field that is compatible with that of a stress field that is in
@@ -86,7 +86,7 @@ model, fields = spon.load(path), spon.load_cell(path)
 
 # %%
 one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
-everywhere, few = spon.certify(model, one, fields.fields), spon.certify(model, one)
+everywhere, few = spon.certify(model, one, model.cell.fields), spon.certify(model, one)
 energy = rve.homogenise(one.numpy()).energy[0]
 say(f"energy at {one[0].tolist()}: {everywhere.lower[0]:.6f} ≤ {energy:.6f} ≤ {everywhere.upper[0]:.6f} MPa")
 say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {few.gap[0] / few.upper[0]:.1e}")
@@ -154,7 +154,7 @@ def size(stress):
 
 places, level = (np.concatenate(comm.allgather(a)) for a in (exact.sigma.places(), size(exact.sigma.stresses())))
 (true,), (learned,) = (problems[name].micro(places[level.argmax()]) for name in ("exact", "surrogate"))
-micro = coupling.micro_fields(rve, fields, model, learned.strain)
+micro = coupling.micro_fields(rve, model, learned.strain)
 body = true.body()
 true_stress, weights = size(body.stress()), body.weights
 learned_stress = size(micro.stress)

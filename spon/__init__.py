@@ -10,8 +10,8 @@ imported there, so that a model is trained, evaluated and benchmarked on a machi
 
 from spon.cell import CellData
 from spon.certificate import Certificate, certify
-from spon.equino import EquiNO, Fields
-from spon.files import CellFields, ModelFileError, load, load_cell, save
+from spon.equino import CellFields, EquiNO, Fields
+from spon.files import ModelFileError, load
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
 from spon.reduced import ReducedModel, ReducedNotConverged
@@ -32,6 +32,4 @@ __all__ = [
     "ReducedNotConverged",
     "certify",
     "load",
-    "load_cell",
-    "save",
 ]

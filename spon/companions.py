@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spon.cell import CellData
-from spon.equino import EquiNO, Fields, turned, turned_means
+from spon.equino import CellFields, EquiNO, Fields, turned, turned_means
 from spon.learn import Array, Log, sample, sobolev
 from spon.networks import Branch
 from spon.pod import pod
@@ -33,7 +33,7 @@ def train_supervised(
     lbfgs: int = 1000,
     seed: int = 0,
     log: Log = None,
-) -> tuple[EquiNO, Fields, dict[str, History]]:
+) -> tuple[EquiNO, dict[str, History]]:
     """POD-DeepONet: branches fitted to the coefficients of the snapshots, without the law (Lu et al., Comput. Methods
     Appl. Mech. Eng. 393, 2022, 114778).
 
@@ -45,7 +45,7 @@ def train_supervised(
         of the choice of snapshots to validate with. log: takes lines on the way.
 
     Returns:
-        The model (its cubature is all points), its fields, and how the branches were fitted.
+        The model (its cubature is all points), and how the branches were fitted.
     """
     half, w = torch.from_numpy(data.half_range), data.weights
     strain, stress = pod(data.local_strain, w, r, data.rest_tangents), pod(data.local_stress, w, r)
@@ -71,11 +71,18 @@ def train_supervised(
         )
         branches[name] = branch
     fields = Fields.of(data.laws, w, strain.modes, stress_modes)
-    means = turned_means(d, r)
+    cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order, data.fingerprint)
     model = EquiNO(
-        branches["displacement"], None, branches["stress"], lower=-half, upper=half, means=means, cubature=fields
+        branches["displacement"],
+        None,
+        branches["stress"],
+        lower=-half,
+        upper=half,
+        means=turned_means(d, r),
+        cubature=fields,
+        cell=cell,
     )
-    return model, fields, histories
+    return model, histories
 
 
 class StressNetwork(nn.Module):
@@ -121,7 +128,7 @@ def train_as_published(
     lbfgs: int = 500,
     seed: int = 0,
     log: Log = None,
-) -> tuple[EquiNO, Fields, History]:
+) -> tuple[EquiNO, History]:
     """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), to compare with.
 
     Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
@@ -134,14 +141,27 @@ def train_as_published(
         data: solved problems. r: modes. adam, lbfgs: iterations. batch: strains in a step of Adam. seed: as in `train`.
 
     Returns:
-        The model (its cubature is all points), the same fields, and how it was fitted.
+        The model (its cubature is all points), and how it was fitted.
     """
     half, generator = torch.from_numpy(data.half_range), torch.Generator().manual_seed(seed)
-    strain_modes, displacement = _published(data.fluctuation, data.local_strain, r, half, seed)
-    stress_modes, stress = _published(data.local_stress, data.local_stress, r, half, seed + 1)
-    fields = Fields(data.laws, torch.from_numpy(data.weights), strain_modes, stress_modes)
-    means = torch.einsum("p,pdr->dr", fields.weights, stress_modes)
-    model = EquiNO(displacement, None, stress, lower=-half, upper=half, means=means, cubature=fields)
+    combination, displacement = _published(data.fluctuation, r, half, seed)
+    stress_combination, stress = _published(data.local_stress, r, half, seed + 1)
+    fields = Fields.of(
+        data.laws,
+        data.weights,
+        np.einsum("npd,nr->pdr", data.local_strain, combination, optimize=True),
+        np.einsum("npd,nr->pdr", data.local_stress, stress_combination, optimize=True),
+    )
+    model = EquiNO(
+        displacement,
+        None,
+        stress,
+        lower=-half,
+        upper=half,
+        means=torch.einsum("p,pdr->dr", fields.weights, fields.stress_modes),
+        cubature=fields,
+        cell=CellFields(fields, data.fluctuation.T @ combination, data.order, data.fingerprint),
+    )
     strains = sample(len(data.strain), half, seed)
     check = sample(max(16, len(strains) // 4), half, seed + 1)
 
@@ -159,14 +179,13 @@ def train_as_published(
     history = fit(
         parameters, lambda: mismatch(strains), lambda: mismatch(check), adam=0, lbfgs=lbfgs, patience=10**9, log=log
     )
-    return model, fields, history
+    return model, history
 
 
-def _published(fields: Array, follow: Array, r: int, half: Tensor, seed: int) -> tuple[Tensor, Branch]:
-    """Modes (P, d, r) of what follows the fields (n, ...) linearly, and the branch of their coefficients."""
+def _published(fields: Array, r: int, half: Tensor, seed: int) -> tuple[Array, Branch]:
+    """Combination (n, r) of the snapshots (n, ...) that gives their modes, and the branch of the coefficients."""
     left, singular, _ = np.linalg.svd(fields.reshape(len(fields), -1), full_matrices=False)
     coefficients = left * singular  # of all modes, not only of those that are kept
-    modes = np.einsum("npd,nr->pdr", follow, left[:, :r] / singular[:r], optimize=True)
     ones = torch.ones(r, dtype=torch.float64)
     branch = Branch(
         half,
@@ -177,4 +196,4 @@ def _published(fields: Array, follow: Array, r: int, half: Tensor, seed: int) ->
         through_zero=False,
         seed=seed,
     )
-    return torch.from_numpy(np.ascontiguousarray(modes)), branch
+    return left[:, :r] / singular[:r], branch

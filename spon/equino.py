@@ -10,6 +10,7 @@ all. Their coefficients then are the homogenised stress itself, which may be the
 coefficients of self-stresses that no average shows.
 """
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,24 @@ class Fields:
         return Fields(self.laws.subset(points.tolist()), weights, self.strain_modes[rows], self.stress_modes[rows])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellFields:
+    """The whole cell of a model, for fields, exact certificates and the model's file.
+
+    fields: modes at all P points. displacements: (dofs, r) of the strain modes. order: (P,) of the points among cells ×
+    points of the RVE. fingerprint: of the RVE.
+    """
+
+    fields: Fields
+    displacements: npt.NDArray[np.float64]
+    order: npt.NDArray[np.int64]
+    fingerprint: str
+
+    def __deepcopy__(self, memo: dict) -> "CellFields":
+        """Itself: it is large and never changes."""
+        return self
+
+
 def turned(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Stress modes (P, d, r) spanning what `basis` spans: the first d have the unit stresses as means, the rest none.
 
@@ -75,6 +94,7 @@ class EquiNO(nn.Module):
         stress: branch of the self-stress coefficients, or of all stress coefficients.
         lower, upper: (d,) strains between which it was trained.
         cubature: fields at few points. means: (d, r) of the stress modes.
+        cell: the whole cell; None for a model that was read without it.
     """
 
     lower: Tensor
@@ -91,12 +111,13 @@ class EquiNO(nn.Module):
         upper: Tensor,
         means: Tensor,
         cubature: Fields,
+        cell: CellFields | None = None,
     ):
         super().__init__()
         self.displacement, self.potential, self.stress = displacement, potential, stress
         for name, value in (("lower", lower), ("upper", upper), ("means", means)):
             self.register_buffer(name, value.clone())
-        self.cubature = cubature
+        self.cubature, self.cell = cubature, cell
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
@@ -125,3 +146,9 @@ class EquiNO(nn.Module):
     def inside(self, strain: Tensor) -> Tensor:
         """Which strains (n,) are in the trained range."""
         return ((strain >= self.lower) & (strain <= self.upper)).all(dim=1)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model with its cell to one file, see `spon.load`; raises ValueError for one without its cell."""
+        from spon.files import save  # which reads and writes what is defined here
+
+        save(self, path)

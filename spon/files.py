@@ -8,18 +8,16 @@ carries, so that a truncated, damaged or alien file is refused by name.
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spon.equino import EquiNO, Fields
+from spon.equino import CellFields, EquiNO, Fields
 from spon.networks import Branch, Potential
 from spon.point_law import LocalLaws
 
@@ -30,22 +28,11 @@ class ModelFileError(RuntimeError):
     """A file that holds no model, or a damaged one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CellFields:
-    """The whole cell of a model, for fields and exact certificates.
-
-    fields: modes at all P points. displacements: (dofs, r) of the strain modes. order: (P,) of the points among cells ×
-    points of the RVE. fingerprint: of the RVE.
-    """
-
-    fields: Fields
-    displacements: npt.NDArray[np.float64]
-    order: npt.NDArray[np.int64]
-    fingerprint: str
-
-
-def save(model: EquiNO, path: str | os.PathLike, cell: CellFields) -> None:
-    """Write a model (on the CPU, float64) and the fields of its cell."""
+def save(model: EquiNO, path: str | os.PathLike) -> None:
+    """Write a model and its cell; raises ValueError for one without its cell."""
+    cell = model.cell
+    if cell is None:
+        raise ValueError("the model was read without its cell, which its file has to hold: spon.load(path, whole=True)")
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {
         "cubature.weights": model.cubature.weights,
@@ -76,8 +63,12 @@ def save(model: EquiNO, path: str | os.PathLike, cell: CellFields) -> None:
     os.replace(part, path)
 
 
-def load(path: str | os.PathLike) -> EquiNO:
-    """The model of a file, on the CPU in float64; the fields of the whole cell stay in the file.
+def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
+    """The model of a file, on the CPU in float64.
+
+    Args:
+        path: of the file. whole: read the fields of the whole cell too, `EquiNO.cell`; they are most of the file, and
+            evaluating the model does without them.
 
     Raises:
         FileNotFoundError. ModelFileError: see `ModelFileError`.
@@ -99,6 +90,7 @@ def load(path: str | os.PathLike) -> EquiNO:
                 upper=state["upper"],
                 means=state["means"],
                 cubature=Fields(LocalLaws.from_json(file.header["laws"]), **file.tensors("cubature.")),
+                cell=_cell(file) if whole else None,
             )
             model.load_state_dict(state)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
@@ -106,17 +98,11 @@ def load(path: str | os.PathLike) -> EquiNO:
     return model.requires_grad_(False)
 
 
-def load_cell(path: str | os.PathLike) -> CellFields:
-    """The fields of the whole cell of a model's file; raises as `load`."""
-    with _Reader(path) as file:
-        part = file.tensors("cell.")
-        laws = LocalLaws(LocalLaws.from_json(file.header["laws"]).laws, tuple(file.header["points"]))
-        return CellFields(
-            Fields(laws, part["weights"], part["strain_modes"], part["stress_modes"]),
-            part["displacements"].numpy(),
-            part["order"].numpy(),
-            file.header["fingerprint"],
-        )
+def _cell(file: "_Reader") -> CellFields:
+    part = file.tensors("cell.")
+    displacements, order = (part.pop(name).numpy() for name in ("displacements", "order"))
+    laws = LocalLaws(LocalLaws.from_json(file.header["laws"]).laws, tuple(file.header["points"]))
+    return CellFields(Fields(laws, **part), displacements, order, file.header["fingerprint"])
 
 
 def _describe(branch: Branch) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spon.cell import CellData
 from spon.cubature import empirical_cubature
-from spon.equino import EquiNO, Fields, turned, turned_means
+from spon.equino import CellFields, EquiNO, Fields, turned, turned_means
 from spon.networks import Branch, Potential
 from spon.pod import pod
 from spon.reduced import ReducedModel
@@ -33,14 +33,12 @@ Log = Callable[[str], None] | None
 class Bases:
     """Modes of a cell, as few and as many as are asked for.
 
-    fields: r modes each, at all points. reduced: R ≥ r displacement modes on the cubature's points. displacements:
-    (dofs, r) of the strain modes. singular_strain, singular_stress: (n,). points: (m,) of the cubature.
+    cell: r modes each, at all points. reduced: R ≥ r displacement modes on the cubature's points. singular_strain, singular_stress: (n,). points: (m,) of the cubature.
     """
 
-    fields: Fields
+    cell: CellFields
     reduced: ReducedModel
     stress_modes: Tensor
-    displacements: Array
     singular_strain: Array
     singular_stress: Array
     points: npt.NDArray[np.int64]
@@ -72,11 +70,11 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
         torch.from_numpy(weights),
         torch.from_numpy(data.half_range),
     )
+    displacements = data.fluctuation.T @ strain.combination[:, :r]
     return Bases(
-        fields,
+        CellFields(fields, displacements, data.order, data.fingerprint),
         reduced,
         fields.stress_modes[points],
-        data.fluctuation.T @ strain.combination[:, :r],
         strain.singular_values,
         stress.singular_values,
         points,
@@ -102,7 +100,7 @@ class Targets:
 
 def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
     """Solve the reduced model at strains (n, d); raises ReducedNotConverged."""
-    d, r = strain.shape[1], bases.fields.strain_modes.shape[2]
+    d, r = strain.shape[1], bases.cell.fields.strain_modes.shape[2]
     model, parts = bases.reduced, []
     tests = (bases.stress_modes[..., d:] * model.weights[:, None, None]).reshape(-1, r - d)
     for some in strain.split(chunk):
@@ -176,8 +174,10 @@ def train(
         "self-stress": _fit_branch(self_stress, "self_stress", learn, check, half, lbfgs, log, balance=0.5),
     }
     means = turned_means(half.numel(), r)
-    cubature = b.fields.at(b.points, b.reduced.weights)
-    model = EquiNO(displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature)
+    cubature = b.cell.fields.at(b.points, b.reduced.weights)
+    model = EquiNO(
+        displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature, cell=b.cell
+    )
     return model, b, histories
 
 

@@ -128,17 +128,17 @@ def test_the_reduced_model_with_all_modes_and_points_solves_the_cell(cell):
 
 def test_the_cubature_stands_for_all_points(cell):
     _, _, bases, _, unseen = cell
-    assert len(bases.points) < 0.5 * len(bases.fields.weights)
+    assert len(bases.points) < 0.5 * len(bases.cell.fields.weights)
     assert relative(bases.reduced.solve(torch.from_numpy(unseen.strain)).stress, unseen.stress).max() < 2e-3
 
 
 def test_stress_modes_carry_unit_means_or_none_and_are_in_equilibrium(cell):
     """‖Tᵀ Bᵀ w σ‖ against the internal forces, which is what the Newton iteration of the snapshots was stopped at."""
     rve, model, bases, *_ = cell
-    means = torch.einsum("p,pdr->dr", bases.fields.weights, bases.fields.stress_modes)
+    means = torch.einsum("p,pdr->dr", bases.cell.fields.weights, bases.cell.fields.stress_modes)
     assert torch.allclose(means, model.means, rtol=0, atol=1e-10)
     strain = torch.from_numpy(RANGE) * torch.tensor([[0.9, -0.5, 0.7], [1.4, 1.2, -1.3]], dtype=torch.float64)
-    _, sigma = model.fields(strain, bases.fields)
+    _, sigma = model.fields(strain, bases.cell.fields)
     _, order = coupling.local_laws(rve)
     for field in sigma.detach().numpy():
         forces = internal_forces(rve, field[np.argsort(order)])
@@ -165,14 +165,14 @@ def test_displacements_are_periodic_and_belong_to_their_strains(cell):
     rve, model, bases, *_ = cell
     strain = torch.tensor([[0.02, -0.03, 0.01]], dtype=torch.float64)
     b, _ = model.coefficients(strain)
-    fluctuation = bases.displacements @ b[0].detach().numpy()
+    fluctuation = bases.cell.displacements @ b[0].detach().numpy()
     index = rve.unknowns.index
     values = np.zeros(rve.unknowns.size)
     values[index[index >= 0]] = fluctuation[index >= 0]
     assert abs(rve.unknowns.expand(values) - fluctuation).max() <= 1e-14 * abs(fluctuation).max()
     rve.body.u.x.array[:] = fluctuation
     _, order = coupling.local_laws(rve)
-    local = model.fields(strain, bases.fields)[0].detach()
+    local = model.fields(strain, bases.cell.fields)[0].detach()
     assert np.allclose(rve.body.strain().reshape(-1, 3)[order], local[0] - strain, rtol=0, atol=1e-12)
 
 
@@ -182,9 +182,9 @@ def test_prediction_is_accurate_exact_at_rest_and_consistent(cell):
     stress, tangent = model(strain)
     assert relative(stress.detach(), unseen.stress).mean() < 5e-3
     assert relative(tangent.detach(), unseen.tangent).mean() < 2e-2
-    _, sigma = model.fields(strain, bases.fields)
+    _, sigma = model.fields(strain, bases.cell.fields)
     assert relative(sigma.detach(), unseen.local_stress).mean() < 3e-2
-    mean = torch.einsum("p,npd->nd", bases.fields.weights, sigma)
+    mean = torch.einsum("p,npd->nd", bases.cell.fields.weights, sigma)
     assert torch.allclose(mean, stress, rtol=0, atol=1e-9 * float(stress.abs().max()))
     assert (model(torch.zeros(1, 3, dtype=torch.float64))[0] == 0).all()
     assert (tangent == tangent.mT).all()
@@ -202,16 +202,16 @@ def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
         return np.linalg.norm(stress - unseen.stress) / np.linalg.norm(unseen.stress)
 
     linear = error(unseen.strain @ np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
-    supervised, fields, histories = companions.train_supervised(data, r=8, lbfgs=200)
+    supervised, histories = companions.train_supervised(data, r=8, lbfgs=200)
     sobolev, _ = companions.train_sobolev(data, widths=(32, 32), lbfgs=200)
-    published, everywhere, history = companions.train_as_published(data, r=8, adam=100, lbfgs=100)
+    published, history = companions.train_as_published(data, r=8, adam=100, lbfgs=100)
     assert history.loss[-1] < 0.5 * history.loss[0]
     assert all(h.loss[-1] < 0.1 * h.loss[0] for h in histories.values())
     own, *others = (error(m(strain)[0].detach().numpy()) for m in (model, supervised, sobolev, published))
     assert others[1] < linear and own < min(others)
-    for other, at in ((supervised, fields), (published, everywhere)):
-        _, sigma = other.fields(strain, at)
-        mean = torch.einsum("p,npd->nd", at.weights, sigma)
+    for other in (supervised, published):
+        _, sigma = other.fields(strain, other.cell.fields)
+        mean = torch.einsum("p,npd->nd", other.cell.fields.weights, sigma)
         assert torch.allclose(mean, other(strain)[0], rtol=0, atol=1e-9 * float(mean.abs().max()))
 
 
@@ -220,9 +220,9 @@ def test_hill_mandel_holds_between_the_branches(cell):
     _, model, bases, *_ = cell
     generator = torch.Generator().manual_seed(2)
     strain = torch.from_numpy(RANGE) * torch.randn(30, 3, dtype=torch.float64, generator=generator)
-    epsilon, sigma = model.fields(strain, bases.fields)
-    work = torch.einsum("p,npd,npd->n", bases.fields.weights, sigma, epsilon)
-    size = torch.einsum("p,npd,npd->n", bases.fields.weights, sigma.abs(), epsilon.abs())
+    epsilon, sigma = model.fields(strain, bases.cell.fields)
+    work = torch.einsum("p,npd,npd->n", bases.cell.fields.weights, sigma, epsilon)
+    size = torch.einsum("p,npd,npd->n", bases.cell.fields.weights, sigma.abs(), epsilon.abs())
     assert ((work - (strain * model(strain)[0]).sum(-1)).abs() < 1e-9 * size).all()
 
 
@@ -255,11 +255,11 @@ def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
     strains = np.vstack([unseen.strain, RANGE * generator.uniform(-2.5, 2.5, (20, 3))])
     exact = rve.homogenise(strains)
     with torch.no_grad():
-        good = spon.certify(model, torch.from_numpy(strains), bases.fields)
+        good = spon.certify(model, torch.from_numpy(strains), bases.cell.fields)
         spoilt = copy.deepcopy(model)
         for p in spoilt.displacement.weights:
             p.normal_(generator=torch.Generator().manual_seed(9))
-        bad = spon.certify(spoilt, torch.from_numpy(strains), bases.fields)
+        bad = spon.certify(spoilt, torch.from_numpy(strains), bases.cell.fields)
     for c, m in ((good, model), (bad, spoilt)):
         slack = 1e-10 * exact.energy
         assert (c.lower.numpy() <= exact.energy + slack).all()

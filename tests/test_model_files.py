@@ -28,26 +28,26 @@ for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
 import torch
 import spon
 
-model, cell = spon.load(sys.argv[1]), spon.load_cell(sys.argv[1])
+model = spon.load(sys.argv[1], whole=True)
 strain = torch.tensor(json.load(sys.stdin), dtype=torch.float64)
-certificate = spon.certify(model, strain, cell.fields)
+certificate = spon.certify(model, strain, model.cell.fields)
 print(json.dumps([x.tolist() for x in (*model(strain), certificate.lower, certificate.upper)]))
 """
 
 
-def read_all(path):
-    return spon.load(path), spon.load_cell(path)
-
-
 def test_a_saved_model_is_the_same(trained, tmp_path):
     path = tmp_path / "again.safetensors"
-    spon.save(trained.model, path, trained.cell)
-    model, cell = read_all(path)
+    trained.model.save(path)
+    model = spon.load(path, whole=True)
     e = torch.from_numpy(strains(20))
     assert all(torch.equal(a, b) for a, b in zip(model(e), trained.model(e)))
-    ours, theirs = spon.certify(model, e, cell.fields), spon.certify(trained.model, e, trained.cell.fields)
+    ours, theirs = (spon.certify(m, e, m.cell.fields) for m in (model, trained.model))
     assert torch.equal(ours.gap, theirs.gap)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+    part = spon.load(path)
+    assert torch.equal(part(e)[0], model(e)[0])
+    with pytest.raises(ValueError, match="was read without its cell"):
+        part.save(path)
 
 
 def test_a_model_is_used_without_fenicsx(trained):
@@ -61,7 +61,7 @@ def test_a_model_is_used_without_fenicsx(trained):
     )
     assert done.returncode == 0, done.stderr
     stress, tangent = trained.model(e)
-    certificate = spon.certify(trained.model, e, trained.cell.fields)
+    certificate = spon.certify(trained.model, e, trained.model.cell.fields)
     here = [x.tolist() for x in (stress, tangent, certificate.lower, certificate.upper)]
     assert json.loads(done.stdout) == here
 
@@ -69,18 +69,18 @@ def test_a_model_is_used_without_fenicsx(trained):
 def test_a_damaged_file_is_refused(trained, tmp_path):
     whole, path = trained.path.read_bytes(), tmp_path / "damaged.safetensors"
     path.write_bytes(whole)
-    read_all(path)
+    spon.load(path, whole=True)
     for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(spon.ModelFileError, match=str(path)):
-            read_all(path)
+            spon.load(path, whole=True)
     # In the length of the header, in the header, and in the numbers up to the last byte.
     for k in [0, 3, 8, 40, *np.linspace(100, len(whole) - 1, 60).astype(int).tolist()]:
         bad = bytearray(whole)
         bad[k] ^= 1 << (k % 8)
         path.write_bytes(bad)
         with pytest.raises(spon.ModelFileError, match=str(path)):
-            read_all(path)
+            spon.load(path, whole=True)
 
 
 def test_alien_files_are_refused(tmp_path):
@@ -96,9 +96,8 @@ def test_alien_files_are_refused(tmp_path):
     pickled.write_bytes(pickle.dumps(Trap()))
     torch.save({"trap": Trap()}, torched)
     for path in (plain, text, pickled, torched):
-        for load in (spon.load, spon.load_cell):
-            with pytest.raises(spon.ModelFileError, match=str(path)):
-                load(path)
+        with pytest.raises(spon.ModelFileError, match=str(path)):
+            spon.load(path)
     assert not (tmp_path / "executed").exists()
     with pytest.raises(FileNotFoundError, match="there is no model file"):
         spon.load(tmp_path / "nothing")

@@ -162,7 +162,7 @@ def test_certified_structure_without_tolerance_is_the_exact_one(trained, exact_b
 @pytest.mark.mpi
 @pytest.mark.parametrize("everywhere", [True, False])
 def test_certified_structure_with_a_tolerance_is_near_the_exact_one(trained, exact_bar, tolerance, comm, everywhere):
-    at = trained.cell.fields if everywhere else None
+    at = trained.model.cell.fields if everywhere else None
     law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=tolerance, at=at)
     certified = bar(comm, law)
     exact, points = comm.allreduce(int(law.is_exact.sum())), comm.allreduce(law.is_exact.size)
@@ -347,14 +347,14 @@ def test_conjugate_is_found_to_rounding():
 
 def test_micro_fields(trained):
     e = strains(1)[0]
-    rve, fields = trained.rve, coupling.micro_fields(trained.rve, trained.cell, trained.model, e)
+    rve, fields = trained.rve, coupling.micro_fields(trained.rve, trained.model, e)
     weights = rve.body.weights / rve.volume
     one = torch.from_numpy(e)[None]
     assert np.allclose(np.einsum("cq,cqd->d", weights, fields.stress), trained.model(one)[0][0].numpy(), rtol=1e-9)
     assert np.allclose(np.einsum("cq,cqd->d", weights, fields.strain), e, rtol=0, atol=1e-12)
     rve.body.u.x.array[:] = fields.displacement.x.array
     assert np.allclose(rve.body.strain(), fields.strain, rtol=0, atol=1e-10 * abs(fields.strain).max())
-    certificate = spon.certify(trained.model, one, trained.cell.fields)
+    certificate = spon.certify(trained.model, one, trained.model.cell.fields)
     assert np.isclose((weights * fields.indicator).sum(), certificate.gap.item(), rtol=1e-6)
     assert fields.indicator.min() > -1e-12 * certificate.upper.item()
     exact = rve.homogenise(e)
@@ -365,6 +365,8 @@ def test_micro_fields(trained):
 
 def test_micro_fields_of_another_cell_are_refused(trained):
     with pytest.raises(ValueError, match="another RVE"):
-        coupling.micro_fields(make_rve(radius=0.25), trained.cell, trained.model, np.zeros(3))
+        coupling.micro_fields(make_rve(radius=0.25), trained.model, np.zeros(3))
     with pytest.raises(ValueError, match="need 3 finite Mandel components"):
-        coupling.micro_fields(trained.rve, trained.cell, trained.model, np.zeros(2))
+        coupling.micro_fields(trained.rve, trained.model, np.zeros(2))
+    with pytest.raises(ValueError, match="read without its cell"):
+        coupling.micro_fields(trained.rve, spon.load(trained.path), np.zeros(3))

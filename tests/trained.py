@@ -18,11 +18,10 @@ TRAINING = {"r": 8, "resolved": 16, "samples": 256, "width": 16, "widths": (24, 
 
 @dataclass(frozen=True)
 class Trained:
-    """The cell, the model as it is read from its file, the fields of its cell, and the file."""
+    """The cell, the model as it is read from its file, and the file."""
 
     rve: fe2.RVE
     model: spon.EquiNO
-    cell: spon.CellFields
     path: Path
 
 
@@ -42,10 +41,8 @@ def train(folder, comm):
     with fe2.together(comm):
         if comm.rank == 0:
             data = coupling.cell_data(rve, fe2.sample.read(snapshots))
-            model, bases, _ = learn.train(data, **TRAINING)
-            _, order = coupling.local_laws(rve)
-            spon.save(model, path, spon.CellFields(bases.fields, bases.displacements, order, data.fingerprint))
-    return Trained(rve, spon.load(path), spon.load_cell(path), path)
+            learn.train(data, **TRAINING)[0].save(path)
+    return Trained(rve, spon.load(path, whole=True), path)
 
 
 def strains(n, scale=0.9, seed=3):
