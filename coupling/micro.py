@@ -43,8 +43,6 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
         ValueError: a model without its cell or of another one, or a strain of another shape or not finite.
     """
     cell = model.cell
-    if cell is None:
-        raise ValueError("the model was read without its cell, which the fields need: spon.load(path, whole=True)")
     if cell.fingerprint != fingerprint(rve):
         raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
     strain = np.asarray(strain, dtype=np.float64)

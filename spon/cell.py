@@ -18,8 +18,8 @@ class CellData:
 
     laws: at the points. weights: (P,), the mean of a field over the cell being Σ_p w_p field_p. strain: (n, d) of the
     macroscale. stress: (n, d). tangent: (n, d, d). energy: (n,) [MPa]. local_strain: (n, P, d) of the fluctuation
-    alone. local_stress: (n, P, d) [MPa]. fluctuation: (n, dofs) [length]. order: (P,) of the points among cells × points
-    of the RVE. fingerprint: of mesh and materials.
+    alone. local_stress: (n, P, d) [MPa]. fluctuation: (n, dofs) [length]. order: (P,) of the points among cells ×
+    points of the RVE. fingerprint: of mesh and materials.
     """
 
     laws: LocalLaws

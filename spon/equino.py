@@ -117,7 +117,14 @@ class EquiNO(nn.Module):
         self.displacement, self.potential, self.stress = displacement, potential, stress
         for name, value in (("lower", lower), ("upper", upper), ("means", means)):
             self.register_buffer(name, value.clone())
-        self.cubature, self.cell = cubature, cell
+        self.cubature, self._cell = cubature, cell
+
+    @property
+    def cell(self) -> CellFields:
+        """The whole cell; raises ValueError for a model that was read without it."""
+        if self._cell is None:
+            raise ValueError("the model was read without its cell, which is needed here: spon.load(path, whole=True)")
+        return self._cell
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""

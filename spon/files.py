@@ -31,8 +31,6 @@ class ModelFileError(RuntimeError):
 def save(model: EquiNO, path: str | os.PathLike) -> None:
     """Write a model and its cell; raises ValueError for one without its cell."""
     cell = model.cell
-    if cell is None:
-        raise ValueError("the model was read without its cell, which its file has to hold: spon.load(path, whole=True)")
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {
         "cubature.weights": model.cubature.weights,

@@ -33,7 +33,8 @@ Log = Callable[[str], None] | None
 class Bases:
     """Modes of a cell, as few and as many as are asked for.
 
-    cell: r modes each, at all points. reduced: R ≥ r displacement modes on the cubature's points. singular_strain, singular_stress: (n,). points: (m,) of the cubature.
+    cell: r modes each, at all points. reduced: R ≥ r displacement modes on the cubature's points. singular_strain,
+    singular_stress: (n,). points: (m,) of the cubature.
     """
 
     cell: CellFields
