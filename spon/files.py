@@ -44,7 +44,10 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     networks = {"displacement": _describe(model.displacement), "stress": _describe(model.stress)}
-    networks["potential"] = None if model.potential is None else {"width": model.potential.width}
+    networks["potential"] = None if model.potential is None else {
+        "width": model.potential.width,
+        "norms": len(model.potential.norms.maps),
+    }
     header = {
         "networks": networks,
         "laws": model.cubature.laws.to_json(),
@@ -107,6 +110,7 @@ def _describe(branch: Branch) -> dict[str, Any]:
     return {
         "coefficients": branch.scale.numel(),
         "widths": list(branch.widths),
+        "norms": len(branch.norms.maps),
         "activation": branch.activation,
         "through_zero": branch.through_zero,
     }
@@ -117,6 +121,7 @@ def _branch(half: Tensor, about: dict[str, Any]) -> Branch:
         half,
         torch.ones(about["coefficients"], dtype=torch.float64),
         widths=tuple(about["widths"]),
+        norms=about["norms"],
         activation=about["activation"],
         through_zero=about["through_zero"],
     )

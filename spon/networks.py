@@ -3,6 +3,10 @@
 
 Values and derivatives leave one pass through the layers, without autograd, and can be trained on both. Inputs are
 strains (n, d) in Mandel components.
+
+Beside its components a network is given norms of the strain. A cell's energy is a mean of energies of local strains,
+which hardly differ from linear maps of the macroscale strain, and where the law of a phase knows the norm of its strain,
+such as ‖dev ε‖, the response is not analytic at zero strain. Smooth layers alone learn that slowly.
 """
 
 from itertools import pairwise
@@ -47,16 +51,42 @@ def _layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterL
     return weights, offsets
 
 
+class Norms(nn.Module):
+    """k norms of a vector x (n, d), ν_j = √(|A_j x|² + δ²) with learned A_j (d, d); δ keeps them smooth at zero.
+
+    Args:
+        size: d. count: k. generator: of the initial maps. smoothing: δ.
+    """
+
+    def __init__(self, size: int, count: int, generator: torch.Generator, smoothing: float = 0.05):
+        super().__init__()
+        self.smoothing = smoothing
+        random = torch.randn(count, size, size, generator=generator, dtype=torch.float64)
+        self.maps = nn.Parameter(random / size**0.5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The norms (n, k) and their slopes (n, d, k)."""
+        (n, d), k = x.shape, len(self.maps)
+        y = (x @ self.metrics().permute(1, 2, 0).reshape(d, d * k)).view(n, d, k)
+        norms = ((y * x[:, :, None]).sum(1) + self.smoothing**2).sqrt()
+        return norms, y / norms[:, None]
+
+    def metrics(self) -> Tensor:
+        """AᵀA (k, d, d), in terms of which the second derivative of a norm is (AᵀA − ∇ν ∇νᵀ)/ν."""
+        return self.maps.mT @ self.maps
+
+
 class Branch(nn.Module):
     """Coefficients of modes as a function of the strain: b(E) = L E + s (f(E/h) − f(0)) + c.
 
-    f is a chain of layers. With `through_zero` the coefficients vanish at zero strain, and L is a linear part of their
-    own; without, there is no L, f(0) stays and c is the mean, which is the published form.
+    f is a chain of layers that begins with the strain and its norms. With `through_zero` the coefficients vanish at zero
+    strain, and L is a linear part of their own; without, there is no L, f(0) stays and c is the mean, which is the
+    published form, as are no norms.
 
     Args:
-        size: d of the strain. coefficients: r. half_range: h (d,), strains of this size are one to the network.
-        scale: s (r,) or a number, the size of the coefficients. mean: c, for the published form.
-        widths: of the hidden layers. activation: "tanh" or "swish". seed: of the initial weights.
+        half_range: h (d,), strains of this size are one to the network.
+        scale: s (r,), the size of the coefficients. mean: c, for the published form.
+        widths: of the hidden layers. norms: how many. activation: "tanh" or "swish". seed: of the initial weights.
     """
 
     half_range: Tensor
@@ -70,6 +100,7 @@ class Branch(nn.Module):
         *,
         mean: Tensor | None = None,
         widths: tuple[int, ...] = (64, 64),
+        norms: int = 0,
         activation: str = "tanh",
         through_zero: bool = True,
         seed: int = 0,
@@ -77,7 +108,9 @@ class Branch(nn.Module):
         super().__init__()
         d, r = half_range.numel(), scale.numel()
         self.widths, self.activation, self.through_zero = widths, activation, through_zero
-        self.weights, self.offsets = _layers([d, *widths, r], torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        self.weights, self.offsets = _layers([d + norms, *widths, r], generator)
+        self.norms = Norms(d, norms, generator)
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", scale.clone())
         self.register_buffer("mean", torch.zeros(r, dtype=torch.float64) if mean is None else mean.clone())
@@ -98,6 +131,7 @@ class Branch(nn.Module):
 
     def _chain(self, x: Tensor) -> Tensor:
         f = ACTIVATIONS[self.activation]
+        x = torch.cat([x, self.norms(x)[0]], dim=1)
         for a, c in zip(self.weights[:-1], self.offsets[:-1], strict=True):
             x = f(x @ a + c).value
         return x @ self.weights[-1] + self.offsets[-1]
@@ -107,8 +141,11 @@ class Branch(nn.Module):
         f = ACTIVATIONS[self.activation]
         n, d = strain.shape
         x = strain / self.half_range
+        norms, slopes = self.norms(x)
+        x = torch.cat([x, norms], dim=1)
         # The d directions of the derivative travel beside the value, as rows of one matrix product.
-        directions = torch.diag(1 / self.half_range)[:, None, :].expand(d, n, d)
+        directions = torch.cat([torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d), slopes], dim=2)
+        directions = directions.transpose(0, 1) / self.half_range[:, None, None]
         for a, c in zip(self.weights[:-1], self.offsets[:-1], strict=True):
             layer = f(x @ a + c)
             x, directions = layer.value, layer.slope * (directions @ a)
@@ -121,26 +158,29 @@ class Branch(nn.Module):
 
 
 class Potential(nn.Module):
-    """Effective energy as a function of the strain, W(E) = ½ E·C₀ E + s (g(E/h) − g(0) − ∇g(0)·E/h).
+    """Effective energy as a function of the strain, W(E) = ½ E·C₀ E + s (g(x) − g(0) − ∇g(0)·x), x = E/h.
 
-    g has two hidden layers and one output. The stress is dW/dE and the tangent d²W/dE², so that the stress vanishes at
-    zero strain, the tangent is symmetric and the work of a closed strain path is zero, whatever the weights.
+    g takes the strain and its norms through two hidden layers to one number. The stress is dW/dE and the tangent
+    d²W/dE², so that the stress vanishes at zero strain, the tangent is symmetric and the work of a closed strain path is
+    zero, whatever the weights.
 
     Args:
         stiffness: C₀ (d, d) [MPa], symmetric. half_range: h (d,). scale: s [MPa], the size of the energy that is not
-        quadratic. width: of both layers. seed: of the initial weights.
+        quadratic. width: of both layers. norms: how many. seed: of the initial weights.
     """
 
     stiffness: Tensor
     half_range: Tensor
     scale: Tensor
 
-    def __init__(self, stiffness: Tensor, half_range: Tensor, scale: float, *, width: int = 32, seed: int = 0):
+    def __init__(
+        self, stiffness: Tensor, half_range: Tensor, scale: float, *, width: int = 24, norms: int = 8, seed: int = 0
+    ):
         super().__init__()
-        self.width = width
-        self.weights, self.offsets = _layers(
-            [half_range.numel(), width, width, 1], torch.Generator().manual_seed(seed)
-        )
+        self.width, generator = width, torch.Generator().manual_seed(seed)
+        d = half_range.numel()
+        self.weights, self.offsets = _layers([d + norms, width, width, 1], generator)
+        self.norms = Norms(d, norms, generator)
         self.register_buffer("stiffness", stiffness.clone())
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
@@ -148,33 +188,48 @@ class Potential(nn.Module):
     def energy(self, strain: Tensor) -> Tensor:
         """W (n,) [MPa]."""
         x = strain / self.half_range
-        zero = torch.zeros_like(x[:1])
-        part = self._value(x) - self._value(zero) - x @ self._gradient(zero)[0]
+        rest = torch.zeros_like(x[:1])
+        value, (gradient, _) = self._value(torch.cat([rest, x])), self._derivatives(rest)
+        part = value[1:] - value[0] - x @ gradient[0]
         return 0.5 * (strain * (strain @ self.stiffness)).sum(-1) + self.scale * part
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Stress (n, d) and tangent (n, d, d) [MPa]."""
-        a1, a2, a3 = self.weights
         x = strain / self.half_range
-        one = tanh(x @ a1 + self.offsets[0])
-        two = tanh(one.value @ a2 + self.offsets[1])
-        v = a3[:, 0]
-        back = (v * two.slope) @ a2.T
-        gradient = (back * one.slope) @ a1.T
-        # Hessian: curvature of the second layer along what each strain component does to it, and of the first layer.
-        reach = (one.slope[:, None, :] * a1) @ a2
-        hessian = (reach * (v * two.curvature)[:, None, :]) @ reach.mT
-        hessian = hessian + (a1 * (back * one.curvature)[:, None, :]) @ a1.T
+        gradient, hessian = self._derivatives(torch.cat([torch.zeros_like(x[:1]), x]))
         unit = self.scale / self.half_range
-        stress = strain @ self.stiffness + unit * (gradient - self._gradient(torch.zeros_like(x[:1])))
-        tangent = self.stiffness + hessian * unit[:, None] / self.half_range
+        stress = strain @ self.stiffness + unit * (gradient[1:] - gradient[0])
+        tangent = self.stiffness + hessian[1:] * (unit[:, None] / self.half_range)
         return stress, (tangent + tangent.mT) / 2  # equal up to rounding
 
     def _value(self, x: Tensor) -> Tensor:
-        h = tanh(tanh(x @ self.weights[0] + self.offsets[0]).value @ self.weights[1] + self.offsets[1]).value
-        return (h @ self.weights[2])[:, 0]
+        """g (n,)."""
+        h = torch.cat([x, self.norms(x)[0]], dim=1)
+        for a, c in zip(self.weights[:-1], self.offsets[:-1], strict=True):
+            h = torch.tanh(h @ a + c)
+        return (h @ self.weights[-1])[:, 0]
 
-    def _gradient(self, x: Tensor) -> Tensor:
-        one = tanh(x @ self.weights[0] + self.offsets[0])
-        two = tanh(one.value @ self.weights[1] + self.offsets[1])
-        return (((self.weights[2][:, 0] * two.slope) @ self.weights[1].T) * one.slope) @ self.weights[0].T
+    def _derivatives(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """∇g (n, d) and ∇²g (n, d, d).
+
+        This is what a macroscale iteration consists of, and so it is made of products of large matrices.
+        """
+        a1, a2, a3 = self.weights
+        n, d = x.shape
+        norms, slopes = self.norms(x)
+        one = tanh(torch.addmm(self.offsets[0], torch.cat([x, norms], dim=1), a1))
+        two = tanh(torch.addmm(self.offsets[1], one.value, a2))
+        back = two.slope @ (a3 * a2.T)
+        outer = (back * one.slope) @ a1.T
+        through = outer[:, d:]
+        gradient = outer[:, :d] + (slopes @ through[:, :, None])[:, :, 0]
+        # Curvature of the second layer along what each strain component does to it, of the first layer likewise, and
+        # of the norms.
+        first = (slopes.reshape(n * d, -1) @ a1[d:]).view(n, d, -1) + a1[:d]
+        second = ((one.slope[:, None] * first).view(n * d, -1) @ a2).view(n, d, -1)
+        curved = through / norms
+        hessian = (second * (a3[:, 0] * two.curvature)[:, None]) @ second.mT
+        hessian.baddbmm_(first * (back * one.curvature)[:, None], first.mT)
+        hessian.baddbmm_(slopes * curved[:, None], slopes.mT, alpha=-1)
+        hessian.view(n, d * d).addmm_(curved, self.norms.metrics().reshape(-1, d * d))
+        return gradient, hessian
