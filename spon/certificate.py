@@ -15,14 +15,15 @@ D anywhere, ψ* is strongly convex with D⁻¹, and the mean of n·(σ − σ_tr
 
 Both statements are exact with the sums over all quadrature points. On a cubature they are estimates.
 
-The bound is that of the worst stress with this gap, and far above the error. What the error is like says the other
-branch: the upper bound on the energy is above W by what is quadratic in the error of ε, and so is its derivative,
+The bound is that of the worst stress with this gap, and far above the error. An estimate comes from the other branch.
+The upper bound is above W by what is quadratic in the error of ε, and so its derivative, with strain modes φ_j and
+coefficients b_j,
 
-    d⟨ψ(ε)⟩/dE = ⟨law(ε)⟩ + ⟨law(ε) · φ_j⟩ db_j/dE,
+    S* = d⟨ψ(ε)⟩/dE = ⟨law(ε)⟩ + ⟨law(ε) · φ_j⟩ db_j/dE,
 
-beside S_true, with the strain modes φ_j and their coefficients b (the goal-oriented correction by the dual problem, see
-Becker & Rannacher, Acta Numerica 10, 2001; here db/dE is the dual solution). The difference of this corrected stress
-and S is the error of S up to the rest, whose size is that of the relative gap, and whose factor is calibrated.
+differs from S_true = dW/dE by what is quadratic too. It is the goal-oriented correction of ⟨law(ε)⟩, db/dE being the
+dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S but for a term of the order of
+|S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
 """
 
 import math
@@ -39,13 +40,16 @@ COVERAGE = 0.95  # how many of the errors of a component the estimate is to cove
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
-    """lower, upper: (n,) bounds on the mean energy [MPa]; −inf where the stress is beyond what the law can carry.
-    gap: (n,) their difference, the constitutive relation error [MPa]. stress_bound: (n, d) on the error of each
-    component of the homogenised stress [MPa]; NaN if the laws' largest tangents are not known.
+    """What is known of n predictions, without a solution. Bounds, with the fields at all points:
 
-    stress_estimate: (n, d) no bound, but what `COVERAGE` of the errors of each component are below, and not far below
-    [MPa]; NaN for a model that was not calibrated. corrected: (n, d) homogenised stress, the derivative of `upper`
-    [MPa]."""
+    lower, upper: (n,) on the mean energy [MPa]; −inf where the stress is beyond what the law can carry. gap: (n,) their
+    difference, the constitutive relation error [MPa]. stress_bound: (n, d) on the error of each component of the
+    homogenised stress [MPa]; NaN if the laws' largest tangents are not known.
+
+    And no bounds, but far nearer to what they are for: corrected: (n, d) a better homogenised stress, the derivative of
+    `upper` [MPa]. stress_estimate: (n, d) of the error of each component [MPa]; in the trained range it covers the
+    share `COVERAGE` of them on average. NaN for a model that was not calibrated, infinite where the gap is.
+    """
 
     lower: Tensor
     upper: Tensor
