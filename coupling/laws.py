@@ -23,6 +23,7 @@ from torch import nn
 
 from fe2 import Law, Response, StepFailed, together
 from spon import EquiNO, Fields, certify
+from spon.convex import largest_tangent
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -198,8 +199,7 @@ class CertifiedLaw:
 
     the second term because a model's error does not fade as fast as the strain: at rest all of it would be relative to
     nothing, and points that carry next to nothing would cost most. Energies are quadratic in errors, so that the
-    relative error of the stress is of the order of √tolerance, and mostly well below. With the fields at all points
-    there is no gap below zero; on a cubature one that is negative beyond the tolerance says that it cannot judge.
+    relative error of the stress is of the order of √tolerance, and mostly well below. A gap below zero is rounding.
 
     A point that was exact once stays so until the step is accepted or given up; see the module.
 
@@ -218,8 +218,8 @@ class CertifiedLaw:
         gap: (n,) |gap| over those energies, what the tolerance is compared with.
 
     Raises:
-        ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state or without
-        energy.
+        ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state, without
+        energy or of one that is not convex.
     """
 
     def __init__(
@@ -243,6 +243,7 @@ class CertifiedLaw:
         for law in self._at.laws.laws:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
+            largest_tangent(law)  # which refuses an energy that is not convex
         self._exact = _Exact(exact, self.strain_size)
         self.state_size = self._exact.state_size
         corner = np.maximum(abs(self.range.lower), abs(self.range.upper))

@@ -11,7 +11,7 @@ from dolfinx import fem
 from fe2 import RVE
 from fe2.snapshots import fingerprint
 from spon import EquiNO
-from spon.certificate import conjugate
+from spon.convex import indicator
 
 Array = npt.NDArray[np.float64]
 
@@ -48,14 +48,11 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     strain = np.asarray(strain, dtype=np.float64)
     if strain.shape != (rve.strain_size,) or not np.isfinite(strain).all():
         raise ValueError(f"strain = {strain}: need {rve.strain_size} finite Mandel components")
-    fields, laws = cell.fields, cell.fields.laws
     with torch.no_grad():
         one = torch.from_numpy(strain)[None]
-        epsilon, sigma = (values[0] for values in model.fields(one, fields))
+        epsilon, sigma = (values[0] for values in model.fields(one, cell.fields))
         coefficients = model.displacement(one)[0].numpy()
-        blocks = zip(laws.laws, sigma.split(list(laws.counts)), epsilon.split(list(laws.counts)), strict=True)
-        dual = torch.cat([conjugate(law, s, e) for law, s, e in blocks])
-        indicator = laws.energy(epsilon) + dual - (sigma * epsilon).sum(-1)
+        mismatch = indicator(cell.fields.laws, epsilon, sigma)
     displacement = fem.Function(rve.body.V, name="displacement")
     displacement.x.array[:] = rve.affine @ strain + cell.displacements @ coefficients
 
@@ -65,4 +62,4 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
         out[cell.order] = values.numpy()
         return out.reshape(*rve.body.weights.shape, *values.shape[1:])
 
-    return MicroFields(displacement, placed(epsilon), placed(sigma), placed(indicator))
+    return MicroFields(displacement, placed(epsilon), placed(sigma), placed(mismatch))

@@ -95,11 +95,15 @@ class EquiNO(nn.Module):
         lower, upper: (d,) strains between which it was trained.
         cubature: fields at few points. means: (d, r) of the stress modes.
         cell: the whole cell; None for a model that was read without it.
+
+    Attributes:
+        calibration: (d,) of the estimated errors of the stress, see `spon.certify`; NaN until it is known.
     """
 
     lower: Tensor
     upper: Tensor
     means: Tensor
+    calibration: Tensor
 
     def __init__(
         self,
@@ -117,6 +121,7 @@ class EquiNO(nn.Module):
         self.displacement, self.potential, self.stress = displacement, potential, stress
         for name, value in (("lower", lower), ("upper", upper), ("means", means)):
             self.register_buffer(name, value.clone())
+        self.register_buffer("calibration", torch.full_like(lower, torch.nan))
         self.cubature, self._cell = cubature, cell
 
     @property

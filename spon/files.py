@@ -93,7 +93,7 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
                 cubature=Fields(LocalLaws.from_json(file.header["laws"]), **file.tensors("cubature.")),
                 cell=_cell(file) if whole else None,
             )
-            model.load_state_dict(state)
+            model.load_state_dict({"calibration": model.calibration} | state)  # not in the first files
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
     return model.requires_grad_(False)

@@ -18,6 +18,7 @@ from scipy.stats import qmc
 from torch import Tensor, nn
 
 from spon.cell import CellData
+from spon.certificate import calibrate
 from spon.cubature import empirical_cubature
 from spon.equino import CellFields, EquiNO, Fields, turned, turned_means
 from spon.networks import Branch, Potential
@@ -179,6 +180,7 @@ def train(
     model = EquiNO(
         displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature, cell=b.cell
     )
+    calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))
     return model, b, histories
 
 

@@ -103,11 +103,16 @@ class PhaseLaw:
 
     @cached_property
     def matrix(self) -> tuple[float, ...] | None:
-        """The tangent [MPa], row by row, of a linear law: one of constant tangent and no stress at rest. Else None."""
-        rest = torch.zeros(self.strain_size, dtype=torch.float64, device="cpu")
-        if self.tangent_program.values is None or self._evaluate(self.stress_program, rest).any():
+        """The tangent [MPa], row by row, of a linear law: constant, no stress at rest, no jumps. Else None."""
+        values, d = self.tangent_program.values, self.strain_size
+        if values is None:
             return None
-        return self.tangent_program.values
+        one = torch.eye(d, dtype=torch.float64, device="cpu")
+        strain = torch.cat([one, -one, 0 * one[:1]])
+        right = strain @ constant(values, (d, d), strain.dtype, strain.device).mT
+        stress = self._evaluate(self.stress_program, strain)
+        jump = (stress - right).abs().amax() > 1e-9 * right.abs().amax()
+        return None if jump or stress[-1].any() else values
 
     @property
     def linear(self) -> bool:

@@ -18,7 +18,7 @@ import fe2
 import meshes
 import spon
 from spon import companions, learn
-from spon.certificate import conjugate
+from spon.convex import conjugate
 from spon.cubature import empirical_cubature
 from spon.networks import Branch, Potential
 from spon.pod import pod

@@ -338,10 +338,10 @@ def test_conjugate_is_found_to_rounding():
     e *= 10 ** (-2 * torch.rand(2000, 1, dtype=e.dtype, generator=torch.Generator().manual_seed(0)))
     sigma = law.stress(e)
     known = (sigma * e).sum(-1) - law.energy(e)
-    found = spon.certificate.conjugate(law, sigma, 1.1 * e)
+    found = spon.convex.conjugate(law, sigma, 1.1 * e)
     assert torch.allclose(found, known, rtol=1e-8, atol=0)  # the energy itself has eps (a₂/‖e‖)² ≈ 1e-12
     beyond = torch.tensor([[60.0, -60.0, 0.0]], dtype=e.dtype)  # a deviator above a₁ = 50 MPa has no strain
-    assert spon.certificate.conjugate(law, beyond, torch.zeros_like(beyond)).isinf().all()
+    assert spon.convex.conjugate(law, beyond, torch.zeros_like(beyond)).isinf().all()
 
 
 

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Does the certificate hold? Bounds and estimate of the default EquiNO against exact solutions at thousands of strains.
+
+A third of the strains is in the trained box, a third in the box twice as large, a third on rays up to three times its
+size, half of these down to strains of 1e-6. Certificates are computed at all quadrature points. Exact solutions are
+kept in chunks under results/certificate, so that a run that was killed goes on.
+
+    python3 benchmarks/bench_certificate.py [--strains N] [RVE3 ...]   N for each cell; merges into certificate.json
+    python3 benchmarks/bench_certificate.py --table                    prints it as a table
+"""
+
+import argparse
+import copy
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_equino import BOX, MATERIALS, SIZES, snapshots
+from mpi4py import MPI
+
+import fe2
+import meshes
+import spon
+from fe2.snapshots import fingerprint
+from spon import learn
+from spon.convex import largest_tangent
+
+CHUNK = 60
+TOLERANCE, FLOOR = 1e-3, 0.1  # of `coupling.CertifiedLaw`
+RESULTS = Path(__file__).with_name("certificate.json")
+
+
+def strains(k):
+    """Chunk k (CHUNK, d) of the strains."""
+    rng, n = np.random.default_rng([7, k]), CHUNK // 3
+    inside, twice = rng.uniform(-1, 1, (2, n, BOX.size))
+    rays = rng.standard_normal((n, BOX.size))
+    size = np.where(np.arange(n) % 2, rng.uniform(0, 3, n), 3 * 10 ** rng.uniform(-5, 0, n))
+    rays *= (size / abs(rays).max(axis=1))[:, None]
+    return BOX * np.vstack([inside, 2 * twice, rays])
+
+
+def exact(rve, name, chunks):
+    """strain, stress, energy of all chunks, those without solution left out."""
+    folder, parts, begin = Path("results/certificate") / f"{name}-{fingerprint(rve)[:12]}", [], time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(chunks):
+        path, strain = folder / f"{k:05d}.npz", strains(k)
+        if not path.exists():
+            solved = rve.homogenise(strain, on_failure="report")
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(file, strain=strain, stress=solved.stress, energy=solved.energy)
+            part.rename(path)
+            print(f"{name}: {k + 1} of {chunks} chunks, {time.perf_counter() - begin:.0f} s", flush=True)
+        found = np.load(path)
+        if not np.array_equal(found["strain"], strain):
+            raise RuntimeError(f"{path} holds other strains; remove {folder}")
+        parts.append([found[key] for key in ("strain", "stress", "energy")])
+    strain, stress, energy = (np.concatenate(p) for p in zip(*parts, strict=True))
+    solved = np.isfinite(energy)
+    return strain[solved], stress[solved], energy[solved], int((~solved).sum())
+
+
+def certified(model, strain, at, chunk):
+    """Prediction and certificate as a dict of arrays."""
+    with torch.no_grad():
+        parts = [(model(e)[0], spon.certify(model, e, at)) for e in torch.from_numpy(strain).split(chunk)]
+    found = {
+        name: torch.cat([getattr(c, name) for _, c in parts]).numpy() for name in spon.Certificate.__dataclass_fields__
+    }
+    return found | {"stress": torch.cat([s for s, _ in parts]).numpy()}
+
+
+def slacks(rve, model, strain, upper):
+    """What rounding and the solver's tolerance leave open in energies (n,) and squared stress bounds (n,) [MPa]."""
+    matrix = MATERIALS[1]
+    # The matrix' energy is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2); it enters both bounds and the exact value.
+    rounding = 16 * np.finfo(float).eps * matrix.a1 * (matrix.a2 + np.linalg.norm(strain, axis=1))
+    # Modes are in equilibrium as the 100 snapshots that they combine, each to the solver's tolerance.
+    energy = rounding + 100 * rve.tolerance * upper
+    return energy, 2 * max(float(largest_tangent(law).max()) for law in model.cubature.laws.laws) * energy
+
+
+def spread(values):
+    """Quantiles of 5, 50 and 95 % of what is finite."""
+    return np.quantile(values[np.isfinite(values)], (0.05, 0.5, 0.95)).tolist()
+
+
+def judge(c, right, slack, some):
+    """How good the certificates of `some` strains are."""
+    _, stress, energy = right
+    excess = np.maximum(c["lower"] - energy, energy - c["upper"])[some] / slack[0][some]
+    error = abs(c["stress"] - stress)[some]
+    bound, estimate, corrected = (c[k][some] for k in ("stress_bound", "stress_estimate", "corrected"))
+    relative = np.linalg.norm(error, axis=1) / np.linalg.norm(stress[some], axis=1)
+    true = (c["upper"] - energy)[some]
+    resolved = true > slack[0][some]  # at strains of 1e-6 the difference of energies is rounding
+    # Also the errors of single components are worth a ratio only where they are above the solver's tolerance.
+    seen = error > 1e-9 * np.linalg.norm(stress[some], axis=1, keepdims=True)
+    return {
+        "strains": int(some.sum()),
+        "energy_violations": int((excess > 1).sum()),
+        "largest_excess_over_slack": float(excess.max()),
+        "stress_violations": int((error > np.sqrt(bound**2 + slack[1][some, None])).sum()),
+        "without_lower_bound": int(np.isinf(c["lower"][some]).sum()),
+        "stress_error_percent": spread(100 * relative),
+        "corrected_error_percent": spread(
+            100 * np.linalg.norm(corrected - stress[some], axis=1) / np.linalg.norm(stress[some], axis=1)
+        ),
+        "gap_percent": spread(100 * c["gap"][some] / energy[some]),
+        "gap_over_energy_error": spread(c["gap"][some][resolved] / true[resolved]),
+        "bound_over_error": spread((bound / error)[seen]),
+        "estimate_over_error": spread((estimate / error)[seen]),
+        "coverage": (error <= estimate).mean(axis=0).tolist(),
+    }
+
+
+def caught(model, right, inside, at):
+    """Shares of strains in the box whose certificate is worse than the tolerance, and whose stress is wrong unseen.
+
+    As for `coupling.CertifiedLaw` an error is relative to no less than what belongs to a tenth of the range.
+    """
+    strain, stress, _ = (part[inside] for part in right)
+    c = certified(model, strain, at, 10)
+    stiffness = model(torch.zeros(1, BOX.size).double())[1][0].detach().numpy()
+    open_ = c["gap"] > TOLERANCE * (c["upper"] + FLOOR**2 * BOX @ stiffness @ BOX / 2)
+    size = np.linalg.norm(stress, axis=1) + FLOOR * np.linalg.norm(stiffness @ BOX)
+    wrong = np.linalg.norm(c["stress"] - stress, axis=1) > TOLERANCE**0.5 * size
+    return {"caught": float(open_.mean()), "wrong": float(wrong.mean()), "wrong_unseen": float((wrong & ~open_).mean())}
+
+
+def noisy(model, size):
+    """The model with every number that was learned off by about `size` of it."""
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in other.parameters():
+            p *= 1 + size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return other
+
+
+def swapped(at):
+    """Fields with the first two strain modes in each other's place."""
+    order = [1, 0, *range(2, at.strain_modes.shape[2])]
+    return replace(at, strain_modes=at.strain_modes[..., order])
+
+
+def milliseconds(function, n):
+    """The best of five, for each of n strains."""
+    times = []
+    with torch.no_grad():
+        for _ in range(5):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return 1e3 * min(times) / n
+
+
+def study(name, wanted):
+    rve = fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=SIZES[name]), MATERIALS)
+    data, _ = snapshots(rve, name, "train", 0)
+    *right, failed = exact(rve, name, -(-wanted // CHUNK))
+    model, *_ = learn.train(data)
+    strain, at = right[0], model.cell.fields
+    inside = model.inside(torch.from_numpy(strain)).numpy()
+    everywhere, few = certified(model, strain, at, 10), certified(model, strain, None, 100)
+    covered = abs(few["stress"] - right[1]) <= few["stress_estimate"]
+    slack = slacks(rve, model, strain, everywhere["upper"])
+    e = torch.from_numpy(strain[inside][:100])
+    found = {
+        "points": len(data.weights),
+        "cubature": len(model.cubature.weights),
+        "not_solved": failed,
+        "calibration": model.calibration.tolist(),
+        "inside": judge(everywhere, right, slack, inside),
+        "outside": judge(everywhere, right, slack, ~inside),
+        # Not bounds, so that there is nothing to violate: gap over gap, and the estimate.
+        "cubature_gap_over_gap": spread((few["gap"] / everywhere["gap"])[inside]),
+        "cubature_coverage": {
+            part: covered[some].mean(axis=0).tolist() for part, some in (("inside", inside), ("outside", ~inside))
+        },
+        "default": caught(model, right, inside, at),
+        "noise of 1 %": caught(noisy(model, 0.01), right, inside, at),
+        "noise of 10 %": caught(noisy(model, 0.1), right, inside, at),
+        "modes swapped": caught(model, right, inside, swapped(at)),
+        "milliseconds": {
+            "prediction": milliseconds(lambda: model(e), len(e)),
+            "fields on the cubature": milliseconds(lambda: model.fields(e), len(e)),
+            "certificate on the cubature": milliseconds(lambda: spon.certify(model, e), len(e)),
+            "certificate at all points": milliseconds(lambda: spon.certify(model, e[:10], at), 10),
+        },
+    }
+    rve.destroy()
+    print(name, json.dumps(found, indent=1), flush=True)
+    return found
+
+
+def table(cells):
+    """Markdown; ratios are medians with the quantiles of 5 and 95 %."""
+
+    def show(values):
+        low, middle, high = values
+        return f"{middle:.3g} ({low:.2g} to {high:.2g})"
+
+    print("| | | strains | violations | gap in % | bound / error | estimate / error | covered in % |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, cell in cells.items():
+        for part in ("inside", "outside"):
+            r = cell[part]
+            ratios = " | ".join(show(r[k]) for k in ("gap_percent", "bound_over_error", "estimate_over_error"))
+            covered = " / ".join(f"{100 * x:.1f}" for x in r["coverage"])
+            violations = r["energy_violations"] + r["stress_violations"]
+            print(f"| {name} | {part} | {r['strains']} | {violations} | {ratios} | {covered} |")
+    print("\n| | " + " | ".join(next(iter(cells.values()))["milliseconds"]) + " |\n|---|---|---|---|---|")
+    for name, cell in cells.items():
+        print(f"| {name}, ms | " + " | ".join(f"{v:.3g}" for v in cell["milliseconds"].values()) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(SIZES)}; all by default")
+    parser.add_argument("--strains", type=int, default=3360, help="for each cell, rounded up to whole chunks")
+    parser.add_argument("--table", action="store_true", help="print the table of the results that there are")
+    options = parser.parse_args()
+    if unknown := set(options.cells) - set(SIZES):
+        parser.error(f"no cell {', '.join(sorted(unknown))}: need {', '.join(SIZES)}")
+    if options.table:
+        return table(json.loads(RESULTS.read_text()))
+    torch.set_num_threads(1)
+    for name in options.cells or SIZES:
+        found = study(name, options.strains)
+        cells = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        cells = {k: v for k, v in sorted((cells | {name: found}).items())}
+        part = RESULTS.with_suffix(".part")
+        part.write_text(json.dumps(cells, indent=2) + "\n")
+        part.rename(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

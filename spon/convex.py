@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Convex duality of a law at points: the conjugate of its energy, and the tangent that none of its tangents exceeds."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from spon.point_law import LocalLaws, PhaseLaw
+
+_BLOCK = 16384  # points that are treated at a time, so that what they need stays in the cache
+# Of the stress, that an iteration leaves. The conjugate is stationary in the strain: this counts squared in it.
+_RESOLVED = 1e-8
+
+
+def indicator(laws: LocalLaws, strain: Tensor, stress: Tensor) -> Tensor:
+    """ψ(ε) + ψ*(σ) − σ·ε ≥ 0 (..., P) [MPa] at strains and stresses (..., P, d).
+
+    It vanishes where they obey the law, and is infinite where no strain carries the stress; raises ValueError if a
+    phase has no energy.
+    """
+    counts = list(laws.counts)
+    blocks = zip(laws.laws, stress.split(counts, dim=-2), strain.split(counts, dim=-2), strict=True)
+    dual = torch.cat([conjugate(law, s, e) for law, s, e in blocks], dim=-1)
+    return laws.energy(strain) + dual - (stress * strain).sum(-1)
+
+
+def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:
+    """ψ*(σ) = max_ε σ·ε − ψ(ε) (...) [MPa] at stresses (..., d); inf where no strain carries the stress.
+
+    Args:
+        law: with a convex energy. stress: (..., d). strain: (..., d) where to begin, e.g. what belongs to a nearby
+        stress.
+    """
+    d = law.strain_size
+    if law.linear:
+        compliance = torch.linalg.inv(law.tangent(stress.new_zeros(d)))
+        return 0.5 * ((stress @ compliance) * stress).sum(-1)
+    blocks = zip(stress.reshape(-1, d).split(_BLOCK), strain.reshape(-1, d).split(_BLOCK), strict=True)
+    return torch.cat([_conjugate(law, s, e) for s, e in blocks]).reshape(stress.shape[:-1])
+
+
+def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor, iterations: int = 40) -> Tensor:
+    """`conjugate` of (n, d), by Newton's method for σ = dψ/dε with step halving.
+
+    Its direction shortens the difference of the stresses.
+    """
+    ones = sigma.new_ones(sigma.shape[1])
+
+    def square(x: Tensor) -> Tensor:
+        return x.square() @ ones  # torch takes norms of such short rows far more slowly
+
+    e, enough = start.clone(), _RESOLVED**2 * square(sigma)
+    missing = sigma - law.stress(e)
+    left: Tensor | slice = slice(None)
+    for _ in range(iterations):
+        size = square(missing[left])
+        open_ = (size > enough[left]) & (size < torch.inf)
+        count = int(open_.sum())
+        if not count:
+            break
+        if 2 * count < len(open_):  # else it is cheaper to take the others along
+            left = torch.arange(len(sigma))[left][open_]
+            size, open_ = size[open_], open_[open_]
+        here, right = e[left], sigma[left]
+        step = solve(law.tangent(here), missing[left])
+        trial = here + step
+        rest = right - law.stress(trial)
+        worse, length = (open_ & ~(square(rest) < size)).nonzero()[:, 0], 1.0
+        for _ in range(20):
+            if not worse.numel():
+                break
+            length /= 2
+            trial[worse] = here[worse] + length * step[worse]
+            rest[worse] = right[worse] - law.stress(trial[worse])
+            worse = worse[~(square(rest[worse]) < size[worse])]
+        # What no step makes better is at the limit of rounding, or beyond what the law carries.
+        trial[worse], rest[worse] = here[worse], torch.inf
+        e[left], missing[left] = trial, rest
+    value = (sigma * e).sum(-1) - law.energy(e)
+    # What is not a maximum is no value of the conjugate: σ is beyond what the law carries.
+    return torch.where(square(missing) <= enough, value, torch.inf)
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solutions (n, d) of systems with symmetric positive definite matrices (n, d, d), NaN or inf for singular ones.
+
+    Elimination in all systems at once, which for such small ones is several times faster than LAPACK one by one; a
+    positive definite matrix needs no pivots.
+    """
+    d = right.shape[-1]
+    a, x = [list(row.unbind(-1)) for row in matrix.unbind(-2)], list(right.unbind(-1))
+    for k in range(d):
+        for i in range(k + 1, d):
+            factor = a[i][k] / a[k][k]
+            x[i] = x[i] - factor * x[k]
+            for j in range(k + 1, d):
+                a[i][j] = a[i][j] - factor * a[k][j]
+    for k in reversed(range(d)):
+        for j in range(k + 1, d):
+            x[k] = x[k] - a[k][j] * x[j]
+        x[k] = x[k] / a[k][k]
+    return torch.stack(x, dim=-1)
+
+
+@functools.cache
+def largest_tangent(law: PhaseLaw) -> Tensor | None:
+    """D (d, d) [MPa], the tangent at zero strain, if no tangent and no secant at random strains exceeds it; else None.
+
+    Laws whose stiffness fades are stiffest at rest. It is tested at strains up to 1, not proved, and so is convexity.
+
+    Raises:
+        ValueError: an energy that is not convex.
+    """
+    d = law.strain_size
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(2, 512, d, generator=generator, dtype=torch.float64)
+    sizes = 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
+    # A strain each, and a step from it of the same size or smaller, which tangents do not see the jumps of stress in.
+    steps = sizes * 10 ** (-3 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
+    strain, step = directions / directions.norm(dim=-1, keepdim=True) * torch.stack([sizes, steps])
+    rest = law.tangent(torch.zeros(1, d, dtype=torch.float64))[0]
+    tangent, change = law.tangent(strain), law.stress(strain + step) - law.stress(strain)
+    known = tangent.isfinite().all(-1).all(-1) & change.isfinite().all(-1)
+    strain, step, tangent, change = strain[known], step[known], tangent[known], change[known]
+    unit = step / step.norm(dim=-1, keepdim=True)
+    secant = (change * unit).sum(-1) / step.norm(dim=-1)
+    lowest = torch.minimum(torch.linalg.eigvalsh((tangent + tangent.mT) / 2)[:, 0], secant)
+    slack = 1e-9 * float(torch.linalg.eigvalsh(tangent).abs().max()) if len(tangent) else 0.0
+    if (lowest < -slack).any():
+        k = int(lowest.argmin())
+        raise ValueError(
+            f"{law.name}: the energy is not convex (at the strain {strain[k].tolist()} a stiffness is {lowest[k]:.3g} "
+            "MPa), and there is no certificate without"
+        )
+    if not rest.isfinite().all():
+        return None
+    above = torch.minimum(torch.linalg.eigvalsh(rest - tangent)[:, 0], ((unit @ rest) * unit).sum(-1) - secant)
+    return rest if (above >= -slack).all() else None
