@@ -113,7 +113,7 @@ def train_sobolev(
     branch = Branch(half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=seed)
 
     def loss(rows: Array) -> Tensor:
-        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], half)
+        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], half).mean()
 
     history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=log)
     return StressNetwork(branch), history

@@ -8,8 +8,10 @@ found by Newton's method instead of gradient descent through two networks; the n
 derivatives, each on its own.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -50,18 +52,19 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
     """POD bases of strain and stress fluctuation, and the cubature that integrates what they need.
 
     Args:
-        data: solved problems. r: modes of the model. resolved: R, modes of the reduced model that it learns from.
-        tolerance: of the cubature. snapshots: how many of the stress fields it has to integrate with all modes.
+        data: solved problems. r: modes of the model. resolved: R, modes of the reduced model that it learns from; both
+            at most, see `pod`. tolerance: of the cubature. snapshots: how many of the stress fields it has to integrate
+            with all modes.
 
     Raises:
-        ValueError: more modes than independent fields.
+        ValueError: stresses whose means do not span all components.
     """
-    w = data.weights
+    w, d = data.weights, data.strain.shape[1]
     # Strains by the energy that they cost, so that those of a stiff phase are not lost.
     strain, stress = pod(data.local_strain, w, resolved, data.rest_tangents), pod(data.local_stress, w, r)
     stress_modes = turned(stress, w)
     some = data.local_stress[:: max(1, len(data.local_stress) // snapshots)]
-    tests = np.concatenate([strain.modes, stress_modes[..., data.strain.shape[1] :]], axis=2)
+    tests = np.concatenate([strain.modes, stress_modes[..., d:]], axis=2)
     integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
     integrands /= np.sqrt(w @ integrands**2) + 1e-300
     points, weights = empirical_cubature(integrands, w, tolerance)
@@ -99,12 +102,17 @@ class Targets:
     self_stress: Tensor
     d_self_stress: Tensor
 
+    def at(self, rows: Tensor) -> "Targets":
+        """Some of the strains."""
+        return Targets(*(getattr(self, name)[rows] for name in self.__slots__))
+
 
 def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
     """Solve the reduced model at strains (n, d); raises ReducedNotConverged."""
-    d, r = strain.shape[1], bases.cell.fields.strain_modes.shape[2]
+    d, fields = strain.shape[1], bases.cell.fields
+    r = fields.strain_modes.shape[2]
     model, parts = bases.reduced, []
-    tests = (bases.stress_modes[..., d:] * model.weights[:, None, None]).reshape(-1, r - d)
+    tests = (bases.stress_modes[..., d:] * model.weights[:, None, None]).flatten(0, 1)
     for some in strain.split(chunk):
         s = model.solve(some)
         slope = torch.eye(d, dtype=strain.dtype) + torch.einsum("pdr,nre->npde", model.modes, s.slopes)
@@ -123,10 +131,16 @@ def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
     return Targets(*(torch.cat(p) for p in zip(*parts, strict=True)))
 
 
-def sample(n: int, half_range: Tensor, seed: int) -> Tensor:
-    """n strains of a scrambled Sobol sequence (n, d) in the box of ±`half_range` (d,)."""
-    sequence = qmc.Sobol(half_range.numel(), seed=np.random.default_rng(seed))
-    return half_range * torch.from_numpy(2 * sequence.random_base2((n - 1).bit_length())[:n] - 1)
+def sample(n: int, half_range: Tensor, seed: int, nearer: float = 0.0) -> Tensor:
+    """n strains (n, d) of a scrambled Sobol sequence in the box of ±`half_range` (d,).
+
+    `nearer`: the share of them that is drawn towards rest, each by some factor, all factors being equally likely. Of a
+    box in many dimensions nearly everything is far from its middle, but loads begin there.
+    """
+    d = half_range.numel()
+    sequence = qmc.Sobol(d + 1, seed=np.random.default_rng(seed)).random_base2((n - 1).bit_length())[:n]
+    factor = np.minimum(1.0, sequence[:, d:] / nearer) if nearer else 1.0
+    return half_range * torch.from_numpy((2 * sequence[:, :d] - 1) * factor)
 
 
 def train(
@@ -135,9 +149,10 @@ def train(
     r: int = 16,
     resolved: int = 32,
     samples: int = 1024,
-    width: int = 32,
+    width: int = 24,
     widths: tuple[int, ...] = (48, 48),
-    lbfgs: int = 2000,
+    norms: int = 8,
+    lbfgs: int = 3000,
     seed: int = 0,
     log: Log = None,
 ) -> tuple[EquiNO, Bases, dict[str, History]]:
@@ -145,79 +160,195 @@ def train(
 
     Args:
         data: solved problems, see `coupling.cell_data`; the trained range is the box around their strains.
-        r: modes of displacement and of stress. resolved: modes of the reduced model that says what is right.
-        samples: strains to learn at; a quarter as many to validate.
-        width: of the potential's two layers. widths: of the branches' layers. lbfgs: iterations at most for each.
-        seed: of strains and initial weights. log: takes lines on the way.
+        r: modes of displacement and of stress, at most. resolved: modes of the reduced model that says what is right.
+        samples: strains to learn at, a quarter of them where the errors of the others turned out largest.
+        width: of the potential's two layers. widths: of the branches' layers. norms: of the strain, for each network.
+        lbfgs: iterations at most for each network. seed: of strains and initial weights.
+        log: takes lines on the way, e.g. `spon.progress.Live()`.
 
     Returns:
         The model, its bases with the fields at all points, and how each network was fitted.
     """
-    say = log or (lambda line: None)
-    r = min(r, len(data.strain) // 2)
-    b = bases(data, r, max(r, min(resolved, len(data.strain) // 2)))
-    say(f"{len(b.points)} cubature points of {len(data.weights)}, {r} modes, {b.reduced.modes.shape[2]} resolved")
+    b = bases(data, r, max(r, resolved))
     half = torch.from_numpy(data.half_range)
-    learn = targets(b, sample(samples, 1.02 * half, seed))
-    check = targets(b, sample(max(samples // 4, 16), half, seed + 1))
+    learn = _pool(b, half, samples, seed)
     rest = b.reduced.solve(torch.zeros(1, half.numel(), dtype=torch.float64))
     stiffness = (rest.tangent[0] + rest.tangent[0].T) / 2
     nonlinear = (learn.stress - learn.strain @ stiffness).norm(dim=1).mean() * half.mean()
     energy = max(float(nonlinear), 1e-12 * float(stiffness.norm()))
-    potential = Potential(stiffness, half, energy, width=width, seed=seed)
     displacement, self_stress = (
-        Branch(half, value.std(dim=0) + 1e-12 * value.std(), widths=widths, seed=seed + k)
+        Branch(half, _spread(value), widths=widths, norms=norms, seed=seed + k)
         for k, value in ((1, learn.displacement), (2, learn.self_stress))
     )
-    histories = {
-        "potential": _fit(potential, potential, "stress", "tangent", learn, check, half, lbfgs, log),
-        "displacement": _fit_branch(displacement, "displacement", learn, check, half, lbfgs, log),
+    for branch, value in ((displacement, learn.displacement), (self_stress, learn.self_stress)):
+        branch.start_linear(learn.strain, value)
+    potential = Potential(stiffness, half, energy, width=width, norms=norms, seed=seed)
+    return _learn(data, b, (displacement, potential, self_stress), learn, samples, 300, lbfgs, seed, log)
+
+
+def refit(
+    model: EquiNO,
+    data: CellData,
+    *,
+    resolved: int = 32,
+    samples: int = 1024,
+    lbfgs: int = 1000,
+    seed: int = 0,
+    log: Log = None,
+) -> tuple[EquiNO, Bases, dict[str, History]]:
+    """Train on with more solved problems of the same cell, such as those of `coupling.CertifiedLaw.collected`.
+
+    Bases and trained range become those of all the problems. The networks go on from what they know: a branch begins
+    with the coefficients, in the new modes, of the fields that it gave in the old ones.
+
+    Args:
+        model: of `train` with its cell. data: old and new problems. The others, and what is returned: see `train`.
+
+    Raises:
+        ValueError: a model without potential or cell, or of another cell.
+    """
+    if model.potential is None:
+        raise ValueError("the model has no potential, as `train` gives it, so that it cannot be trained on")
+    old = model.cell
+    if old.fingerprint != data.fingerprint:
+        raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
+    r, d = old.fields.stress_modes.shape[2], data.strain.shape[1]
+    b = bases(data, r, max(r, resolved))
+    learn = _pool(b, torch.from_numpy(data.half_range), samples, seed)
+    new, w = b.cell.fields, b.cell.fields.weights
+    metric = torch.from_numpy(data.rest_tangents)
+    displacement = model.displacement.in_modes(
+        torch.einsum("p,pdr,pde,pes->rs", w, new.strain_modes, metric, old.fields.strain_modes),
+        _spread(learn.displacement),
+    )
+    # What the first d modes, whose coefficients are the stress, contribute to the others is linear in the stress, and
+    # next to nothing; the fit finds it.
+    self_stress = model.stress.in_modes(
+        torch.einsum("p,pdr,pds->rs", w, new.stress_modes[..., d:], old.fields.stress_modes[..., d:]),
+        _spread(learn.self_stress),
+    )
+    networks = (displacement, copy.deepcopy(model.potential).requires_grad_(), self_stress)
+    return _learn(data, b, networks, learn, samples, 0, lbfgs, seed, log)
+
+
+def mismatch(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Tensor:
+    """Root mean square over the cell of stress branch minus law on displacement branch, of that of the latter (n,).
+
+    `at`: the points, by default those of the model's cubature.
+    """
+    at = model.cubature if at is None else at
+    epsilon, sigma = model.fields(strain, at)
+    law = at.laws.stress(epsilon)
+    return (((law - sigma).square().sum(-1) @ at.weights) / (law.square().sum(-1) @ at.weights)).sqrt()
+
+
+def _spread(coefficients: Tensor) -> Tensor:
+    """Standard deviations (r,) of coefficients (n, r), above zero."""
+    deviations = (coefficients - coefficients.mean(dim=0)).square().mean(dim=0).sqrt()
+    return deviations + 1e-12 * coefficients.norm() + torch.finfo(torch.float64).tiny
+
+
+def _pool(bases: Bases, half: Tensor, samples: int, seed: int) -> Targets:
+    """Strains to learn from, twice as many as will be: `_Fit` takes those that teach most."""
+    return targets(bases, sample(2 * samples, 1.02 * half, seed, nearer=0.5))
+
+
+def _learn(
+    data: CellData,
+    bases: Bases,
+    networks: tuple[Branch, Potential, Branch],
+    pool: Targets,
+    samples: int,
+    adam: int,
+    lbfgs: int,
+    seed: int,
+    log: Log,
+) -> tuple[EquiNO, Bases, dict[str, History]]:
+    """Fit the networks and put the model together."""
+    say = log or (lambda line: None)
+    fields, half = bases.cell.fields, torch.from_numpy(data.half_range)
+    say(
+        f"{len(bases.points)} cubature points of {len(data.weights)}, {fields.strain_modes.shape[2]} modes of strain, "
+        f"{fields.stress_modes.shape[2]} of stress, {bases.reduced.modes.shape[2]} resolved"
+    )
+    check = targets(bases, sample(max(samples // 4, 16), half, seed + 1))
+    displacement, potential, self_stress = networks
+    fits = {
+        "potential": _Fit(potential, potential, "stress", "tangent", half),
+        "displacement": _Fit(displacement, displacement.with_tangent, "displacement", "d_displacement", half),
         # The smaller modes of stress carry what a small component, such as the shear stress, differs by.
-        "self-stress": _fit_branch(self_stress, "self_stress", learn, check, half, lbfgs, log, balance=0.5),
+        "self-stress": _Fit(
+            self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", half, self_stress.scale**-0.5
+        ),
     }
-    means = turned_means(half.numel(), r)
-    cubature = b.cell.fields.at(b.points, b.reduced.weights)
+    histories = {
+        name: one.run(pool, check, samples, adam, lbfgs, None if log is None else partial(_named, log, name))
+        for name, one in fits.items()
+    }
     model = EquiNO(
-        displacement, potential, self_stress, lower=-half, upper=half, means=means, cubature=cubature, cell=b.cell
+        displacement,
+        potential,
+        self_stress,
+        lower=-half,
+        upper=half,
+        means=turned_means(half.numel(), fields.stress_modes.shape[2]),
+        cubature=fields.at(bases.points, bases.reduced.weights),
+        cell=bases.cell,
     )
     calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))
-    return model, b, histories
+    with torch.no_grad():
+        few, everywhere = (100 * mismatch(model, check.strain[:16], at).mean() for at in (None, fields))
+    say(f"stress and law on the displacement differ by {few:.2f} % on the cubature, {everywhere:.2f} % at all points")
+    return model, bases, histories
 
 
-def _fit_branch(
-    branch: Branch, name: str, learn: Targets, check: Targets, half: Tensor, lbfgs: int, log: Log, balance: float = 0.0
-) -> History:
-    """Fit a branch to its targets, beginning with the best linear map; modes count with size^(−2 balance)."""
-    branch.start_linear(learn.strain, getattr(learn, name))
-    weights = branch.scale ** (-balance)
-    return _fit(branch, branch.with_tangent, name, f"d_{name}", learn, check, half, lbfgs, log, weights)
+def _named(log: Callable[[str], None], name: str, line: str) -> None:
+    log(f"{name}: {line}")
 
 
-def _fit(
-    network: nn.Module,
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
-    value: str,
-    slope: str,
-    learn: Targets,
-    check: Targets,
-    half: Tensor,
-    lbfgs: int,
-    log: Log,
-    weights: Tensor | None = None,
-) -> History:
-    """Fit `evaluate`, which gives a value and its slope, to the targets of these names."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """One network, and what it is fitted to: `evaluate` gives `value` and its derivative `slope` of `Targets`."""
 
-    def loss(t: Targets) -> Tensor:
-        return sobolev(*evaluate(t.strain), getattr(t, value), getattr(t, slope), half, weights)
+    network: nn.Module
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
+    value: str
+    slope: str
+    half: Tensor
+    weights: Tensor | None = None
 
-    say = None if log is None else (lambda line: log(f"{value.replace('_', '-')}: {line}"))
-    return fit(network.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=say)
+    def errors(self, targets: Targets) -> Tensor:
+        """Of each strain (n,), see `sobolev`."""
+        right = getattr(targets, self.value), getattr(targets, self.slope)
+        return sobolev(*self.evaluate(targets.strain), *right, self.half, self.weights)
+
+    def run(self, pool: Targets, check: Targets, samples: int, adam: int, lbfgs: int, log: Log) -> History:
+        """Fit to three quarters of the samples, then to those and the quarter from the pool with the largest errors."""
+        if not getattr(pool, self.value).numel():
+            return History(stopped="nothing to learn")
+        first = torch.arange(samples - samples // 4)
+        history = self._fit(pool.at(first), check, adam, lbfgs, log)
+        with torch.no_grad():
+            errors = self.errors(pool)
+        errors[first] = 0
+        worst = errors.topk(samples // 4).indices
+        return history.then(self._fit(pool.at(torch.cat([first, worst])), check, 0, max(lbfgs // 2, 1), log))
+
+    def _fit(self, learn: Targets, check: Targets, adam: int, lbfgs: int, log: Log) -> History:
+        return fit(
+            self.network.parameters(),
+            lambda: self.errors(learn).mean(),
+            lambda: self.errors(check).mean(),
+            adam=adam,
+            lbfgs=lbfgs,
+            log=log,
+        )
 
 
 def sobolev(
     value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, half: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """Mean relative squared error of coefficients (n, r) and, a tenth, of their slopes (n, r, d).
+    """Relative squared errors (n,) of coefficients (n, r) and, a tenth, of their slopes (n, r, d).
 
     `half`: (d,) what the slopes' strains are measured in. `weights`: (r,) of the coefficients.
     """
@@ -226,5 +357,4 @@ def sobolev(
     error = ((value - right) * weights).square().sum(-1) / (size + 1e-2 * size.mean())
     scaled = weights[:, None] * half
     size = (right_slope * scaled).square().sum((-1, -2))
-    slopes = ((slope - right_slope) * scaled).square().sum((-1, -2)) / (size + 1e-2 * size.mean())
-    return error.mean() + 0.1 * slopes.mean()
+    return error + 0.1 * ((slope - right_slope) * scaled).square().sum((-1, -2)) / (size + 1e-2 * size.mean())

@@ -5,10 +5,11 @@ Values and derivatives leave one pass through the layers, without autograd, and 
 strains (n, d) in Mandel components.
 
 Beside its components a network is given norms of the strain. A cell's energy is a mean of energies of local strains,
-which hardly differ from linear maps of the macroscale strain, and where the law of a phase knows the norm of its strain,
-such as ‖dev ε‖, the response is not analytic at zero strain. Smooth layers alone learn that slowly.
+which hardly differ from linear maps of the macroscale strain. Where the law of a phase knows the norm of its strain,
+such as ‖dev ε‖, the response is not analytic at zero strain, and smooth layers alone learn that slowly.
 """
 
+import copy
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -79,8 +80,8 @@ class Norms(nn.Module):
 class Branch(nn.Module):
     """Coefficients of modes as a function of the strain: b(E) = L E + s (f(E/h) − f(0)) + c.
 
-    f is a chain of layers that begins with the strain and its norms. With `through_zero` the coefficients vanish at zero
-    strain, and L is a linear part of their own; without, there is no L, f(0) stays and c is the mean, which is the
+    f is a chain of layers that begins with the strain and its norms. With `through_zero` the coefficients vanish at
+    zero strain, and L is a linear part of their own; without, there is no L, f(0) stays and c is the mean, which is the
     published form, as are no norms.
 
     Args:
@@ -122,6 +123,18 @@ class Branch(nn.Module):
             with torch.no_grad():
                 self.linear.copy_(torch.linalg.lstsq(strain, coefficients).solution)
 
+    def in_modes(self, change: Tensor, scale: Tensor) -> "Branch":
+        """The branch whose coefficients are `change` (r', r) times those of this one; `scale` (r',): their size."""
+        if self.linear is None:
+            raise ValueError("the published form has a mean and one scale for all modes, which belong to its modes")
+        new = copy.deepcopy(self).requires_grad_()
+        new.scale, new.mean = scale.clone(), change @ self.mean
+        to = (self.scale[:, None] * change.T) / scale
+        new.weights[-1] = nn.Parameter((self.weights[-1] @ to).detach())
+        new.offsets[-1] = nn.Parameter((self.offsets[-1] @ to).detach())
+        new.linear = nn.Parameter((self.linear @ change.T).detach())
+        return new
+
     def forward(self, strain: Tensor) -> Tensor:
         """Coefficients (n, r)."""
         y = self._chain(strain / self.half_range)
@@ -161,8 +174,8 @@ class Potential(nn.Module):
     """Effective energy as a function of the strain, W(E) = ½ E·C₀ E + s (g(x) − g(0) − ∇g(0)·x), x = E/h.
 
     g takes the strain and its norms through two hidden layers to one number. The stress is dW/dE and the tangent
-    d²W/dE², so that the stress vanishes at zero strain, the tangent is symmetric and the work of a closed strain path is
-    zero, whatever the weights.
+    d²W/dE², so that the stress vanishes at zero strain, the tangent is symmetric and the work of a closed strain path
+    is zero, whatever the weights.
 
     Args:
         stiffness: C₀ (d, d) [MPa], symmetric. half_range: h (d,). scale: s [MPa], the size of the energy that is not
@@ -229,7 +242,6 @@ class Potential(nn.Module):
         second = ((one.slope[:, None] * first).view(n * d, -1) @ a2).view(n, d, -1)
         curved = through / norms
         hessian = (second * (a3[:, 0] * two.curvature)[:, None]) @ second.mT
-        hessian.baddbmm_(first * (back * one.curvature)[:, None], first.mT)
-        hessian.baddbmm_(slopes * curved[:, None], slopes.mT, alpha=-1)
-        hessian.view(n, d * d).addmm_(curved, self.norms.metrics().reshape(-1, d * d))
-        return gradient, hessian
+        hessian = hessian.baddbmm(first * (back * one.curvature)[:, None], first.mT)
+        hessian = hessian.baddbmm(slopes * curved[:, None], slopes.mT, alpha=-1)
+        return gradient, hessian + (curved @ self.norms.metrics().reshape(-1, d * d)).view(n, d, d)

@@ -23,18 +23,24 @@ class Basis:
     combination: Array
 
 
+# Fields that are solutions of equations are no more exact than this.
+_ROUNDING = 1e-9
+
+
 def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> Basis:
     """The r modes that best approximate all fields in the mean square of Σ_p w_p φ_p·M_p φ_p.
+
+    There are fewer if the fields are combinations of fewer, as those of a cell of linear phases or of a laminate are.
 
     Args:
         fields: (n, P, d) at P points.
         weights: (P,) of the points, positive; ones for the unweighted decomposition.
-        r: number of modes.
+        r: number of modes, at most.
         metric: M (P, d, d), symmetric positive definite, such as stiffnesses, which make strains that cost much energy
             count for much; None for the identity.
 
     Raises:
-        ValueError: r above the number of independent fields, or a field or weight that is not finite.
+        ValueError: r below one, or a field or weight that is not finite.
     """
     n = len(fields)
     # w M = F Fᵀ, and F is applied to the fields.
@@ -44,8 +50,8 @@ def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> B
     if not np.isfinite(scaled).all():
         raise ValueError("the fields or weights hold values that are not finite")
     left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
-    rank = int((singular > singular[0] * n * np.finfo(float).eps).sum())
-    if not 1 <= r <= rank:
-        raise ValueError(f"r = {r}: the {n} fields have {rank} independent ones, so 1 to {rank} modes")
+    if r < 1:
+        raise ValueError(f"r = {r}: need at least one mode")
+    r = min(r, int((singular > _ROUNDING * singular[0]).sum()))
     combination = left[:, :r] / singular[:r]
     return Basis(np.einsum("npd,nr->pdr", fields, combination, optimize=True), singular, combination)

@@ -19,6 +19,16 @@ class History:
     seconds: float = 0.0
     stopped: str = "all steps done"
 
+    def then(self, other: "History") -> "History":
+        """This and another one that followed it."""
+        return History(
+            self.step + [self.step[-1] + k for k in other.step],
+            self.loss + other.loss,
+            self.validation + other.validation,
+            self.seconds + other.seconds,
+            other.stopped,
+        )
+
 
 def fit(
     parameters: Iterable[Tensor],

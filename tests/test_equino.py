@@ -2,6 +2,8 @@
 """EquiNO and its parts: bases, cubature, reduced model, networks' derivatives, exactness, bounds."""
 
 import copy
+import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from spon.convex import conjugate
 from spon.cubature import empirical_cubature
 from spon.networks import Branch, Potential
 from spon.pod import pod
+from spon.progress import Live
 
 RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
@@ -63,8 +66,10 @@ def test_modes_are_orthonormal_best_and_follow_their_fields():
     rest = fields - np.einsum("nr,pdr->npd", coefficients, basis.modes)
     left = np.einsum("p,npd,pde,npe->", weights, rest, metric, rest)
     assert np.isclose(left, (basis.singular_values[5:] ** 2).sum())
-    with pytest.raises(ValueError, match="the 9 fields have 9 independent ones, so 1 to 9 modes"):
-        pod(fields, weights, 10)
+    assert pod(fields, weights, 10).modes.shape[2] == 9
+    assert pod(np.concatenate([fields, 2 * fields]), weights, 10).modes.shape[2] == 9
+    with pytest.raises(ValueError, match="r = 0: need at least one mode"):
+        pod(fields, weights, 0)
 
 
 def test_cubature_integrates_polynomials_with_few_positive_weights():
@@ -271,13 +276,102 @@ def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
     assert (bad.gap.numpy()[: len(gaps)] > 10 * np.where(np.isfinite(gaps), gaps, 0.0)).all()
 
 
+def test_the_mismatch_on_the_cubature_is_that_at_all_points(cell):
+    _, model, bases, _, unseen = cell
+    strain = torch.from_numpy(unseen.strain)
+    few, everywhere = (learn.mismatch(model, strain, at) for at in (None, bases.cell.fields))
+    assert torch.allclose(few, everywhere, rtol=0.1, atol=0.0)
+    # Stress and law differ at least by what the modes of one cannot tell of the other.
+    assert (everywhere > 0).all() and everywhere.mean() < 3e-2
+
+
+def test_a_branch_in_other_modes_gives_the_same_field():
+    generator = torch.Generator().manual_seed(0)
+    half = torch.tensor([0.04, 0.05, 0.03], dtype=torch.float64)
+    branch = Branch(half, torch.arange(1.0, 6.0, dtype=torch.float64), widths=(7, 6), norms=3, seed=3)
+    torch.nn.init.normal_(branch.linear)
+    change = torch.randn(4, 5, dtype=torch.float64, generator=generator)
+    other = branch.in_modes(change, torch.rand(4, dtype=torch.float64, generator=generator) + 0.5)
+    strain = 0.1 * torch.randn(11, 3, dtype=torch.float64, generator=generator)
+    (value, slope), (right, right_slope) = other.with_tangent(strain), branch.with_tangent(strain)
+    assert torch.allclose(value, right @ change.T, rtol=0, atol=1e-12)
+    assert torch.allclose(slope, change @ right_slope, rtol=0, atol=1e-11)
+
+
+def test_a_model_is_trained_on_where_it_was_not_good_enough(cell, tmp_path):
+    """Strains beyond the trained range become part of it, in less time than from the start and without forgetting."""
+    rve, model, _, data, unseen = cell
+    beyond = RANGE * np.random.default_rng(7).uniform(-1.5, 1.5, (24, 3))
+    fe2.sample.snapshots(rve, beyond, tmp_path / "more", MPI.COMM_SELF, progress=False)
+    more = coupling.cell_data(rve, fe2.sample.read(tmp_path / "more"))
+    joined = {k: np.concatenate([getattr(data, k), getattr(more, k)]) for k in OF_STRAINS}
+    both = dataclasses.replace(data, **joined)
+    again, _, histories = learn.refit(model, both, resolved=18, samples=256, lbfgs=200)
+    # It begins where the last training ended, far below where a new one would; modes of self-stress changed most.
+    fresh = learn.train(both, r=10, resolved=18, samples=256, lbfgs=1)[2]
+    for name, share in (("potential", 0.1), ("displacement", 0.1), ("self-stress", 0.5)):
+        assert histories[name].validation[0] < share * fresh[name].validation[0]
+    assert np.allclose(again.upper.numpy(), abs(both.strain).max(axis=0))
+    old, new = (relative(m(torch.from_numpy(more.strain))[0].detach(), more.stress).mean() for m in (model, again))
+    assert new < 0.5 * old
+    assert relative(again(torch.from_numpy(unseen.strain))[0].detach(), unseen.stress).mean() < 5e-3
+
+
+OF_STRAINS = ("strain", "stress", "tangent", "energy", "local_strain", "local_stress", "fluctuation")
+
+
+@pytest.mark.parametrize("kind", ["linear", "laminate", "homogeneous"])
+def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
+    """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
+    stiff, soft = fe2.LinearElastic.young(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
+    if kind == "linear":
+        mesh = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
+        phases = {1: fe2.LinearElastic.young(1.0, 0.3), 2: stiff}
+    else:
+        mesh = meshes.laminate((0.4, 0.6), MPI.COMM_SELF, cells=(5, 2))
+        phases = {1: soft, 2: stiff if kind == "laminate" else soft}
+    rve = fe2.RVE(mesh, phases)
+    fe2.sample.snapshots(rve, fe2.sample.sobol(24, 2, RANGE, seed=1), tmp_path / "s", MPI.COMM_SELF, progress=False)
+    data = coupling.cell_data(rve, fe2.sample.read(tmp_path / "s"))
+    model, *_ = learn.train(data, samples=64, lbfgs=100)
+    strain = 0.9 * RANGE * np.random.default_rng(3).uniform(-1, 1, (10, 3))
+    exact = rve.homogenise(strain)
+    e = torch.from_numpy(strain)
+    certificate = spon.certify(model, e, model.cell.fields)
+    slack = 1e-9 * exact.energy
+    assert (certificate.lower.detach().numpy() <= exact.energy + slack).all()
+    assert (certificate.upper.detach().numpy() >= exact.energy - slack).all()
+    # Only the cubature errs with linear phases, at most by its tolerance.
+    assert relative(model(e)[0].detach(), exact.stress).max() < (3e-4 if kind == "linear" else 2e-2)
+    model.save(tmp_path / "model.safetensors")
+    assert torch.equal(spon.load(tmp_path / "model.safetensors")(e)[0], model(e)[0])
+
+
+def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, shown in ((Terminal(), 5), (io.StringIO(), 2)):
+        live = Live(stream, every=3600.0)
+        for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2"):
+            live(line)
+        live.close()
+        text = stream.getvalue()
+        assert sum(text.count(line) for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")) == shown
+        assert text.replace("\x1b[2K", "").endswith("two: 2\n") and "one: 3\n" in text
+
+
 def test_wrong_use_is_told(cell):
     rve, model, _, data, _ = cell
     other = fe2.RVE(rve.cell, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
     with pytest.raises(fe2.sample.SnapshotError, match="belong to another RVE"):
         coupling.cell_data(other, _snapshots(data))
-    with pytest.raises(ValueError, match="so 1 to"):
-        learn.bases(data, r=10, resolved=400)
+    with pytest.raises(ValueError, match="another RVE"):
+        learn.refit(model, dataclasses.replace(data, fingerprint="other"))
+    published, _ = companions.train_as_published(data, r=4, adam=0, lbfgs=1)
+    with pytest.raises(ValueError, match="the model has no potential"):
+        learn.refit(published, data)
     assert model.inside(torch.from_numpy(1.01 * RANGE)[None]).tolist() == [False]
     assert model.inside(torch.zeros(1, 3, dtype=torch.float64)).tolist() == [True]
 
