@@ -22,6 +22,7 @@ from mpi4py import MPI
 from torch import nn
 
 from fe2 import Law, Response, StepFailed, together
+from fe2.snapshots import fingerprint
 from spon import EquiNO, Fields, certify
 
 Array = npt.NDArray[np.float64]
@@ -114,6 +115,17 @@ class _Exact:
         solved = self.law.evaluate(strain[here], state[here, :-1], guess[here, :-1], comm)
         out.stress[here], out.tangent[here] = solved.stress, solved.tangent
         out.state[here] = np.hstack([solved.state, guess[here, -1:] + 1])
+
+
+def _modes(model: EquiNO, law: Law) -> Array | None:
+    """Displacement modes (unknowns, r) as fluctuations of the law's RVE; None for a law or a model without its cell."""
+    rve, cell = getattr(law, "rve", None), getattr(model, "_cell", None)
+    if rve is None or cell is None:
+        return None
+    if cell.fingerprint != fingerprint(rve):
+        raise ValueError("the model's RVE is not that of the exact law (mesh, materials, boundary or degree differ)")
+    unknowns, dofs = np.unique(rve.unknowns.index, return_index=True)
+    return np.ascontiguousarray(cell.displacements[dofs[unknowns >= 0]])
 
 
 class SurrogateLaw:
@@ -245,6 +257,7 @@ class CertifiedLaw:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
         self._exact = _Exact(exact, self.strain_size)
         self.state_size = self._exact.state_size
+        self._modes = _modes(model, exact)
         corner = np.maximum(abs(self.range.lower), abs(self.range.upper))
         stiffness = self._predict(np.zeros((1, self.strain_size)))[1][0]
         # A rounding above zero, so that nothing is divided by nothing.
@@ -267,12 +280,23 @@ class CertifiedLaw:
             certified = ~self.is_outside & (self.gap <= self.tolerance)
             self.is_exact = ~certified | self._exact.since_accepted(state, guess)
             out = Response(*self._predict(strain), guess.copy())
-        self._exact.replace(self.is_exact, strain, state, guess, out, comm)
+        self._exact.replace(self.is_exact, strain, state, self._moved(strain, guess), out, comm)
         self._evaluations += 1
         self._points += len(strain)
         self._solved += int(self.is_exact.sum())
         self._collect(strain[self.is_exact])
         return out
+
+    def _moved(self, strain: Array, guess: Array) -> Array:
+        """`guess` with the fluctuations of the points to solve moved from their last strain as the model moves its."""
+        if self._modes is None:
+            return guess
+        moved, (size, _) = guess.copy(), self._modes.shape
+        last = guess[self.is_exact, : self.strain_size]
+        with torch.no_grad():
+            now, then = (self._predict.model.displacement(torch.from_numpy(e)) for e in (strain[self.is_exact], last))
+        moved[self.is_exact, self.strain_size : self.strain_size + size] += (now - then).numpy() @ self._modes.T
+        return moved
 
     def _gaps(self, strain: Array) -> Array:
         """What is compared with the tolerance (n,)."""
