@@ -134,8 +134,8 @@ def study(structure, rve, model, comm):
 def show(record):
     """A line for each of the two laws."""
     lines = [
-        f"  {name}: force off by {100 * max(law['force_error']):.3g} %, stress by {100 * law['stress_error']:.3g} %; "
-        f"{law['seconds']:.2f} s, {law['times_as_fast']:.1f} times as fast, its law {law['law_times_as_fast']:.1f} times"
+        f"  {name}: force off by {100 * max(law['force_error']):.3g} %, stress by {100 * law['stress_error']:.3g} %, "
+        f"{law['seconds']:.2f} s, {law['times_as_fast']:.1f} times as fast, the law {law['law_times_as_fast']:.1f}"
         for name, law in record["laws"].items()
         if name != "exact"
     ]

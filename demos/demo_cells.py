@@ -129,7 +129,7 @@ if comm.rank == 0:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 26), layout="constrained")
+    figure = plt.figure(figsize=(9.5, 24), layout="constrained")
     for block, (name, (strain, exact, learned)) in zip(figure.subfigures(3, 1).ravel(), pictured.items()):
         shown = ", ".join(f"{100 * e:.1f}" for e in fe2.mandel.to_engineering(strain))
         block.suptitle(f"{name} at the strain (xx, yy, γ_xy) = ({shown}) %", fontsize=12)

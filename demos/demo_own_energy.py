@@ -163,8 +163,8 @@ if comm.rank == 0:
     print(summary)
     figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     tags = cell.cell_tags.values[np.argsort(cell.cell_tags.indices)]
-    pictures.field(a, cell.mesh, tags, label=", ".join(f"{t} {n}" for n, t in cell.names.items()), cmap="Set2")
-    a.set_title("the cell, read from cell.msh", fontsize=10)
+    pictures.field(a, cell.mesh, tags, label=None, cmap="cividis")
+    a.set_title(f"the cell: {', '.join(cell.names)} and a void", fontsize=10)
     pictures.field(b, shape, mean, label="S$_{xx}$ [MPa]")
     b.set_title("the plate, exact law", fontsize=10)
     for (name, problem), style in zip(problems.items(), ("-", "--", ":")):
