@@ -206,10 +206,11 @@ class CertifiedLaw:
     The certificate bounds the energy from both sides, see `spon.certify`. A point keeps the model's response if it is
     inside of the trained range and
 
-        |gap| ≤ tolerance (upper + floor² energy at a corner of the trained range),
+        |gap| ≤ tolerance (upper + floor² energy of the softest strain that spans the trained range),
 
     the second term because a model's error does not fade as fast as the strain: at rest all of it would be relative to
-    nothing, and points that carry next to nothing would cost most. Energies are quadratic in errors, so that the
+    nothing, and points that carry next to nothing would cost most. It is the softest strain, a shear most often, since
+    the energy of a dilatation would hide all error of a shear. Energies are quadratic in errors, so that the
     relative error of the stress is of the order of √tolerance, and mostly well below. With the fields at all points
     there is no gap below zero; on a cubature one that is negative beyond the tolerance says that it cannot judge.
 
@@ -242,7 +243,7 @@ class CertifiedLaw:
         model: EquiNO,
         exact: Law,
         *,
-        tolerance: float = 1e-3,
+        tolerance: float = 3e-4,
         floor: float = 0.1,
         at: Fields | None = None,
         chunk: int = 1024,
@@ -263,8 +264,9 @@ class CertifiedLaw:
         self._modes = _modes(model, exact)
         corner = np.maximum(abs(self.range.lower), abs(self.range.upper))
         stiffness = self._predict(np.zeros((1, self.strain_size)))[1][0]
+        softest = float(np.linalg.eigvalsh(corner[:, None] * stiffness * corner)[0]) / 2
         # A rounding above zero, so that nothing is divided by nothing.
-        self._floor = max(floor, 1e-6) ** 2 * float(corner @ stiffness @ corner) / 2
+        self._floor = max(floor, 1e-6) ** 2 * softest
         self.is_exact = self.is_outside = np.zeros(0, dtype=bool)
         self.gap = np.zeros(0)
         self._evaluations = self._points = self._solved = 0
