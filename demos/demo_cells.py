@@ -46,7 +46,7 @@ def say(line):
 materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
 mesh_size = pick(0.2, 0.08, 0.0245)
-settings = {"samples": pick(128, 512, 1024), "lbfgs": pick(100, 600, 2000)}
+settings = {"samples": pick(128, 512, 1024), "lbfgs": pick(50, 600, 2000)}
 
 # %% [markdown]
 # ## From strains to a model

@@ -59,7 +59,7 @@ half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 options.folder.mkdir(parents=True, exist_ok=True)
 file, path = options.folder / f"snapshots-{mesh_size}.h5", options.folder / "model.safetensors"
 strains = fe2.sample.latin_hypercube(pick(40, 100, 200), 2, half_range, seed=0)
-settings = {"r": pick(12, 16, 20), "samples": pick(128, 512, 1024), "lbfgs": pick(100, 600, 2000)}
+settings = pick({"r": 12, "samples": 128, "lbfgs": 100}, {}, {"r": 20})
 start = time.perf_counter()
 fe2.sample.snapshots(rve, strains, file, comm)
 with fe2.together(comm):
