@@ -216,8 +216,8 @@ class CertifiedLaw:
 
     A point that was exact once stays so until the step is accepted or given up; see the module.
 
-    Where the model was read with its cell, `spon.load(path, whole=True)`, exact solutions start from the fluctuation that
-    it predicts, which saves about one Newton iteration of each.
+    With a model that was read with its cell, `spon.load(path, whole=True)`, exact solutions start from the fluctuation
+    that it predicts, which saves about one Newton iteration of each.
 
     Args:
         model: of the cell; a copy of it is used, on the CPU in double precision.
