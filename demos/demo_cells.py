@@ -131,7 +131,7 @@ if comm.rank == 0:
 
     figure = plt.figure(figsize=(9.5, 24), layout="constrained")
     for block, (name, (strain, exact, learned)) in zip(figure.subfigures(3, 1).ravel(), pictured.items()):
-        shown = ", ".join(f"{100 * e:.1f}" for e in fe2.mandel.to_engineering(strain))
+        shown = ", ".join(f"{e:.1f}" for e in np.round(100 * fe2.mandel.to_engineering(strain), 1) + 0.0)
         block.suptitle(f"{name} at the strain (xx, yy, γ_xy) = ({shown}) %", fontsize=12)
         for k, (component, row) in enumerate(zip(("xx", "yy", "xy"), block.subplots(3, 3))):
             factor = 1 / np.sqrt(2) if component == "xy" else 1.0  # of the Mandel component
@@ -148,6 +148,6 @@ if comm.rank == 0:
                 pictures.field(axes, cells[name].mesh, values, weights=weights, label=bar, cmap=cmap, limits=limits)
                 if k == 0:
                     axes.set_title(title, fontsize=10)
-    print(f"picture: {pictures.save(figure, options.folder / 'cells.png', dpi=90)}")
+    print(f"picture: {pictures.save(figure, options.folder / 'cells.png', dpi=75)}")
 for rve in rves.values():
     rve.destroy()
