@@ -54,11 +54,11 @@ def field(
     *,
     weights: npt.ArrayLike | None = None,
     deformation=None,
-    label: str = "",
+    label: str | None = "",
     cmap: str = "viridis",
     limits: tuple[float, float] | None = None,
 ):
-    """Draw a field as one colour per cell, with a colour bar.
+    """Draw a field as one colour per cell.
 
     Each rank draws its own cells.
 
@@ -68,7 +68,7 @@ def field(
         values: (cells,), or (cells, points) at quadrature points, which are averaged.
         weights: (cells, points) of the average, e.g. `Body.weights`; equal ones if None.
         deformation: displacement (Lagrange `fem.Function`) to draw a mesh with; None for the undeformed mesh.
-        label: of the colour bar.
+        label: of the colour bar; None for no bar.
         cmap: matplotlib colour map.
         limits: smallest and largest value of the colour bar; those of the field if None.
 
@@ -93,7 +93,8 @@ def field(
     axes.autoscale_view()
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.figure.colorbar(drawn, ax=axes, label=label, shrink=0.8)
+    if label is not None:
+        axes.figure.colorbar(drawn, ax=axes, label=label, shrink=0.8)
     return drawn
 
 

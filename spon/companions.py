@@ -112,8 +112,10 @@ def train_sobolev(
     learn, check = _split(data, seed)
     branch = Branch(half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=seed)
 
+    size, unit = torch.diag(1 / branch.scale), torch.diag(half)
+
     def loss(rows: Array) -> Tensor:
-        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], half).mean()
+        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], size, unit).mean()
 
     history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=log)
     return StressNetwork(branch), history

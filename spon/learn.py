@@ -152,7 +152,7 @@ def train(
     width: int = 24,
     widths: tuple[int, ...] = (48, 48),
     norms: int = 8,
-    lbfgs: int = 3000,
+    lbfgs: int = 2000,
     seed: int = 0,
     log: Log = None,
 ) -> tuple[EquiNO, Bases, dict[str, History]]:
@@ -273,12 +273,18 @@ def _learn(
     )
     check = targets(bases, sample(max(samples // 4, 16), half, seed + 1))
     displacement, potential, self_stress = networks
+    # Stresses and strains count by their energy: a stiff direction, as that of a dilatation is where the matrix is
+    # nearly incompressible, would hide all errors of the others, in which structures mostly deform.
+    root = torch.linalg.inv(torch.linalg.cholesky(potential.stiffness))
+    # The smaller modes of self-stress carry what a small component, such as the shear stress, differs by.
+    equal, balanced = torch.diag(torch.ones_like(displacement.scale)), torch.diag(self_stress.scale**-0.5)
     fits = {
-        "potential": _Fit(potential, potential, "stress", "tangent", half),
-        "displacement": _Fit(displacement, displacement.with_tangent, "displacement", "d_displacement", half),
-        # The smaller modes of stress carry what a small component, such as the shear stress, differs by.
+        "potential": _Fit(potential, potential, "stress", "tangent", root, root.mT),
+        "displacement": _Fit(
+            displacement, displacement.with_tangent, "displacement", "d_displacement", equal, root.mT
+        ),
         "self-stress": _Fit(
-            self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", half, self_stress.scale**-0.5
+            self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", balanced, root.mT
         ),
     }
     histories = {
@@ -308,19 +314,22 @@ def _named(log: Callable[[str], None], name: str, line: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fit:
-    """One network, and what it is fitted to: `evaluate` gives `value` and its derivative `slope` of `Targets`."""
+    """One network, and what it is fitted to: `evaluate` gives `value` and its derivative `slope` of `Targets`.
+
+    size, unit: what both are measured in, see `sobolev`.
+    """
 
     network: nn.Module
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
     value: str
     slope: str
-    half: Tensor
-    weights: Tensor | None = None
+    size: Tensor
+    unit: Tensor
 
     def errors(self, targets: Targets) -> Tensor:
         """Of each strain (n,), see `sobolev`."""
         right = getattr(targets, self.value), getattr(targets, self.slope)
-        return sobolev(*self.evaluate(targets.strain), *right, self.half, self.weights)
+        return sobolev(*self.evaluate(targets.strain), *right, self.size, self.unit)
 
     def run(self, pool: Targets, check: Targets, samples: int, adam: int, lbfgs: int, log: Log) -> History:
         """Fit to three quarters of the samples, then to those and the quarter from the pool with the largest errors."""
@@ -345,16 +354,17 @@ class _Fit:
         )
 
 
-def sobolev(
-    value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, half: Tensor, weights: Tensor | None = None
-) -> Tensor:
+def sobolev(value: Tensor, slope: Tensor, right: Tensor, right_slope: Tensor, size: Tensor, unit: Tensor) -> Tensor:
     """Relative squared errors (n,) of coefficients (n, r) and, a tenth, of their slopes (n, r, d).
 
-    `half`: (d,) what the slopes' strains are measured in. `weights`: (r,) of the coefficients.
+    `size`: (r, r) that coefficients are multiplied with before they are squared. `unit`: (d, d) of strains, one column
+    each, in whose directions the slopes are taken.
     """
-    weights = torch.ones_like(right[0]) if weights is None else weights
-    size = (right * weights).square().sum(-1)
-    error = ((value - right) * weights).square().sum(-1) / (size + 1e-2 * size.mean())
-    scaled = weights[:, None] * half
-    size = (right_slope * scaled).square().sum((-1, -2))
-    return error + 0.1 * ((slope - right_slope) * scaled).square().sum((-1, -2)) / (size + 1e-2 * size.mean())
+
+    def relative(error: Tensor, right: Tensor) -> Tensor:
+        squares = right.square().sum(-1)
+        return error.square().sum(-1) / (squares + 1e-4 * squares.mean())
+
+    part = relative((value - right) @ size.T, right @ size.T)
+    slopes = (((size @ s) @ unit).flatten(1) for s in (slope - right_slope, right_slope))
+    return part + 0.1 * relative(*slopes)

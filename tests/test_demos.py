@@ -14,10 +14,13 @@ pytest.importorskip("matplotlib")
 PROJECT = Path(__file__).parents[1]
 # Demo → files that it leaves.
 DEMOS = {
+    "cells": ["cells.png"],
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
     "homogenise": ["homogenise.png"],
+    "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
+    "structures": ["structures.png", "model.safetensors"],
     "surrogate": ["surrogate.png", "model.safetensors"],
 }
 
@@ -28,14 +31,15 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    if name == "surrogate":
+    if name in ("cells", "own_energy", "structures", "surrogate"):
+        pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
     environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     demo = PROJECT / "demos" / f"demo_{name}.py"
     # Those with most communication on two ranks, the others in serial to be quick.
-    ranks = ["mpirun", "-n", "2"] if name in ("elastoplastic", "surrogate") else []
+    ranks = ["mpirun", "-n", "2"] if name in ("elastoplastic", "structures", "surrogate") else []
     command = [*ranks, sys.executable, str(demo), "--small", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

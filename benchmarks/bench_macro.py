@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""FE² with learned cells beside exact FE²: three structures of RVE1-3, the force, the stress and the time of each.
+
+Cells, materials, snapshots and training are those of `bench_equino.py`. The structures are moved at one end, as far as
+needs most of the trained range of ±4 %. Errors are those of the force at equal displacement, the largest of all steps,
+and of the macroscale stress at the quadrature points, as relative L² norm at the end. Whole runs are timed, and the law
+alone, with what the certified law solves exactly.
+
+    mpirun -n 2 python3 benchmarks/bench_macro.py [RVE3 ...]    writes benchmarks/macro.json, structure by structure
+        --restart    leaves out what that file has        --table    prints it as markdown and runs nothing
+        --quick      a coarse cell in one structure, printed and not written
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import dolfinx
+import numpy as np
+import torch
+from bench_equino import BOX, MATERIALS, SIZES
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from fe2.snapshots import fingerprint
+from spon import learn
+
+STEPS = 3
+QUICK = {"cell": "RVE3", "mesh_size": 0.1, "structure": "plate with a hole"}
+FOLDER, FILE = Path("results/equino"), Path(__file__).with_name("macro.json")
+# Structure → mesh, the boundaries that are held or moved, and the one and the direction in which the force counts.
+STRUCTURES = {
+    "Cook's membrane": (
+        lambda comm: meshes.cook(comm, n=5),
+        {"left": (0.0, 0.0), "right": (None, 1.6)},
+        ("right", 1),
+    ),
+    "L-profile": (
+        lambda comm: meshes.l_profile(comm, n=3),
+        {"top": (0.0, 0.0), "right": (None, 7.0)},
+        ("right", 1),
+    ),
+    "plate with a hole": (
+        lambda comm: meshes.plate_with_hole(comm, n=3),
+        {"left": (0.0, None), "bottom": (None, 0.0), "right": (0.022, None)},
+        ("right", 0),
+    ),
+}
+
+
+def trained(name, rve, comm, **settings):
+    """The model of a cell, from its file if that is of this very cell; otherwise one rank trains it."""
+    path = FOLDER / f"{name}.safetensors"
+    fits = path.exists() and spon.load(path, whole=True).cell.fingerprint == fingerprint(rve)
+    if not comm.bcast(fits):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        file, strains = FOLDER / f"{name}-train.h5", fe2.sample.latin_hypercube(100, 2, BOX, seed=0)
+        fe2.sample.snapshots(rve, strains, file, comm, chunk=20)
+        with fe2.together(comm):
+            if comm.rank == 0:
+                model, _, _ = learn.train(coupling.cell_data(rve, fe2.sample.read(file)), **settings, log=print)
+                model.save(path)
+    return spon.load(path, whole=True)
+
+
+def solved(structure, law, comm):
+    """The problem of a structure with a law, and the seconds of its solution and of its law (the slowest rank's)."""
+    mesh, held, (loaded, _) = STRUCTURES[structure]
+    problem = fe2.MacroProblem(mesh(comm), law)
+    for boundary, values in held.items():
+        problem.fix(boundary, values)
+    problem.watch(loaded)
+    comm.Barrier()
+    start = time.perf_counter()
+    problem.solve(steps=STEPS, log=None)
+    whole, law_seconds = time.perf_counter() - start, sum(s.seconds["law"] for s in problem.history)
+    return problem, {"run": comm.allreduce(whole, op=MPI.MAX), "law": comm.allreduce(law_seconds, op=MPI.MAX)}
+
+
+def study(structure, rve, model, comm):
+    """Errors and times of one structure, as they go into the file."""
+    exact_law = fe2.ExactLaw(rve)
+    surrogate = coupling.SurrogateLaw(model, outside="warn")
+    certified = coupling.CertifiedLaw(model, fe2.ExactLaw(rve))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", coupling.OutsideRangeWarning)  # they are counted below
+        solved(structure, surrogate, comm)  # compiles the structure's forms
+        runs = {
+            name: solved(structure, law, comm)
+            for name, law in {"exact": exact_law, "surrogate": surrogate, "certified": certified}.items()
+        }
+
+    def norm(values):
+        return np.sqrt(comm.allreduce(float((values**2).sum())))
+
+    def largest(values):
+        return np.max(comm.allgather(abs(values).max(axis=0, initial=0.0)), axis=0)
+
+    _, _, (loaded, direction) = STRUCTURES[structure]
+    exact, seconds = runs["exact"]
+    points = comm.allreduce(len(exact.sigma.stresses()))
+    found = {"points": points, "strain_over_range": (largest(exact.sigma.strains()) / BOX).tolist(), "laws": {}}
+    found["outside"] = comm.allreduce(int((abs(exact.sigma.strains()) > BOX).any(axis=1).sum()))
+    forces = {}
+    for name, (problem, times) in runs.items():
+        forces[name] = np.array([s.force[loaded][direction] for s in problem.history])
+        evaluations = sum(len(s.residuals) for s in problem.history)
+        stress = problem.sigma.stresses() - exact.sigma.stresses()
+        found["laws"][name] = {
+            "displacement": [s.displacement[loaded][direction] for s in problem.history],
+            "force": forces[name].tolist(),
+            "force_error": abs(forces[name] / forces["exact"] - 1).tolist(),
+            "stress_error": norm(stress) / norm(exact.sigma.stresses()),
+            "evaluations": evaluations,
+            "seconds": times["run"],
+            "law_seconds_per_point": times["law"] / evaluations / points,
+            "times_as_fast": seconds["run"] / times["run"],
+        }
+    per_point = {name: law["law_seconds_per_point"] for name, law in found["laws"].items()}
+    for name, law in found["laws"].items():
+        law["law_times_as_fast"] = per_point["exact"] / per_point[name]
+    found["exact_at_the_end"] = comm.allreduce(int(certified.is_exact.sum()))
+    found["summary"] = certified.summary(comm)
+    for problem, _ in runs.values():
+        problem.destroy()
+    return found
+
+
+def show(record):
+    """A line for each of the two laws."""
+    lines = [
+        f"  {name}: force off by {100 * max(law['force_error']):.3g} %, stress by {100 * law['stress_error']:.3g} %, "
+        f"{law['seconds']:.2f} s, {law['times_as_fast']:.1f} times as fast, the law {law['law_times_as_fast']:.1f}"
+        for name, law in record["laws"].items()
+        if name != "exact"
+    ]
+    ranges = "/".join(f"{100 * r:.0f}" for r in record["strain_over_range"])
+    lines.append(f"  strains reach {ranges} % of the range, {record['outside']} of {record['points']} points outside")
+    return "\n".join([*lines, f"  {record['summary']}"])
+
+
+def table(records):
+    """The records as a markdown table, a pair being surrogate / certified."""
+    lines = [
+        "| cell | structure | force off by [%] | stress off by [%] | run, times as fast | law, times as fast "
+        "| points exact | exact FE² [s] |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key, record in sorted(records.items()):
+        s, c = (record["laws"][name] for name in ("surrogate", "certified"))
+        pairs = [
+            f"{100 * max(s['force_error']):.2g} / {100 * max(c['force_error']):.2g}",
+            f"{100 * s['stress_error']:.2g} / {100 * c['stress_error']:.2g}",
+            *(f"{s[k]:.0f} / {c[k]:.1f}" for k in ("times_as_fast", "law_times_as_fast")),
+        ]
+        end = f"{record['exact_at_the_end']} of {record['points']}"
+        lines.append(f"| {' | '.join([*key.split(': '), *pairs, end])} | {record['laws']['exact']['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def stored():
+    return json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
+
+
+def store(key, record, comm):
+    """Put a record beside what the file has; the file is replaced as a whole."""
+    about = {"ranks": comm.size, "threads": 1, "steps": STEPS, "dolfinx": dolfinx.__version__}
+    part = FILE.with_suffix(".part")
+    part.write_text(json.dumps({"about": about, "runs": stored() | {key: record}}, indent=2) + "\n")
+    part.rename(FILE)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {', '.join(SIZES)}; all by default")
+    parser.add_argument("--structure", choices=STRUCTURES, action="append", help="only this one")
+    for option in ("quick", "restart", "table"):
+        parser.add_argument(f"--{option}", action="store_true")
+    options = parser.parse_args()
+    comm = MPI.COMM_WORLD
+    torch.set_num_threads(1)
+    if options.table:
+        if comm.rank == 0:
+            print(table(stored()))
+        return
+    cells = [QUICK["cell"]] if options.quick else options.cells or list(SIZES)
+    structures = [QUICK["structure"]] if options.quick else options.structure or list(STRUCTURES)
+    done = comm.bcast(set(stored())) if options.restart else set()
+    for name in cells:
+        wanted = [s for s in structures if f"{name}: {s}" not in done]
+        if not wanted:
+            continue
+        mesh_size = QUICK["mesh_size"] if options.quick else SIZES[name]
+        rve = fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size), MATERIALS)
+        settings = {"samples": 256, "lbfgs": 150} if options.quick else {}
+        model = trained(f"{name}-quick" if options.quick else name, rve, comm, **settings)
+        for structure in wanted:
+            record = study(structure, rve, model, comm)
+            if comm.rank == 0:
+                print(f"{name}: {structure}\n{show(record)}", flush=True)
+                if not options.quick:
+                    store(f"{name}: {structure}", record, comm)
+        rve.destroy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+# %% [markdown]
+# # Three structures, three laws
+# One cell is learned once. Then Cook's membrane, an L-profile and a plate with a hole are solved with the exact law,
+# with the trained model, and with the model where its own error estimate is small enough and the exact law elsewhere:
+# how far off are force and stress, where was it necessary to be exact, and what was it worth?
+#
+#     mpirun -n 2 python3 demos/demo_structures.py        (--small for coarse meshes, --full for finer ones)
+
+# %%
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from fe2 import pictures
+from spon import learn
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--full", action="store_true", help="the larger problem")
+parser.add_argument("--small", action="store_true", help="the smallest problem")
+parser.add_argument("--folder", type=Path, default=Path("results/structures"))
+options = parser.parse_args()
+comm = MPI.COMM_WORLD
+torch.set_num_threads(1)  # the ranks share the cores
+
+
+def pick(small, middle, full):
+    """A setting by the size that was asked for."""
+    return full if options.full else small if options.small else middle
+
+
+def say(line):
+    """Print on one rank."""
+    if comm.rank == 0:
+        print(line, flush=True)
+
+
+# %% [markdown]
+# ## The cell, learned
+# Snapshots are solved on all ranks, one rank trains, all read the model file. The range is a box of ±4 %, the shear
+# given as $γ = 2 ε_{xy}$.
+
+# %%
+mesh_size = pick(0.2, 0.1, 0.05)
+cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
+materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+rve = fe2.RVE(cell, materials)
+half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
+
+options.folder.mkdir(parents=True, exist_ok=True)
+file, path = options.folder / f"snapshots-{mesh_size}.h5", options.folder / "model.safetensors"
+strains = fe2.sample.latin_hypercube(pick(40, 100, 200), 2, half_range, seed=0)
+settings = pick({"r": 12, "samples": 128, "lbfgs": 100}, {}, {"r": 20})
+start = time.perf_counter()
+fe2.sample.snapshots(rve, strains, file, comm)
+with fe2.together(comm):
+    if comm.rank == 0:
+        trained, _, _ = learn.train(coupling.cell_data(rve, fe2.sample.read(file)), **settings)
+        trained.save(path)
+model = spon.load(path, whole=True)
+say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")
+
+# %% [markdown]
+# ## The structures
+# Each is held somewhere and moved at its right end, so far that its largest strains need most of the range. With a
+# mesh there come the displacements of its boundaries (None is free) and the direction in which the force counts.
+
+# %%
+structures = {
+    "Cook's membrane": (
+        meshes.cook(comm, n=pick(2, 5, 10)),
+        {"left": (0.0, 0.0), "right": (None, 1.6)},
+        1,
+    ),
+    "L-profile": (
+        meshes.l_profile(comm, n=pick(1, 3, 6)),
+        {"top": (0.0, 0.0), "right": (None, 7.0)},
+        1,
+    ),
+    "plate with a hole": (
+        meshes.plate_with_hole(comm, n=pick(1, 3, 7)),
+        {"left": (0.0, None), "bottom": (None, 0.0), "right": (0.022, None)},
+        0,
+    ),
+}
+
+
+def laws():
+    """Fresh ones for each structure: they remember where they were exact."""
+    return {
+        "exact": fe2.ExactLaw(rve),
+        "surrogate": coupling.SurrogateLaw(model, outside="warn"),
+        "certified": coupling.CertifiedLaw(model, fe2.ExactLaw(rve)),
+    }
+
+
+def solve(structure, law):
+    """The solved problem, and the seconds that it took."""
+    domain, held, _ = structures[structure]
+    problem = fe2.MacroProblem(domain, law)
+    for boundary, values in held.items():
+        problem.fix(boundary, values)
+    problem.watch("right")
+    start = time.perf_counter()
+    problem.solve(steps=pick(2, 3, 6), log=None)
+    return problem, time.perf_counter() - start
+
+
+solved = {}
+for structure in structures:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", coupling.OutsideRangeWarning)  # Newton's first guesses may be far out
+        solve(structure, laws()["surrogate"])  # compiles the forms of this structure, so that they are in no time below
+    solved[structure] = {name: (law, *solve(structure, law)) for name, law in laws().items()}
+
+# %% [markdown]
+# ## Errors and speed
+# The force is compared at equal displacement, the largest error of all steps counts; the macroscale stress at the
+# quadrature points in the relative L² norm, at the end.
+
+
+# %%
+def norm(values):
+    """Root of the sum of squares over all ranks."""
+    return np.sqrt(comm.allreduce(float((values**2).sum())))
+
+
+def forces(structure, problem):
+    """Displacement and force (steps,) of the right boundary."""
+    k = structures[structure][2]
+    return np.array([(s.displacement["right"][k], s.force["right"][k]) for s in problem.history]).T
+
+
+say(f"\n{'structure':18} {'law':10} {'force [%]':>9} {'stress [%]':>10} {'exact at':>12} {'run [s]':>8} {'faster':>7}")
+for structure, runs in solved.items():
+    _, exact, seconds = runs["exact"]
+    reference, total = exact.sigma.stresses(), comm.allreduce(len(exact.sigma.stresses()))
+    for name, (law, problem, its_seconds) in runs.items():
+        force = 100 * abs(forces(structure, problem)[1] / forces(structure, exact)[1] - 1).max()
+        stress = 100 * norm(problem.sigma.stresses() - reference) / norm(reference)
+        where = total if name == "exact" else comm.allreduce(int(law.is_exact.sum()))
+        say(
+            f"{structure:18} {name:10} {force:9.3f} {stress:10.3f} {f'{where} of {total}':>12} {its_seconds:8.2f} "
+            f"{seconds / its_seconds:7.1f}"
+        )
+
+# %% [markdown]
+# ## The picture
+
+
+# %%
+def size(stress):
+    """In-plane measure √(3/2) ‖dev S‖ of Mandel stresses (..., 3), the trace taken over the plane."""
+    mean = stress[..., :2].mean(axis=-1)
+    return np.sqrt(1.5 * ((stress[..., 0] - mean) ** 2 + (stress[..., 1] - mean) ** 2 + stress[..., 2] ** 2))
+
+
+drawn = {}
+for structure, runs in solved.items():
+    level, learned = (size(runs[name][1].sigma.stresses()) for name in ("exact", "surrogate"))
+    sigma, share = runs["certified"][1].sigma, runs["certified"][0].is_exact.astype(float)
+    drawn[structure] = pictures.gather(
+        structures[structure][0].mesh, sigma.means(np.column_stack([level, learned - level, share]))
+    )
+
+if comm.rank == 0:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    styles: dict[str, dict] = {
+        "exact": {"color": "black", "lw": 3, "alpha": 0.4},
+        "surrogate": {"ls": "--", "marker": ""},
+        "certified": {"ls": ":", "marker": "", "lw": 2},
+    }
+    figure, rows = plt.subplots(3, 4, figsize=(17, 11), layout="constrained")
+    for (structure, (shape, values)), (a, b, c, d) in zip(drawn.items(), rows):
+        pictures.field(a, shape, values[:, 0], label="‖dev S‖·√(3/2) [MPa]")
+        a.set_title(f"{structure}: exact", fontsize=10)
+        largest = abs(values[:, 1]).max()
+        pictures.field(
+            b, shape, values[:, 1], label="difference [MPa]", cmap="RdBu_r", limits=(-largest, largest)
+        )
+        b.set_title("surrogate − exact", fontsize=10)
+        pictures.field(c, shape, values[:, 2], label="share of the points", cmap="cividis", limits=(0.0, 1.0))
+        c.set_title("where the certified law was exact", fontsize=10)
+        for name, (_, problem, _) in solved[structure].items():
+            travel, force = np.hstack([np.zeros((2, 1)), forces(structure, problem)])
+            pictures.curve(d, travel, force, xlabel="displacement", ylabel="force", label=name, **styles[name])
+    print(f"picture: {pictures.save(figure, options.folder / 'structures.png', dpi=100)}")
+rve.destroy()
