@@ -37,7 +37,7 @@ def swish(x: Tensor) -> Activated:
 ACTIVATIONS = {"tanh": tanh, "swish": swish}
 
 
-def _layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterList, nn.ParameterList]:
+def layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterList, nn.ParameterList]:
     """Weights (in, out), uniform after Glorot & Bengio (AISTATS 2010), and offsets (out,) of a chain of layers."""
     weights, offsets = nn.ParameterList(), nn.ParameterList()
     for a, b in pairwise(sizes):
@@ -77,7 +77,7 @@ class Branch(nn.Module):
         super().__init__()
         d, r = half_range.numel(), scale.numel()
         self.widths, self.activation, self.through_zero = widths, activation, through_zero
-        self.weights, self.offsets = _layers([d, *widths, r], torch.Generator().manual_seed(seed))
+        self.weights, self.offsets = layers([d, *widths, r], torch.Generator().manual_seed(seed))
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", scale.clone())
         self.register_buffer("mean", torch.zeros(r, dtype=torch.float64) if mean is None else mean.clone())
@@ -138,7 +138,7 @@ class Potential(nn.Module):
     def __init__(self, stiffness: Tensor, half_range: Tensor, scale: float, *, width: int = 32, seed: int = 0):
         super().__init__()
         self.width = width
-        self.weights, self.offsets = _layers(
+        self.weights, self.offsets = layers(
             [half_range.numel(), width, width, 1], torch.Generator().manual_seed(seed)
         )
         self.register_buffer("stiffness", stiffness.clone())
