@@ -151,15 +151,15 @@ class DisplacementOperator(Model):
     For a convex potential its mean energy is an upper bound on that of the finite element solution.
 
     Args:
-        branch: of the coefficients. cell: fields at all points, without stress modes.
+        displacement: branch of the coefficients. cell: fields at all points, without stress modes.
     """
 
     modes: Tensor
     weights: Tensor
 
-    def __init__(self, branch: Branch, cell: CellFields):
-        super().__init__(-branch.half_range, branch.half_range)
-        self.branch, self.cell = branch, cell
+    def __init__(self, displacement: Branch, cell: CellFields):
+        super().__init__(-displacement.half_range, displacement.half_range)
+        self.displacement, self.cell = displacement, cell
         self.register_buffer("modes", cell.fields.strain_modes)
         self.register_buffer("weights", cell.fields.weights)
 
@@ -167,7 +167,7 @@ class DisplacementOperator(Model):
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa], the mean of the law's and its exact derivative."""
         laws, unit, parts = self.cell.fields.laws, torch.eye(strain.shape[1]).to(strain), []
         for e in strain.split(max(1, _POINTS // len(self.weights))):
-            b, slopes = self.branch.with_tangent(e)
+            b, slopes = self.displacement.with_tangent(e)
             local = e[:, None] + torch.einsum("pdr,nr->npd", self.modes, b)
             d_local = unit + torch.einsum("pdr,nre->npde", self.modes, slopes)
             stress = torch.einsum("p,npd->nd", self.weights, laws.stress(local))
@@ -178,7 +178,7 @@ class DisplacementOperator(Model):
     def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
         """Local strain, kinematically admissible, and the law's stress: (n, m, d) both; `at`: by default all points."""
         at = self.cell.fields if at is None else at
-        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, self.branch(strain))
+        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, self.displacement(strain))
         return local, at.laws.stress(local)
 
 
