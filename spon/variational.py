@@ -189,7 +189,7 @@ def train_vpionet(
     r: int = 16,
     adam: int = 1000,
     batch: int = 10,
-    lbfgs: int = 1000,
+    lbfgs: int = 2000,
     seed: int = 0,
     log: Log = None,
 ) -> tuple[DisplacementOperator, History]:
@@ -243,7 +243,7 @@ def train_vpinn(
     *,
     loss: Loss = "potential",
     adam: int = 1000,
-    lbfgs: int = 1000,
+    lbfgs: int = 2000,
     seed: int = 0,
     log: Log = None,
 ) -> tuple[CellSolution, History]:
