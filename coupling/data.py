@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: MIT
 """From snapshots of an RVE to arrays that `spon` learns from."""
 
+import basix.ufl
 import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import ufl
+from dolfinx import fem
 
 from coupling.translate import local_laws
+from fe2 import mandel
+from fe2.body import Body, quadrature_degree
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, fingerprint
-from spon.cell import CellData
+from spon.cell import CellData, CellSpace
+
+Array = npt.NDArray[np.float64]
 
 
 def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
@@ -23,23 +32,68 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     if not good.any():
         raise SnapshotError("none of the snapshots converged")
     laws, order = local_laws(rve)
-    body, d = rve.body, rve.strain_size
+    d = rve.strain_size
     fluctuation = snapshots.fluctuation[good]
-    local_strain = np.empty((len(fluctuation), order.size, d))
-    for k, w in enumerate(fluctuation):
-        body.u.x.array[:] = w
-        local_strain[k] = body.strain().reshape(-1, d)[order]
+    shape = (len(fluctuation), order.size, d)
+    space = cell_space(rve, order)
     return CellData(
         laws=laws,
-        weights=body.weights.ravel()[order] / rve.volume,
+        weights=rve.body.weights.ravel()[order] / rve.volume,
         strain=snapshots.strain[good],
         stress=snapshots.stress[good],
         tangent=snapshots.tangent[good],
         energy=snapshots.energy[good],
-        local_strain=local_strain,
-        local_stress=snapshots.local_stress[good].reshape(len(fluctuation), -1, d)[:, order],
+        local_strain=np.ascontiguousarray((space.strain_operator @ fluctuation.T).T).reshape(shape),
+        local_stress=snapshots.local_stress[good].reshape(shape)[:, order],
         fluctuation=fluctuation,
         order=order,
         fingerprint=mark,
+        space=space,
     )
 
+
+def cell_space(rve: RVE, order: npt.NDArray[np.int64]) -> CellSpace:
+    """The displacement space of `rve` as arrays, with the points in the `order` of `local_laws`."""
+    body, d = rve.body, rve.strain_size
+    rows = (d * order[:, None] + np.arange(d)).ravel()
+    return CellSpace(
+        strain_operator=strain_operator(body)[rows],
+        nodes=body.V.tabulate_dof_coordinates()[:, : body.dim].copy(),
+        phase=_phase(rve),
+        period=rve.box[1] - rve.box[0] if rve.boundary == "periodic" else None,
+    )
+
+
+def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
+    """B (cells · points · d, dofs): Mandel strains at the quadrature points of displacements."""
+    mesh, q = body.mesh, quadrature_degree(body.mesh, body.V.element.basix_element.degree)
+    at_points = fem.functionspace(mesh, basix.ufl.quadrature_element(mesh.basix_cell(), degree=q))
+    scalar, dofs = body.V.sub(0).collapse()
+    v, u = ufl.TestFunction(at_points), ufl.TrialFunction(scalar)
+    direction = fem.Constant(mesh, np.zeros(body.dim))
+    dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": q})
+    weighted = fem.form(v * ufl.dot(ufl.grad(u), direction) * dx)
+    # A test function is one at its own point and zero at the others, so that a row is a derivative times the weight.
+    inverse = scipy.sparse.diags_array(1 / body.weights.ravel())
+    node = np.argsort(np.asarray(dofs) // body.dim)
+    operator = 0
+    for k, unit in enumerate(np.eye(body.dim)):
+        direction.value[:] = unit
+        derivative = inverse @ fem.assemble_matrix(weighted).to_scipy()
+        operator += scipy.sparse.kron(derivative[:, node], mandel.basis(body.dim)[:, :, k])
+    operator = scipy.sparse.csr_matrix(operator)
+    operator.eliminate_zeros()
+    return operator
+
+
+def _phase(rve: RVE) -> Array:
+    """Indicator (N,) of the nodes, the same at periodic partners."""
+    body = rve.body
+    here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
+    for k, tag in enumerate(body.materials):
+        here[body.V.dofmap.list[rve.cell.cell_tags.find(tag)].ravel(), k] = True
+    if rve.boundary == "periodic":
+        together = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
+        for k in range(len(body.materials)):
+            here[:, k] = np.isin(together, together[here[:, k]])
+    return here @ np.linspace(-1, 1, len(body.materials)) / here.sum(axis=1)

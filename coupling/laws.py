@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from mpi4py import MPI
-from torch import nn
 
 from fe2 import Law, Response, StepFailed, together
 from fe2.snapshots import fingerprint
-from spon import EquiNO, Fields, certify
+from spon import EquiNO, Fields, Model, certify
 from spon.convex import largest_tangent
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +46,7 @@ class OutsideRangeWarning(UserWarning):
 class _Range:
     """The box of strains that a model was trained for: lower and upper (d,)."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Model):
         self.lower, self.upper = (
             x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper)
         )
@@ -70,7 +69,7 @@ class _Range:
 class _Predictor:
     """A copy of a model on a device, which fills NumPy arrays."""
 
-    def __init__(self, model: nn.Module, device: str | torch.device, dtype: torch.dtype, chunk: int):
+    def __init__(self, model: Model, device: str | torch.device, dtype: torch.dtype, chunk: int):
         if chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.device, self.dtype, self.chunk = torch.device(device), dtype, chunk
@@ -133,8 +132,7 @@ class SurrogateLaw:
     """Stress and tangent of a trained model, for all points of a rank in batches.
 
     Args:
-        model: module with the buffers `lower` and `upper` (d,), the trained range, that maps strains (n, d) to stress
-            (n, d) and tangent (n, d, d) [MPa], e.g. `spon.EquiNO`. A copy of it is used.
+        model: e.g. `spon.EquiNO`. A copy of it is used.
         device, dtype: where and in which precision the copy is evaluated; results are float64 in any case.
         chunk: points evaluated at a time; some thousand are right for the cache of a CPU, more for a GPU.
         outside: for strains outside of the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
@@ -152,7 +150,7 @@ class SurrogateLaw:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,

@@ -5,11 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 import torch
 
 from spon.point_law import LocalLaws
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellSpace:
+    """The finite element space of the displacements of a cell, with N nodes in `dim` dimensions.
+
+    The degrees of freedom of a node stand together: (N, dim) displacements in a row are the (dofs,) of `CellData`.
+
+    strain_operator: B (P d, dofs), Mandel strains at the data's points in their order. nodes: (N, dim) coordinates.
+    phase: (N,) from −1 for nodes of the first phase to 1 for those of the last; where phases meet, the middle of what
+    they have (0 for two). period: (dim,) lengths of the cell; None if its fluctuations are not periodic.
+    """
+
+    strain_operator: scipy.sparse.csr_matrix
+    nodes: Array
+    phase: Array
+    period: Array | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +37,7 @@ class CellData:
     laws: at the points. weights: (P,), the mean of a field over the cell being Σ_p w_p field_p. strain: (n, d) of the
     macroscale. stress: (n, d). tangent: (n, d, d). energy: (n,) [MPa]. local_strain: (n, P, d) of the fluctuation
     alone. local_stress: (n, P, d) [MPa]. fluctuation: (n, dofs) [length]. order: (P,) of the points among cells ×
-    points of the RVE. fingerprint: of mesh and materials.
+    points of the RVE. fingerprint: of mesh and materials. space: of the fluctuations.
     """
 
     laws: LocalLaws
@@ -33,6 +51,7 @@ class CellData:
     fluctuation: Array
     order: npt.NDArray[np.int64]
     fingerprint: str
+    space: CellSpace
 
     @property
     def half_range(self) -> Array:

@@ -12,22 +12,29 @@ coefficients of self-stresses that no average shows.
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from spon.model import Model
 from spon.networks import Branch, Potential
 from spon.pod import Basis
 from spon.point_law import LocalLaws
+
+if TYPE_CHECKING:
+    from spon.cell import CellData
+    from spon.training import History
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:
     """What turns coefficients into fields at m points of the cell (all of them, or those of a cubature).
 
-    laws: at the points. weights: (m,). strain_modes: (m, d, r). stress_modes: (m, d, r).
+    laws: at the points. weights: (m,). strain_modes: (m, d, r). stress_modes: (m, d, r), or (m, d, 0) where the stress
+    is the law's.
     """
 
     laws: LocalLaws
@@ -85,7 +92,7 @@ def turned_means(d: int, r: int) -> Tensor:
     return torch.eye(d, r, dtype=torch.float64)
 
 
-class EquiNO(nn.Module):
+class EquiNO(Model):
     """The operator: strains (n, d) → homogenised stress and tangent, and fields of the cell.
 
     Args:
@@ -100,8 +107,6 @@ class EquiNO(nn.Module):
         calibration: (d,) of the estimated errors of the stress, see `spon.certify`; NaN until it is known.
     """
 
-    lower: Tensor
-    upper: Tensor
     means: Tensor
     calibration: Tensor
 
@@ -117,10 +122,9 @@ class EquiNO(nn.Module):
         cubature: Fields,
         cell: CellFields | None = None,
     ):
-        super().__init__()
+        super().__init__(lower, upper)
         self.displacement, self.potential, self.stress = displacement, potential, stress
-        for name, value in (("lower", lower), ("upper", upper), ("means", means)):
-            self.register_buffer(name, value.clone())
+        self.register_buffer("means", means.clone())
         self.register_buffer("calibration", torch.full_like(lower, torch.nan))
         self.cubature, self._cell = cubature, cell
 
@@ -155,9 +159,12 @@ class EquiNO(nn.Module):
         local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, b)
         return local, torch.einsum("pdr,nr->npd", at.stress_modes, c)
 
-    def inside(self, strain: Tensor) -> Tensor:
-        """Which strains (n,) are in the trained range."""
-        return ((strain >= self.lower) & (strain <= self.upper)).all(dim=1)
+    @classmethod
+    def as_published(cls, data: "CellData", **options: Any) -> tuple["EquiNO", "History"]:
+        """The operator in the form of its authors' code, see `spon.companions.train_as_published`."""
+        from spon.companions import train_as_published  # which trains what is defined here
+
+        return train_as_published(data, **options)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model with its cell to one file, see `spon.load`; raises ValueError for one without its cell."""

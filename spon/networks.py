@@ -42,7 +42,7 @@ def swish(x: Tensor) -> Activated:
 ACTIVATIONS = {"tanh": tanh, "swish": swish}
 
 
-def _layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterList, nn.ParameterList]:
+def layers(sizes: list[int], generator: torch.Generator) -> tuple[nn.ParameterList, nn.ParameterList]:
     """Weights (in, out), uniform after Glorot & Bengio (AISTATS 2010), and offsets (out,) of a chain of layers."""
     weights, offsets = nn.ParameterList(), nn.ParameterList()
     for a, b in pairwise(sizes):
@@ -110,7 +110,7 @@ class Branch(nn.Module):
         d, r = half_range.numel(), scale.numel()
         self.widths, self.activation, self.through_zero = widths, activation, through_zero
         generator = torch.Generator().manual_seed(seed)
-        self.weights, self.offsets = _layers([d + norms, *widths, r], generator)
+        self.weights, self.offsets = layers([d + norms, *widths, r], generator)
         self.norms = Norms(d, norms, generator)
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", scale.clone())
@@ -192,7 +192,7 @@ class Potential(nn.Module):
         super().__init__()
         self.width, generator = width, torch.Generator().manual_seed(seed)
         d = half_range.numel()
-        self.weights, self.offsets = _layers([d + norms, width, width, 1], generator)
+        self.weights, self.offsets = layers([d + norms, width, width, 1], generator)
         self.norms = Norms(d, norms, generator)
         self.register_buffer("stiffness", stiffness.clone())
         self.register_buffer("half_range", half_range.clone())

@@ -9,8 +9,10 @@ this is what networks are compared with, and what they learn from.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from spon.equino import Fields
+from spon.model import Model
 from spon.point_law import LocalLaws
 
 
@@ -32,7 +34,7 @@ class ReducedSolution:
     local_tangent: Tensor
 
 
-class ReducedModel(nn.Module):
+class ReducedModel(Model):
     """Galerkin's method in r modes on m points; a model like the networks, without a parameter to train.
 
     Args:
@@ -43,21 +45,28 @@ class ReducedModel(nn.Module):
 
     modes: Tensor
     weights: Tensor
-    lower: Tensor
-    upper: Tensor
 
     def __init__(self, laws: LocalLaws, modes: Tensor, weights: Tensor, half_range: Tensor):
-        super().__init__()
+        super().__init__(-half_range, half_range)
         self.laws = laws
         self.register_buffer("modes", modes)
         self.register_buffer("weights", weights)
-        self.register_buffer("lower", -half_range)
-        self.register_buffer("upper", half_range.clone())
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]; raises ReducedNotConverged."""
         solution = self.solve(strain)
         return solution.stress, solution.tangent
+
+    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
+        """Local strain, kinematically admissible, and the law's stress: (n, m, d) both.
+
+        `at`: points with as many strain modes as there are here, by default those of the cubature.
+        """
+        solution = self.solve(strain)
+        if at is None:
+            return solution.strain, solution.local_stress
+        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, solution.coefficients)
+        return local, at.laws.stress(local)
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
         """Solve at strains (n, d).

@@ -105,3 +105,36 @@ def fit(
             p.copy_(value)
     history.seconds = time.monotonic() - begin
     return history
+
+
+def fit_in_batches(
+    parameters: Iterable[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    strains: Tensor,
+    check: Tensor,
+    *,
+    adam: int,
+    batch: int,
+    lbfgs: int,
+    seed: int,
+    log: Callable[[str], None] | None = None,
+) -> History:
+    """The published schedule: Adam, one batch of strains a step, then L-BFGS with 100 pairs on all, without early stop.
+
+    Args:
+        loss: of strains (n, d). strains: to learn at. check: to validate at. adam, lbfgs: iterations. batch: strains in
+        a step of Adam, whose learning rate is 1e-3. seed: of the batches.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    optimiser, generator = torch.optim.Adam(parameters, 1e-3), torch.Generator().manual_seed(seed)
+    begin = time.monotonic()
+    for _ in range(adam):
+        optimiser.zero_grad()
+        loss(strains[torch.randperm(len(strains), generator=generator)[:batch]]).backward()
+        optimiser.step()
+    before = time.monotonic() - begin
+    history = fit(
+        parameters, lambda: loss(strains), lambda: loss(check), adam=0, lbfgs=lbfgs, memory=100, patience=lbfgs, log=log
+    )
+    history.seconds += before
+    return history
