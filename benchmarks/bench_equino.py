@@ -20,20 +20,15 @@ import time
 from pathlib import Path
 
 import dolfinx
+import learned
 import numpy as np
 import torch
-from mpi4py import MPI
 
-import coupling
 import fe2
-import meshes
 import spon
 from spon import companions, learn, variational
 from spon.pod import pod
 
-MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
-SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
-BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 RANKS = (4, 8, 16, 24, 32)
 RESULTS = Path(__file__).with_name("equino.json")
 # Median test sample of the authors' figures in per cent: u_x, u_y and the stress xx, yy, xy by the law on the
@@ -80,15 +75,6 @@ def timed(function, *arguments, **options):
     start = time.perf_counter()
     result = function(*arguments, **options)
     return result, time.perf_counter() - start
-
-
-def solved(rve, stem, n, seed):
-    """What there is to learn or to compare with: n solved problems, from their file if it is there."""
-    path = Path("results/equino") / f"{stem}.h5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    strains = fe2.sample.latin_hypercube(n, 2, BOX, seed=seed)
-    fe2.sample.snapshots(rve, strains, path, MPI.COMM_SELF, chunk=20, progress=False)
-    return coupling.cell_data(rve, fe2.sample.read(path))
 
 
 # Errors in per cent.
@@ -228,18 +214,20 @@ METHODS = {
 
 def study(name, size, stem, effort, only, path):
     """All methods on a cell, or those that `only` is in the name of; each is in the file as soon as it is done."""
-    rve = fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=size), MATERIALS)
-    data, unseen = (solved(rve, f"{stem}-{part}", effort["snapshots"], k) for k, part in enumerate(("train", "test")))
-    rve.destroy()
-    write(path, name, "floors", floors(data, unseen, effort["ranks"]))
+    cell = learned.rve(name, size)
+    parts = (("train", 0), ("test", 1))
+    data, unseen = (learned.solved(cell, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
+    cell.destroy()
+    learned.keep(path, about(), "cells", name, "floors", record=floors(data, unseen, effort["ranks"]))
     for method in METHODS:
         if only in method:
             records = METHODS[method](data, unseen, effort)
-            write(path, name, "methods", {method: records})
+            learned.keep(path, about(), "cells", name, "methods", method, record=records)
             print(row(name, method, records), flush=True)
     for r in effort["ranks"] if only in "modes" else ():
         (model, *_), seconds = timed(learn.train, data, r=r, **effort["modes"])
-        write(path, name, "ranks", {r: errors(model, unseen) | {"seconds": seconds}})
+        record = errors(model, unseen) | {"seconds": seconds}
+        learned.keep(path, about(), "cells", name, "ranks", r, record=record)
 
 
 # Tables.
@@ -298,19 +286,9 @@ def tables(path):
     return "\n".join(lines)
 
 
-def write(path, cell, part, found):
-    """Put what was found of a part of a cell's figures into the file, and leave the others."""
-    figures = json.loads(path.read_text()) if path.exists() else {"cells": {}}
-    figures["about"] = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "dolfinx": dolfinx.__version__,
-        "torch": torch.__version__.split("+")[0],
-    }
-    figures["cells"].setdefault(cell, {}).setdefault(part, {}).update({str(k): v for k, v in found.items()})
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    temporary.rename(path)
+def about():
+    versions = {"dolfinx": dolfinx.__version__, "torch": torch.__version__.split("+")[0]}
+    return {"cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
 
 
 def main():
@@ -324,12 +302,12 @@ def main():
     if given.table:
         print(tables(RESULTS))
     elif given.quick:
-        path = Path("results/equino/quick.json")
+        path = learned.FOLDER / "quick.json"
         study("RVE3", 0.1, "quick", QUICK, given.only, path)
         print(tables(path))
     else:
-        for name in given.cells or SIZES:
-            study(name, SIZES[name], name, FULL, given.only, RESULTS)
+        for name in given.cells or learned.SIZES:
+            study(name, None, name, FULL, given.only, RESULTS)
 
 
 if __name__ == "__main__":

@@ -18,21 +18,19 @@ import warnings
 from pathlib import Path
 
 import dolfinx
+import learned
 import numpy as np
 import torch
-from bench_equino import BOX, MATERIALS, SIZES
+from learned import BOX, SIZES
 from mpi4py import MPI
 
 import coupling
 import fe2
 import meshes
-import spon
-from fe2.snapshots import fingerprint
-from spon import learn
 
 STEPS = 3
 QUICK = {"cell": "RVE3", "mesh_size": 0.1, "structure": "plate with a hole"}
-FOLDER, FILE = Path("results/equino"), Path(__file__).with_name("macro.json")
+FILE = Path(__file__).with_name("macro.json")
 # Structure → mesh, the boundaries that are held or moved, and the one and the direction in which the force counts.
 STRUCTURES = {
     "Cook's membrane": (
@@ -51,21 +49,6 @@ STRUCTURES = {
         ("right", 0),
     ),
 }
-
-
-def trained(name, rve, comm, **settings):
-    """The model of a cell, from its file if that is of this very cell; otherwise one rank trains it."""
-    path = FOLDER / f"{name}.safetensors"
-    fits = path.exists() and spon.load(path, whole=True).cell.fingerprint == fingerprint(rve)
-    if not comm.bcast(fits):
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        file, strains = FOLDER / f"{name}-train.h5", fe2.sample.latin_hypercube(100, 2, BOX, seed=0)
-        fe2.sample.snapshots(rve, strains, file, comm, chunk=20)
-        with fe2.together(comm):
-            if comm.rank == 0:
-                model, _, _ = learn.train(coupling.cell_data(rve, fe2.sample.read(file)), **settings, log=print)
-                model.save(path)
-    return spon.load(path, whole=True)
 
 
 def solved(structure, law, comm):
@@ -167,14 +150,6 @@ def stored():
     return json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
 
 
-def store(key, record, comm):
-    """Put a record beside what the file has; the file is replaced as a whole."""
-    about = {"ranks": comm.size, "threads": 1, "steps": STEPS, "dolfinx": dolfinx.__version__}
-    part = FILE.with_suffix(".part")
-    part.write_text(json.dumps({"about": about, "runs": stored() | {key: record}}, indent=2) + "\n")
-    part.rename(FILE)
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {', '.join(SIZES)}; all by default")
@@ -195,16 +170,16 @@ def main():
         wanted = [s for s in structures if f"{name}: {s}" not in done]
         if not wanted:
             continue
-        mesh_size = QUICK["mesh_size"] if options.quick else SIZES[name]
-        rve = fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size), MATERIALS)
+        rve = learned.rve(name, QUICK["mesh_size"] if options.quick else None)
         settings = {"samples": 256, "lbfgs": 150} if options.quick else {}
-        model = trained(f"{name}-quick" if options.quick else name, rve, comm, **settings)
+        model = learned.trained(rve, f"{name}-quick" if options.quick else name, comm, **settings)
         for structure in wanted:
             record = study(structure, rve, model, comm)
             if comm.rank == 0:
                 print(f"{name}: {structure}\n{show(record)}", flush=True)
                 if not options.quick:
-                    store(f"{name}: {structure}", record, comm)
+                    about = {"ranks": comm.size, "threads": 1, "steps": STEPS, "dolfinx": dolfinx.__version__}
+                    learned.keep(FILE, about, "runs", f"{name}: {structure}", record=record)
         rve.destroy()
 
 

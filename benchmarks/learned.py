@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks of learned cells share: the cells, their solved problems, their models, and files of figures.
+
+The cells are RVE1-3 in the range of the published benchmark: 100 snapshots at a Latin hypercube in the box of ±4 %
+(shear as γ = 2 ε_xy). Snapshots and models are kept under results/equino and taken from there if they are of this cell.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from fe2.snapshots import fingerprint
+from spon import learn
+from spon.progress import Live
+
+MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
+BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
+FOLDER = Path("results/equino")
+
+
+def rve(name, mesh_size=None):
+    """The RVE of this name."""
+    return fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size or SIZES[name]), MATERIALS)
+
+
+def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
+    """n solved problems of a cell; on other ranks than the first None."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path, strains = FOLDER / f"{stem}.h5", fe2.sample.latin_hypercube(n, 2, BOX, seed=seed)
+    fe2.sample.snapshots(cell, strains, path, comm, chunk=20, progress=False)
+    with fe2.together(comm):
+        return coupling.cell_data(cell, fe2.sample.read(path)) if comm.rank == 0 else None
+
+
+def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
+    """The model of a cell, from its file if that is of this very cell; otherwise one rank trains it."""
+    path = FOLDER / f"{stem}.safetensors"
+    fits = path.exists() and spon.load(path, whole=True).cell.fingerprint == fingerprint(cell)
+    if not comm.bcast(fits):
+        data = solved(cell, f"{stem}-train", 100, 0, comm)
+        with fe2.together(comm):
+            if data is not None:
+                live = Live()
+                learn.train(data, **settings, log=live)[0].save(path)
+                live.close()
+    return spon.load(path, whole=True)
+
+
+def keep(path, about, *keys, record):
+    """Put a record under these keys of a JSON file, which is replaced as a whole, and leave the others."""
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    figures["about"] = about
+    place = figures
+    for key in keys[:-1]:
+        place = place.setdefault(str(key), {})
+    place[str(keys[-1])] = record
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(figures, indent=1) + "\n")
+    part.rename(path)
