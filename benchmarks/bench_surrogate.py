@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""What a learned cell costs: stress and tangent by batch size, beside the exact cell, a formula, and its own making.
+
+All on one core of a CPU, and on a GPU where there is one.
+
+- points per second by batch size, in float64 and float32, and the ratio to the exact solver's, both for random strains
+  and on one core;
+- Cook's membrane of 1,000 elements with the learned cell and with the matrix material alone as a formula, compiled from
+  UFL: time of the whole run and of a Newton iteration, and the law's share of it;
+- snapshots and training in units of one load step of that membrane with the exact cell: as many Newton iterations as the
+  learned cell needs, times points, at the rate at which the exact cell solves 64 of the membrane's points.
+
+    python3 benchmarks/bench_surrogate.py [RVE3 ...]     writes benchmarks/surrogate.json
+    python3 benchmarks/bench_surrogate.py --table        prints it as markdown and runs nothing
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import learned
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+from spon import learn
+
+RESULTS = Path(__file__).with_name("surrogate.json")
+BATCHES = (1, 64, 1024, 16384, 262144)
+SIDE = (25, 40)  # elements of the membrane
+MOVE, STEPS = 1.6, 2
+
+
+def rate(model, n, device, dtype):
+    """Points per second in batches of n, each of them on the device and back at the law's chunks; best of some runs."""
+    chunk = 1024 if device == "cpu" else n
+    law = coupling.SurrogateLaw(model, device=device, dtype=dtype, chunk=chunk, outside="warn")
+    strain = learned.BOX * np.random.default_rng(0).uniform(-1, 1, (n, 3))
+    empty, best, begin = np.zeros((n, 0)), np.inf, time.perf_counter()
+    while time.perf_counter() - begin < 2.0:
+        start = time.perf_counter()
+        law.evaluate(strain, empty, empty)
+        best = min(best, time.perf_counter() - start)
+    return n / best
+
+
+def exact_rate(cell, strain):
+    """Points that the exact solver does in a second."""
+    start = time.perf_counter()
+    cell.homogenise(strain)
+    return len(strain) / (time.perf_counter() - start)
+
+
+def membrane(law):
+    """The solved problem and its seconds; forms are compiled before."""
+    for _ in range(2):
+        problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=SIDE), law)
+        problem.fix("left", (0.0, 0.0))
+        problem.fix("right", (None, MOVE))
+        problem.watch("right")
+        start = time.perf_counter()
+        problem.solve(steps=STEPS, log=None)
+        seconds = time.perf_counter() - start
+    evaluations = sum(len(s.residuals) for s in problem.history)
+    return problem, {
+        "seconds": seconds,
+        "evaluations": evaluations,
+        "seconds_per_evaluation": seconds / evaluations,
+        "law_share": sum(s.seconds["law"] for s in problem.history) / seconds,
+    }
+
+
+def study(name):
+    cell = learned.rve(name)
+    model = learned.trained(cell, name)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rates = {
+        device: {
+            str(dtype).removeprefix("torch."): {n: rate(model, n, device, dtype) for n in BATCHES}
+            for dtype in (torch.float64, torch.float32)
+        }
+        for device in devices
+    }
+    random = exact_rate(cell, learned.BOX * np.random.default_rng(1).uniform(-1, 1, (64, 3)))
+    found = {"points_per_second": rates, "exact_per_second": random}
+    found["ratio_to_exact"] = max(rates["cpu"]["float64"].values()) / random
+
+    problem, with_model = membrane(coupling.SurrogateLaw(model, outside="warn"))
+    _, formula = membrane(fe2.UFLLaw(learned.MATERIALS[1]))
+    found["membrane"] = {"elements": SIDE[0] * SIDE[1], "points": len(problem.sigma.strains())}
+    found["membrane"] |= {"surrogate": with_model, "formula": formula}
+    found["membrane"]["ratio_of_runs"] = with_model["seconds"] / formula["seconds"]
+    found["membrane"]["ratio_of_iterations"] = with_model["seconds_per_evaluation"] / formula["seconds_per_evaluation"]
+
+    strains = problem.sigma.strains()
+    near = strains[len(strains) // 2 :][:64]
+    per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(cell, near)
+    start = time.perf_counter()
+    cell.homogenise(fe2.sample.latin_hypercube(100, 2, learned.BOX, seed=0))
+    middle = time.perf_counter()
+    learn.train(learned.solved(cell, f"{name}-train", 100, 0))
+    offline = {"snapshots": middle - start, "training": time.perf_counter() - middle}
+    found["offline"] = offline | {"exact_load_step": per_step, "ratio": sum(offline.values()) / per_step}
+    cell.destroy()
+    return found
+
+
+def table(cells):
+    """The README's tables in Markdown."""
+    lines = ["| cell | " + " | ".join(f"{n:,}" for n in BATCHES) + " | float32, best | exact [1/s] | ratio |"]
+    lines.append("|---" * (len(BATCHES) + 4) + "|")
+    for name, c in cells.items():
+        double, single = (c["points_per_second"]["cpu"][k] for k in ("float64", "float32"))
+        row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES), f"{max(single.values()):.2g}"]
+        lines.append("| " + " | ".join([*row, f"{c['exact_per_second']:.1f}", f"{c['ratio_to_exact']:.2g}"]) + " |")
+    lines += ["", "| cell | run, learned / formula [s] | ratio | ratio of an iteration | law's share, learned / formula |"
+              " snapshots + training [s] | exact load step [s] | ratio |", "|---" * 8 + "|"]  # fmt: skip
+    for name, c in cells.items():
+        m, o = c["membrane"], c["offline"]
+        s, f = m["surrogate"], m["formula"]
+        lines.append(
+            f"| {name} | {s['seconds']:.2f} / {f['seconds']:.2f} | {m['ratio_of_runs']:.2f} | "
+            f"{m['ratio_of_iterations']:.2f} | {100 * s['law_share']:.0f} % / {100 * f['law_share']:.0f} % | "
+            f"{o['snapshots']:.0f} + {o['training']:.0f} | {o['exact_load_step']:.0f} | {o['ratio']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
+    parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if not given.table:
+        for name in given.cells or learned.SIZES:
+            learned.keep(RESULTS, {"threads": 1, "torch": torch.__version__}, "cells", name, record=study(name))
+    print(table(json.loads(RESULTS.read_text())["cells"]))
+
+
+if __name__ == "__main__":
+    main()
