@@ -31,8 +31,8 @@ class Graph:
 def graph(space: Space) -> Graph:
     """The graph of a space.
 
-    Nodes are neighbours if they share a cell, in a discontinuous space also if their cells share a facet. Tied nodes are
-    one node, and a vector across a periodic face is that within the cell. The entries are those of a node's first
+    Nodes are neighbours if they share a cell, in a discontinuous space also if their cells share a facet. Tied nodes
+    are one node, and a vector across a periodic face is that within the cell. The entries are those of a node's first
     component, to which the others are equal or unconnected.
     """
     b = space.block_size

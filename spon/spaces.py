@@ -25,16 +25,16 @@ class Space:
 
     A node carries `block_size` dofs, one per component of a vector or tensor: dof = node · block_size + component.
 
-    family: "P", "DG", "RT" or "N1curl". cell: "interval", "triangle", ... degree: as DOLFINx counts it. block_size: see
+    family: "P", "DG", "RT" or "N1curl". cell: "interval", "triangle", ... degree: as DOLFINx counts it. block_size: as
     above; 1 for scalars, RT and N1curl. seminorm: what `stiffness` belongs to, "grad", "div" or "curl".
-    cell_dofs: (cells, n) nodes of each cell. points: (nodes, d) where they stand [length]; of RT and N1curl the means of
-    the points that the node's functional looks at. neighbours: (pairs, 2) cells that share a facet, of DG alone.
+    cell_dofs: (cells, n) nodes of each cell. points: (nodes, d) where they stand [length]; of RT and N1curl the means
+    of the points that the node's functional looks at. neighbours: (pairs, 2) cells that share a facet, of DG alone.
     mass, stiffness: (dofs, dofs), ∫ φ_i·φ_j and, cell by cell, ∫ ∇φ_i:∇φ_j, ∫ div φ_i div φ_j or ∫ curl φ_i·curl φ_j.
     integral: (dofs, components), ∫ φ_i of each component, which is that of the block or, for RT and N1curl, of space.
     correction: (dofs, components), the field that meets all strong conditions, is smallest in L² and has the integral
     one in one component and zero in the others; (dofs, 0) if strong conditions leave some component's integral no room.
     fixed: (dofs,) bool, where there are Dirichlet values. lifting: (dofs,) these values, zero elsewhere.
-    independent: (m,) dofs to which no other is a master. tying: (dofs, m), all dofs from the independent ones.
+    independent: (m,) dofs that have no master. tying: (dofs, m), all dofs from the independent ones.
     volume: of the domain [length^d].
     """
 

@@ -32,16 +32,17 @@ class SparseOperator:
 
     @classmethod
     def of(cls, matrix, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> "SparseOperator":
-        """From a SciPy sparse matrix or array."""
+        """From a SciPy sparse matrix or array; entries that are zero are dropped."""
         csr = scipy.sparse.csr_array(matrix, copy=True)
         csr.sum_duplicates()
-        parts = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (csr.indptr, csr.indices))
-        return cls(csr.shape, *parts, torch.from_numpy(csr.data).to(device, dtype))
+        csr.eliminate_zeros()
+        pointers, columns = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (csr.indptr, csr.indices))
+        return cls(csr.shape, pointers, columns, torch.from_numpy(csr.data).to(device, dtype))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "SparseOperator":
         """The same matrix elsewhere or in another precision."""
-        parts = self.pointers.to(device), self.columns.to(device)
-        return SparseOperator(self.shape, *parts, self.values.to(device, dtype))
+        pointers, columns = self.pointers.to(device), self.columns.to(device)
+        return SparseOperator(self.shape, pointers, columns, self.values.to(device, dtype))
 
     @cached_property
     def T(self) -> "SparseOperator":

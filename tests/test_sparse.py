@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from spon.sparse import SparseOperator
 
