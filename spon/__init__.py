@@ -9,10 +9,10 @@ It evaluates and trains with torch and numpy alone. DOLFINx is needed only where
 imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
 """
 
+from spon.archive import ModelFileError
 from spon.cell import CellData
 from spon.certificate import Certificate, certify
 from spon.equino import CellFields, EquiNO, Fields
-from spon.archive import ModelFileError
 from spon.files import load
 from spon.graphs import Graph, graph
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw

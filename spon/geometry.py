@@ -29,23 +29,23 @@ def push(mesh, cells: Cells, reference: Array) -> Mapped:
 
 
 def pull(mesh, cells: Cells, points: Array) -> Array:
-    """Reference coordinates (n, t) of point p (n, d) in cell p of `cells`, by Newton's method.
+    """Reference coordinates (n, t) of point p (n, d) in cell p of `cells`, by Newton's method; NaN where it fails.
 
     Points outside of their cell are on its polynomial continuation.
-
-    Raises:
-        ValueError: naming a point that was not found.
     """
     x = np.full((len(points), mesh.topology.dim), 1 / (mesh.topology.dim + 1))
+    if len(points) == 0:  # basix does not tabulate at no point
+        return x
     for _ in range(20):
         mapped = push(mesh, cells, x)
-        step = np.einsum("ntd,nd->nt", np.linalg.pinv(mapped.jacobian), points - mapped.points)
+        inverse = np.linalg.inv if mapped.jacobian.shape[1] == mapped.jacobian.shape[2] else np.linalg.pinv
+        step = np.einsum("ntd,nd->nt", inverse(mapped.jacobian), points - mapped.points)
         x += step
         # Newton's method squares the error, so that this step was the last that could be seen.
-        if (lost := abs(step).max(axis=1, initial=0.0) > 1e-9).sum() == 0:
+        if not (lost := abs(step).max(axis=1) > 1e-9).any():
             return x
-    p = int(np.argmax(lost))
-    raise ValueError(f"point {points[p].tolist()} has no coordinates in cell {cells[p]}, whose map may be degenerate")
+    x[lost] = np.nan
+    return x
 
 
 def midpoints(mesh) -> Array:
@@ -56,11 +56,20 @@ def midpoints(mesh) -> Array:
     return compute_midpoints(mesh, mesh.topology.dim, cells)[:, : mesh.geometry.dim]
 
 
+def depth(mesh, reference: Array) -> Array:
+    """How deep (n,) points of the reference cell are inside, in its own unit: the least barycentric coordinate."""
+    inside = reference.min(axis=1)
+    simplex = mesh.topology.cell_name() in ("interval", "triangle", "tetrahedron")
+    return np.minimum(inside, 1 - (reference.sum(axis=1) if simplex else reference.max(axis=1)))
+
+
 def locate(mesh, points: Array, reach: float) -> Cells:
     """A cell (n,) for each point (n, d): one that has it, else the nearest.
 
+    What decides are reference coordinates, which know no unit of length.
+
     Args:
-        reach: how far outside of the mesh a point may be, in diameters of the nearest cell.
+        reach: how far outside of the nearest cell a point may be, in sizes of that cell.
 
     Raises:
         ValueError: naming a point that is farther outside.
@@ -71,22 +80,22 @@ def locate(mesh, points: Array, reach: float) -> Cells:
     padded = np.zeros((len(points), 3))
     padded[:, : points.shape[1]] = points
     tree = geometry.bb_tree(mesh, dim)
-    hits = geometry.compute_colliding_cells(mesh, geometry.compute_collisions_points(tree, padded), padded)
-    counts = np.diff(hits.offsets)
-    cells = np.zeros(len(points), dtype=np.int32)
-    cells[counts > 0] = hits.array[hits.offsets[:-1][counts > 0]]
-    outside = np.flatnonzero(counts == 0)
+    boxes = geometry.compute_collisions_points(tree, padded)
+    place, candidates = np.repeat(np.arange(len(points)), np.diff(boxes.offsets)), boxes.array
+    inside = depth(mesh, pull(mesh, candidates, points[place]))
+    cells, best = np.full(len(points), -1, dtype=np.int32), np.full(len(points), -np.inf)
+    order = np.argsort(np.nan_to_num(inside, nan=-np.inf), kind="stable")  # the deepest comes last, and stays
+    cells[place[order]], best[place[order]] = candidates[order], inside[order]
+    outside = np.flatnonzero(~(best > -1e-10))
     if len(outside):
         every = np.arange(mesh.topology.index_map(dim).size_local, dtype=np.int32)
         middle = geometry.create_midpoint_tree(mesh, dim, every)
-        nearest = geometry.compute_closest_entity(tree, middle, mesh, padded[outside]).astype(np.int32)
-        distance = np.sqrt(geometry.squared_distance(mesh, dim, nearest, padded[outside]))
-        far = distance / mesh.h(dim, nearest)
-        if far.max() > reach:
-            p = int(np.argmax(far))
+        cells[outside] = geometry.compute_closest_entity(tree, middle, mesh, padded[outside])
+        best[outside] = depth(mesh, pull(mesh, cells[outside], points[outside]))
+        if not (best >= -reach).all():
+            p = int(np.argmin(best))  # a NaN, if there is one
             raise ValueError(
-                f"point {points[outside[p]].tolist()} is {distance[p]:.3g} outside of the mesh, "
-                f"{far[p]:.3g} diameters of the nearest cell, need {reach:g} at most"
+                f"point {points[p].tolist()} is outside of the mesh by {-best[p]:.3g} times the size of the nearest "
+                f"cell, need {reach:g} at most"
             )
-        cells[outside] = nearest
     return cells

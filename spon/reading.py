@@ -86,12 +86,14 @@ def _read(V: Any, fixed: Mask, lifting: Array, periodic: Sequence[int]) -> Space
     master = _masters(points, periodic, kind)
     b = V.dofmap.bs
     master = (b * master[:, None] + np.arange(b)).ravel()
-    if (wrong := (fixed != fixed[master]) | (lifting != lifting[master])).any():
+    off = abs(lifting - lifting[master]) > 1e-8 * abs(lifting).max(initial=0.0)  # beyond rounding, as for the places
+    if (wrong := (fixed != fixed[master]) | off).any():
         dof = int(np.argmax(wrong))
         raise ValueError(
             f"dofs {dof} and {master[dof]} at {points[dof // b].tolist()} and {points[master[dof] // b].tolist()} are "
             "tied, but only one is fixed or their values differ: give both the same Dirichlet value or none"
         )
+    lifting = lifting[master]
     independent, place = np.unique(master, return_inverse=True)
     tying = scipy.sparse.csr_array((np.ones(len(master)), place, np.arange(len(master) + 1)))
     return Space(
@@ -194,7 +196,7 @@ def _masters(points: Array, periodic: Sequence[int], kind: str) -> npt.NDArray[n
         on_lower, on_upper = (np.flatnonzero(abs(points[:, axis] - end[axis]) <= close) for end in (lower, upper))
         wrapped[on_upper, axis] = lower[axis]
         for here, there in ((on_lower, on_upper), (on_upper, on_lower)):
-            across = np.delete(points, axis, axis=1)
+            across = points * (np.arange(points.shape[1]) != axis)
             distance, _ = cKDTree(across[there]).query(across[here])
             if (distance > close).any():
                 place = points[here[np.argmax(distance)]].tolist()

@@ -28,12 +28,12 @@ def evaluation(V: Any, points: Array) -> SparseOperator:
         V: a function space that `spon.read_space` knows, and not mixed. points: (n, d) [length].
 
     Raises:
-        ValueError: naming a point outside of the mesh, by more than 1e-6 diameters of the nearest cell.
+        ValueError: no points, or naming a point outside of the mesh by more than 1e-6 times the size of the nearest cell.
     """
     points = np.asarray(points, dtype=np.float64)
     d = V.mesh.geometry.dim
-    if points.ndim != 2 or points.shape[1] != d:
-        raise ValueError(f"points has the shape {points.shape}, need (n, {d})")
+    if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
+        raise ValueError(f"points has the shape {points.shape}, need (n, {d}) with n > 0")
     return _evaluate(V, locate(V.mesh, points, 1e-6), points)
 
 
@@ -48,8 +48,8 @@ def interpolation(source: Any, target: Any) -> SparseOperator:
             Lagrange or DG, whose dofs are values.
 
     Raises:
-        ValueError: another target, different components, or a node that is farther outside than half the diameter of
-            the nearest cell.
+        ValueError: another target, different components, or a node that is farther outside than half the size of the
+            nearest cell.
     """
     if is_mixed(target) or family(target) not in ("P", "DG"):
         raise ValueError("the target is neither Lagrange nor DG, whose dofs are values at points: take its parts, or P")
