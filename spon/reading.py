@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import cg
 from scipy.spatial import cKDTree
 
 from spon.geometry import push
@@ -30,12 +30,14 @@ def read_space(V: Any, *, bcs: Sequence[Any] = (), periodic: Sequence[int] = ())
         periodic: axes along which Lagrange dofs on the largest coordinate are tied to those on the smallest.
 
     Raises:
-        ValueError: a distributed mesh, another element, a condition on another space, an axis along which the nodes are
+        ValueError: a mesh that is distributed or of single precision, another element, a condition on another space, an axis along which the nodes are
             not periodic, or tied dofs of which some are fixed and others not.
     """
     comm = V.mesh.comm
     if comm.size > 1:
         raise ValueError(f"the mesh is spread over {comm.size} ranks, need one on MPI.COMM_SELF")
+    if V.mesh.geometry.x.dtype != np.float64:
+        raise ValueError(f"the mesh has coordinates of type {V.mesh.geometry.x.dtype}, need float64")
     count = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
     fixed, lifting = np.zeros(count, dtype=bool), np.zeros(count)
     for bc in bcs:
@@ -124,9 +126,9 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
 
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
 
-    def matrix(form):
-        # A copy, since what DOLFINx shows is gone with the matrix.
-        return scipy.sparse.csr_array(fem.assemble_matrix(fem.form(form * ufl.dx)).to_scipy(), copy=True)
+    def matrix(integrand):
+        assembled = fem.assemble_matrix(fem.form(integrand * ufl.dx, dtype=np.float64))
+        return scipy.sparse.csr_array(assembled.to_scipy(), copy=True)  # the memory goes with the assembled matrix
 
     mass = matrix(ufl.inner(u, v))
     differential = {"grad": ufl.grad, "div": ufl.div, "curl": ufl.curl}[SEMINORMS[kind]]
@@ -134,7 +136,7 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     stiffness = 0 * mass if constant else matrix(ufl.inner(differential(u), differential(v)))
     units = np.eye(int(np.prod(V.value_shape))).reshape(-1, *V.value_shape)
     direction = fem.Constant(V.mesh, units[0])
-    load = fem.form(ufl.inner(direction, v) * ufl.dx)
+    load = fem.form(ufl.inner(direction, v) * ufl.dx, dtype=np.float64)
     b = V.dofmap.bs
     if b > 1:  # one scalar basis for all components
         return mass, stiffness, np.kron(fem.assemble_vector(load).array[::b, None], np.eye(b))
@@ -149,8 +151,8 @@ def _volume(mesh: Any) -> float:
     import ufl
     from dolfinx import fem
 
-    one = fem.Constant(mesh, mesh.geometry.x.dtype.type(1.0))
-    return float(fem.assemble_scalar(fem.form(one * ufl.Measure("dx", mesh))))
+    one = fem.Constant(mesh, np.float64(1.0))
+    return float(fem.assemble_scalar(fem.form(one * ufl.dx, dtype=np.float64)))
 
 
 def _points(V: Any, kind: str) -> Array:
@@ -213,7 +215,10 @@ def _masters(points: Array, periodic: Sequence[int], kind: str) -> npt.NDArray[n
 def _correction(mass: scipy.sparse.csr_array, integral: Array, free: scipy.sparse.csr_array) -> Array:
     """See `Space.correction`; `free` (dofs, k) is what spans the fields that meet all homogeneous conditions."""
     if free.shape[1]:
-        representer = free @ splu((free.T @ mass @ free).tocsc()).solve(free.T @ integral)
+        matrix, right = free.T @ mass @ free, free.T @ integral
+        # Scaled by their diagonals, mass matrices are well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).
+        diagonal = scipy.sparse.diags_array(1 / matrix.diagonal())
+        representer = free @ np.column_stack([cg(matrix, b, rtol=1e-14, M=diagonal)[0] for b in right.T])
         gram = integral.T @ representer
         if np.linalg.matrix_rank(gram, hermitian=True) == len(gram):
             return representer @ np.linalg.inv(gram)

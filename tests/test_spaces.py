@@ -230,8 +230,8 @@ def test_transfers_know_no_unit_of_length(unit):
     found.append(transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), unit * places))
     for a, b in zip(found, right):
         close(a.scipy.toarray(), b.scipy.toarray(), digits=12)
-    with pytest.raises(ValueError, match="outside of the mesh by 1 times"):
-        transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), [[1.5 * unit, 0.0]])
+    with pytest.raises(ValueError, match=r"outside of the mesh by 1\.\d+ times"):
+        transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), [[1.5 * unit, 0.0]])  # in cells of half the edge
 
 
 def test_prolongation_of_components():
@@ -388,7 +388,7 @@ def test_mixed_spaces(tmp_path):
     assert torch.equal(again.join(again.split(x)), x)
 
 
-@pytest.mark.parametrize(("cell", "element"), LAGRANGE)
+@pytest.mark.parametrize(("cell", "element"), [about for about in ELEMENTS if about[1][0] != "DG"])
 def test_graph(cell, element):
     """Edges join what shares a cell; vectors, lengths and entries are those of the points and matrices."""
     _, space = read(cell, element)
@@ -507,6 +507,9 @@ def test_wrong_use_is_refused():
     slanted.geometry.x[:, 1] *= 1 + 0.1 * slanted.geometry.x[:, 0]
     with pytest.raises(ValueError, match=r"periodic along axis 0: the node at .* has no partner"):
         spon.read_space(fem.functionspace(slanted, ("P", 1)), periodic=(0,))
+    single = mesh.create_unit_square(MPI.COMM_SELF, 2, 2, dtype=np.float32)
+    with pytest.raises(ValueError, match="coordinates of type float32, need float64"):
+        spon.read_space(fem.functionspace(single, ("P", 1)))
     left = fem.dirichletbc(fem.Function(V), sides(V, 0, 0.0))
     with pytest.raises(ValueError, match="are tied, but only one is fixed"):
         spon.read_space(V, bcs=[left], periodic=(0,))
