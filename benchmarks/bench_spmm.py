@@ -22,7 +22,7 @@ import scipy
 import torch
 from scipy.spatial import cKDTree
 
-from spon.sparse import SparseOperator
+import spon
 
 DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 MATRICES = ((10_000, 7), (40_000, 20))
@@ -39,7 +39,7 @@ def nearest(nodes, k):
 
 def sparse(rows, columns, shape):
     values = np.random.default_rng(1).normal(size=len(rows))
-    return SparseOperator.of(scipy.sparse.coo_array((values, (rows, columns)), shape=shape), device=DEVICE)
+    return spon.SparseOperator.of(scipy.sparse.coo_array((values, (rows, columns)), shape=shape), device=DEVICE)
 
 
 def seconds(function, least=0.3):
@@ -88,9 +88,10 @@ def products(nodes, k):
 class Messages(torch.nn.Module):
     """x_i + Σ_j tanh(x_i A + x_j B + e_ij C) D over the edges from j to i, computed in different ways."""
 
-    def __init__(self, way):
+    def __init__(self, way, features):
         super().__init__()
         self.receivers, self.senders = (torch.from_numpy(e).to(DEVICE) for e in nearest(NODES, NEAREST))
+        self.graph = spon.Graph(NODES, self.senders, self.receivers, features)
         generator = torch.Generator().manual_seed(0)
         sizes = 2 * WIDTH + FEATURES, WIDTH
         self.inner, self.outer = (
@@ -98,13 +99,6 @@ class Messages(torch.nn.Module):
             for n in sizes
         )
         self.sum = getattr(self, way)
-        if way == "products":
-            one, edges = np.ones(NODES * NEAREST), np.arange(NODES * NEAREST + 1)
-            self.send, self.receive = (
-                SparseOperator.of(scipy.sparse.csr_array((one, e.cpu().numpy(), edges), shape=(len(one), NODES)))
-                for e in (self.senders, self.receivers)
-            )
-            self.send, self.receive = self.send.to(DEVICE), self.receive.to(DEVICE)
 
     def forward(self, x, e):
         return x + self.sum(x, e) @ self.outer
@@ -123,7 +117,8 @@ class Messages(torch.nn.Module):
     def products(self, x, e):
         """The same, gathered and added by sparse products, whose results never vary."""
         a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
-        return self.receive.T @ torch.tanh(self.receive @ (x @ a) + self.send @ (x @ b) + e @ c)
+        send, receive = self.graph.send, self.graph.receive
+        return receive.T @ torch.tanh(receive @ (x @ a) + send @ (x @ b) + e @ c)
 
 
 def resident():
@@ -138,7 +133,7 @@ def train(way, results):
     generator = torch.Generator().manual_seed(1)
     x, target = (torch.randn(NODES, WIDTH, dtype=torch.float64, generator=generator).to(DEVICE) for _ in range(2))
     e = torch.randn(NODES * NEAREST, FEATURES, dtype=torch.float64, generator=generator).to(DEVICE)
-    layer = Messages(way)
+    layer = Messages(way, e)
     optimiser = torch.optim.Adam(layer.parameters(), lr=1e-3)
     losses, before = [], resident()
 
@@ -176,7 +171,8 @@ def main():
         for b, row in table.items():
             cells = [f"{1e3 * row[w]:.2f} ms ({row[w] / row['spon']:.1f})" for w in ways]
             print(f"| {b} |", " | ".join(cells), "|")
-    print(f"| messages, {NODES} nodes, {NODES * NEAREST} edges, width {WIDTH} | training step | memory |\n|---|---|---|")
+    print(f"| messages, {NODES} nodes, {NODES * NEAREST} edges, width {WIDTH} | training step | memory |")
+    print("|---|---|---|")
     for way, row in record["messages"].items():
         print(f"| {way} | {row['seconds']:.2f} s | {row['MiB']:.0f} MiB |")
     record["about"] = {

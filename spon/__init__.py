@@ -5,7 +5,7 @@
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
-It evaluates and trains with torch and numpy alone. DOLFINx is needed only where a function space is read, and is
+It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
 imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
 """
 

@@ -30,8 +30,8 @@ def read_space(V: Any, *, bcs: Sequence[Any] = (), periodic: Sequence[int] = ())
         periodic: axes along which Lagrange dofs on the largest coordinate are tied to those on the smallest.
 
     Raises:
-        ValueError: a mesh that is distributed or of single precision, another element, a condition on another space, an axis along which the nodes are
-            not periodic, or tied dofs of which some are fixed and others not.
+        ValueError: a mesh that is distributed or of single precision, another element, a condition on another space, an
+            axis along which the nodes are not periodic, or tied dofs of which some are fixed and others not.
     """
     comm = V.mesh.comm
     if comm.size > 1:
@@ -216,7 +216,7 @@ def _correction(mass: scipy.sparse.csr_array, integral: Array, free: scipy.spars
     """See `Space.correction`; `free` (dofs, k) is what spans the fields that meet all homogeneous conditions."""
     if free.shape[1]:
         matrix, right = free.T @ mass @ free, free.T @ integral
-        # Scaled by their diagonals, mass matrices are well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).
+        # Scaled by its diagonal, a mass matrix is well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).
         diagonal = scipy.sparse.diags_array(1 / matrix.diagonal())
         representer = free @ np.column_stack([cg(matrix, b, rtol=1e-14, M=diagonal)[0] for b in right.T])
         gram = integral.T @ representer

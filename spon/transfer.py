@@ -28,7 +28,8 @@ def evaluation(V: Any, points: Array) -> SparseOperator:
         V: a function space that `spon.read_space` knows, and not mixed. points: (n, d) [length].
 
     Raises:
-        ValueError: no points, or naming a point outside of the mesh by more than 1e-6 times the size of the nearest cell.
+        ValueError: no points, or naming a point outside of the mesh by more than 1e-6 times the size of the nearest
+            cell.
     """
     points = np.asarray(points, dtype=np.float64)
     d = V.mesh.geometry.dim
