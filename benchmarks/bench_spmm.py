@@ -3,7 +3,8 @@
 
 The matrices join each of a plane's points with its nearest ones: 7 as P1 on triangles does, and 20 as in the graph of
 the messages. A training step is one layer of messages, its gradient and a step of Adam, each way in a process of its
-own, so that the peak of its memory is its own, too. All ways are timed beside each other in one run.
+own, so that the peak of its memory is its own, too. All ways are timed beside each other in one run; on the CPU it is
+the processor's time of a single thread, which others on the machine disturb less than that of the clock.
 
     python3 benchmarks/bench_spmm.py [cpu | cuda]     prints tables and writes benchmarks/spmm.json
 """
@@ -27,6 +28,7 @@ import spon
 DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 MATRICES = ((10_000, 7), (40_000, 20))
 COLUMNS = (1, 32, 256)
+torch.set_num_threads(1)
 NODES, NEAREST, WIDTH, FEATURES = 40_000, 20, 32, 4
 
 
@@ -44,17 +46,18 @@ def sparse(rows, columns, shape):
 
 def seconds(function, least=0.3):
     """The shortest time of some calls, after one to warm up."""
+    clock = time.perf_counter if DEVICE == "cuda" else time.process_time
 
     def once():
-        start = time.perf_counter()
+        start = clock()
         function()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     once()
     times = [once()]
-    while sum(times) < least or len(times) < 3:
+    while sum(times) < least or len(times) < 5:
         times.append(once())
     return min(times)
 
@@ -144,7 +147,7 @@ def train(way, results):
         optimiser.step()
         losses.append(loss.item())
 
-    time_ = seconds(step, least=1.0)
+    time_ = seconds(step, least=3.0)
     results.put({"seconds": time_, "MiB": resident() - before, "loss": losses[1]})
 
 
