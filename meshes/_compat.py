@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 
 import dolfinx.mesh
+import numpy as np
 
 _COORDINATE_ELEMENT_FIRST = list(inspect.signature(dolfinx.mesh.create_mesh).parameters)[2] == "e"
 
@@ -27,3 +28,9 @@ def geometry_dofmap(mesh: dolfinx.mesh.Mesh):
     """Node numbers of the local cells, (cells, nodes per cell) (0.9: ``dofmap``; later: the first of ``dofmaps``)."""
     geometry = mesh.geometry
     return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap
+
+
+def collapse(space):
+    """A sub-space as a space of its own, and its dofs among all (0.9: a list; later: one array per cell type)."""
+    own, dofs = space.collapse()
+    return own, np.ravel(dofs).astype(np.int64)

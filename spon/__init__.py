@@ -3,20 +3,26 @@
 
 `load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
+Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
-It evaluates and trains with torch and numpy alone. DOLFINx is needed only where a function space is read, and is
+It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
 imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
 """
 
+from spon.archive import ModelFileError
 from spon.cell import CellData, CellSpace
 from spon.certificate import Certificate, certify
 from spon.equino import CellFields, EquiNO, Fields
-from spon.files import ModelFileError, load
+from spon.files import load
+from spon.graphs import Graph, graph
 from spon.model import Model
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
+from spon.reading import read_space
 from spon.reduced import ReducedModel, ReducedNotConverged
+from spon.spaces import MixedSpace, Space, load_space
+from spon.sparse import SparseOperator
 
 __all__ = [
     "CellData",
@@ -25,8 +31,10 @@ __all__ = [
     "Certificate",
     "EquiNO",
     "Fields",
+    "Graph",
     "LocalLaws",
     "LocalSolve",
+    "MixedSpace",
     "Model",
     "ModelFileError",
     "PhaseLaw",
@@ -34,6 +42,11 @@ __all__ = [
     "ProgramError",
     "ReducedModel",
     "ReducedNotConverged",
+    "Space",
+    "SparseOperator",
     "certify",
+    "graph",
     "load",
+    "load_space",
+    "read_space",
 ]

@@ -1,31 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Model files: one safetensors file with weights, modes, laws and what they belong to; nothing in it is executed.
+"""Model files: weights, modes, laws and what they belong to, in one file (see `spon.archive`)."""
 
-A file is written under a temporary name and renamed. What is read is checked against the SHA-256 sums that the file
-carries, so that a truncated, damaged or alien file is refused by name.
-"""
-
-import hashlib
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from spon.archive import ModelFileError, Reader, write
 from spon.equino import CellFields, EquiNO, Fields
 from spon.networks import Branch, Potential
 from spon.point_law import LocalLaws
-
-FORMAT, VERSION = "spon model", "1"
-
-
-class ModelFileError(RuntimeError):
-    """A file that holds no model, or a damaged one."""
 
 
 def save(model: EquiNO, path: str | os.PathLike) -> None:
@@ -42,7 +28,6 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
         "cell.displacements": torch.from_numpy(np.ascontiguousarray(cell.displacements)),
         "cell.order": torch.from_numpy(np.ascontiguousarray(cell.order)),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     networks = {"displacement": _describe(model.displacement), "stress": _describe(model.stress)}
     networks["potential"] = None if model.potential is None else {
         "width": model.potential.width,
@@ -53,15 +38,8 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
         "laws": model.cubature.laws.to_json(),
         "points": list(cell.fields.laws.counts),
         "fingerprint": cell.fingerprint,
-        "torch": torch.__version__.split("+")[0],
-        "sums": {name: _sum(value) for name, value in tensors.items()},
     }
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    text = json.dumps(header)
-    metadata = {"format": FORMAT, "version": VERSION, "header": text, "sum": hashlib.sha256(text.encode()).hexdigest()}
-    save_file(tensors, part, metadata)
-    os.replace(part, path)
+    write(path, "model", header, tensors)
 
 
 def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
@@ -74,7 +52,7 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
     Raises:
         FileNotFoundError. ModelFileError: see `ModelFileError`.
     """
-    with _Reader(path) as file:
+    with Reader(path, "model") as file:
         networks = file.header["networks"]
         state = file.tensors("model.")
         try:
@@ -99,7 +77,7 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
     return model.requires_grad_(False)
 
 
-def _cell(file: "_Reader") -> CellFields:
+def _cell(file: Reader) -> CellFields:
     part = file.tensors("cell.")
     displacements, order = (part.pop(name).numpy() for name in ("displacements", "order"))
     laws = LocalLaws(LocalLaws.from_json(file.header["laws"]).laws, tuple(file.header["points"]))
@@ -125,50 +103,3 @@ def _branch(half: Tensor, about: dict[str, Any]) -> Branch:
         activation=about["activation"],
         through_zero=about["through_zero"],
     )
-
-
-def _sum(tensor: Tensor) -> str:
-    about = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return hashlib.sha256(about + tensor.numpy().tobytes()).hexdigest()
-
-
-class _Reader:
-    """An open model file whose header has been checked; tensors are checked as they are read."""
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"there is no model file {self.path}")
-
-    def __enter__(self):
-        try:
-            self.file = safetensors.safe_open(self.path, framework="pt")
-        except Exception as error:  # safetensors has its own type, which is no public name in all versions
-            raise ModelFileError(f"{self.path} is damaged or no model file: {error}") from error
-        about = self.file.metadata() or {}
-        if about.get("format") != FORMAT:
-            raise ModelFileError(f"{self.path} is no model file of spon")
-        if about.get("version") != VERSION:
-            raise ModelFileError(f"{self.path} has version {about.get('version')}, need {VERSION}")
-        text = about.get("header", "")
-        if hashlib.sha256(text.encode()).hexdigest() != about.get("sum"):
-            raise ModelFileError(f"{self.path} is damaged: its header does not have the sum that it claims")
-        self.header = json.loads(text)
-        return self
-
-    def __exit__(self, *error):
-        self.file.__exit__(*error)
-
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with `prefix`, by the rest of their names."""
-        found = {}
-        for name in self.header["sums"]:
-            if name.startswith(prefix):
-                try:
-                    value = self.file.get_tensor(name)
-                except Exception as error:
-                    raise ModelFileError(f"{self.path} is damaged: {name} cannot be read: {error}") from error
-                if _sum(value) != self.header["sums"][name]:
-                    raise ModelFileError(f"{self.path} is damaged: {name} does not have the sum that the file claims")
-                found[name.removeprefix(prefix)] = value
-        return found

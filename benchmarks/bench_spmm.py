@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Products of a fixed sparse matrix with many fields, and messages along the edges of a large graph.
+
+The matrices join each of a plane's points with its nearest ones: 7 as P1 on triangles does, and 20 as in the graph of
+the messages. A training step is one layer of messages, its gradient and a step of Adam, each way in a process of its
+own, so that the peak of its memory is its own, too. All ways are timed beside each other in one run; on the CPU it is
+the processor's time of a single thread, which others on the machine disturb less than that of the clock.
+
+    python3 benchmarks/bench_spmm.py [cpu | cuda]     prints tables and writes benchmarks/spmm.json
+"""
+
+import json
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+from scipy.spatial import cKDTree
+
+import spon
+
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+MATRICES = ((10_000, 7), (40_000, 20))
+COLUMNS = (1, 32, 256)
+torch.set_num_threads(1)
+NODES, NEAREST, WIDTH, FEATURES = 40_000, 20, 32, 4
+
+
+def nearest(nodes, k):
+    """Receivers and senders of edges to the k nearest of random points, which are numbered along the x axis."""
+    points = np.random.default_rng(0).random((nodes, 2))
+    points = points[np.lexsort((points[:, 1], (points[:, 0] * nodes**0.5).astype(int)))]
+    return np.repeat(np.arange(nodes), k), cKDTree(points).query(points, k)[1].ravel()
+
+
+def sparse(rows, columns, shape):
+    values = np.random.default_rng(1).normal(size=len(rows))
+    return spon.SparseOperator.of(scipy.sparse.coo_array((values, (rows, columns)), shape=shape), device=DEVICE)
+
+
+def seconds(function, least=0.3):
+    """The shortest time of some calls, after one to warm up."""
+    clock = time.perf_counter if DEVICE == "cuda" else time.process_time
+
+    def once():
+        start = clock()
+        function()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return clock() - start
+
+    once()
+    times = [once()]
+    while sum(times) < least or len(times) < 5:
+        times.append(once())
+    return min(times)
+
+
+def products(nodes, k):
+    """Seconds of a product for each way and number of columns, all of them with the same result."""
+    a = sparse(*nearest(nodes, k), (nodes, nodes))
+    csr = torch.sparse_csr_tensor(a.pointers, a.columns, a.values, a.shape)
+    coo = csr.to_sparse_coo().coalesce()
+    rows = coo.indices()[0]
+    ways = {
+        "spon": lambda x: a @ x,
+        "torch CSR": lambda x: csr @ x,
+        "torch COO": lambda x: coo @ x,
+        "embedding_bag": lambda x: torch.nn.functional.embedding_bag(
+            a.columns, x, a.pointers, mode="sum", per_sample_weights=a.values, include_last_offset=True
+        ),
+        "index_add": lambda x: torch.zeros_like(x).index_add_(0, rows, x[a.columns] * a.values[:, None]),
+    }
+    table = {}
+    for b in COLUMNS:
+        x = torch.randn(nodes, b, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+        right, batch_first = a @ x, x.T.contiguous()
+        for way in ways.values():
+            torch.testing.assert_close(way(x), right, rtol=1e-12, atol=1e-12)
+        table[b] = {name: seconds(lambda way=way, x=x: way(x)) for name, way in ways.items()}
+        table[b]["spon, batch first"] = seconds(lambda x=batch_first: (a @ x.T).T.contiguous())
+    return table
+
+
+class Messages(torch.nn.Module):
+    """x_i + Σ_j tanh(x_i A + x_j B + e_ij C) D over the edges from j to i, computed in different ways."""
+
+    def __init__(self, way, features):
+        super().__init__()
+        self.receivers, self.senders = (torch.from_numpy(e).to(DEVICE) for e in nearest(NODES, NEAREST))
+        self.graph = spon.Graph(NODES, self.senders, self.receivers, features)
+        generator = torch.Generator().manual_seed(0)
+        sizes = 2 * WIDTH + FEATURES, WIDTH
+        self.inner, self.outer = (
+            torch.nn.Parameter(torch.randn(n, WIDTH, dtype=torch.float64, generator=generator).to(DEVICE) / n**0.5)
+            for n in sizes
+        )
+        self.sum = getattr(self, way)
+
+    def forward(self, x, e):
+        return x + self.sum(x, e) @ self.outer
+
+    def concatenated(self, x, e):
+        """Gathered values side by side, one matrix for them."""
+        message = torch.tanh(torch.cat([x[self.receivers], x[self.senders], e], dim=1) @ self.inner)
+        return torch.zeros_like(x).index_add(0, self.receivers, message)
+
+    def at_nodes(self, x, e):
+        """The matrices at the nodes, which are fewer, and then gathered."""
+        a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
+        message = torch.tanh((x @ a)[self.receivers] + (x @ b)[self.senders] + e @ c)
+        return torch.zeros_like(x).index_add(0, self.receivers, message)
+
+    def products(self, x, e):
+        """The same, gathered and added by sparse products, whose results never vary."""
+        a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
+        send, receive = self.graph.send, self.graph.receive
+        return receive.T @ torch.tanh(receive @ (x @ a) + send @ (x @ b) + e @ c)
+
+
+def resident():
+    """The peak of this process so far [MiB], on the device that computes."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def train(way, results):
+    """Send the seconds of a training step, its additional memory [MiB] and the loss after the first."""
+    generator = torch.Generator().manual_seed(1)
+    x, target = (torch.randn(NODES, WIDTH, dtype=torch.float64, generator=generator).to(DEVICE) for _ in range(2))
+    e = torch.randn(NODES * NEAREST, FEATURES, dtype=torch.float64, generator=generator).to(DEVICE)
+    layer = Messages(way, e)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=1e-3)
+    losses, before = [], resident()
+
+    def step():
+        optimiser.zero_grad()
+        loss = (layer(x, e) - target).square().mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+
+    time_ = seconds(step, least=3.0)
+    results.put({"seconds": time_, "MiB": resident() - before, "loss": losses[1]})
+
+
+def messages():
+    table = {}
+    for way in ("concatenated", "at_nodes", "products"):
+        context = multiprocessing.get_context("spawn")
+        results = context.Queue()
+        process = context.Process(target=train, args=(way, results))
+        process.start()
+        table[way] = results.get(timeout=600)
+        process.join()
+    return table
+
+
+def main():
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    record = {"products": {}, "messages": messages()}
+    for nodes, k in MATRICES:
+        record["products"][f"{nodes} rows, {k} per row"] = table = products(nodes, k)
+        ways = list(table[1])
+        print(f"| {nodes} rows, {k} per row: columns |", " | ".join(ways), "|")
+        print("|---|" + "---|" * len(ways))
+        for b, row in table.items():
+            cells = [f"{1e3 * row[w]:.2f} ms ({row[w] / row['spon']:.1f})" for w in ways]
+            print(f"| {b} |", " | ".join(cells), "|")
+    print(f"| messages, {NODES} nodes, {NODES * NEAREST} edges, width {WIDTH} | training step | memory |")
+    print("|---|---|---|")
+    for way, row in record["messages"].items():
+        print(f"| {way} | {row['seconds']:.2f} s | {row['MiB']:.0f} MiB |")
+    record["about"] = {
+        "device": torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "mkl": torch.backends.mkl.is_available(),
+        "scipy": scipy.__version__,
+        "dtype": "float64",
+        "unit": "s",
+    }
+    path = Path(__file__).with_name("spmm.json" if DEVICE == "cpu" else f"spmm_{DEVICE}.json")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.rename(path)
+
+
+if __name__ == "__main__":
+    main()

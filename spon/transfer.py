@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Sparse matrices that evaluate fields and carry them between meshes, read from DOLFINx function spaces.
+
+One matrix has three uses. `interpolation(coarse, fine)` is the prolongation P of fields; its transpose P.T restricts
+what is dual, such as residuals; `interpolation(fine, coarse)` is the injection of fields.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+from spon.geometry import locate, midpoints, pull, push
+from spon.reading import family, is_mixed, unblocked
+from spon.sparse import SparseOperator
+
+Array = npt.NDArray[np.float64]
+
+
+def evaluation(V: Any, points: Array) -> SparseOperator:
+    """The matrix (points · components, dofs) that evaluates fields of V, the components of a point in a row.
+
+    Components are those of the block (of a symmetric tensor, its independent ones) or, for RT and N1curl, of space.
+    Where fields jump, the value is that of one of the cells.
+
+    Args:
+        V: a function space that `spon.read_space` knows, and not mixed. points: (n, d) [length].
+
+    Raises:
+        ValueError: no points, or naming a point outside of the mesh by more than 1e-6 times the size of the nearest
+            cell.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    d = V.mesh.geometry.dim
+    if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
+        raise ValueError(f"points has the shape {points.shape}, need (n, {d}) with n > 0")
+    return _evaluate(V, locate(V.mesh, points, 1e-6), points)
+
+
+def interpolation(source: Any, target: Any) -> SparseOperator:
+    """The matrix (target dofs, source dofs) that interpolates fields of one space in another, on any two meshes.
+
+    Each node of the target takes the value of the field there. Nodes outside of the source's mesh, as they occur where
+    two meshes resolve a curved boundary differently, take the polynomial of the nearest cell.
+
+    Args:
+        source, target: function spaces with equal components, which `spon.read_space` knows; not mixed. The target is
+            Lagrange or DG, whose dofs are values.
+
+    Raises:
+        ValueError: another target, different components, or a node that is farther outside than half the size of the
+            nearest cell.
+    """
+    if is_mixed(target) or family(target) not in ("P", "DG"):
+        raise ValueError("the target is neither Lagrange nor DG, whose dofs are values at points: take its parts, or P")
+    if _components(source) != target.dofmap.bs:
+        raise ValueError(f"fields of the source have {_components(source)} components, the target {target.dofmap.bs}")
+    points = target.tabulate_dof_coordinates()[:, : target.mesh.geometry.dim]
+    seen_from = points
+    if family(source) != "P":
+        # The source may jump at a node: the cell is that on the side of the target's own cell.
+        inner = np.zeros_like(points)
+        inner[target.dofmap.list] = midpoints(target.mesh)[:, None]
+        seen_from = points + 1e-6 * (inner - points)
+    return _evaluate(source, locate(source.mesh, seen_from, 0.5), points)
+
+
+def _components(V: Any) -> int:
+    if is_mixed(V):
+        raise ValueError("the space is mixed: take its parts, V.sub(k).collapse()[0]")
+    return V.mesh.geometry.dim if family(V) in ("RT", "N1curl") else V.dofmap.bs
+
+
+def _evaluate(V: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOperator:
+    """Rows for the points, each in its own cell, from the basis functions of the cell."""
+    c, b = _components(V), V.dofmap.bs
+    nodes = V.dofmap.list[cells]
+    values = _basis(V, cells, pull(V.mesh, cells, points))
+    # What is smaller comes from rounding in a basis function that vanishes at the point.
+    values[abs(values) < 1e-14] = 0.0
+    n, k, size = values.shape
+    if b > 1:  # one scalar basis for all components
+        columns = np.broadcast_to(b * nodes[:, None, :] + np.arange(b)[:, None], (n, b, k))
+        values = np.broadcast_to(values[:, None, :, 0], (n, b, k))
+    else:
+        columns = np.broadcast_to(nodes[:, None, :], (n, size, k))
+        values = values.transpose(0, 2, 1)
+    count = V.dofmap.index_map.size_local * b
+    entries = values.ravel(), columns.ravel(), np.arange(n * c + 1) * k
+    return SparseOperator.of(scipy.sparse.csr_array(entries, shape=(n * c, count)))
+
+
+def _basis(V: Any, cells: npt.NDArray[np.int32], reference: Array) -> Array:
+    """Basis functions (n, k, components) of V in the cells, without block, at one reference point each."""
+    element = unblocked(V).basix_element
+    values = element.tabulate(0, reference)[0]
+    if family(V) in ("P", "DG"):  # scalars: neither turned nor mapped
+        return values
+    if V.element.needs_dof_transformations:
+        # How edges and faces of a cell lie in its neighbours' eyes; few of the ways occur.
+        V.mesh.topology.create_entity_permutations()
+        ways, which = np.unique(V.mesh.topology.get_cell_permutation_info()[cells], return_inverse=True)
+        turns = np.empty((len(ways), element.dim, element.dim))
+        for turn, way in zip(turns, ways):
+            flat = np.eye(element.dim).ravel()
+            V.element.T_apply(flat, np.array([way], dtype=np.uint32), element.dim)
+            turn[:] = flat.reshape(turn.shape)
+        values = turns[which] @ values
+    jacobian = push(V.mesh, cells, reference).jacobian
+    return element.push_forward(values, jacobian, np.linalg.det(jacobian), np.linalg.inv(jacobian))
