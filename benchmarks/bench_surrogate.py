@@ -7,8 +7,8 @@ All on one core of a CPU, and on a GPU where there is one.
   and on one core;
 - Cook's membrane of 1,000 elements with the learned cell and with the matrix material alone as a formula, compiled from
   UFL: time of the whole run and of a Newton iteration, and the law's share of it;
-- snapshots and training in units of one load step of that membrane with the exact cell: as many Newton iterations as the
-  learned cell needs, times points, at the rate at which the exact cell solves 64 of the membrane's points.
+- snapshots and training in units of one load step of that membrane with the exact cell: as many Newton iterations as
+  the learned cell needs, times points, at the rate at which the exact cell solves 64 of the membrane's points.
 
     python3 benchmarks/bench_surrogate.py [RVE3 ...]     writes benchmarks/surrogate.json
     python3 benchmarks/bench_surrogate.py --table        prints it as markdown and runs nothing
