@@ -47,9 +47,8 @@ def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
         data = solved(cell, f"{stem}-train", 100, 0, comm)
         with fe2.together(comm):
             if data is not None:
-                live = Live()
-                learn.train(data, **settings, log=live)[0].save(path)
-                live.close()
+                with Live() as live:
+                    learn.train(data, **settings, log=live)[0].save(path)
     return spon.load(path, whole=True)
 
 

@@ -21,6 +21,7 @@ import fe2
 import meshes
 from fe2 import pictures
 from spon import learn
+from spon.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -70,7 +71,8 @@ def train(name):
     """The model of a cell, and unseen snapshots as arrays."""
     data, unseen = (coupling.cell_data(rves[name], fe2.sample.read(files[name, part])) for part in parts)
     start = time.perf_counter()
-    model, bases, _ = learn.train(data, **settings, log=lambda line: say(f"{name} {line}"))
+    with Live() as live:
+        model, bases, _ = learn.train(data, **settings, log=live)
     say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {len(bases.points)} of {len(data.weights)} points")
     return model, unseen
 

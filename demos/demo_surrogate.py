@@ -22,6 +22,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import learn
+from spon.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -29,6 +30,7 @@ parser.add_argument("--small", action="store_true", help="the smallest problem")
 parser.add_argument("--folder", type=Path, default=Path("results/surrogate"))
 options = parser.parse_args()
 comm = MPI.COMM_WORLD
+torch.set_num_threads(1)  # the ranks share the cores
 
 
 def pick(small, middle, full):
@@ -68,12 +70,13 @@ seconds = {"snapshots": time.perf_counter() - start}
 
 # %%
 path = options.folder / "model.safetensors"
-settings = {"r": pick(10, 20, 24), "samples": pick(256, 768, 1024), "lbfgs": pick(150, 500, 1500)}
+settings = {"r": pick(10, 20, 24), "samples": pick(256, 512, 1024), "lbfgs": pick(150, 600, 2000)}
 start = time.perf_counter()
 with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(file))
-        trained, _, _ = learn.train(data, **settings, log=say)
+        with Live() as live:
+            trained, _, _ = learn.train(data, **settings, log=live)
         trained.save(path)
 seconds["training"] = time.perf_counter() - start
 model = spon.load(path, whole=True)

@@ -164,7 +164,7 @@ def train(
         samples: strains to learn at, a quarter of them where the errors of the others turned out largest.
         width: of the potential's two layers. widths: of the branches' layers. norms: of the strain, for each network.
         lbfgs: iterations at most for each network. seed: of strains and initial weights.
-        log: takes lines on the way, e.g. `spon.progress.Live()`.
+        log: takes lines on the way, e.g. a `spon.progress.Live`.
 
     Returns:
         The model, its bases with the fields at all points, and how each network was fitted.

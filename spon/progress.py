@@ -32,6 +32,12 @@ class Live:
             self.close()
             self._printed = time.monotonic()
 
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Print the last line if it is not there yet, and end it."""
         if self._waiting:

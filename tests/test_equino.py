@@ -353,10 +353,9 @@ def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
             return True
 
     for stream, shown in ((Terminal(), 5), (io.StringIO(), 2)):
-        live = Live(stream, every=3600.0)
-        for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2"):
-            live(line)
-        live.close()
+        with Live(stream, every=3600.0) as live:
+            for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2"):
+                live(line)
         text = stream.getvalue()
         assert sum(text.count(line) for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")) == shown
         assert text.replace("\x1b[2K", "").endswith("two: 2\n") and "one: 3\n" in text
