@@ -100,7 +100,7 @@ say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {
 # bounds over the energy.
 
 # %%
-tolerance = pick(4e-4, 3e-4, 1e-4)
+tolerance = pick(4e-4, 5e-5, 3e-5)
 laws: dict[str, fe2.Law] = {
     "exact": fe2.ExactLaw(rve),
     "surrogate": coupling.SurrogateLaw(model, outside="warn"),
