@@ -2,6 +2,7 @@
 """Laws backed by a trained model: what the model says, and the exact law where it is needed."""
 
 import copy
+import shutil
 import warnings
 
 import numpy as np
@@ -19,6 +20,7 @@ import coupling
 import fe2
 import meshes
 import spon
+from spon import learn
 
 
 def evaluate(law, strain, state=None, guess=None, comm=MPI.COMM_SELF):
@@ -322,6 +324,22 @@ def test_what_was_exact_is_there_to_learn_from(trained, comm, mpi_tmp_path):
     path = mpi_tmp_path / "more.h5"
     fe2.sample.snapshots(trained.rve, found, path, comm, progress=False)
     assert np.array_equal(fe2.sample.read(path).strain, found)
+
+
+def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
+    """A structure beyond the trained range, what was exact there, and the structure again with the model refitted."""
+    law, load = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=3e-3), {"right": 0.12}
+    bar(MPI.COMM_SELF, law, **load)
+    assert law.is_outside.any()
+    path = tmp_path / "snapshots.h5"
+    shutil.copy(trained.path.with_name("snapshots.h5"), path)
+    fe2.sample.snapshots(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
+    data = coupling.cell_data(trained.rve, fe2.sample.read(path))
+    again, *_ = learn.refit(trained.model, data, resolved=16, samples=256, lbfgs=200)
+    better = coupling.CertifiedLaw(again, fe2.ExactLaw(trained.rve), tolerance=3e-3)
+    bar(MPI.COMM_SELF, better, **load)
+    assert not better.is_outside.any()
+    assert better.is_exact.sum() < 0.5 * law.is_exact.sum()
 
 
 def test_wrong_use_is_told(trained):
