@@ -2,6 +2,7 @@
 """Fields of a cell from a trained model: what goes on inside of any point of a structure, without solving anything."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import torch
 from dolfinx import fem
 
 from fe2 import RVE
+from fe2.micro import write_fields
 from fe2.snapshots import fingerprint
 from spon import EquiNO
 from spon.convex import indicator
@@ -22,13 +24,19 @@ class MicroFields:
 
     displacement: `fem.Function` on the body's space, with the affine part. strain, stress: (cells, points, d) Mandel,
     stress in MPa. indicator: (cells, points) ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa], which vanishes where stress and strain obey
-    the law; its mean over the cell is the gap of the certificate.
+    the law; its mean over the cell is the gap of the certificate. rve: the cell.
     """
 
     displacement: fem.Function
     strain: Array
     stress: Array
     indicator: Array
+    rve: RVE
+
+    def write(self, path: str | Path) -> None:
+        """Write displacement and cell means of the others to `path` (.xdmf); not collective, one rank does it."""
+        fields = {"stress": self.stress, "strain": self.strain, "indicator": self.indicator}
+        write_fields(path, self.rve, self.displacement, fields)
 
 
 def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
@@ -62,4 +70,4 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
         out[cell.order] = values.numpy()
         return out.reshape(*rve.body.weights.shape, *values.shape[1:])
 
-    return MicroFields(displacement, placed(epsilon), placed(sigma), placed(mismatch))
+    return MicroFields(displacement, placed(epsilon), placed(sigma), placed(mismatch), rve)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dolfinx import fem
 
 from fe2.body import Body
 from fe2.fields import Series, at_nodes, named
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
+from fe2.rve import RVE
 
 Array = npt.NDArray[np.float64]
 
@@ -49,12 +51,22 @@ class MicroPoint:
         Not collective: one rank does it. Raises TypeError as `body` does.
         """
         body = self.body()
-        tags = self.law.rve.cell.cell_tags
-        values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
-        for name, vectors in (("stress", body.stress()), ("strain", body.strain())):
-            sums = np.einsum("cqd,cq->cd", vectors, body.weights)
-            values |= named(name, sums / body.weights.sum(axis=1, keepdims=True))
-        Series(path, body.mesh).write(1, 0.0, {"displacement": at_nodes(body.u)}, values)
+        write_fields(path, self.law.rve, body.u, {"stress": body.stress(), "strain": body.strain()})
+
+
+def write_fields(path: str | Path, rve: RVE, displacement: fem.Function, fields: dict[str, Array]) -> None:
+    """Write fields of an RVE to `path` (.xdmf): displacement, cell means of the others, and the cell tags.
+
+    Args:
+        rve: the cell. displacement: on its body's space. fields: by name, Mandel vectors (cells, points, d) or numbers
+        (cells, points) at the quadrature points.
+    """
+    weights, tags = rve.body.weights, rve.cell.cell_tags
+    values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
+    for name, field in fields.items():
+        means = np.einsum("cq...,cq->c...", field, weights / weights.sum(axis=1, keepdims=True))
+        values |= named(name, means) if means.ndim == 2 else {name: means}
+    Series(path, rve.body.mesh).write(1, 0.0, {"displacement": at_nodes(displacement)}, values)
 
 
 def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:

@@ -12,6 +12,7 @@ pytest.importorskip("dolfinx_mpc")
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+import meshio
 import torch
 from mpi4py import MPI
 from trained import AMPLITUDE, make_rve, strains
@@ -377,7 +378,7 @@ def test_conjugate_is_found_to_rounding():
 
 
 
-def test_micro_fields(trained):
+def test_micro_fields(trained, tmp_path):
     e = strains(1)[0]
     rve, fields = trained.rve, coupling.micro_fields(trained.rve, trained.model, e)
     weights = rve.body.weights / rve.volume
@@ -389,6 +390,13 @@ def test_micro_fields(trained):
     certificate = spon.certify(trained.model, one, trained.model.cell.fields)
     assert np.isclose((weights * fields.indicator).sum(), certificate.gap.item(), rtol=1e-6)
     assert fields.indicator.min() > -1e-12 * certificate.upper.item()
+    fields.write(tmp_path / "micro.xdmf")
+    with meshio.xdmf.TimeSeriesReader(tmp_path / "micro.xdmf") as file:
+        file.read_points_cells()
+        _, nodes, cells = file.read_data(0)
+    assert len(nodes["displacement"]) and {"tag", "indicator"} < set(cells)
+    means = np.einsum("cq,cq->c", fields.indicator, rve.body.weights) / rve.body.weights.sum(axis=1)
+    assert np.allclose(np.sort(np.ravel(cells["indicator"])), np.sort(means), rtol=1e-12)  # cells in the file's order
     exact = rve.homogenise(e)
     body = rve.place(exact.state[0])
     error = np.sqrt((weights * ((fields.stress - body.stress()) ** 2).sum(-1)).sum())
