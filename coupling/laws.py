@@ -283,8 +283,8 @@ class CertifiedLaw:
             # Written so that NaN is not good enough.
             certified = ~self.is_outside & (self.gap <= self.tolerance)
             self.is_exact = ~certified | self._exact.since_accepted(state, guess)
-            out = Response(*self._predict(strain), guess.copy())
-        self._exact.replace(self.is_exact, strain, state, self._moved(strain, guess), out, comm)
+            out, start = Response(*self._predict(strain), guess.copy()), self._moved(strain, guess)
+        self._exact.replace(self.is_exact, strain, state, start, out, comm)
         self._evaluations += 1
         self._points += len(strain)
         self._solved += int(self.is_exact.sum())
