@@ -84,7 +84,8 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
 
     It is the quantile of the factors that each strain would need, with the correction for a finite sample that makes
     the coverage right on average for unseen strains of the same distribution (split conformal prediction: Lei, G'Sell,
-    Rinaldo, Tibshirani & Wasserman, J. Am. Stat. Assoc. 113, 2018).
+    Rinaldo, Tibshirani & Wasserman, J. Am. Stat. Assoc. 113, 2018). Of n < 19 strains it is the largest factor, which
+    covers n/(n + 1) of the errors.
     """
     with torch.no_grad():
         own, corrected, upper, gap = _branches(model, strain, model.cubature)

@@ -95,9 +95,11 @@ def fit(
         value.backward()
         return value
 
-    for step in range(every, lbfgs + 1, every):
+    for step in range(0, lbfgs, every):
+        (group,) = quasi_newton.param_groups
+        group["max_iter"] = min(every, lbfgs - step)
         quasi_newton.step(closure)
-        if look(adam + step, "L-BFGS"):
+        if look(adam + step + group["max_iter"], "L-BFGS"):
             history.stopped = f"no better validation in {patience * every} iterations"
             break
     with torch.no_grad():
