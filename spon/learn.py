@@ -183,13 +183,16 @@ def train(
     stiffness = (rest.tangent[0] + rest.tangent[0].T) / 2
     nonlinear = (learn.stress - learn.strain @ stiffness).norm(dim=1).mean() * half.mean()
     energy = max(float(nonlinear), 1e-12 * float(stiffness.norm()))
+    # A component whose range is narrow is not stretched to that of the others: the response is nearly linear in it, and
+    # what random weights make of it would be divided by the narrow range, twice in the tangent.
+    unit = half.clamp(min=0.5 * float(half.max()))
     displacement, self_stress = (
-        Branch(half, _spread(value), widths=widths, norms=norms, seed=seed + k)
+        Branch(unit, _spread(value), widths=widths, norms=norms, seed=seed + k)
         for k, value in ((1, learn.displacement), (2, learn.self_stress))
     )
     for branch, value in ((displacement, learn.displacement), (self_stress, learn.self_stress)):
         branch.start_linear(learn.strain, value)
-    potential = Potential(stiffness, half, energy, width=width, norms=norms, seed=seed)
+    potential = Potential(stiffness, unit, energy, width=width, norms=norms, seed=seed)
     return _learn(data, b, (displacement, potential, self_stress), learn, samples, 300, lbfgs, seed, log)
 
 

@@ -75,7 +75,7 @@ def fit(
         return since >= patience or not checked < float("inf")
 
     look(0, "start")
-    if not best < float("inf"):
+    if not (history.loss[0] < float("inf") and best < float("inf")):
         raise FloatingPointError(f"at the start the loss is {history.loss[0]}, in validation {history.validation[0]}")
     optimiser = torch.optim.Adam(parameters, rate)
     for _ in range(adam):
