@@ -234,6 +234,7 @@ class CertifiedLaw:
     Raises:
         ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state, without
         energy or of one that is not convex; a model that was read with a cell that is not that of `exact`.
+        TypeError: a model that is no `spon.EquiNO`, and has no certificate.
     """
 
     def __init__(
@@ -249,6 +250,8 @@ class CertifiedLaw:
         for name, value in (("tolerance", tolerance), ("floor", floor)):
             if not value >= 0:
                 raise ValueError(f"{name} = {value}: need a number that is not negative")
+        if not isinstance(model, EquiNO):
+            raise TypeError(f"the model is a {type(model).__name__}: need a spon.EquiNO, others have no certificate")
         self.tolerance = tolerance
         self.range = _Range(model)
         self.strain_size = self.range.lower.size
@@ -283,8 +286,8 @@ class CertifiedLaw:
             # Written so that NaN is not good enough.
             certified = ~self.is_outside & (self.gap <= self.tolerance)
             self.is_exact = ~certified | self._exact.since_accepted(state, guess)
-            out = Response(*self._predict(strain), guess.copy())
-        self._exact.replace(self.is_exact, strain, state, self._moved(strain, guess), out, comm)
+            out, start = Response(*self._predict(strain), guess.copy()), self._moved(strain, guess)
+        self._exact.replace(self.is_exact, strain, state, start, out, comm)
         self._evaluations += 1
         self._points += len(strain)
         self._solved += int(self.is_exact.sum())

@@ -24,12 +24,17 @@ class ModelFileError(RuntimeError):
 
 
 def write(path: str | os.PathLike, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write tensors and a header that JSON knows; `kind` ("model", "space") is asked for again by `Reader`."""
+    """Write tensors and a header that JSON knows; `kind` ("model", "space") is asked for again by `Reader`.
+
+    Raises FileNotFoundError for a folder that is not there.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sums = {name: _sum(value) for name, value in tensors.items()}
     text = json.dumps({**header, "torch": torch.__version__.split("+")[0], "sums": sums})
     about = {"format": f"spon {kind}", "version": VERSION, "header": text}
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     part = path.with_name(path.name + ".part")
     save_file(tensors, part, {**about, "sum": hashlib.sha256(text.encode()).hexdigest()})
     os.replace(part, path)

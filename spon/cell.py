@@ -55,10 +55,28 @@ class CellData:
 
     @property
     def half_range(self) -> Array:
-        """Largest absolute strain of each component (d,)."""
-        return abs(self.strain).max(axis=0)
+        """Largest absolute strain of each component (d,).
+
+        Raises:
+            ValueError: a component that is zero, up to rounding, in all problems: there is nothing to learn it from.
+        """
+        half = abs(self.strain).max(axis=0)
+        if not (half > 1e-9 * half.max()).all():
+            raise ValueError(
+                f"the largest strains of the snapshots are {half.tolist()}: need some of every Mandel component"
+            )
+        return half
 
     @property
     def rest_tangents(self) -> Array:
-        """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy."""
-        return self.laws.tangent(torch.zeros(self.local_strain.shape[1:], dtype=torch.float64)).numpy()
+        """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy.
+
+        Raises:
+            ValueError: a law whose tangent at rest is not positive definite.
+        """
+        rest = torch.zeros(1, self.laws.strain_size, dtype=torch.float64)
+        for law in self.laws.laws:
+            tangent = law.tangent(rest)[0]
+            if not tangent.isfinite().all() or torch.linalg.eigvalsh((tangent + tangent.mT) / 2)[0] <= 0:
+                raise ValueError(f"{law.name}: the tangent at rest is {tangent.tolist()}, need a positive definite one")
+        return self.laws.tangent(rest.expand(self.laws.size, -1)).numpy()

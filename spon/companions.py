@@ -15,12 +15,14 @@ from spon.equino import CellFields, EquiNO, Fields, turned, turned_means
 from spon.learn import Array, Log, sample, sobolev
 from spon.model import Model
 from spon.networks import Branch
-from spon.pod import pod
+from spon.pod import pod, rank
 from spon.training import History, fit, fit_in_batches
 
 
 def _split(data: CellData, seed: int) -> tuple[Array, Array]:
     """Four fifths of the snapshots to learn from and one fifth to validate."""
+    if len(data.strain) < 2:
+        raise ValueError("there is one snapshot: need others to validate with")
     order = np.random.default_rng(seed).permutation(len(data.strain))
     cut = max(1, len(order) // 5)
     return order[cut:], order[:cut]
@@ -42,8 +44,8 @@ def train_supervised(
     coefficients come from one branch.
 
     Args:
-        data: solved problems. r: modes. widths: of the hidden layers. lbfgs: iterations at most. seed: of weights and
-        of the choice of snapshots to validate with. log: takes lines on the way.
+        data: solved problems. r: modes, at most. widths: of the hidden layers. lbfgs: iterations at most. seed: of
+        weights and of the choice of snapshots to validate with. log: takes lines on the way.
 
     Returns:
         The model (its cubature is all points), and how the branches were fitted.
@@ -79,7 +81,7 @@ def train_supervised(
         branches["stress"],
         lower=-half,
         upper=half,
-        means=turned_means(d, r),
+        means=turned_means(d, stress_modes.shape[2]),
         cubature=fields,
         cell=cell,
     )
@@ -133,13 +135,13 @@ def train_as_published(
 
     Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
     field, branches of four layers of 64 with swish, and the `mismatch` in MPa². Adam takes one batch of strains a step,
-    then L-BFGS takes all. How many strains were used is not published, L-BFGS went on for up to 50,000 iterations.
+    then L-BFGS takes all. How many strains were used is not published; L-BFGS went on for up to 50,000 iterations.
 
     The authors' loss takes all points of the cell. Here it takes some, drawn once: a strain's 2 r coefficients are
     overdetermined by far fewer values than the cell has, at a small part of the cost.
 
     Args:
-        data: solved problems. r: modes. strains: to learn at. points: at most, where the loss is evaluated.
+        data: solved problems. r: modes, at most. strains: to learn at. points: at most, where the loss is evaluated.
         adam, lbfgs: iterations. batch: strains in a step of Adam. seed: of points, strains and weights.
         log: takes lines on the way.
 
@@ -191,6 +193,7 @@ def mismatch(model: EquiNO, strain: Tensor, at: Fields) -> Tensor:
 def _published(fields: Array, r: int, half: Tensor, seed: int) -> tuple[Array, Branch]:
     """Combination (n, r) of the snapshots (n, ...) that gives their modes, and the branch of the coefficients."""
     left, singular, _ = np.linalg.svd(fields.reshape(len(fields), -1), full_matrices=False)
+    r = min(r, rank(singular))
     coefficients = left * singular  # of all modes, not only of those that are kept
     ones = torch.ones(r, dtype=torch.float64)
     branch = Branch(

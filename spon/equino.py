@@ -82,7 +82,9 @@ def turned(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
     d, r = basis.modes.shape[1:]
     means = np.einsum("p,pdr->dr", weights, basis.modes)
     if np.linalg.matrix_rank(means) < d:
-        raise ValueError(f"the means of {r} stress modes do not span the {d} stress components: need more modes")
+        raise ValueError(
+            f"the means of {r} stress modes do not span the {d} stress components: need more modes, or snapshots"
+        )
     _, _, right = np.linalg.svd(means)
     return np.concatenate([basis.modes @ np.linalg.pinv(means), basis.modes @ right[d:].T], axis=2)
 

@@ -19,9 +19,10 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
     cell = model.cell
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {
-        "cubature.weights": model.cubature.weights,
-        "cubature.strain_modes": model.cubature.strain_modes,
-        "cubature.stress_modes": model.cubature.stress_modes,
+        # Copies: where the cubature is all points it is the cell's own fields, and a file holds no tensor twice.
+        "cubature.weights": model.cubature.weights.clone(),
+        "cubature.strain_modes": model.cubature.strain_modes.clone(),
+        "cubature.stress_modes": model.cubature.stress_modes.clone(),
         "cell.weights": cell.fields.weights,
         "cell.strain_modes": cell.fields.strain_modes,
         "cell.stress_modes": cell.fields.stress_modes,

@@ -53,11 +53,11 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
 
     Args:
         data: solved problems. r: modes of the model. resolved: R, modes of the reduced model that it learns from; both
-            at most, see `pod`. tolerance: of the cubature. snapshots: how many of the stress fields it has to integrate
-            with all modes.
+            at most, see `pod`. tolerance: of the cubature. snapshots: at least how many of the stress fields, if there
+            are as many, it has to integrate with all modes.
 
     Raises:
-        ValueError: stresses whose means do not span all components.
+        ValueError: stresses whose means do not span all components; see `CellData.half_range` and `rest_tangents`.
     """
     w, d = data.weights, data.strain.shape[1]
     # Strains by the energy that they cost, so that those of a stiff phase are not lost.
@@ -161,14 +161,21 @@ def train(
     Args:
         data: solved problems, see `coupling.cell_data`; the trained range is the box around their strains.
         r: modes of displacement and of stress, at most. resolved: modes of the reduced model that says what is right.
-        samples: strains to learn at, a quarter of them where the errors of the others turned out largest.
+        samples: strains to learn at, at least 4; a quarter of them are those, of many, where the networks that have
+            learnt at the others err most.
         width: of the potential's two layers. widths: of the branches' layers. norms: of the strain, for each network.
         lbfgs: iterations at most for each network. seed: of strains and initial weights.
         log: takes lines on the way, e.g. a `spon.progress.Live`.
 
     Returns:
-        The model, its bases with the fields at all points, and how each network was fitted.
+        The model, its bases with the fields at all points, and how each network was fitted. The calibration of a cell
+        with a material that has no energy is NaN: it has no certificate.
+
+    Raises:
+        ValueError: fewer samples, a law with stress at rest, or what `bases` raises. ReducedNotConverged: a strain in
+        the trained range at which the reduced model finds no equilibrium.
     """
+    _check(data, samples)
     b = bases(data, r, max(r, resolved))
     half = torch.from_numpy(data.half_range)
     learn = _pool(b, half, samples, seed)
@@ -176,13 +183,16 @@ def train(
     stiffness = (rest.tangent[0] + rest.tangent[0].T) / 2
     nonlinear = (learn.stress - learn.strain @ stiffness).norm(dim=1).mean() * half.mean()
     energy = max(float(nonlinear), 1e-12 * float(stiffness.norm()))
+    # A component whose range is narrow is not stretched to that of the others: the response is nearly linear in it, and
+    # what random weights make of it would be divided by the narrow range, twice in the tangent.
+    unit = half.clamp(min=0.5 * float(half.max()))
     displacement, self_stress = (
-        Branch(half, _spread(value), widths=widths, norms=norms, seed=seed + k)
+        Branch(unit, _spread(value), widths=widths, norms=norms, seed=seed + k)
         for k, value in ((1, learn.displacement), (2, learn.self_stress))
     )
     for branch, value in ((displacement, learn.displacement), (self_stress, learn.self_stress)):
         branch.start_linear(learn.strain, value)
-    potential = Potential(stiffness, half, energy, width=width, norms=norms, seed=seed)
+    potential = Potential(stiffness, unit, energy, width=width, norms=norms, seed=seed)
     return _learn(data, b, (displacement, potential, self_stress), learn, samples, 300, lbfgs, seed, log)
 
 
@@ -190,6 +200,7 @@ def refit(
     model: EquiNO,
     data: CellData,
     *,
+    r: int | None = None,
     resolved: int = 32,
     samples: int = 1024,
     lbfgs: int = 1000,
@@ -202,17 +213,19 @@ def refit(
     with the coefficients, in the new modes, of the fields that it gave in the old ones.
 
     Args:
-        model: of `train` with its cell. data: old and new problems. The others, and what is returned: see `train`.
+        model: of `train` with its cell. data: old and new problems. r: modes, at most; None for as many modes of
+            stress as the model has. The others, and what is returned: see `train`.
 
     Raises:
-        ValueError: a model without potential or cell, or of another cell.
+        ValueError: a model without potential or cell, or of another cell. What `train` raises.
     """
+    _check(data, samples)
     if model.potential is None:
         raise ValueError("the model has no potential, as `train` gives it, so that it cannot be trained on")
     old = model.cell
     if old.fingerprint != data.fingerprint:
         raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
-    r, d = old.fields.stress_modes.shape[2], data.strain.shape[1]
+    r, d = old.fields.stress_modes.shape[2] if r is None else r, data.strain.shape[1]
     b = bases(data, r, max(r, resolved))
     learn = _pool(b, torch.from_numpy(data.half_range), samples, seed)
     new, w = b.cell.fields, b.cell.fields.weights
@@ -240,6 +253,17 @@ def mismatch(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Tensor:
     epsilon, sigma = model.fields(strain, at)
     law = at.laws.stress(epsilon)
     return (((law - sigma).square().sum(-1) @ at.weights) / (law.square().sum(-1) @ at.weights)).sqrt()
+
+
+def _check(data: CellData, samples: int) -> None:
+    """Refuse what the networks cannot learn, before there is much work in it."""
+    if samples < 4:
+        raise ValueError(f"samples = {samples}: need at least 4")
+    largest, rest = abs(data.local_stress).max(), torch.zeros(1, data.laws.strain_size, dtype=torch.float64)
+    for law in data.laws.laws:
+        stress = law.stress(rest)[0]
+        if not (stress.abs() <= 1e-9 * largest).all():
+            raise ValueError(f"{law.name}: the stress at rest is {stress.tolist()} MPa, need none")
 
 
 def _spread(coefficients: Tensor) -> Tensor:
@@ -301,7 +325,8 @@ def _learn(
         cubature=fields.at(bases.points, bases.reduced.weights),
         cell=bases.cell,
     )
-    calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))
+    if all(law.energy_program is not None for law in data.laws.laws):
+        calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))
     with torch.no_grad():
         few, everywhere = (100 * mismatch(model, check.strain[:16], at).mean() for at in (None, fields))
     say(f"stress and law on the displacement differ by {few:.2f} % on the cubature, {everywhere:.2f} % at all points")

@@ -27,6 +27,11 @@ class Basis:
 _ROUNDING = 1e-9
 
 
+def rank(singular_values: Array) -> int:
+    """How many modes there are, of which rounding is none."""
+    return int((singular_values > _ROUNDING * singular_values[0]).sum())
+
+
 def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> Basis:
     """The r modes that best approximate all fields in the mean square of Σ_p w_p φ_p·M_p φ_p.
 
@@ -42,6 +47,8 @@ def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> B
     Raises:
         ValueError: r below one, or a field or weight that is not finite.
     """
+    if r < 1:
+        raise ValueError(f"r = {r}: need at least one mode")
     n = len(fields)
     # w M = F Fᵀ, and F is applied to the fields.
     factor = np.eye(fields.shape[2]) if metric is None else np.linalg.cholesky(metric)
@@ -50,8 +57,6 @@ def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> B
     if not np.isfinite(scaled).all():
         raise ValueError("the fields or weights hold values that are not finite")
     left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
-    if r < 1:
-        raise ValueError(f"r = {r}: need at least one mode")
-    r = min(r, int((singular > _ROUNDING * singular[0]).sum()))
+    r = min(r, rank(singular))
     combination = left[:, :r] / singular[:r]
     return Basis(np.einsum("npd,nr->pdr", fields, combination, optimize=True), singular, combination)

@@ -75,7 +75,7 @@ def fit(
         return since >= patience or not checked < float("inf")
 
     look(0, "start")
-    if not best < float("inf"):
+    if not (history.loss[0] < float("inf") and best < float("inf")):
         raise FloatingPointError(f"at the start the loss is {history.loss[0]}, in validation {history.validation[0]}")
     optimiser = torch.optim.Adam(parameters, rate)
     for _ in range(adam):
@@ -95,9 +95,11 @@ def fit(
         value.backward()
         return value
 
-    for step in range(every, lbfgs + 1, every):
+    for step in range(0, lbfgs, every):
+        (group,) = quasi_newton.param_groups
+        group["max_iter"] = min(every, lbfgs - step)
         quasi_newton.step(closure)
-        if look(adam + step, "L-BFGS"):
+        if look(adam + step + group["max_iter"], "L-BFGS"):
             history.stopped = f"no better validation in {patience * every} iterations"
             break
     with torch.no_grad():

@@ -249,9 +249,11 @@ def train_vpinn(
 ) -> tuple[CellSolution, History]:
     """VPINN: the displacement of the cell at one strain (d,) as a network of the place, a trunk alone.
 
-    Other arguments as for `train_vpionet`; returns the solution and how it was fitted.
+    Other arguments as for `train_vpionet`, and errors too; returns the solution and how it was fitted.
     """
     problem, one = _Problem.of(data, loss), torch.as_tensor(strain, dtype=torch.float64)[None]
+    if one.shape != (1, data.laws.strain_size):
+        raise ValueError(f"strain has shape {tuple(one.shape[1:])}, need ({data.laws.strain_size},)")
     trunk, ones = Trunk(data.space, 1, _unit(data), seed=seed), torch.ones(1, 1, dtype=torch.float64)
 
     def energy(strain: Tensor) -> Tensor:

@@ -151,6 +151,12 @@ def test_a_model_that_was_not_calibrated_has_no_estimate(trained, tmp_path):
     assert c.stress_estimate.isnan().all() and c.stress_bound.isfinite().all()
 
 
+def test_strains_that_do_not_fit_are_refused(trained):
+    for wrong in (torch.zeros(3).double(), torch.zeros(2, 6).double(), torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match=r"strain has shape .* need \(n, 3\) and torch\.float64"):
+            spon.certify(trained.model, wrong)
+
+
 def law_of(density):
     return coupling.phase_law(fe2.Energy(density), 2)
 

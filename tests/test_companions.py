@@ -169,5 +169,7 @@ def test_the_mismatch_at_some_points_is_that_at_all(cell):
         strains = learn.sample(20, model.upper, 0)
         everywhere = float(companions.mismatch(model, strains, model.cell.fields))
     assert everywhere < 2 * min(history.loss)
+    with pytest.raises(ValueError, match=r"strain has shape \(2,\), need \(3,\)"):
+        variational.train_vpinn(data, [0.01, 0.02])
     with pytest.raises(ValueError, match="loss = 'work': need one of 'potential', 'half work'"):
         variational.train_vpionet(data, loss="work")

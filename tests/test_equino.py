@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("dolfinx_mpc")
 
+import ufl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
@@ -25,6 +26,7 @@ from spon.cubature import empirical_cubature
 from spon.networks import Branch, Potential
 from spon.pod import pod
 from spon.progress import Live
+from spon.training import fit
 
 RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
@@ -320,6 +322,11 @@ def test_a_model_is_trained_on_where_it_was_not_good_enough(cell, tmp_path):
 OF_STRAINS = ("strain", "stress", "tangent", "energy", "local_strain", "local_stress", "fluctuation")
 
 
+def some(data, rows):
+    """The data of some strains."""
+    return dataclasses.replace(data, **{k: getattr(data, k)[rows] for k in OF_STRAINS})
+
+
 @pytest.mark.parametrize("kind", ["linear", "laminate", "homogeneous"])
 def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
@@ -347,6 +354,62 @@ def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     assert torch.equal(spon.load(tmp_path / "model.safetensors")(e)[0], model(e)[0])
 
 
+def test_few_snapshots_and_more_modes_than_there_are(cell, tmp_path):
+    """Three solutions have three modes of stress, which carry the stresses and nothing else."""
+    _, _, _, data, unseen = cell
+    few, strain = some(data, slice(3)), torch.from_numpy(unseen.strain)
+    quick = {"samples": 16, "lbfgs": 1}
+    model, *_ = learn.train(few, **quick)
+    assert model.means.shape == (3, 3) and model.stress(strain).shape == (len(strain), 0)
+    assert learn.refit(model, data, **quick)[0].means.shape == (3, 3)
+    again, *_ = learn.refit(model, data, r=10, **quick)
+    assert again.means.shape == (3, 10) and again(strain)[0].isfinite().all()
+    supervised, _ = companions.train_supervised(few, lbfgs=1)
+    published, _ = companions.train_as_published(few, strains=4, adam=1, lbfgs=1)
+    for k, other in enumerate((model, supervised, published)):
+        other.save(tmp_path / f"{k}.safetensors")
+        assert torch.equal(spon.load(tmp_path / f"{k}.safetensors", whole=True)(strain)[0], other(strain)[0])
+    with pytest.raises(ValueError, match="the means of 2 stress modes do not span the 3 stress components: need more"):
+        learn.train(some(data, slice(2)), **quick)
+    with pytest.raises(ValueError, match="one snapshot"):
+        companions.train_sobolev(some(data, slice(1)))
+
+
+def test_a_component_with_a_narrow_range(cell, tmp_path):
+    """Measured 5e-5, and 0.1 where networks take each component in units of its own range."""
+    rve, folder = cell[0], tmp_path / "narrow"
+    strains = fe2.sample.sobol(16, 2, RANGE * [1.0, 1.0, 0.1], seed=1)
+    fe2.sample.snapshots(rve, strains, folder, MPI.COMM_SELF, progress=False)
+    data = coupling.cell_data(rve, fe2.sample.read(folder))
+    *_, histories = learn.train(data, r=6, resolved=8, samples=64, lbfgs=100, width=12, widths=(12,))
+    assert histories["potential"].validation[-1] < 5e-4
+
+
+def test_a_law_without_energy_is_learned_without_a_certificate(cell):
+    data = cell[3]
+    laws = tuple(dataclasses.replace(law, energy_program=None) for law in data.laws.laws)
+    without = dataclasses.replace(data, laws=dataclasses.replace(data.laws, laws=laws))
+    model, *_ = learn.train(without, r=4, resolved=6, samples=16, lbfgs=1)
+    assert model.calibration.isnan().all()
+    with pytest.raises(ValueError, match="has no energy"):
+        spon.certify(model, torch.zeros(1, 3, dtype=torch.float64))
+
+
+def test_as_many_iterations_as_were_asked_for():
+    x, right = torch.zeros(4, dtype=torch.float64, requires_grad=True), torch.arange(4.0, dtype=torch.float64)
+
+    def loss():  # Rosenbrock's valley, which takes some
+        return (1 - x - right).square().sum() + 100 * (x[1:] - x[:-1] ** 2).square().sum()
+
+    for lbfgs, looks in ((0, [0]), (7, [0, 7]), (75, [0, 50, 75])):
+        with torch.no_grad():
+            x.zero_()
+        history = fit([x], loss, loss, adam=0, lbfgs=lbfgs)
+        assert history.step == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
+    with pytest.raises(FloatingPointError, match="at the start the loss is nan, in validation 6"):
+        fit([x], lambda: torch.tensor(torch.nan), lambda: torch.tensor(6.0))
+
+
 def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
     class Terminal(io.StringIO):
         def isatty(self):
@@ -368,6 +431,17 @@ def test_wrong_use_is_told(cell):
         coupling.cell_data(other, _snapshots(data))
     with pytest.raises(ValueError, match="another RVE"):
         learn.refit(model, dataclasses.replace(data, fingerprint="other"))
+    with pytest.raises(ValueError, match=r"largest strains of the snapshots are \[.*, 0.0\]: need some of every"):
+        learn.train(dataclasses.replace(data, strain=data.strain * [1.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match="samples = 3: need at least 4"):
+        learn.train(data, samples=3)
+    for density, match in (
+        (lambda e: 1e7 * ufl.inner(e, e) ** 2, "Energy: the tangent at rest is .*, need a positive definite one"),
+        (lambda e: 1e3 * ufl.inner(e, e) + 5 * ufl.tr(e), r"Energy: the stress at rest is \[5.0, 5.0, 0.0\] MPa"),
+    ):
+        laws = (coupling.phase_law(fe2.Energy(density), 2), data.laws.laws[1])
+        with pytest.raises(ValueError, match=match):
+            learn.train(dataclasses.replace(data, laws=dataclasses.replace(data.laws, laws=laws)))
     published, _ = companions.train_as_published(data, r=4, adam=0, lbfgs=1)
     with pytest.raises(ValueError, match="the model has no potential"):
         learn.refit(published, data)

@@ -48,6 +48,8 @@ def test_a_saved_model_is_the_same(trained, tmp_path):
     assert torch.equal(part(e)[0], model(e)[0])
     with pytest.raises(ValueError, match="was read without its cell"):
         part.save(path)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to write model\.safetensors to"):
+        model.save(tmp_path / "nowhere" / "model.safetensors")
 
 
 def test_a_model_is_used_without_fenicsx(trained):

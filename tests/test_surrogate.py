@@ -351,6 +351,9 @@ def test_wrong_use_is_told(trained):
         coupling.SurrogateLaw(trained.model, chunk=0)
     with pytest.raises(ValueError, match="tolerance = nan"):
         coupling.CertifiedLaw(trained.model, exact, tolerance=float("nan"))
+    with pytest.raises(TypeError, match=r"the model is a ReducedModel: need a spon\.EquiNO"):
+        at, half = trained.model.cubature, trained.model.upper
+        coupling.CertifiedLaw(spon.ReducedModel(at.laws, at.strain_modes, at.weights, half), exact)
     with pytest.raises(ValueError, match="model's RVE is not that of the exact law"):
         coupling.CertifiedLaw(trained.model, fe2.ExactLaw(make_rve(radius=0.25)))
     with pytest.raises(ValueError, match="3 components, the exact law 6"):
