@@ -17,6 +17,7 @@ from spon.equino import CellFields, EquiNO, Fields
 from spon.files import load
 from spon.graphs import Graph, graph
 from spon.model import Model
+from spon.operators import Operator, OperatorNetwork, load_operator
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
 from spon.reading import read_space
@@ -38,6 +39,8 @@ __all__ = [
     "Model",
     "ModelFileError",
     "PhaseLaw",
+    "Operator",
+    "OperatorNetwork",
     "Program",
     "ProgramError",
     "ReducedModel",
@@ -47,6 +50,7 @@ __all__ = [
     "certify",
     "graph",
     "load",
+    "load_operator",
     "load_space",
     "read_space",
 ]
