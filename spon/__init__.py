@@ -4,6 +4,7 @@
 `load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
+Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
@@ -38,9 +39,9 @@ __all__ = [
     "MixedSpace",
     "Model",
     "ModelFileError",
-    "PhaseLaw",
     "Operator",
     "OperatorNetwork",
+    "PhaseLaw",
     "Program",
     "ProgramError",
     "ReducedModel",

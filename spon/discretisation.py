@@ -108,10 +108,12 @@ def discretise(
     space = read_space(output, bcs=bcs, periodic=periodic)
     if not isinstance(space, Space):
         raise ValueError("the output space is mixed: make one network for each part, V.sub(k).collapse()[0]")
-    below = [read_space(V, periodic=periodic) for V in coarse]
-    for k, level in enumerate(below):
+    below: list[Space] = []
+    for k, V in enumerate(coarse):
+        level = read_space(V, periodic=periodic)
         if not isinstance(level, Space) or level.family != "P":
             raise ValueError(f"coarse[{k}] is not Lagrange, whose fields have a value at each finer node")
+        below.append(level)
     prolongations = []
     for V, finer, coarser in zip(coarse, [space, *below], below):
         here, b = nodes(finer), coarser.block_size
@@ -119,7 +121,7 @@ def discretise(
         if matrix.shape[1] >= matrix.shape[0]:
             raise ValueError(f"a coarse space has {matrix.shape[1]} nodes, need fewer than {matrix.shape[0]}")
         if not (abs(matrix).sum(axis=0) > 0).all():
-            raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some that no node of the finer one is near")
+            raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some far from all finer ones")
         prolongations.append(SparseOperator.of(matrix))
     encoders = []
     for V in inputs:

@@ -33,7 +33,7 @@ class Operator(nn.Module):
         discretisation: Discretisation,
         *,
         processor: str = "multigrid",
-        channels: int = 32,
+        channels: int = 16,
         linear_in: Sequence[int] = (),
         integral: float | None = None,
         seed: int = 0,
@@ -201,7 +201,7 @@ class OperatorNetwork(Operator):
         coarse: Sequence[Any] = (),
         encoder: str = "interpolation",
         processor: str = "multigrid",
-        channels: int = 32,
+        channels: int = 16,
         linear_in: Sequence[int] = (),
         integral: float | None = None,
         seed: int = 0,
@@ -255,7 +255,7 @@ def train(
 ) -> History:
     """Train for the least mean relative error; the network ends where that of the validation samples was least.
 
-    AdamW with one cycle of the learning rate (Smith & Topin, arXiv 1708.07120), then L-BFGS on all samples.
+    AdamW with a learning rate that falls to zero (`training.fit_samples`), then L-BFGS on all samples.
 
     Args:
         inputs: (dofs, samples), one for each input field. outputs: (dofs, samples).

@@ -9,6 +9,7 @@ preferred.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse
@@ -97,7 +98,7 @@ def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = 
 def perceptron(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
     """Layers of the given sizes with swish between them."""
     chain: list[nn.Module] = [dense(sizes[0], sizes[1], generator)]
-    for a, b in zip(sizes[1:], sizes[2:]):
+    for a, b in pairwise(sizes[1:]):
         chain += [nn.SiLU(), dense(a, b, generator)]
     return nn.Sequential(*chain)
 
@@ -174,8 +175,8 @@ class Multigrid(nn.Module):
         hierarchy: Hierarchy,
         generator: torch.Generator,
         linear: bool,
-        depth: int = 6,
-        wide: int = 2,
+        depth: int = 4,
+        wide: int = 4,
         cycle: str = "V",
         shared: bool = False,
     ):

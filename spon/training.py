@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fitting parameters: Adam to begin with, then L-BFGS on the full batch, with early stop on a validation loss."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -140,7 +141,9 @@ def fit_samples(
     generator: torch.Generator,
     log: Callable[[str], None] | None = None,
 ) -> History:
-    """AdamW on batches of samples, with one cycle of the learning rate; otherwise as `fit`.
+    """AdamW on batches of samples, its learning rate along a cosine; otherwise as `fit`.
+
+    After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
 
     Args:
         loss: of samples with given numbers (n,). learn, check: numbers of those to learn from and to validate with.
@@ -149,7 +152,12 @@ def fit_samples(
     parameters = [p for p in parameters if p.requires_grad]
     watch = Watch(parameters, patience, log)
     optimiser = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(steps, 1), pct_start=0.2)
+
+    def share(step: int) -> float:
+        """Of the learning rate: up over the first tenth, and down along a cosine."""
+        return min(10 * (step + 1) / steps, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
 
     def checked() -> float:
         with torch.no_grad():
