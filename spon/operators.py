@@ -36,6 +36,7 @@ class Operator(nn.Module):
         channels: int = 16,
         linear_in: Sequence[int] = (),
         integral: float | None = None,
+        symmetric: bool = False,
         seed: int = 0,
         **options: Any,
     ):
@@ -53,11 +54,18 @@ class Operator(nn.Module):
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
         if integral is not None and space.correction.shape[1] == 0:
             raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
+        if symmetric:
+            if linear_in or integral is not None or discretisation.velocity is not None:
+                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity")
+            sizes = [matrix.shape[1] for matrix in discretisation.encoders]
+            if sizes != [space.dofs]:
+                raise ValueError(f"a symmetric network has one input of {space.dofs} dofs as the output, not {sizes}")
         self.settings = {
             "processor": processor,
             "channels": channels,
             "linear_in": list(linear_in),
             "integral": integral,
+            "symmetric": symmetric,
             "seed": seed,
             **options,
         }
@@ -121,6 +129,20 @@ class Operator(nn.Module):
         batch = {x.shape[-1] for x in inputs}
         if len(batch) > 1:
             raise ValueError(f"the inputs have batches of {sorted(batch)} fields, need the same for all")
+        if not self.settings["symmetric"]:
+            return self._process(*inputs)
+        space = self.spaces.output
+
+        def potential(loads: Tensor) -> Tensor:
+            return constraints.integral(space, self._process(loads)).sum()
+
+        def free(x: Tensor) -> Tensor:
+            """A symmetric map to fields that are zero where they are fixed and equal where they are tied."""
+            return space.tying @ (space.tying.T @ torch.where(space.fixed[:, None], 0.0, x))
+
+        return constraints.fix(space, free(torch.func.grad(potential)(free(*inputs))))
+
+    def _process(self, *inputs: Tensor) -> Tensor:
         seen = []
         for k, x in enumerate(inputs):
             seen.append((self.encode(k, x) - getattr(self, f"mean_{k}")) / getattr(self, f"scale_{k}"))
@@ -142,7 +164,7 @@ class Operator(nn.Module):
             getattr(self, f"mean_{k}").copy_(mean)
             getattr(self, f"scale_{k}").copy_(_positive((values - mean).square().mean(0).sqrt()))
         space = self.spaces.answer
-        if self.spaces.curl is not None:
+        if self.spaces.curl is not None or self.settings["symmetric"]:
             # The potential is not known; that of the untrained network is made as large as the fields ask for.
             self.scale.fill_(1.0)
             ratio = norms.l2(space, outputs).mean() / norms.l2(space, self(*(x[:, :8] for x in inputs))).mean()
@@ -183,6 +205,8 @@ class OperatorNetwork(Operator):
         processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free.
+        symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs: its
+            Jacobian is a symmetric matrix, as that of the map from loads, ∫ f φ_i, to the dofs of a minimiser.
         seed: of the initial parameters.
         **options: of the processor, see `spon.processors`.
 
@@ -204,6 +228,7 @@ class OperatorNetwork(Operator):
         channels: int = 16,
         linear_in: Sequence[int] = (),
         integral: float | None = None,
+        symmetric: bool = False,
         seed: int = 0,
         **options: Any,
     ):
@@ -216,6 +241,7 @@ class OperatorNetwork(Operator):
             channels=channels,
             linear_in=linear_in,
             integral=integral,
+            symmetric=symmetric,
             seed=seed,
             **options,
         )
