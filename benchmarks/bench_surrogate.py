@@ -117,8 +117,9 @@ def table(cells):
         double, single = (c["points_per_second"]["cpu"][k] for k in ("float64", "float32"))
         row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES), f"{max(single.values()):.2g}"]
         lines.append("| " + " | ".join([*row, f"{c['exact_per_second']:.1f}", f"{c['ratio_to_exact']:.2g}"]) + " |")
-    lines += ["", "| cell | run, learned / formula [s] | ratio | ratio of an iteration | law's share, learned / formula |"
-              " snapshots + training [s] | exact load step [s] | ratio |", "|---" * 8 + "|"]  # fmt: skip
+    head = ["cell", "run, learned / formula [s]", "ratio", "ratio of an iteration", "law's share, learned / formula",
+            "snapshots + training [s]", "exact load step [s]", "ratio"]  # fmt: skip
+    lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, c in cells.items():
         m, o = c["membrane"], c["offline"]
         s, f = m["surrogate"], m["formula"]

@@ -205,8 +205,8 @@ class OperatorNetwork(Operator):
         processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free.
-        symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs: its
-            Jacobian is a symmetric matrix, as that of the map from loads, ∫ f φ_i, to the dofs of a minimiser.
+        symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
+            Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
         seed: of the initial parameters.
         **options: of the processor, see `spon.processors`.
 

@@ -183,7 +183,7 @@ def test_linear_in_the_load(processor):
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_symmetric_operators(processor):
     """The Jacobian, with Dirichlet values and periodic ties, and what a plain network has instead."""
-    V, *coarse = spaces(("P", 1), 4, 2)
+    V, *coarse = spaces(("P", 1), 3, 1)
     below = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[1], 0.0))
     g = fem.Function(V)
     g.x.array[:] = 1 / 3
@@ -193,7 +193,7 @@ def test_symmetric_operators(processor):
     )  # fmt: skip
     x = noise(count(V))
     network = make(symmetric=True)
-    J, plain = (torch.func.jacrev(lambda x: n(x[:, None])[:, 0])(x).detach() for n in (network, make()))
+    J, plain = (torch.func.jacrev(n)(x[:, None])[:, 0, :, 0].detach() for n in (network, make()))
     size = J.abs().max()
     assert (J - J.T).abs().max() < 1e-13 * size
     assert processor == "mlp" or (plain - plain.T).abs().max() > 1e-2 * plain.abs().max()
@@ -311,15 +311,17 @@ def poisson():
 
 
 @pytest.mark.parametrize(
-    ("settings", "norm"),
-    [({"processor": "multigrid"}, "L2"), ({"processor": "mgno", "linear_in": [0]}, "H1")],
+    ("settings", "norm", "lbfgs"),
+    [({"processor": "multigrid"}, "L2", 50), ({"processor": "mgno", "linear_in": [0]}, "H1", 0)],
 )
-def test_training_beats_the_mean(settings, norm):
+def test_training_beats_the_mean(settings, norm, lbfgs):
     V, bc, coarse, f, u = poisson()
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, channels=8, depth=2, **settings)
     lines = []
-    history = operators.train(network, f[:, :60], u[:, :60], norm=norm, steps=150, every=50, lbfgs=50, log=lines.append)
-    assert history.validation[-1] < history.validation[0] and len(lines) == len(history.step) >= 5
+    history = operators.train(
+        network, f[:, :60], u[:, :60], norm=norm, steps=100, every=50, lbfgs=lbfgs, log=lines.append
+    )
+    assert history.validation[-1] < history.validation[0] and len(lines) == len(history.step) >= 3
     unseen, right = f[:, 60:], u[:, 60:]
     found = operators.relative_errors(network, unseen, right, norm=norm, batch=7)
     mean = u[:, :60].mean(1, keepdim=True).expand_as(right)
@@ -384,7 +386,7 @@ def test_precision_can_be_changed_and_changed_back():
     double = network(f)
     single = network.to(torch.float32)(f.float())
     assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5 * float(double.abs().max()))
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5 * double.detach().abs().max().item())
     # The parameters have been rounded, the spaces have not.
     assert network.to(torch.float64).spaces.output.lifting.max() == 1 / 3
 
