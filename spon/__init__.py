@@ -4,6 +4,7 @@
 `load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
+Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
@@ -17,6 +18,7 @@ from spon.equino import CellFields, EquiNO, Fields
 from spon.files import load
 from spon.graphs import Graph, graph
 from spon.model import Model
+from spon.operators import Operator, OperatorNetwork, load_operator
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.program import Program, ProgramError
 from spon.reading import read_space
@@ -37,6 +39,8 @@ __all__ = [
     "MixedSpace",
     "Model",
     "ModelFileError",
+    "Operator",
+    "OperatorNetwork",
     "PhaseLaw",
     "Program",
     "ProgramError",
@@ -47,6 +51,7 @@ __all__ = [
     "certify",
     "graph",
     "load",
+    "load_operator",
     "load_space",
     "read_space",
 ]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fitting parameters: Adam to begin with, then L-BFGS on the full batch, with early stop on a validation loss."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -30,6 +31,43 @@ class History:
         )
 
 
+class Watch:
+    """Records losses and keeps the parameters of the least validation loss.
+
+    Args:
+        patience: looks without improvement (by one per cent) after which it is time to stop.
+        log: takes a line now and then; None for silence.
+    """
+
+    def __init__(self, parameters: list[Tensor], patience: int, log: Callable[[str], None] | None):
+        self.parameters, self.patience, self.log = parameters, patience, log
+        self.history, self.begin = History(), time.monotonic()
+        self.best, self.best_state, self.since = float("inf"), [p.detach().clone() for p in parameters], 0
+
+    def look(self, step: int, name: str, loss: float, checked: float) -> bool:
+        """Record; True when it is time to stop. Raises FloatingPointError if the first loss is not finite."""
+        self.history.step.append(step)
+        self.history.loss.append(loss)
+        self.history.validation.append(checked)
+        self.since = 0 if checked < 0.99 * self.best else self.since + 1
+        if checked < self.best:
+            self.best, self.best_state = checked, [p.detach().clone() for p in self.parameters]
+        if self.log is not None:
+            seconds = time.monotonic() - self.begin
+            self.log(f"{name} {step}: loss {loss:.3e}, validation {checked:.3e}, {seconds:.0f} s")
+        if not (self.history.loss[0] < float("inf") and self.best < float("inf")):
+            raise FloatingPointError(f"at the start the loss is {loss}, in validation {checked}")
+        return self.since >= self.patience or not checked < float("inf")
+
+    def end(self) -> History:
+        """Go back to the best parameters."""
+        with torch.no_grad():
+            for p, value in zip(self.parameters, self.best_state, strict=True):
+                p.copy_(value)
+        self.history.seconds = time.monotonic() - self.begin
+        return self.history
+
+
 def fit(
     parameters: Iterable[Tensor],
     loss: Callable[[], Tensor],
@@ -56,27 +94,13 @@ def fit(
         FloatingPointError: a loss that is not finite at the start.
     """
     parameters = [p for p in parameters if p.requires_grad]
-    history, begin = History(), time.monotonic()
-    best, best_state, since = float("inf"), [p.detach().clone() for p in parameters], 0
+    watch = Watch(parameters, patience, log)
 
     def look(step: int, name: str) -> bool:
-        """Record; True when it is time to stop."""
-        nonlocal best, best_state, since
         with torch.no_grad():
-            now, checked = float(loss()), float(validation())
-        history.step.append(step)
-        history.loss.append(now)
-        history.validation.append(checked)
-        since = 0 if checked < 0.99 * best else since + 1
-        if checked < best:
-            best, best_state = checked, [p.detach().clone() for p in parameters]
-        if log is not None:
-            log(f"{name} {step}: loss {now:.3e}, validation {checked:.3e}, {time.monotonic() - begin:.0f} s")
-        return since >= patience or not checked < float("inf")
+            return watch.look(step, name, float(loss()), float(validation()))
 
     look(0, "start")
-    if not (history.loss[0] < float("inf") and best < float("inf")):
-        raise FloatingPointError(f"at the start the loss is {history.loss[0]}, in validation {history.validation[0]}")
     optimiser = torch.optim.Adam(parameters, rate)
     for _ in range(adam):
         optimiser.zero_grad()
@@ -100,13 +124,67 @@ def fit(
         group["max_iter"] = min(every, lbfgs - step)
         quasi_newton.step(closure)
         if look(adam + step + group["max_iter"], "L-BFGS"):
-            history.stopped = f"no better validation in {patience * every} iterations"
+            watch.history.stopped = f"no better validation in {patience * every} iterations"
             break
+    return watch.end()
+
+
+def fit_samples(
+    parameters: Iterable[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    learn: Tensor,
+    check: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    every: int,
+    patience: int,
+    generator: torch.Generator,
+    log: Callable[[str], None] | None = None,
+) -> History:
+    """AdamW on batches of samples, its learning rate along a cosine; otherwise as `fit`.
+
+    After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
+
+    Args:
+        loss: of samples with given numbers (n,). learn, check: numbers of those to learn from and to validate with.
+        steps: in all, with `batch` samples each and the largest learning rate `rate`. generator: of the batches.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    watch = Watch(parameters, patience, log)
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
+
+    def share(step: int) -> float:
+        """Of the learning rate: up over the first tenth, and down along a cosine."""
+        return min(10 * (step + 1) / steps, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+
+    def checked() -> float:
+        with torch.no_grad():
+            return float(sum(len(part) * loss(part) for part in check.split(batch)) / len(check))
+
     with torch.no_grad():
-        for p, value in zip(parameters, best_state, strict=True):
-            p.copy_(value)
-    history.seconds = time.monotonic() - begin
-    return history
+        watch.look(0, "start", float(loss(learn[:batch])), checked())
+    queue, recent = learn[:0], []
+    for step in range(1, steps + 1):
+        if len(queue) < min(batch, len(learn)):
+            queue = learn[torch.randperm(len(learn), generator=generator).to(learn.device)]
+        now, queue = queue[:batch], queue[batch:]
+        optimiser.zero_grad()
+        value = loss(now)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        recent.append(value.detach())
+        if step % every == 0 or step == steps:
+            if watch.look(step, "AdamW", float(torch.stack(recent).mean()), checked()):
+                watch.history.stopped = f"no better validation in {patience * every} steps"
+                break
+            recent = []
+    return watch.end()
 
 
 def fit_in_batches(

@@ -18,7 +18,7 @@ from spon.sparse import SparseOperator
 Array = npt.NDArray[np.float64]
 
 
-def evaluation(V: Any, points: Array) -> SparseOperator:
+def evaluation(V: Any, points: Array, reach: float = 1e-6) -> SparseOperator:
     """The matrix (points · components, dofs) that evaluates fields of V, the components of a point in a row.
 
     Components are those of the block (of a symmetric tensor, its independent ones) or, for RT and N1curl, of space.
@@ -26,16 +26,16 @@ def evaluation(V: Any, points: Array) -> SparseOperator:
 
     Args:
         V: a function space that `spon.read_space` knows, and not mixed. points: (n, d) [length].
+        reach: how far outside of the nearest cell a point may be, in sizes of that cell, whose polynomial it takes.
 
     Raises:
-        ValueError: no points, or naming a point outside of the mesh by more than 1e-6 times the size of the nearest
-            cell.
+        ValueError: no points, or naming a point that is farther outside.
     """
     points = np.asarray(points, dtype=np.float64)
     d = V.mesh.geometry.dim
     if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
         raise ValueError(f"points has the shape {points.shape}, need (n, {d}) with n > 0")
-    return _evaluate(V, locate(V.mesh, points, 1e-6), points)
+    return _evaluate(V, locate(V.mesh, points, reach), points)
 
 
 def interpolation(source: Any, target: Any) -> SparseOperator:
@@ -64,6 +64,38 @@ def interpolation(source: Any, target: Any) -> SparseOperator:
         inner[target.dofmap.list] = midpoints(target.mesh)[:, None]
         seen_from = points + 1e-6 * (inner - points)
     return _evaluate(source, locate(source.mesh, seen_from, 0.5), points)
+
+
+def curl(potential: Any, velocity: Any) -> SparseOperator:
+    """The matrix (velocity dofs, potential dofs) of the curl (∂ψ/∂y, −∂ψ/∂x), whose divergence is zero.
+
+    It is exact: the contravariant map of Raviart-Thomas carries the curl on the reference cell to that on the cell.
+
+    Args:
+        potential: scalar Lagrange. velocity: Raviart-Thomas of at least its degree on the same mesh, of the plane.
+
+    Raises:
+        ValueError: other spaces.
+    """
+    mesh = potential.mesh
+    if velocity.mesh != mesh or mesh.geometry.dim != 2 or mesh.topology.dim != 2:
+        raise ValueError("potential and velocity need one mesh, in the plane")
+    psi, v = unblocked(potential).basix_element, unblocked(velocity).basix_element
+    wrong = is_mixed(potential) or is_mixed(velocity) or family(potential) != "P" or family(velocity) != "RT"
+    if wrong or potential.dofmap.bs > 1 or v.degree < psi.degree:
+        raise ValueError("the curl takes scalar Lagrange to Raviart-Thomas of at least its degree")
+    _, along_x, along_y = psi.tabulate(1, v.points)[..., 0]
+    local = v.interpolation_matrix @ np.concatenate([along_y, -along_x])
+    cells = np.arange(len(velocity.dofmap.list), dtype=np.int32)
+    matrices = np.linalg.inv(_turns(velocity, cells).transpose(0, 2, 1)) @ local
+    # Two cells agree on the dofs that they share: one of them writes the row.
+    rows, first = np.unique(velocity.dofmap.list, return_index=True)
+    cell, place = np.divmod(first, v.dim)
+    values, columns = matrices[cell, place], potential.dofmap.list[cell]
+    values[abs(values) < 1e-14] = 0.0
+    entries = values.ravel(), columns.ravel(), np.arange(len(rows) + 1) * psi.dim
+    shape = len(rows), potential.dofmap.index_map.size_local
+    return SparseOperator.of(scipy.sparse.csr_array(entries, shape=shape))
 
 
 def _components(V: Any) -> int:
@@ -97,15 +129,21 @@ def _basis(V: Any, cells: npt.NDArray[np.int32], reference: Array) -> Array:
     values = element.tabulate(0, reference)[0]
     if family(V) in ("P", "DG"):  # scalars: neither turned nor mapped
         return values
-    if V.element.needs_dof_transformations:
-        # How edges and faces of a cell lie in its neighbours' eyes; few of the ways occur.
-        V.mesh.topology.create_entity_permutations()
-        ways, which = np.unique(V.mesh.topology.get_cell_permutation_info()[cells], return_inverse=True)
-        turns = np.empty((len(ways), element.dim, element.dim))
-        for turn, way in zip(turns, ways):
-            flat = np.eye(element.dim).ravel()
-            V.element.T_apply(flat, np.array([way], dtype=np.uint32), element.dim)
-            turn[:] = flat.reshape(turn.shape)
-        values = turns[which] @ values
+    values = _turns(V, cells) @ values
     jacobian = push(V.mesh, cells, reference).jacobian
     return element.push_forward(values, jacobian, np.linalg.det(jacobian), np.linalg.inv(jacobian))
+
+
+def _turns(V: Any, cells: npt.NDArray[np.int32]) -> Array:
+    """Matrices (n, dofs, dofs) from the reference basis to one that cells which share edges and faces agree on."""
+    element = unblocked(V).basix_element
+    if not V.element.needs_dof_transformations:
+        return np.broadcast_to(np.eye(element.dim), (len(cells), element.dim, element.dim))
+    V.mesh.topology.create_entity_permutations()
+    ways, which = np.unique(V.mesh.topology.get_cell_permutation_info()[cells], return_inverse=True)  # few occur
+    turns = np.empty((len(ways), element.dim, element.dim))
+    for turn, way in zip(turns, ways):
+        flat = np.eye(element.dim).ravel()
+        V.element.T_apply(flat, np.array([way], dtype=np.uint32), element.dim)
+        turn[:] = flat.reshape(turn.shape)
+    return turns[which]

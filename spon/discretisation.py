@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""What an operator network is built on: the output space, the coarse ones, and the matrices that connect them.
+
+It is read from DOLFINx once; from then on it is tensors, as `spon.spaces`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from spon.spaces import Space, pack, unpack
+from spon.sparse import SparseOperator
+
+ENCODERS = ("interpolation", "integrals")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discretisation:
+    """Spaces and fixed matrices between their independent nodes.
+
+    output: the space of the answer, with its strong conditions. coarse: spaces from finer to coarser.
+    encoders: per input (nodes · components, input dofs), what the network sees of it at each node of the output.
+    prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
+    velocity: the space of the answer if it is the curl of what the network predicts in `output`, else None.
+    curl: (velocity dofs, output dofs), or None.
+    """
+
+    output: Space
+    coarse: tuple[Space, ...]
+    encoders: tuple[SparseOperator, ...]
+    prolongations: tuple[SparseOperator, ...]
+    velocity: Space | None = None
+    curl: SparseOperator | None = None
+
+    @property
+    def answer(self) -> Space:
+        """The space of what the network returns."""
+        return self.output if self.velocity is None else self.velocity
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Discretisation":
+        """The same on another device or, its numbers, in another precision."""
+
+        def moved(value):
+            return tuple(map(moved, value)) if isinstance(value, tuple) else value and value.to(device, dtype)
+
+        return Discretisation(*(moved(getattr(self, name)) for name in self.__slots__))
+
+    def pack(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """As what JSON knows and named tensors, to be part of a file."""
+        header, tensors = {}, {}
+
+        def add(name, value):
+            if isinstance(value, tuple):
+                return [add(f"{name}.{k}", v) for k, v in enumerate(value)]
+            if isinstance(value, Space):
+                about, inner = pack(value)
+                tensors.update({f"{name}.{key}": tensor for key, tensor in inner.items()})
+                return about
+            if isinstance(value, SparseOperator):
+                tensors.update({f"{name}.{part}": getattr(value, part) for part in ("pointers", "columns", "values")})
+                return list(value.shape)
+            return None
+
+        for name in self.__slots__:
+            header[name] = add(name, getattr(self, name))
+        return header, tensors
+
+    @classmethod
+    def unpack(cls, header: dict[str, Any], tensors) -> "Discretisation":
+        """What was packed; `tensors` gives those below a name, by the rest of their names."""
+
+        def space(name, about):
+            return unpack(about, tensors(name + "."))
+
+        def matrix(name, shape):
+            return SparseOperator(tuple(shape), **tensors(name + "."))
+
+        return cls(
+            space("output", header["output"]),
+            tuple(space(f"coarse.{k}", about) for k, about in enumerate(header["coarse"])),
+            tuple(matrix(f"encoders.{k}", shape) for k, shape in enumerate(header["encoders"])),
+            tuple(matrix(f"prolongations.{k}", shape) for k, shape in enumerate(header["prolongations"])),
+            header["velocity"] and space("velocity", header["velocity"]),
+            header["curl"] and matrix("curl", header["curl"]),
+        )
+
+
+def discretise(
+    inputs: Sequence[Any],
+    output: Any,
+    *,
+    bcs: Sequence[Any] = (),
+    periodic: Sequence[int] = (),
+    velocity: Any = None,
+    coarse: Sequence[Any] = (),
+    encoder: str = "interpolation",
+) -> Discretisation:
+    """Read function spaces of DOLFINx; for the arguments and errors see `spon.OperatorNetwork`."""
+    from spon.reading import read_space
+    from spon.transfer import curl, evaluation
+
+    if encoder not in ENCODERS:
+        raise ValueError(f"encoder = {encoder!r}, need one of {', '.join(map(repr, ENCODERS))}")
+    space = read_space(output, bcs=bcs, periodic=periodic)
+    if not isinstance(space, Space):
+        raise ValueError("the output space is mixed: make one network for each part, V.sub(k).collapse()[0]")
+    below: list[Space] = []
+    for k, V in enumerate(coarse):
+        level = read_space(V, periodic=periodic)
+        if not isinstance(level, Space) or level.family != "P":
+            raise ValueError(f"coarse[{k}] is not Lagrange, whose fields have a value at each finer node")
+        below.append(level)
+    prolongations = []
+    for V, finer, coarser in zip(coarse, [space, *below], below):
+        here, b = nodes(finer), coarser.block_size
+        matrix = evaluation(V, finer.points[here].numpy(), reach=0.5).scipy[::b, ::b] @ node_tying(coarser)
+        if matrix.shape[1] >= matrix.shape[0]:
+            raise ValueError(f"a coarse space has {matrix.shape[1]} nodes, need fewer than {matrix.shape[0]}")
+        if not (abs(matrix).sum(axis=0) > 0).all():
+            raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some far from all finer ones")
+        prolongations.append(SparseOperator.of(matrix))
+    encoders = []
+    for V in inputs:
+        matrix = evaluation(V, space.points.numpy(), reach=0.5).scipy
+        components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
+        if encoder == "integrals":
+            b = space.block_size
+            into = node_tying(space).T @ space.mass.scipy[::b, ::b]
+        else:
+            into = scipy.sparse.eye_array(len(space.points), format="csr")[nodes(space).numpy()]
+        encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
+    answer = () if velocity is None else (read_space(velocity), curl(output, velocity))
+    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer)
+
+
+def nodes(space: Space) -> torch.Tensor:
+    """The independent nodes of a space, in the order of its graph."""
+    return space.independent[:: space.block_size] // space.block_size
+
+
+def node_tying(space: Space) -> scipy.sparse.csr_array:
+    """(nodes, independent nodes), as `Space.tying`."""
+    b = space.block_size
+    return scipy.sparse.csr_array(space.tying.scipy[::b, ::b])
+
+
+def node_matrix(space: Space, matrix: SparseOperator) -> scipy.sparse.csr_array:
+    """A matrix of the space for its independent nodes: the block of the first component."""
+    b, tying = space.block_size, node_tying(space)
+    return scipy.sparse.csr_array(tying.T @ matrix.scipy[::b, ::b] @ tying)
+
+
+def scaled(matrix: scipy.sparse.csr_array, by: np.ndarray) -> scipy.sparse.csr_array:
+    """Rows divided by positive numbers; those divided by zero are zero."""
+    inverse = np.divide(1.0, by, out=np.zeros(len(by)), where=by > 0)
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(inverse) @ matrix)

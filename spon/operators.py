@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: MIT
+"""Structure-preserving operator networks between finite element spaces.
+
+S = D ∘ P ∘ E (Bouziani & Boullé, arXiv 2410.01065): the encoder E brings input fields to the nodes of the output space,
+the processor P is learned (`spon.processors`), the decoder D turns what it says into a field of the output space, with
+all its strong conditions.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spon import constraints, norms
+from spon.archive import ModelFileError, Reader, write
+from spon.discretisation import Discretisation, discretise, nodes
+from spon.processors import PROCESSORS, Hierarchy, dense
+from spon.training import History, fit, fit_samples
+
+NORMS = {"L2": norms.l2, "H1": norms.natural, "energy": norms.seminorm}
+
+
+class Operator(nn.Module):
+    """A network on spaces that have been read; `OperatorNetwork` reads them and has the arguments explained.
+
+    discretisation: what it is built on, in float64 on the CPU. spaces: the same where the network is.
+    """
+
+    def __init__(
+        self,
+        discretisation: Discretisation,
+        *,
+        processor: str = "multigrid",
+        channels: int = 16,
+        linear_in: Sequence[int] = (),
+        integral: float | None = None,
+        symmetric: bool = False,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__()
+        space, count = discretisation.output, len(discretisation.encoders)
+        if processor not in PROCESSORS:
+            raise ValueError(f"processor = {processor!r}, need one of {', '.join(map(repr, PROCESSORS))}")
+        if processor == "multigrid" and not discretisation.coarse:
+            raise ValueError("the processor 'multigrid' needs coarse spaces: coarse = [...], from finer to coarser")
+        if not all(0 <= k < count for k in linear_in):
+            raise ValueError(f"linear_in = {tuple(linear_in)}, need numbers of inputs from 0 to {count - 1}")
+        if linear_in and (bool(space.lifting.any()) or integral):
+            raise ValueError("linear_in needs Dirichlet values and an integral of zero: what is given is not linear")
+        if integral is not None and discretisation.velocity is not None:
+            raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
+        if integral is not None and space.correction.shape[1] == 0:
+            raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
+        if symmetric:
+            if linear_in or integral is not None or discretisation.velocity is not None:
+                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity")
+            sizes = [matrix.shape[1] for matrix in discretisation.encoders]
+            if sizes != [space.dofs]:
+                raise ValueError(f"a symmetric network has one input of {space.dofs} dofs as the output, not {sizes}")
+        self.settings = {
+            "processor": processor,
+            "channels": channels,
+            "linear_in": list(linear_in),
+            "integral": integral,
+            "symmetric": symmetric,
+            "seed": seed,
+            **options,
+        }
+        self.discretisation = self.spaces = discretisation
+        self.hierarchy = Hierarchy(discretisation)
+        here, b = nodes(space), space.block_size
+        sizes = [matrix.shape[0] // len(here) for matrix in discretisation.encoders]
+        for k, size in enumerate(sizes):
+            self.register_buffer(f"mean_{k}", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"scale_{k}", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(b, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(b, dtype=torch.float64))
+        largest = space.lifting.abs().max()
+        conditions = [space.fixed.double(), space.lifting / torch.where(largest > 0, largest, 1.0)]
+        about = [self.hierarchy.levels[0].places, *(values.view(-1, b)[here] for values in conditions)]
+        self.register_buffer("about", torch.cat(about, 1), persistent=False)
+
+        self.linear = [k for k in range(count) if k in linear_in]
+        self.others = [k for k in range(count) if k not in linear_in]
+        generator = torch.Generator().manual_seed(seed)
+        make = PROCESSORS[processor]
+        seen = self.about.shape[1] + sum(sizes[k] for k in self.others)
+        self.lift = dense(seen, channels, generator)
+        self.processor = make(channels, self.hierarchy, generator, False, **options)
+        self.readout = dense(channels, b, generator, offset=not linear_in)
+        if linear_in:
+            self.gates = dense(channels, 2 * channels, generator)
+            self.load = dense(sum(sizes[k] for k in self.linear), channels, generator, offset=False)
+            self.linear_processor = make(channels, self.hierarchy, generator, True, **options)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.spaces = self.discretisation.to(self.scale.device, self.scale.dtype)
+        return self
+
+    def encode(self, k: int, x: Tensor) -> Tensor:
+        """What the network sees (nodes, batch, components) of the k-th input (dofs, batch), before it is scaled."""
+        matrix = self.spaces.encoders[k]
+        if x.ndim != 2 or len(x) != matrix.shape[1]:
+            raise ValueError(f"input {k} has the shape {tuple(x.shape)}, need ({matrix.shape[1]}, batch)")
+        values = matrix @ x
+        return values.view(len(self.about), -1, x.shape[1]).transpose(1, 2)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components)."""
+        space = self.spaces.output
+        x = constraints.expand(space, y.transpose(1, 2).reshape(-1, y.shape[1]))
+        x = constraints.fix(space, x)
+        if self.settings["integral"] is not None:
+            x = constraints.with_integral(space, x, self.settings["integral"])
+        return x if self.spaces.curl is None else self.spaces.curl @ x
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The answer (dofs, batch) to input fields, (dofs, batch) each.
+
+        Raises:
+            ValueError: another number of inputs, or of other shapes, precision or device.
+        """
+        if len(inputs) != len(self.spaces.encoders):
+            raise ValueError(f"got {len(inputs)} inputs, need {len(self.spaces.encoders)}")
+        batch = {x.shape[-1] for x in inputs}
+        if len(batch) > 1:
+            raise ValueError(f"the inputs have batches of {sorted(batch)} fields, need the same for all")
+        if not self.settings["symmetric"]:
+            return self._process(*inputs)
+        space = self.spaces.output
+
+        def potential(loads: Tensor) -> Tensor:
+            return constraints.integral(space, self._process(loads)).sum()
+
+        def free(x: Tensor) -> Tensor:
+            """A symmetric map to fields that are zero where they are fixed and equal where they are tied."""
+            return space.tying @ (space.tying.T @ torch.where(space.fixed[:, None], 0.0, x))
+
+        return constraints.fix(space, free(torch.func.grad(potential)(free(*inputs))))
+
+    def _process(self, *inputs: Tensor) -> Tensor:
+        seen = []
+        for k, x in enumerate(inputs):
+            seen.append((self.encode(k, x) - getattr(self, f"mean_{k}")) / getattr(self, f"scale_{k}"))
+        others = [seen[k] for k in self.others]
+        about = self.about[:, None].expand(-1, others[0].shape[1] if others else 1, -1)
+        h = self.processor(self.lift(torch.cat([about, *others], -1)), self.hierarchy)
+        if self.linear:
+            before, after = self.gates(h).chunk(2, -1)
+            load = self.load(torch.cat([seen[k] for k in self.linear], -1))
+            h = after * self.linear_processor(before * load, self.hierarchy)
+        return self.decode(self.readout(h) * self.scale + self.mean)
+
+    @torch.no_grad()
+    def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
+        """Scale what goes in and comes out by what these fields (dofs, samples) are like."""
+        for k, x in enumerate(inputs):
+            values = self.encode(k, x).flatten(0, 1)
+            mean = torch.zeros_like(values[0]) if k in self.linear else values.mean(0)
+            getattr(self, f"mean_{k}").copy_(mean)
+            getattr(self, f"scale_{k}").copy_(_positive((values - mean).square().mean(0).sqrt()))
+        space = self.spaces.answer
+        if self.spaces.curl is not None or self.settings["symmetric"]:
+            # The potential is not known; that of the untrained network is made as large as the fields ask for.
+            self.scale.fill_(1.0)
+            ratio = norms.l2(space, outputs).mean() / norms.l2(space, self(*(x[:, :8] for x in inputs))).mean()
+            self.scale.fill_(float(ratio))
+            return
+        free = torch.where(space.fixed[:, None], torch.nan, outputs).view(-1, space.block_size, outputs.shape[1])
+        if not self.linear:
+            self.mean.copy_(free.nanmean((0, 2)).nan_to_num())
+        self.scale.copy_(_positive((free - self.mean[:, None]).square().nanmean((0, 2)).sqrt().nan_to_num()))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the network and all that it needs to one file, see `spon.load_operator`."""
+        spaces, tensors = self.discretisation.pack()
+        tensors = {f"spaces.{name}": value for name, value in tensors.items()}
+        tensors |= {f"state.{name}": value for name, value in self.state_dict().items()}
+        write(path, "operator", {"settings": self.settings, "spaces": spaces}, tensors)
+
+
+class OperatorNetwork(Operator):
+    """A network between function spaces of DOLFINx, which are read once.
+
+        network = spon.OperatorNetwork(input=V_f, output=V_u, bcs=[bc], processor="multigrid", coarse=[V_2, V_4])
+        u = network(f)  # (dofs of V_f, batch) → (dofs of V_u, batch)
+
+    It is a torch module of float64 on the CPU, which `.to(device, dtype)` moves.
+
+    Args:
+        input: a function space, or several if there are several input fields; any that `spon.read_space` knows and are
+            not mixed, on meshes that cover that of the output.
+        output: the space of the answer, or, if there is a `velocity`, of its potential.
+        bcs: `dolfinx.fem.DirichletBC` on the output, met to the last bit.
+        periodic: axes along which the output is periodic, by tied dofs.
+        velocity: Raviart-Thomas on the mesh of a scalar Lagrange `output` in 2D; the answer is the curl of what the
+            network predicts, and its divergence is zero.
+        coarse: Lagrange spaces for the processors "multigrid" and "mgno", from finer to coarser.
+        encoder: "interpolation", values of the inputs at the nodes of the output, or "integrals", of their interpolant
+            against its basis.
+        processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
+        linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
+        integral: of each component of the answer, kept exactly; None if it is free.
+        symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
+            Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
+        seed: of the initial parameters.
+        **options: of the processor, see `spon.processors`.
+
+    Raises:
+        ValueError: a space or an option that is not as said above, or what `spon.read_space` refuses.
+    """
+
+    def __init__(
+        self,
+        *,
+        input: Any,
+        output: Any,
+        bcs: Sequence[Any] = (),
+        periodic: Sequence[int] = (),
+        velocity: Any = None,
+        coarse: Sequence[Any] = (),
+        encoder: str = "interpolation",
+        processor: str = "multigrid",
+        channels: int = 16,
+        linear_in: Sequence[int] = (),
+        integral: float | None = None,
+        symmetric: bool = False,
+        seed: int = 0,
+        **options: Any,
+    ):
+        inputs = list(input) if isinstance(input, Sequence) else [input]
+        super().__init__(
+            discretise(
+                inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder
+            ),
+            processor=processor,
+            channels=channels,
+            linear_in=linear_in,
+            integral=integral,
+            symmetric=symmetric,
+            seed=seed,
+            **options,
+        )
+
+
+def load_operator(path: str | os.PathLike) -> Operator:
+    """The network of a file, on the CPU in the precision that it was saved in. It needs no DOLFINx.
+
+    Raises:
+        FileNotFoundError. ModelFileError: a file that is damaged or holds no operator network.
+    """
+    with Reader(path, "operator") as file:
+        try:
+            spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
+            network, state = Operator(spaces, **file.header["settings"]), file.tensors("state.")
+            network.to(dtype=state["scale"].dtype).load_state_dict(state)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+    return network
+
+
+def train(
+    network: Operator,
+    inputs: Tensor | Sequence[Tensor],
+    outputs: Tensor,
+    *,
+    norm: str = "L2",
+    steps: int = 2000,
+    batch: int = 16,
+    rate: float = 3e-3,
+    lbfgs: int = 0,
+    validation: float = 0.1,
+    every: int = 100,
+    patience: int = 10,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> History:
+    """Train for the least mean relative error; the network ends where that of the validation samples was least.
+
+    AdamW with a learning rate that falls to zero (`training.fit_samples`), then L-BFGS on all samples.
+
+    Args:
+        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples).
+        norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space.
+        steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
+        lbfgs: iterations afterwards.
+        validation: share of samples that are only looked at, every `every` steps.
+        patience: looks without improvement by one per cent after which it stops.
+        seed: of the validation samples and the batches. log: takes a line now and then.
+
+    Raises:
+        ValueError: fields of other shapes, a norm of another name, or samples whose relative error is not defined.
+        FloatingPointError: a loss that is not finite at the start.
+    """
+    fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    space = network.spaces.answer
+    if norm not in NORMS:
+        raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
+    samples = outputs.shape[-1]
+    if outputs.shape != (space.dofs, samples):
+        raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
+    if any(x.shape[-1] != samples for x in fields):
+        raise ValueError(f"inputs have {[x.shape[-1] for x in fields]} samples, outputs {samples}")
+    checked = round(validation * samples)
+    if not 0 < checked < samples:
+        raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
+    if not bool((size := NORMS[norm](space, outputs)).all()):
+        raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
+    network.normalise(fields, outputs)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(samples, generator=generator).to(outputs.device)
+    check, learn = order[:checked], order[checked:]
+
+    def loss(which: Tensor) -> Tensor:
+        return norms.relative(NORMS[norm], space, network(*(x[:, which] for x in fields)), outputs[:, which]).mean()
+
+    history = fit_samples(
+        network.parameters(), loss, learn, check, steps=steps, batch=batch, rate=rate, every=every, patience=patience,
+        generator=generator, log=log,
+    )  # fmt: skip
+    if lbfgs:
+        history = history.then(
+            fit(network.parameters(), lambda: loss(learn), lambda: loss(check), adam=0, lbfgs=lbfgs, log=log)
+        )
+    return history
+
+
+@torch.no_grad()
+def relative_errors(
+    network: Operator, inputs: Tensor | Sequence[Tensor], outputs: Tensor, *, norm: str = "L2", batch: int = 64
+) -> Tensor:
+    """The relative error (samples,) in a norm as in `train`, `batch` samples at a time."""
+    fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    parts = []
+    for which in torch.arange(outputs.shape[1], device=outputs.device).split(batch):
+        answer = network(*(x[:, which] for x in fields))
+        parts.append(norms.relative(NORMS[norm], network.spaces.answer, answer, outputs[:, which]))
+    return torch.cat(parts)
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """What fields may be divided by: a field that is the same everywhere stays as it is."""
+    return torch.where(scale > 0, scale, 1.0)

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: MIT
+"""Operator networks: what their spaces promise is exact, whatever their parameters are, and they learn."""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dolfinx")
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+import basix.ufl
+import torch
+import ufl
+from dolfinx import fem, mesh
+from mpi4py import MPI
+from scipy.spatial import cKDTree
+
+import spon
+from meshes._compat import create_mesh, geometry_dofmap
+from spon import constraints, norms, operators, transfer
+
+PROCESSORS = ["mlp", "messages", "multigrid", "mgno"]
+SMALL = {"channels": 4, "depth": 2}
+
+
+def square(n, cell=mesh.CellType.triangle):
+    return mesh.create_unit_square(MPI.COMM_SELF, n, n, cell)
+
+
+def spaces(element, *sizes):
+    return [fem.functionspace(square(n), element) for n in sizes]
+
+
+def boundary(V, value=0.0):
+    """A Dirichlet condition on the whole boundary: a number or a `fem.Function`."""
+    V.mesh.topology.create_connectivity(1, 2)
+    g = value
+    if not isinstance(value, fem.Function):
+        g = fem.Function(V)
+        g.x.array[:] = value
+    dofs = fem.locate_dofs_topological(V, 1, mesh.exterior_facet_indices(V.mesh.topology))
+    return fem.dirichletbc(g, dofs)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def count(V):
+    return V.dofmap.index_map.size_local * V.dofmap.bs
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_dirichlet_values_and_integrals_are_exact(processor):
+    V, W = fem.functionspace(square(6), ("P", 2, (2,))), fem.functionspace(square(5), ("DG", 1))
+    values = fem.Function(V)
+    values.interpolate(lambda x: np.array([np.sin(9 * x[1]) + 1 / 3, np.exp(x[0])]))
+    bc = boundary(V, values)
+    coarse = spaces(("P", 1), 4, 2)
+    network = spon.OperatorNetwork(
+        input=W, output=V, bcs=[bc], coarse=coarse, processor=processor, integral=0.7, **SMALL
+    )
+    u = network(1e6 * noise(count(W), 3))
+    assert u.shape == (count(V), 3)
+    dofs = bc.dof_indices()[0]
+    assert len(dofs) == 2 * 4 * 2 * 6
+    assert (u[dofs] - torch.from_numpy(values.x.array[dofs])[:, None]).abs().max() == 0.0
+    assert u.detach().std() > 1e2  # away from the boundary it is no small field
+    # The integral is a sum of some hundred terms of the size of the field.
+    error = constraints.integral(network.spaces.output, u.detach()) - 0.7
+    assert error.abs().max() < 1e-13 * u.detach().abs().max()
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("element", [("P", 1), ("P", 2, (2,))])
+def test_periodic_outputs(processor, element):
+    V, *coarse = spaces(element, 6, 3)
+    W = fem.functionspace(V.mesh, ("P", 1))
+    network = spon.OperatorNetwork(
+        input=W, output=V, periodic=(0, 1), coarse=coarse, processor=processor, encoder="integrals", **SMALL
+    )
+    u = network(noise(count(W), 2)).detach()
+    points = V.tabulate_dof_coordinates()[:, :2]
+    values = u.view(len(points), -1)
+    for axis in (0, 1):
+        here, there = (np.flatnonzero(np.isclose(points[:, axis], end)) for end in (0.0, 1.0))
+        _, partner = cKDTree(points[there][:, 1 - axis, None]).query(points[here][:, 1 - axis, None])
+        assert (values[here] - values[there[partner]]).abs().max() <= 1e-14
+    assert values.std() > 1e-3
+
+
+def test_integrals_against_the_basis():
+    """The load of a constant, exactly, and the interpolation of a linear function."""
+    V, W = fem.functionspace(square(4), ("P", 2)), fem.functionspace(square(4), ("P", 1))
+    x = torch.from_numpy(W.tabulate_dof_coordinates()[:, :1])
+    load = fem.assemble_vector(fem.form(ufl.SpatialCoordinate(V.mesh)[0] * ufl.TestFunction(V) * ufl.dx)).array
+    seen = [
+        spon.OperatorNetwork(input=W, output=V, processor="mlp", encoder=encoder).encode(0, x).ravel()
+        for encoder in ("interpolation", "integrals")
+    ]
+    np.testing.assert_allclose(seen[0], V.tabulate_dof_coordinates()[:, 0], atol=1e-14)
+    np.testing.assert_allclose(seen[1], load, atol=1e-15)
+
+
+@pytest.mark.parametrize("cell", [mesh.CellType.triangle, mesh.CellType.quadrilateral])
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_curls_are_exact(cell, degree):
+    """Of any potential on a distorted mesh, against UFL."""
+    domain = square(4, cell)
+    x = domain.geometry.x
+    x[:, 0] += 0.05 * np.sin(np.pi * x[:, 0]) * (1 + x[:, 1])
+    x[:, 1] -= 0.04 * np.sin(np.pi * x[:, 1]) * (1 + x[:, 0])
+    V, W = fem.functionspace(domain, ("P", degree)), fem.functionspace(domain, (RT[cell], degree))
+    psi, u = fem.Function(V), fem.Function(W)
+    psi.x.array[:] = noise(count(V)).numpy()
+    u.x.array[:] = (transfer.curl(V, W) @ torch.from_numpy(psi.x.array)).numpy()
+    error = u - ufl.as_vector([psi.dx(1), -psi.dx(0)])
+    size, off = (fem.assemble_scalar(fem.form(ufl.inner(w, w) * ufl.dx)) for w in (u, error))
+    assert off < 1e-24 * size
+
+
+RT = {mesh.CellType.triangle: "RT", mesh.CellType.quadrilateral: "RTCF"}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_velocities_without_divergence(processor):
+    """Nor flux through the walls, where the potential is constant; they are learned and kept in a file."""
+    V, *coarse = spaces(("P", 2), 8, 4)
+    W = fem.functionspace(V.mesh, ("RT", 2))
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[boundary(V)], velocity=W, coarse=coarse, processor=processor, **SMALL
+    )
+    f = noise(count(V), 4)
+    network.normalise([f], 100 * noise(count(W), 4))
+    u = fem.Function(W)
+    u.x.array[:] = network(f).detach()[:, 0].numpy()
+    normal = ufl.FacetNormal(V.mesh)
+    slopes, divergence, flux = (
+        fem.assemble_scalar(fem.form(form))
+        for form in (
+            ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx,
+            ufl.div(u) ** 2 * ufl.dx,
+            ufl.dot(u, normal) ** 2 * ufl.ds,
+        )
+    )
+    assert slopes > 1.0 and divergence < 1e-24 * slopes and flux < 1e-24 * slopes
+
+
+def test_a_velocity_is_learned_and_kept(tmp_path):
+    V, bc, coarse, f, psi = poisson()
+    W = fem.functionspace(V.mesh, ("RT", 1))
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], velocity=W, coarse=coarse, **SMALL)
+    u = transfer.curl(V, W) @ psi
+    history = operators.train(network, f, u, steps=30, every=15)
+    assert min(history.validation) < 0.9 * history.validation[0]
+    network.save(tmp_path / "network")
+    assert torch.equal(spon.load_operator(tmp_path / "network")(f), network(f))
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_linear_in_the_load(processor):
+    V, *coarse = spaces(("P", 1), 6, 3)
+    A = fem.functionspace(V.mesh, ("DG", 0))
+    network = spon.OperatorNetwork(
+        input=[A, V], output=V, bcs=[boundary(V)], coarse=coarse, processor=processor, linear_in=[1], integral=0.0,
+        **SMALL,
+    )  # fmt: skip
+    a, f, g = noise(count(A), 2), noise(count(V), 2, seed=1), noise(count(V), 2, seed=2)
+    network.normalise((a, f), 3 + noise(count(V), 2))
+    both, apart = network(a, 2 * f - 3 * g), 2 * network(a, f) - 3 * network(a, g)
+    size = apart.detach().abs().max()
+    assert (both - apart).abs().max() < 1e-13 * size
+    # It is linear in nothing else.
+    assert (network(2 * a, f) - 2 * network(a, f)).abs().max() > 1e-3 * size
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_symmetric_operators(processor):
+    """The Jacobian, with Dirichlet values and periodic ties, and what a plain network has instead."""
+    V, *coarse = spaces(("P", 1), 3, 1)
+    below = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[1], 0.0))
+    g = fem.Function(V)
+    g.x.array[:] = 1 / 3
+    make = functools.partial(
+        spon.OperatorNetwork, input=V, output=V, bcs=[fem.dirichletbc(g, below)], periodic=(0,), coarse=coarse,
+        processor=processor, **SMALL,
+    )  # fmt: skip
+    x = noise(count(V))
+    network = make(symmetric=True)
+    J, plain = (torch.func.jacrev(n)(x[:, None])[:, 0, :, 0].detach() for n in (network, make()))
+    size = J.abs().max()
+    assert (J - J.T).abs().max() < 1e-13 * size
+    assert processor == "mlp" or (plain - plain.T).abs().max() > 1e-2 * plain.abs().max()
+    u = network(x[:, None])
+    assert (u[below] - 1 / 3).abs().max() == 0.0
+    assert torch.equal(u, constraints.expand(network.spaces.output, constraints.restrict(network.spaces.output, u)))
+    assert torch.autograd.gradcheck(network, (x[:, None].requires_grad_(),), check_forward_ad=True)
+
+
+def test_a_symmetric_operator_is_learned_and_kept(tmp_path):
+    V, bc, coarse, f, u = poisson()
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, symmetric=True, **SMALL)
+    loads = network.spaces.output.mass @ f
+    history = operators.train(network, loads, u, steps=30, every=15)
+    assert min(history.validation) < 0.9 * history.validation[0]
+    network.save(tmp_path / "network")
+    assert torch.equal(spon.load_operator(tmp_path / "network")(f), network(f))
+
+
+def permuted(domain, seed):
+    """The same mesh with its cells, their corners and the vertices in another order."""
+    rng = np.random.default_rng(seed)
+    x, cells = domain.geometry.x[:, :2], geometry_dofmap(domain)
+    new = rng.permutation(len(x))
+    shuffled = np.empty_like(x)
+    shuffled[new] = x
+    cells = rng.permuted(new[cells], axis=1)[rng.permutation(len(cells))]
+    element = basix.ufl.element("P", "triangle", 1, shape=(2,))
+    return create_mesh(MPI.COMM_SELF, cells.astype(np.int64), shuffled, element)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_numbering_of_the_mesh_does_not_matter(processor):
+    domain = mesh.create_rectangle(MPI.COMM_SELF, [(0, 0), (2, 1)], (6, 4), diagonal=mesh.DiagonalType.crossed)
+    coarse = spaces(("P", 1), 3)
+    coarse[0].mesh.geometry.x[:, 0] *= 2
+    other = permuted(domain, 1)
+    answers = []
+    V, W = (fem.functionspace(m, ("P", 2)) for m in (domain, other))
+    points = [U.tabulate_dof_coordinates() for U in (V, W)]
+    _, here = cKDTree(points[0]).query(points[1])  # node i of W is node here[i] of V
+    assert not np.array_equal(here, np.arange(len(here)))
+    f = noise(count(V), 3)
+    for U, x in ((V, f), (W, f[here])):
+        g = fem.Function(U)
+        g.interpolate(lambda x: x[0] - x[1])
+        bc = boundary(U, g)
+        network = spon.OperatorNetwork(input=U, output=U, bcs=[bc], coarse=coarse, processor=processor, **SMALL)
+        answers.append(network(x).detach())
+    difference = answers[0][here] - answers[1]
+    assert difference.abs().max() < 1e-12 * answers[0].abs().max()
+    assert (answers[0] - answers[1]).abs().max() > 1e-2 * answers[0].abs().max()
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_derivatives(processor):
+    """In reverse and in forward mode against finite differences, by the fields and by the parameters."""
+    V, *coarse = spaces(("P", 1), 3, 1)
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[boundary(V, 1.0)], coarse=coarse, processor=processor, **SMALL
+    )
+    x = noise(count(V), 2).requires_grad_()
+    assert torch.autograd.gradcheck(network, (x,), check_forward_ad=True)
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    directions = {name: noise(*p.shape, seed=k) for k, (name, p) in enumerate(parameters.items())}
+
+    def moved(t):
+        state = {name: p + t * directions[name] for name, p in parameters.items()}
+        return torch.func.functional_call(network, state, (x.detach(),))
+
+    assert torch.autograd.gradcheck(moved, (torch.zeros((), dtype=torch.float64).requires_grad_(),))
+
+
+@pytest.mark.parametrize("options", [{"cycle": "W"}, {"shared": True}, {"wide": 1}])
+def test_cycles_of_multigrid(options):
+    """Each changes the answer, and a change at one corner is felt at the other."""
+    V, *coarse = spaces(("P", 1), 16, 8, 4)
+    make = functools.partial(spon.OperatorNetwork, input=V, output=V, coarse=coarse, **SMALL)
+    network, plain = make(**options), make()
+    x = noise(count(V), 1)
+    assert (network(x) - plain(x)).abs().max() > 1e-3
+    corners = [int(np.argmin(s * V.tabulate_dof_coordinates()[:, :2].sum(axis=1))) for s in (1, -1)]
+    changed = x.clone()
+    changed[corners[0]] += 1.0
+    assert (network(changed) - network(x))[corners[1]].abs() > 1e-9
+    # Two rounds of messages on the fine space alone do not get there.
+    local = make(processor="messages")
+    assert (local(changed) - local(x))[corners[1]] == 0.0
+    if "shared" in options:
+        assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in plain.parameters())
+
+
+def test_mgno_restricts_residuals_or_right_sides():
+    V, *coarse = spaces(("P", 1), 8, 4)
+    x = noise(count(V), 1)
+    make = functools.partial(spon.OperatorNetwork, input=V, output=V, coarse=coarse, processor="mgno", **SMALL)
+    assert (make(residual=True)(x) - make(residual=False)(x)).abs().max() > 1e-6
+
+
+@functools.cache
+def poisson():
+    """Sources of a few waves and solutions of −Δu = f, zero on the boundary: (V, bc, coarse, f, u)."""
+    V, *coarse = spaces(("P", 1), 12, 6, 3)
+    bc = boundary(V)
+    space = spon.read_space(V)
+    free = torch.ones(space.dofs, dtype=torch.bool)
+    free[bc.dof_indices()[0]] = False
+    x, y = space.points.T
+    waves = [torch.cos(np.pi * i * x) * torch.cos(np.pi * j * y) for i in range(4) for j in range(4)]
+    f = torch.stack(waves, 1) @ noise(16, 80)
+    K = space.stiffness.scipy.toarray()[np.ix_(free, free)]
+    solutions = torch.zeros_like(f)
+    solutions[free] = torch.from_numpy(np.linalg.solve(K, (space.mass @ f)[free].numpy()))
+    return V, bc, coarse, f, solutions
+
+
+@pytest.mark.parametrize(
+    ("settings", "norm", "lbfgs"),
+    [({"processor": "multigrid"}, "L2", 50), ({"processor": "mgno", "linear_in": [0]}, "H1", 0)],
+)
+def test_training_beats_the_mean(settings, norm, lbfgs):
+    V, bc, coarse, f, u = poisson()
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, channels=8, depth=2, **settings)
+    lines = []
+    history = operators.train(
+        network, f[:, :60], u[:, :60], norm=norm, steps=100, every=50, lbfgs=lbfgs, log=lines.append
+    )
+    assert history.validation[-1] < history.validation[0] and len(lines) == len(history.step) >= 3
+    unseen, right = f[:, 60:], u[:, 60:]
+    found = operators.relative_errors(network, unseen, right, norm=norm, batch=7)
+    mean = u[:, :60].mean(1, keepdim=True).expand_as(right)
+    naive = norms.relative(operators.NORMS[norm], network.spaces.answer, mean, right)
+    assert found.shape == (20,) and found.mean() < naive.mean() / 3
+
+
+def test_training_is_reproducible():
+    V, bc, coarse, f, u = poisson()
+    states = []
+    for seed in (0, 0, 1):
+        network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, seed=seed, **SMALL)
+        operators.train(network, f[:, :10], u[:, :10], steps=3, lbfgs=50, seed=seed)
+        states.append(torch.cat([p.detach().ravel() for p in network.parameters()]))
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+USE_OPERATOR = """
+import json, sys
+
+for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
+    sys.modules[name] = None  # an import of it fails
+import torch
+import spon
+
+network = spon.load_operator(sys.argv[1])
+x = torch.tensor(json.load(sys.stdin), dtype=network.scale.dtype)
+print(json.dumps(network(x).tolist()))
+"""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_network_is_used_without_fenicsx(dtype, tmp_path):
+    V, bc, coarse, f, u = poisson()
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, cycle="W", **SMALL)
+    network.normalise([f], u)
+    network.to(dtype).save(tmp_path / "network")
+    x = f[:, :2].to(dtype)
+    command = [sys.executable, "-c", USE_OPERATOR, str(tmp_path / "network")]
+    project = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, input=json.dumps(x.tolist()), cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == network(x).tolist()
+
+
+def test_damaged_files_are_refused(tmp_path):
+    V, *_ = poisson()
+    path = tmp_path / "network"
+    spon.OperatorNetwork(input=V, output=V, processor="mlp", **SMALL).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(spon.ModelFileError, match="damaged"):
+        spon.load_operator(path)
+    spon.read_space(V).save(path)
+    with pytest.raises(spon.ModelFileError, match="is no operator file"):
+        spon.load_operator(path)
+
+
+def test_precision_can_be_changed_and_changed_back():
+    V, _, coarse, f, _ = poisson()
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[boundary(V, 1 / 3)], coarse=coarse, **SMALL)
+    double = network(f)
+    single = network.to(torch.float32)(f.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5 * double.detach().abs().max().item())
+    # The parameters have been rounded, the spaces have not.
+    assert network.to(torch.float64).spaces.output.lifting.max() == 1 / 3
+
+
+def test_wrong_use_is_refused():
+    V, bc, coarse, f, u = poisson()
+    make = functools.partial(spon.OperatorNetwork, input=V, output=V, coarse=coarse, **SMALL)
+    with pytest.raises(ValueError, match="processor = 'fno', need one of 'mlp', 'messages', 'multigrid', 'mgno'"):
+        make(processor="fno")
+    with pytest.raises(ValueError, match="'multigrid' needs coarse spaces"):
+        make(coarse=[])
+    with pytest.raises(ValueError, match="cycle = 'F', need 'V' or 'W'"):
+        make(cycle="F")
+    with pytest.raises(ValueError, match="encoder = 'galerkin', need one of 'interpolation', 'integrals'"):
+        make(encoder="galerkin")
+    with pytest.raises(ValueError, match="169 nodes, need fewer than 49"):
+        make(coarse=[coarse[0], V])
+    with pytest.raises(ValueError, match=r"coarse\[0\] is not Lagrange"):
+        make(coarse=[fem.functionspace(V.mesh, ("DG", 0))])
+    with pytest.raises(ValueError, match=r"linear_in = \(1,\), need numbers of inputs from 0 to 0"):
+        make(linear_in=(1,))
+    with pytest.raises(ValueError, match="what is given is not linear"):
+        make(linear_in=(0,), bcs=[boundary(V, 1.0)])
+    mixed = fem.functionspace(V.mesh, basix.ufl.mixed_element([basix.ufl.element("P", "triangle", 1)] * 2))
+    with pytest.raises(ValueError, match="the output space is mixed"):
+        make(output=mixed)
+    with pytest.raises(ValueError, match="leave the integral no room"):
+        tiny = fem.functionspace(square(1), ("P", 1))
+        spon.OperatorNetwork(input=tiny, output=tiny, bcs=[boundary(tiny)], processor="mlp", integral=0.0)
+    with pytest.raises(ValueError, match="scalar Lagrange to Raviart-Thomas of at least its degree"):
+        transfer.curl(fem.functionspace(V.mesh, ("P", 2)), fem.functionspace(V.mesh, ("RT", 1)))
+    with pytest.raises(ValueError, match="need one mesh, in the plane"):
+        transfer.curl(V, fem.functionspace(square(2), ("RT", 1)))
+    with pytest.raises(ValueError, match="leave integral out"):
+        make(velocity=fem.functionspace(V.mesh, ("RT", 1)), integral=0.0)
+    with pytest.raises(ValueError, match="neither linear_in nor integral nor velocity"):
+        make(symmetric=True, linear_in=(0,))
+    with pytest.raises(ValueError, match=r"one input of 169 dofs as the output, not \[169, 169\]"):
+        make(symmetric=True, input=[V, V])
+    network = make(bcs=[bc])
+    with pytest.raises(ValueError, match=r"input 0 has the shape \(3, 2\), need \(169, batch\)"):
+        network(noise(3, 2))
+    with pytest.raises(ValueError, match="got 2 inputs, need 1"):
+        network(f, f)
+    with pytest.raises(ValueError, match=r"norm = 'max', need one of 'L2', 'H1', 'energy'"):
+        operators.train(network, f, u, norm="max")
+    with pytest.raises(ValueError, match=r"inputs have \[79\] samples, outputs 80"):
+        operators.train(network, f[:, 1:], u)
+    with pytest.raises(ValueError, match=r"outputs have the shape \(80, 169\), need \(169, samples\)"):
+        operators.train(network, f, u.T)
+    with pytest.raises(ValueError, match=r"outputs\[:, 4\] has the norm zero"):
+        operators.train(network, f, u * (torch.arange(80) != 4))
+    with pytest.raises(ValueError, match=r"validation = 1\.0 of 80 samples are 80"):
+        operators.train(network, f, u, validation=1.0)
