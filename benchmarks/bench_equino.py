@@ -273,15 +273,17 @@ def tables(path):
                 f"| {name} | {method}, the authors' figures (median sample) | {percent(u)} | | | "
                 f"{percent(stress)} | | | |"
             )
-    head = ["cell", "modes", "u, floor", "u", "σ, floor", "σ, stress branch", "S, mean / max", "C, mean / max"]
+    head = ["cell", "modes", "u, floor", "u", "σ, floor", "σ, stress branch", "S, floor", "S, mean / max",
+            "C, mean / max"]  # fmt: skip
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, cell in cells.items():
-        for r, found in cell["ranks"].items():
-            floor = cell["floors"][r]
+        for r, floor in cell["floors"].items():
+            found = cell.get("ranks", {}).get(r)
             columns = [name, r]
-            columns += [percent(e["mean"]) for e in (floor["displacement"], found["displacement"])]
-            columns += [percent(e["mean"]) for e in (floor["stress"], found["stress branch"])]
-            columns += [percent(found[k].values()) for k in ("homogenised", "tangent")]
+            for part, field in (("displacement", "displacement"), ("stress", "stress branch")):
+                columns += [percent(floor[part]["mean"]), percent(found[field]["mean"]) if found else ""]
+            columns.append(percent(floor["homogenised"].values()))
+            columns += [percent(found[k].values()) if found else "" for k in ("homogenised", "tangent")]
             lines.append("| " + " | ".join(columns) + " |")
     return "\n".join(lines)
 
