@@ -13,6 +13,7 @@ from fe2 import mandel
 from fe2.body import Body, quadrature_degree
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, fingerprint
+from meshes._compat import collapse
 from spon.cell import CellData, CellSpace
 
 Array = npt.NDArray[np.float64]
@@ -68,14 +69,14 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
     """B (cells · points · d, dofs): Mandel strains at the quadrature points of displacements."""
     mesh, q = body.mesh, quadrature_degree(body.mesh, body.V.element.basix_element.degree)
     at_points = fem.functionspace(mesh, basix.ufl.quadrature_element(mesh.basix_cell(), degree=q))
-    scalar, dofs = body.V.sub(0).collapse()
+    scalar, dofs = collapse(body.V.sub(0))
     v, u = ufl.TestFunction(at_points), ufl.TrialFunction(scalar)
     direction = fem.Constant(mesh, np.zeros(body.dim))
     dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": q})
     weighted = fem.form(v * ufl.dot(ufl.grad(u), direction) * dx)
     # A test function is one at its own point and zero at the others, so that a row is a derivative times the weight.
     inverse = scipy.sparse.diags_array(1 / body.weights.ravel())
-    node = np.argsort(np.asarray(dofs) // body.dim)
+    node = np.argsort(dofs // body.dim)
     operator = 0
     for k, unit in enumerate(np.eye(body.dim)):
         direction.value[:] = unit
