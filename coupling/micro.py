@@ -51,8 +51,7 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
         ValueError: a model without its cell or of another one, or a strain of another shape or not finite.
     """
     cell = model.cell
-    if cell.fingerprint != fingerprint(rve):
-        raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
+    cell.require(fingerprint(rve))
     strain = np.asarray(strain, dtype=np.float64)
     if strain.shape != (rve.strain_size,) or not np.isfinite(strain).all():
         raise ValueError(f"strain = {strain}: need {rve.strain_size} finite Mandel components")

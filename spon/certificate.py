@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spon.convex import indicator, largest_tangent
+from spon.convex import indicator_and_energy, largest_tangent
 from spon.equino import EquiNO, Fields
 
 COVERAGE = 0.95  # how many of the errors of a component the estimate is to cover
@@ -108,8 +108,8 @@ def _branches(model: EquiNO, strain: Tensor, at: Fields) -> tuple[Tensor, Tensor
     forces = torch.einsum("npd,pdr->nr", law, at.strain_modes)
     _, slopes = model.displacement.with_tangent(strain)
     corrected = law.sum(dim=1) + torch.einsum("nr,nrd->nd", forces, slopes)
-    gap = indicator(at.laws, epsilon, sigma) @ at.weights
-    return model(strain)[0], corrected, at.laws.energy(epsilon) @ at.weights, gap
+    gap, upper = (values @ at.weights for values in indicator_and_energy(at.laws, epsilon, sigma))
+    return model(strain)[0], corrected, upper, gap
 
 
 def _remainder(corrected: Tensor, upper: Tensor, gap: Tensor) -> Tensor:

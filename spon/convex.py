@@ -19,10 +19,16 @@ def indicator(laws: LocalLaws, strain: Tensor, stress: Tensor) -> Tensor:
     It vanishes where they obey the law, and is infinite where no strain carries the stress; raises ValueError if a
     phase has no energy.
     """
+    return indicator_and_energy(laws, strain, stress)[0]
+
+
+def indicator_and_energy(laws: LocalLaws, strain: Tensor, stress: Tensor) -> tuple[Tensor, Tensor]:
+    """`indicator`, and the energy ψ(ε) (..., P) [MPa] that it contains."""
     counts = list(laws.counts)
     blocks = zip(laws.laws, stress.split(counts, dim=-2), strain.split(counts, dim=-2), strict=True)
     dual = torch.cat([conjugate(law, s, e) for law, s, e in blocks], dim=-1)
-    return laws.energy(strain) + dual - (stress * strain).sum(-1)
+    energy = laws.energy(strain)
+    return energy + dual - (stress * strain).sum(-1), energy
 
 
 def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:

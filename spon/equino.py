@@ -66,6 +66,11 @@ class CellFields:
     order: npt.NDArray[np.int64]
     fingerprint: str
 
+    def require(self, fingerprint: str) -> None:
+        """Raise ValueError if they are those of another RVE than that with this fingerprint."""
+        if self.fingerprint != fingerprint:
+            raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
+
     def __deepcopy__(self, memo: dict) -> "CellFields":
         """Itself: it is large and never changes."""
         return self

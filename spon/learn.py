@@ -42,7 +42,6 @@ class Bases:
 
     cell: CellFields
     reduced: ReducedModel
-    stress_modes: Tensor
     singular_strain: Array
     singular_stress: Array
     points: npt.NDArray[np.int64]
@@ -79,7 +78,6 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
     return Bases(
         CellFields(fields, displacements, data.order, data.fingerprint),
         reduced,
-        fields.stress_modes[points],
         strain.singular_values,
         stress.singular_values,
         points,
@@ -112,7 +110,7 @@ def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
     d, fields = strain.shape[1], bases.cell.fields
     r = fields.strain_modes.shape[2]
     model, parts = bases.reduced, []
-    tests = (bases.stress_modes[..., d:] * model.weights[:, None, None]).flatten(0, 1)
+    tests = (fields.stress_modes[bases.points, :, d:] * model.weights[:, None, None]).flatten(0, 1)
     for some in strain.split(chunk):
         s = model.solve(some)
         slope = torch.eye(d, dtype=strain.dtype) + torch.einsum("pdr,nre->npde", model.modes, s.slopes)
@@ -223,8 +221,7 @@ def refit(
     if model.potential is None:
         raise ValueError("the model has no potential, as `train` gives it, so that it cannot be trained on")
     old = model.cell
-    if old.fingerprint != data.fingerprint:
-        raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
+    old.require(data.fingerprint)
     r, d = old.fields.stress_modes.shape[2] if r is None else r, data.strain.shape[1]
     b = bases(data, r, max(r, resolved))
     learn = _pool(b, torch.from_numpy(data.half_range), samples, seed)
