@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from learned import BOX, MATERIALS, SIZES
 
+import coupling
 import spon
 from fe2.snapshots import fingerprint
 from spon.convex import largest_tangent
 
 CHUNK = 60
-TOLERANCE, FLOOR = 3e-4, 0.1  # of `coupling.CertifiedLaw`
+TOLERANCE, FLOOR = (coupling.CertifiedLaw.__init__.__kwdefaults__[name] for name in ("tolerance", "floor"))
 RESULTS = Path(__file__).with_name("certificate.json")
 
 

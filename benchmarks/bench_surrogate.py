@@ -32,13 +32,14 @@ import meshes
 RESULTS, ACCURACY = (Path(__file__).with_name(f"{name}.json") for name in ("surrogate", "equino"))
 BATCHES = (1, 64, 1024, 16384, 262144)
 SIDE = (25, 40)  # elements of the membrane
-MOVE, STEPS = 1.6, 2
+MOVE, STEPS, REPEATS = 1.6, 2, 7
 
 
-def rate(model, n, device, dtype):
+def rate(model, n, device, dtype, compiled):
     """Points per second in batches of n, each of them on the device and back at the law's chunks; best of some runs."""
     chunk = 1024 if device == "cpu" else n
-    law = coupling.SurrogateLaw(model, device=device, dtype=dtype, chunk=chunk, outside="warn")
+    law = coupling.SurrogateLaw(model, device=device, dtype=dtype, chunk=chunk, compiled=compiled, outside="warn")
+    assert law.is_compiled == compiled
     strain = learned.BOX * np.random.default_rng(0).uniform(-1, 1, (n, 3))
     empty, best, begin = np.zeros((n, 0)), np.inf, time.perf_counter()
     while time.perf_counter() - begin < 2.0:
@@ -56,7 +57,7 @@ def exact_rate(cell, strain):
 
 
 def membrane(law):
-    """The solved problem and its seconds; forms are compiled before."""
+    """The solved problem and its seconds, of a run after the forms are compiled."""
     for _ in range(2):
         problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=SIDE), law)
         problem.fix("left", (0.0, 0.0))
@@ -77,20 +78,24 @@ def membrane(law):
 def study(name):
     cell = learned.rve(name)
     model = learned.trained(cell, name)
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    ways = {"cpu": ("cpu", True), "cpu, torch": ("cpu", False)}
+    if torch.cuda.is_available():
+        ways["cuda"] = ("cuda", False)
     rates = {
-        device: {
-            str(dtype).removeprefix("torch."): {n: rate(model, n, device, dtype) for n in BATCHES}
+        way: {
+            str(dtype).removeprefix("torch."): {n: rate(model, n, device, dtype, compiled) for n in BATCHES}
             for dtype in (torch.float64, torch.float32)
         }
-        for device in devices
+        for way, (device, compiled) in ways.items()
     }
     random = exact_rate(cell, learned.BOX * np.random.default_rng(1).uniform(-1, 1, (64, 3)))
     found = {"points_per_second": rates, "exact_per_second": random}
     found["ratio_to_exact"] = max(rates["cpu"]["float64"].values()) / random
 
-    problem, with_model = membrane(coupling.SurrogateLaw(model, outside="warn"))
-    _, formula = membrane(fe2.UFLLaw(learned.MATERIALS[1]))
+    # In turns, so that what else the machine does meets both; the best is what is left of that least.
+    laws = coupling.SurrogateLaw(model, outside="warn"), fe2.UFLLaw(learned.MATERIALS[1])
+    runs = [[membrane(law) for law in laws] for _ in range(REPEATS)]
+    (problem, with_model), (_, formula) = (min(r, key=lambda run: run[1]["seconds"]) for r in zip(*runs, strict=True))
     found["membrane"] = {"elements": SIDE[0] * SIDE[1], "points": len(problem.sigma.strains())}
     found["membrane"] |= {"surrogate": with_model, "formula": formula}
     found["membrane"]["ratio_of_runs"] = with_model["seconds"] / formula["seconds"]
@@ -111,11 +116,13 @@ def study(name):
 
 def table(cells):
     """The README's tables in Markdown."""
-    lines = ["| cell | " + " | ".join(f"{n:,}" for n in BATCHES) + " | float32, best | exact [1/s] | ratio |"]
-    lines.append("|---" * (len(BATCHES) + 4) + "|")
+    head = ["cell", *(f"{n:,}" for n in BATCHES), "float32, best", "torch, best", "exact [1/s]", "ratio"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, c in cells.items():
-        double, single = (c["points_per_second"]["cpu"][k] for k in ("float64", "float32"))
-        row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES), f"{max(single.values()):.2g}"]
+        rates = c["points_per_second"]
+        double, single, by_torch = rates["cpu"]["float64"], rates["cpu"]["float32"], rates["cpu, torch"]["float64"]
+        row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES)]
+        row += [f"{max(r.values()):.2g}" for r in (single, by_torch)]
         lines.append("| " + " | ".join([*row, f"{c['exact_per_second']:.1f}", f"{c['ratio_to_exact']:.2g}"]) + " |")
     head = ["cell", "run, learned / formula [s]", "ratio", "ratio of an iteration", "law's share, learned / formula",
             "snapshots + training [s]", "exact load step [s]", "ratio"]  # fmt: skip

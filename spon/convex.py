@@ -6,11 +6,13 @@ import functools
 import torch
 from torch import Tensor
 
+from spon.compiled import compiled_conjugate
 from spon.point_law import LocalLaws, PhaseLaw
 
 _BLOCK = 16384  # points that are treated at a time, so that what they need stays in the cache
 # Of the stress, that an iteration leaves. The conjugate is stationary in the strain: this counts squared in it.
 _RESOLVED = 1e-8
+_ITERATIONS = 40
 
 
 def indicator(laws: LocalLaws, strain: Tensor, stress: Tensor) -> Tensor:
@@ -42,11 +44,17 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:
     if law.linear:
         compliance = torch.linalg.inv(law.tangent(stress.new_zeros(d)))
         return 0.5 * ((stress @ compliance) * stress).sum(-1)
-    blocks = zip(stress.reshape(-1, d).split(_BLOCK), strain.reshape(-1, d).split(_BLOCK), strict=True)
-    return torch.cat([_conjugate(law, s, e) for s, e in blocks]).reshape(stress.shape[:-1])
+    stress, strain, shape = stress.reshape(-1, d), strain.reshape(-1, d), stress.shape[:-1]
+    plain = stress.device.type == "cpu" and stress.dtype == torch.float64
+    if plain and not (torch.is_grad_enabled() and (stress.requires_grad or strain.requires_grad)):
+        code = compiled_conjugate(law)
+        if code is not None:
+            return code(stress, strain, _RESOLVED, _ITERATIONS).reshape(shape)
+    blocks = zip(stress.split(_BLOCK), strain.split(_BLOCK), strict=True)
+    return torch.cat([_conjugate(law, s, e) for s, e in blocks]).reshape(shape)
 
 
-def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor, iterations: int = 40) -> Tensor:
+def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor) -> Tensor:
     """`conjugate` of (n, d), by Newton's method for σ = dψ/dε with step halving.
 
     Its direction shortens the difference of the stresses.
@@ -59,7 +67,7 @@ def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor, iterations: int = 40
     e, enough = start.clone(), _RESOLVED**2 * square(sigma)
     missing = sigma - law.stress(e)
     left: Tensor | slice = slice(None)
-    for _ in range(iterations):
+    for _ in range(_ITERATIONS):
         size = square(missing[left])
         open_ = (size > enough[left]) & (size < torch.inf)
         count = int(open_.sum())

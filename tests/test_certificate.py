@@ -206,6 +206,23 @@ def test_the_conjugate_across_a_jump_of_the_stress_is_right_or_infinite():
     assert (((found - right).abs() <= 1e-12 * right) | found.isinf()).all() and found.isfinite().any()
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 300.0])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_conjugate_in_machine_code_is_that_of_torch(monkeypatch, dim, size):
+    """From far below the stress that saturates to beyond it, where no strain carries it and both are infinite."""
+    law = coupling.phase_law(fe2.SaturatingElastic(), dim)
+    sigma = size * torch.randn(200, law.strain_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert spon.convex.compiled_conjugate(law) is not None
+    found = conjugate(law, sigma, torch.zeros_like(sigma))
+    monkeypatch.setattr(spon.convex, "compiled_conjugate", lambda law: None)
+    right = conjugate(law, sigma, torch.zeros_like(sigma))
+    # Rounding, and what an iteration may leave, squared in the energy.
+    assert torch.equal(found.isinf(), right.isinf()) and found.isinf().any() == (size == 300.0)
+    known = right.isfinite()
+    slack = 1e-12 * right[known] + 8 * torch.finfo(torch.float64).eps * 50.0 * 0.06  # a1 a2 of its logarithm
+    assert ((found - right)[known].abs() <= slack).all()
+
+
 def test_elimination_solves_positive_definite_systems():
     generator = torch.Generator().manual_seed(0)
     for d in (1, 3, 6):

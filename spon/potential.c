@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stress and tangent of a `spon.networks.Potential` in one pass, the formulas of its `forward` (after lanes.h).
+ *
+ * D strain components, K norms and two layers of WIDTH are constants of the compilation. It is plain C99, whoever calls
+ * it: n points in rows, strain (n, D) to stress (n, D) and tangent (n, D, D) [MPa].
+ */
+#define IN (D + K)
+#define PAIRS (D * (D + 1) / 2)
+
+typedef struct {
+  REAL stiffness[D][D], half_range[D], rest[D], scale, smoothing2; /* rest: the gradient at zero strain */
+  REAL metrics[K][D][D];
+  REAL a1[IN][WIDTH], c1[WIDTH], a2[WIDTH][WIDTH], c2[WIDTH], a3[WIDTH];
+} network;
+
+/* 2^n of whole numbers n, by the exponent's bits. */
+static inline REAL power_of_two(REAL n)
+{
+#if SINGLE
+  union { int32_t bits; float value; } x = {((int32_t)n + 127) << 23};
+#else
+  union { int64_t bits; double value; } x = {((int64_t)n + 1023) << 52};
+#endif
+  return x.value;
+}
+
+/* tanh x = 1 - 2 / (exp 2x + 1), with exp 2x = 2^n exp r and Taylor's series of exp r, |r| <= ln(2)/2, to r^13 / 13!.
+ * The library's tanh is no vector instruction; this one is right to an absolute rounding error. NaN stays NaN. */
+static inline void tanh_of(lanes x)
+{
+  EACH {
+    REAL y = 2 * (x[b] > 20 ? 20 : x[b] < -20 ? -20 : x[b]);
+    const REAL n = rint(y * (REAL)1.4426950408889634);
+    /* ln 2 in two parts, of which the first has so few digits that its product with n is exact. */
+    const REAL r = (y - n * (REAL)0.693145751953125) - n * (REAL)1.4286068203094172321e-06;
+    REAL e = (REAL)1 / 6227020800;
+    e = e * r + (REAL)1 / 479001600;
+    e = e * r + (REAL)1 / 39916800;
+    e = e * r + (REAL)1 / 3628800;
+    e = e * r + (REAL)1 / 362880;
+    e = e * r + (REAL)1 / 40320;
+    e = e * r + (REAL)1 / 5040;
+    e = e * r + (REAL)1 / 720;
+    e = e * r + (REAL)1 / 120;
+    e = e * r + (REAL)1 / 24;
+    e = e * r + (REAL)1 / 6;
+    e = e * r + (REAL)0.5;
+    e = e * r + 1;
+    e = e * r + 1;
+    x[b] = 1 - 2 / (e * power_of_two(n) + 1);
+  }
+}
+
+/* h_il += factor x_i x_l of symmetric h, row by row below the diagonal. */
+static inline void add_square(lanes h[PAIRS], const lanes factor, lanes x[D])
+{
+  for (int i = 0, e = 0; i < D; ++i)
+    for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] += factor[b] * x[i][b] * x[l][b];
+}
+
+static void block(const network *restrict p, lanes strain[D], lanes stress[D], lanes tangent[PAIRS])
+{
+  /* The strain in units of its range, the norms beside it, and their slopes. */
+  lanes x[IN], slope[K][D], curved[K];
+  for (int i = 0; i < D; ++i) EACH x[i][b] = strain[i][b] / p->half_range[i];
+  for (int k = 0; k < K; ++k) {
+    lanes square;
+    EACH square[b] = p->smoothing2;
+    for (int i = 0; i < D; ++i) {
+      lanes y;
+      EACH y[b] = 0;
+      for (int l = 0; l < D; ++l) EACH y[b] += p->metrics[k][i][l] * x[l][b];
+      EACH square[b] += y[b] * x[i][b];
+      EACH slope[k][i][b] = y[b];
+    }
+    EACH x[D + k][b] = sqrt(square[b]);
+    EACH curved[k][b] = 1 / x[D + k][b];
+    for (int i = 0; i < D; ++i) EACH slope[k][i][b] *= curved[k][b];
+  }
+
+  /* Forward through both layers. */
+  lanes one[WIDTH], two[WIDTH], sum;
+  for (int j = 0; j < WIDTH; ++j) {
+    EACH sum[b] = p->c1[j];
+    for (int i = 0; i < IN; ++i) EACH sum[b] += p->a1[i][j] * x[i][b];
+    tanh_of(sum);
+    EACH one[j][b] = sum[b];
+  }
+  for (int m = 0; m < WIDTH; ++m) {
+    EACH sum[b] = p->c2[m];
+    for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a2[j][m] * one[j][b];
+    tanh_of(sum);
+    EACH two[m][b] = sum[b];
+  }
+
+  /* And back: derivatives of g by what goes into a layer, and second ones of its activation times that. */
+  lanes bend_one[WIDTH], bend_two[WIDTH], slope_one[WIDTH], back[WIDTH], outer[IN];
+  for (int m = 0; m < WIDTH; ++m) EACH {
+    const REAL d = p->a3[m] * (1 - two[m][b] * two[m][b]);
+    bend_two[m][b] = -2 * two[m][b] * d;
+    two[m][b] = d;
+  }
+  for (int j = 0; j < WIDTH; ++j) {
+    EACH sum[b] = 0;
+    for (int m = 0; m < WIDTH; ++m) EACH sum[b] += p->a2[j][m] * two[m][b];
+    EACH {
+      slope_one[j][b] = 1 - one[j][b] * one[j][b];
+      back[j][b] = sum[b] * slope_one[j][b];
+      bend_one[j][b] = -2 * one[j][b] * back[j][b];
+    }
+  }
+  for (int i = 0; i < IN; ++i) {
+    EACH sum[b] = 0;
+    for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a1[i][j] * back[j][b];
+    EACH outer[i][b] = sum[b];
+  }
+
+  /* Gradient, and the Hessian's parts: curvature of the norms, of the first layer and of the second, each along what
+   * the strain components do to it. */
+  for (int i = 0; i < D; ++i) {
+    EACH sum[b] = outer[i][b] - p->rest[i];
+    for (int k = 0; k < K; ++k) EACH sum[b] += slope[k][i][b] * outer[D + k][b];
+    EACH stress[i][b] = sum[b];
+  }
+  lanes h[PAIRS], first[WIDTH][D], second[D];
+  for (int e = 0; e < PAIRS; ++e) EACH h[e][b] = 0;
+  for (int k = 0; k < K; ++k) {
+    EACH curved[k][b] *= -outer[D + k][b];
+    add_square(h, curved[k], slope[k]);
+    for (int i = 0, e = 0; i < D; ++i)
+      for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] -= curved[k][b] * p->metrics[k][i][l];
+  }
+  for (int j = 0; j < WIDTH; ++j) {
+    for (int i = 0; i < D; ++i) {
+      EACH sum[b] = p->a1[i][j];
+      for (int k = 0; k < K; ++k) EACH sum[b] += slope[k][i][b] * p->a1[D + k][j];
+      EACH first[j][i][b] = sum[b];
+    }
+    add_square(h, bend_one[j], first[j]);
+    for (int i = 0; i < D; ++i) EACH first[j][i][b] *= slope_one[j][b];
+  }
+  for (int m = 0; m < WIDTH; ++m) {
+    for (int i = 0; i < D; ++i) {
+      EACH sum[b] = 0;
+      for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a2[j][m] * first[j][i][b];
+      EACH second[i][b] = sum[b];
+    }
+    add_square(h, bend_two[m], second);
+  }
+
+  for (int i = 0, e = 0; i < D; ++i) {
+    const REAL unit = p->scale / p->half_range[i];
+    EACH stress[i][b] *= unit;
+    for (int l = 0; l < D; ++l) EACH stress[i][b] += p->stiffness[i][l] * strain[l][b];
+    for (int l = 0; l <= i; ++l, ++e)
+      EACH tangent[e][b] = p->stiffness[i][l] + h[e][b] * (unit / p->half_range[l]);
+  }
+}
+
+void response(long n, const network *p, const REAL *strain, REAL *stress, REAL *tangent, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long first = 0; first < n; first += LANES) {
+    lanes e[D], s[D], t[PAIRS];
+    const int count = n - first < LANES ? (int)(n - first) : LANES;
+    for (int i = 0; i < D; ++i)
+      EACH e[i][b] = strain[(first + (b < count ? b : 0)) * D + i];
+    block(p, e, s, t);
+    for (int b = 0; b < count; ++b)
+      for (int i = 0; i < D; ++i) {
+        const long row = (first + b) * D;
+        stress[row + i] = s[i][b];
+        for (int l = 0; l <= i; ++l)
+          tangent[(row + i) * D + l] = tangent[(row + l) * D + i] = t[i * (i + 1) / 2 + l][b];
+      }
+  }
+}

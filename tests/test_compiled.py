@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""The machine code of a potential: the same numbers as its formulas in torch."""
+
+import ctypes
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spon.machine_code
+from spon.compiled import CompiledPotential
+from spon.networks import Potential
+from spon.program import OPERATIONS, Program
+
+if spon.machine_code.compiler() is None:
+    pytest.skip("there is no C compiler", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A folder of this session's own, so that the user's is left alone, and what is compiled is what is there now."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def potential(d=3, width=24, norms=8, seed=0):
+    """One whose networks count: weights of the size of one, not those of a beginning."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    half = 0.02 + 0.03 * torch.rand(d, generator=generator, dtype=torch.float64)
+    return Potential(1e3 * (x @ x.T + torch.eye(d)), half, 5.0, width=width, norms=norms, seed=seed)
+
+
+def by_torch(p, strain):
+    with torch.no_grad():
+        return [a.numpy() for a in p(torch.from_numpy(strain))]
+
+
+def by_machine(p, strain, dtype=torch.float64):
+    code = CompiledPotential(p, dtype)
+    n, d = strain.shape
+    arrays = strain.astype(code.dtype), np.empty((n, d), code.dtype), np.empty((n, d, d), code.dtype)
+    code(*arrays)
+    return arrays[1:]
+
+
+def difference(found, right):
+    return max(abs(f - r).max() / abs(r).max() for f, r in zip(found, right))
+
+
+@pytest.mark.parametrize("d, width, norms", [(3, 24, 8), (6, 24, 8), (3, 5, 1), (3, 16, 0)])
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
+def test_machine_code_is_the_formula(d, width, norms, n):
+    p = potential(d, width, norms)
+    strain = 0.05 * np.random.default_rng(n).uniform(-1, 1, (n, d))
+    assert difference(by_machine(p, strain), by_torch(p, strain)) < 1e-13
+
+
+@settings(deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), size=st.floats(1e-12, 1e3))
+def test_at_all_sizes_of_strain(seed, size):
+    """From rounding to far beyond the range, where tanh is one."""
+    p = potential(seed=seed)
+    strain = size * np.random.default_rng(seed).uniform(-1, 1, (65, 3))
+    found, right = by_machine(p, strain), by_torch(p, strain)
+    # Small strains have a small stress, as a difference of gradients of the order of the scale over the half range.
+    rounding = 1e-13 * (abs(right[0]).max() + float((p.scale / p.half_range).max()))
+    assert abs(found[0] - right[0]).max() < rounding
+    assert abs(found[1] - right[1]).max() < 1e-13 * abs(right[1]).max()
+
+
+CALL = """
+void call(const REAL *constants, const REAL *in, REAL *out)
+{
+  lanes x[SIZE], y[COUNT];
+  for (int i = 0; i < SIZE; ++i) EACH x[i][b] = in[i * LANES + b];
+  tried(constants, x, y);
+  for (int k = 0; k < COUNT; ++k) EACH out[k * LANES + b] = y[k][b];
+}
+"""
+
+
+def test_every_operation_of_a_program_is_the_same_in_c():
+    """Each of three components in (-1, 1), of which one is NaN or zero here and there, and of two constants."""
+    steps, wanted = [("lt", 0, 1), ("le", 1, 3)], []  # values 5 and 6, after the components and the constants
+    special = {"axpy": [(0, 1, 3)], "select": [(5, 0, 1), (6, 2, 3)], "and": [(5, 6)], "or": [(5, 6)], "not": [(5,)]}
+    for name, (_, kinds, result) in OPERATIONS.items():
+        for choice in special.get(name, [(0, 1), (2, 4), (3, 0)] if len(kinds) == 2 else [(0,), (1,), (2,)]):
+            steps.append((name, *choice))
+            if result == "b":
+                steps.append(("select", 4 + len(steps), 0, 1))
+            wanted.append(4 + len(steps))
+    program = Program((("x", 3),), (0.3, -1.7), tuple(steps), tuple(wanted), (len(wanted),))
+    text = spon.machine_code.source("lanes.h") + spon.machine_code.function("tried", program) + CALL
+    sizes = (("REAL", "double"), ("SIZE", 3), ("COUNT", len(wanted)))
+    call = spon.machine_code.library(text, sizes).call
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 64))
+    x[0, 0] = x[1, 1] = np.nan
+    x[0, 2] = x[1, 3] = x[2, 4] = 0.0
+    x[0, 5] = x[1, 5]
+    found, constants = np.empty((len(wanted), 64)), np.array(program.constants)
+    call(*(ctypes.c_void_p(a.ctypes.data) for a in (constants, x, found)))
+    right = program(torch.from_numpy(x.T.copy())).numpy().T
+    # A product and a sum may be one operation with one rounding, which shows where they cancel.
+    wrong = ~np.isclose(found, right, rtol=1e-14, atol=1e-15, equal_nan=True).all(axis=1)
+    assert [steps[w - 5] for w in np.array(wanted)[wrong]] == []
+    assert np.isnan(right).any() and np.isfinite(right).all(axis=1).any()
+
+
+def test_rest_and_symmetry():
+    p = potential()
+    stress, tangent = by_machine(p, np.vstack([np.zeros(3), 0.03 * np.random.default_rng(0).uniform(-1, 1, (99, 3))]))
+    assert abs(stress[0]).max() < 1e-14 * abs(stress).max()
+    assert np.array_equal(tangent, tangent.transpose(0, 2, 1))
+
+
+def test_single_precision():
+    """Some tens of rounding errors of 1.2e-7."""
+    p, strain = potential(), 0.05 * np.random.default_rng(0).uniform(-1, 1, (500, 3))
+    found = by_machine(p, strain, torch.float32)
+    assert found[0].dtype == np.float32
+    assert 0 < difference(found, by_torch(p, strain)) < 1e-5
+
+
+def test_not_a_number_is_passed_on_and_stays_with_its_point():
+    p, strain = potential(), np.full((3, 3), 0.01)
+    strain[1, 0] = np.nan
+    stress, tangent = by_machine(p, strain)
+    assert np.isnan(stress[1]).all() and np.isnan(tangent[1]).all()
+    assert np.isfinite(stress[[0, 2]]).all() and np.isfinite(tangent[[0, 2]]).all()
+
+
+def test_threads_change_nothing():
+    p, strain = potential(), 0.05 * np.random.default_rng(0).uniform(-1, 1, (1000, 3))
+    one, before = by_machine(p, strain), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = by_machine(p, strain)
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+
+
+def test_it_is_compiled_once(monkeypatch):
+    p, strain = potential(width=7), np.full((1, 3), 0.01)
+    first = by_machine(p, strain)
+    spon.machine_code.library.cache_clear()  # as a new process would begin
+    run, commands = spon.machine_code._run, []
+    monkeypatch.setattr(spon.machine_code, "_run", lambda *command: commands.append(command) or run(*command))
+    assert all(np.array_equal(a, b) for a, b in zip(first, by_machine(p, strain)))
+    assert ["-shared" in command for command in commands] == [False]  # it was asked for its version alone
+
+
+def test_wrong_arrays_are_named():
+    code = CompiledPotential(potential())
+    with pytest.raises(ValueError, match=r"tangent has shape \(2, 3\).*need \(2, 3, 3\)"):
+        code(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"strain has shape .* type float32"):
+        code(np.zeros((2, 3), np.float32), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match="float16"):
+        CompiledPotential(potential(), torch.float16)
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch):
+    spon.machine_code.library.cache_clear()
+    monkeypatch.setenv("CC", shutil.which("false"))
+    with pytest.raises(OSError, match=r"false .* ended with 1"):
+        CompiledPotential(potential(width=9))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(OSError, match="no C compiler"):
+        CompiledPotential(potential(width=9))
