@@ -77,7 +77,7 @@ def certify(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Certific
     tangents = [largest_tangent(law) for law in at.laws.laws]
     stress, corrected, upper, gap = _branches(model, strain, at)
     bound = torch.full_like(strain, torch.nan)
-    known = [d.diagonal() for d in tangents if d is not None]
+    known = [d.diagonal().to(strain) for d in tangents if d is not None]
     if len(known) == len(tangents):
         shares = torch.stack([w.sum() for w in at.weights.split(list(at.laws.counts))])
         bound = (2 * gap.clamp(min=0)[:, None] * (shares @ torch.stack(known))).sqrt()

@@ -64,7 +64,8 @@ def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor) -> Tensor:
     def square(x: Tensor) -> Tensor:
         return x.square() @ ones  # torch takes norms of such short rows far more slowly
 
-    e, enough = start.clone(), _RESOLVED**2 * square(sigma)
+    resolved = max(_RESOLVED, 1e3 * torch.finfo(sigma.dtype).eps)  # in single precision there is no more to have
+    e, enough = start.clone(), resolved**2 * square(sigma)
     missing = sigma - law.stress(e)
     left: Tensor | slice = slice(None)
     for _ in range(_ITERATIONS):

@@ -11,6 +11,7 @@ coefficients of self-stresses that no average shows.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,13 @@ class EquiNO(Model):
         self.register_buffer("means", means.clone())
         self.register_buffer("calibration", torch.full_like(lower, torch.nan))
         self.cubature, self._cell = cubature, cell
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquiNO":
+        """What torch moves a module by, `model.to(...)` and the like: the fields of the cubature go along."""
+        super()._apply(fn, recurse)
+        at = self.cubature
+        self.cubature = Fields(at.laws, fn(at.weights), fn(at.strain_modes), fn(at.stress_modes))
+        return self
 
     @property
     def cell(self) -> CellFields:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The certificate: its bounds hold for any materials, strains and networks, and its estimate for what it promises."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -191,6 +192,18 @@ def test_without_a_largest_tangent_there_is_no_bound_on_the_stress(trained, dens
     e = torch.from_numpy(fe2.sample.box(3, 2, AMPLITUDE, seed=0))
     c = spon.certify(model, e, dataclasses.replace(model.cubature, laws=laws))
     assert c.stress_bound.isnan().all() and (c.gap >= 0).all()
+
+
+def test_a_certificate_in_the_precision_of_its_model(trained):
+    """What moves a model moves its cubature."""
+    e = torch.from_numpy(fe2.sample.box(20, 2, AMPLITUDE, seed=0))
+    double, single = spon.certify(trained.model, e), copy.deepcopy(trained.model).to(torch.float32)
+    found = spon.certify(single, e.float())
+    assert found.gap.dtype == found.stress_bound.dtype == torch.float32
+    assert trained.model.cubature.weights.dtype == torch.float64
+    for name in ("lower", "upper", "corrected"):
+        ours, right = getattr(found, name).double(), getattr(double, name)
+        assert (ours - right).abs().max() < 1e-4 * right.abs().max()
 
 
 def test_the_conjugate_across_a_jump_of_the_stress_is_right_or_infinite():

@@ -77,8 +77,7 @@ def test_displacements_of_the_trunk_are_periodic(cell):
     rve, data, _ = cell
     modes = variational.Trunk(data.space, 5, 1.0, seed=3)().detach().numpy()
     for mode in modes.T:
-        # The cosines of opposite nodes differ by the rounding of their arguments, which grows through seven layers.
-        assert abs(images_of(rve, mode) - mode).max() <= 1e-13 * abs(mode).max()
+        assert abs(images_of(rve, mode) - mode).max() <= 1e-14 * abs(mode).max()
     bound = make_rve(boundary="linear displacement")
     space = cell_space(bound, coupling.local_laws(bound)[1])
     with pytest.raises(ValueError, match="not periodic"):
