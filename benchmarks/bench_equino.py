@@ -56,7 +56,7 @@ FULL = {
     "default": {},
     "modes": {"samples": 512, "lbfgs": 1000},
     "networks": {},
-    "published": {"lbfgs": 10000},
+    "published": {},
     "variational": {"lbfgs": 600},
 }
 QUICK = {

@@ -124,7 +124,7 @@ def train_as_published(
     *,
     r: int = 16,
     strains: int = 100,
-    points: int = 500,
+    points: int = 1000,
     adam: int = 1000,
     batch: int = 10,
     lbfgs: int = 25000,
