@@ -3,7 +3,8 @@
 
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
-exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`).
+exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`). Operator
+networks act on functions of DOLFINx (`FieldOperator`), and precondition its solvers (`LearnedPC`).
 
 It is the only package that imports both sides: neither knows the other.
 """
@@ -11,10 +12,13 @@ It is the only package that imports both sides: neither knows the other.
 from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
+from coupling.operators import FieldOperator, LearnedPC
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
 __all__ = [
     "CertifiedLaw",
+    "FieldOperator",
+    "LearnedPC",
     "MicroFields",
     "OutsideRange",
     "OutsideRangeWarning",

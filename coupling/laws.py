@@ -48,9 +48,7 @@ class _Range:
     """The box of strains that a model was trained for: lower and upper (d,)."""
 
     def __init__(self, model: Model):
-        self.lower, self.upper = (
-            x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper)
-        )
+        self.lower, self.upper = (x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper))
 
     def outside(self, strain: Array) -> Mask:
         """Which strains (n, d) are not in it; NaN is not."""
@@ -70,9 +68,7 @@ class _Range:
 class _Predictor:
     """A copy of a model on a device, which fills NumPy arrays; on the CPU as machine code, if `compiled` and it can."""
 
-    def __init__(
-        self, model: Model, device: str | torch.device, dtype: torch.dtype, chunk: int, compiled: bool = True
-    ):
+    def __init__(self, model: Model, device: str | torch.device, dtype: torch.dtype, chunk: int, compiled: bool = True):
         if chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.device, self.dtype, self.chunk = torch.device(device), dtype, chunk

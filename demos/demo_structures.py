@@ -188,9 +188,7 @@ if comm.rank == 0:
         pictures.field(a, shape, values[:, 0], label="‖dev S‖·√(3/2) [MPa]")
         a.set_title(f"{structure}: exact", fontsize=10)
         largest = abs(values[:, 1]).max()
-        pictures.field(
-            b, shape, values[:, 1], label="difference [MPa]", cmap="RdBu_r", limits=(-largest, largest)
-        )
+        pictures.field(b, shape, values[:, 1], label="difference [MPa]", cmap="RdBu_r", limits=(-largest, largest))
         b.set_title("surrogate − exact", fontsize=10)
         pictures.field(c, shape, values[:, 2], label="share of the points", cmap="cividis", limits=(0.0, 1.0))
         c.set_title("where the certified law was exact", fontsize=10)

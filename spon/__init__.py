@@ -4,7 +4,8 @@
 `load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
-Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`.
+Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`; one that is linear makes
+a `Preconditioner`, trained by `spon.preconditioning.train`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
@@ -20,6 +21,7 @@ from spon.graphs import Graph, graph
 from spon.model import Model
 from spon.operators import Operator, OperatorNetwork, load_operator
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
+from spon.preconditioning import Preconditioner
 from spon.program import Program, ProgramError
 from spon.reading import read_space
 from spon.reduced import ReducedModel, ReducedNotConverged
@@ -42,6 +44,7 @@ __all__ = [
     "Operator",
     "OperatorNetwork",
     "PhaseLaw",
+    "Preconditioner",
     "Program",
     "ProgramError",
     "ReducedModel",

@@ -69,9 +69,7 @@ def train_supervised(
         def loss(rows: Array, branch: Branch = branch, right: Tensor = right) -> Tensor:
             return ((branch(strains[rows]) - right[rows]) / branch.scale).square().mean()
 
-        histories[name] = fit(
-            branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log
-        )
+        histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log)
         branches[name] = branch
     fields = Fields.of(data.laws, w, strain.modes, stress_modes)
     cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order, data.fingerprint)

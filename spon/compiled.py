@@ -83,10 +83,12 @@ class CompiledConjugate:
     """ψ*(σ) = max_e σ·e − ψ(e) of a law with energy and without local unknowns, in float64.
 
     Raises:
-        OSError: no compiler, or one that fails; says what it said.
+        ValueError: a law without energy. OSError: no compiler, or one that fails; says what it said.
     """
 
     def __init__(self, law: PhaseLaw):
+        if law.energy_program is None:
+            raise ValueError(f"{law.name} is given by its stress and has no energy")
         programs = {"energy": law.energy_program, "stress": law.stress_program, "tangent": law.tangent_program}
         functions = "".join(function(f"law_{name}", program) for name, program in programs.items())
         sizes = (("REAL", "double"), ("D", law.strain_size))
@@ -96,9 +98,7 @@ class CompiledConjugate:
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs.values()]
         self._constants = (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays))
 
-    def __call__(
-        self, stress: torch.Tensor, start: torch.Tensor, resolved: float, iterations: int
-    ) -> torch.Tensor:
+    def __call__(self, stress: torch.Tensor, start: torch.Tensor, resolved: float, iterations: int) -> torch.Tensor:
         """Values (n,) [MPa] at stresses (n, d), ∞ where there is none, from strains (n, d) to begin with.
 
         `resolved`: of the stress, that may be missing in the end. iterations: at most.

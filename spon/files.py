@@ -30,10 +30,14 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
         "cell.order": torch.from_numpy(np.ascontiguousarray(cell.order)),
     }
     networks = {"displacement": _describe(model.displacement), "stress": _describe(model.stress)}
-    networks["potential"] = None if model.potential is None else {
-        "width": model.potential.width,
-        "norms": len(model.potential.norms.maps),
-    }
+    networks["potential"] = (
+        None
+        if model.potential is None
+        else {
+            "width": model.potential.width,
+            "norms": len(model.potential.norms.maps),
+        }
+    )
     header = {
         "networks": networks,
         "laws": model.cubature.laws.to_json(),

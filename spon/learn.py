@@ -301,12 +301,8 @@ def _learn(
     equal, balanced = torch.diag(torch.ones_like(displacement.scale)), torch.diag(self_stress.scale**-0.5)
     fits = {
         "potential": _Fit(potential, potential, "stress", "tangent", root, root.mT),
-        "displacement": _Fit(
-            displacement, displacement.with_tangent, "displacement", "d_displacement", equal, root.mT
-        ),
-        "self-stress": _Fit(
-            self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", balanced, root.mT
-        ),
+        "displacement": _Fit(displacement, displacement.with_tangent, "displacement", "d_displacement", equal, root.mT),
+        "self-stress": _Fit(self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", balanced, root.mT),
     }
     histories = {
         name: one.run(pool, check, samples, adam, lbfgs, None if log is None else partial(_named, log, name))

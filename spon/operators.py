@@ -156,13 +156,18 @@ class Operator(nn.Module):
         return self.decode(self.readout(h) * self.scale + self.mean)
 
     @torch.no_grad()
+    def normalise_input(self, k: int, x: Tensor) -> None:
+        """Scale the k-th input by what these fields (dofs, samples) are like."""
+        values = self.encode(k, x).flatten(0, 1)
+        mean = torch.zeros_like(values[0]) if k in self.linear else values.mean(0)
+        getattr(self, f"mean_{k}").copy_(mean)
+        getattr(self, f"scale_{k}").copy_(_positive((values - mean).square().mean(0).sqrt()))
+
+    @torch.no_grad()
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
         """Scale what goes in and comes out by what these fields (dofs, samples) are like."""
         for k, x in enumerate(inputs):
-            values = self.encode(k, x).flatten(0, 1)
-            mean = torch.zeros_like(values[0]) if k in self.linear else values.mean(0)
-            getattr(self, f"mean_{k}").copy_(mean)
-            getattr(self, f"scale_{k}").copy_(_positive((values - mean).square().mean(0).sqrt()))
+            self.normalise_input(k, x)
         space = self.spaces.answer
         if self.spaces.curl is not None or self.settings["symmetric"]:
             # The potential is not known; that of the untrained network is made as large as the fields ask for.
@@ -234,9 +239,7 @@ class OperatorNetwork(Operator):
     ):
         inputs = list(input) if isinstance(input, Sequence) else [input]
         super().__init__(
-            discretise(
-                inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder
-            ),
+            discretise(inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder),
             processor=processor,
             channels=channels,
             linear_in=linear_in,

@@ -261,9 +261,7 @@ def train_vpinn(
     def energy(strain: Tensor) -> Tensor:
         return _MeanDensity.apply(trunk(), ones, strain, problem)
 
-    history = fit_in_batches(
-        trunk.parameters(), energy, one, one, adam=adam, batch=1, lbfgs=lbfgs, seed=seed, log=log
-    )
+    history = fit_in_batches(trunk.parameters(), energy, one, one, adam=adam, batch=1, lbfgs=lbfgs, seed=seed, log=log)
     fluctuation = trunk().detach().numpy()[:, 0]
     local = one + torch.from_numpy(problem.operator @ fluctuation).reshape(-1, one.shape[1])
     stress = data.laws.stress(local)

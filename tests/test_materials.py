@@ -179,9 +179,7 @@ def test_j2_along_a_radial_path(direction):
     dev = ref.DEV @ full
     size = np.linalg.norm(dev)
     stresses, _ = follow(homogeneous(fe2.J2(**STEEL)), PATH[:, None] * np.array(direction))
-    curve = ref.bilinear(
-        np.sqrt(2 / 3) * size * PATH, STEEL["shear"], STEEL["yield_stress"], STEEL["hardening"]
-    )
+    curve = ref.bilinear(np.sqrt(2 / 3) * size * PATH, STEEL["shear"], STEEL["yield_stress"], STEEL["hardening"])
     for e, (q, _), stress in zip(PATH, curve, stresses):
         expected = STEEL["bulk"] * e * (ref.ONE @ full) * ref.ONE + np.sqrt(2 / 3) * q * dev / size
         close(stress, expected[ref.PLANE], 1e-10)

@@ -401,7 +401,6 @@ def test_conjugate_is_found_to_rounding():
     assert spon.convex.conjugate(law, beyond, torch.zeros_like(beyond)).isinf().all()
 
 
-
 def test_micro_fields(trained, tmp_path):
     e = strains(1)[0]
     rve, fields = trained.rve, coupling.micro_fields(trained.rve, trained.model, e)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Learned preconditioners: for a symmetric positive definite matrix A with the diagonal D,
+
+    B = ω D⁻¹ + N Nᵀ,
+
+with an operator network N that is linear in the residual. B is symmetric positive definite whatever the network says,
+so that conjugate gradients converge with it. It is a smoother, which leaves what is smooth, and a correction that is
+made for that: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
+
+The network may have other inputs, such as the coefficient that A belongs to, and then serves many matrices.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spon.operators import Operator
+from spon.sparse import SparseOperator
+from spon.training import History, fit_samples
+
+
+class Preconditioner(nn.Module):
+    """B of a matrix A (dofs, dofs) on the output space of a network.
+
+    Args:
+        network: linear in its first input, which has the output's dofs.
+        matrix: symmetric positive definite, with rows and columns of the identity where the network's space is fixed.
+        *others: (dofs, 1), the network's other inputs for this matrix.
+        weight: ω.
+
+    Raises:
+        ValueError: a network of another kind, a matrix of another size, or with a diagonal that is not positive.
+    """
+
+    diagonal: Tensor
+
+    def __init__(self, network: Operator, matrix: SparseOperator, *others: Tensor, weight: float = 0.8):
+        super().__init__()
+        dofs = network.spaces.output.dofs
+        sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
+        if network.settings["linear_in"] != [0] or sizes[0] != dofs or network.spaces.curl is not None:
+            raise ValueError(
+                f"the network has inputs of {sizes} dofs and is linear in {network.settings['linear_in']}: need "
+                f"linear_in=[0], a first input with the {dofs} dofs of the output, and no velocity"
+            )
+        if [x.shape for x in others] != [(size, 1) for size in sizes[1:]]:
+            raise ValueError(
+                f"others have the shapes {[tuple(x.shape) for x in others]}, need (dofs, 1) for {sizes[1:]}"
+            )
+        if matrix.shape != (dofs, dofs):
+            raise ValueError(f"the matrix is {matrix.shape}, need ({dofs}, {dofs})")
+        diagonal = torch.from_numpy(matrix.scipy.diagonal()).to(matrix.values)
+        if not (diagonal > 0).all():
+            raise ValueError(f"diagonal[{int(diagonal.argmin())}] = {diagonal.min():.3g}: need positive numbers")
+        self.network, self.matrix, self.others, self.weight = network, matrix, others, weight
+        self.register_buffer("diagonal", diagonal)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """B r (dofs, batch) for residuals r (dofs, batch)."""
+        others = [x.expand(-1, residual.shape[1]) for x in self.others]
+        return self.relax(residual) + _correction(self.network, residual, others)
+
+    def relax(self, residual: Tensor) -> Tensor:
+        """ω D⁻¹ r (dofs, batch)."""
+        return self.weight * residual / self.diagonal[:, None]
+
+    def smooth(self, x: Tensor, sweeps: int) -> Tensor:
+        """Fields (dofs, batch) after sweeps of relaxation for A x = 0, which leave what is smooth."""
+        for _ in range(sweeps):
+            x = x - self.relax(self.matrix @ x)
+        return x
+
+
+def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """N Nᵀ r (dofs, batch), each column with its own other inputs (dofs, batch)."""
+    _, transposed = torch.func.vjp(lambda r: network(r, *others), torch.zeros_like(residual))
+    return network(transposed(residual)[0], *others)
+
+
+def train(
+    preconditioners: Preconditioner | Sequence[Preconditioner],
+    *,
+    samples: int = 240,
+    sweeps: tuple[int, ...] = (0, 2, 8, 32, 128, 512),
+    steps: int = 300,
+    batch: int = 16,
+    rate: float = 3e-3,
+    validation: float = 0.1,
+    every: int = 50,
+    patience: int = 10,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> History:
+    """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
+
+    Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that what is rough and what is
+    smooth are there alike.
+
+    Args:
+        preconditioners: with one network. samples: fields, spread over them and over the numbers of `sweeps`.
+        steps, batch, rate, validation, every, patience, seed, log: see `spon.operators.train`.
+
+    Raises:
+        ValueError: preconditioners of different networks, or not more samples than they are.
+        FloatingPointError: a loss that is not finite at the start.
+    """
+    all_ = [preconditioners] if isinstance(preconditioners, Preconditioner) else list(preconditioners)
+    network = all_[0].network
+    if any(p.network is not network for p in all_):
+        raise ValueError("the preconditioners have different networks, need one")
+    checked = round(validation * samples)
+    if samples < len(all_) or not 0 < checked < samples:
+        raise ValueError(f"{samples} samples for {len(all_)} matrices, {checked} to validate: need more")
+    generator, fixed = torch.Generator().manual_seed(seed), network.spaces.output.fixed
+    noise = torch.randn(len(fixed), samples, generator=generator, dtype=torch.float64).to(all_[0].diagonal)
+    fields = torch.where(fixed[:, None], 0.0, noise)
+    owner, group = torch.arange(samples) % len(all_), torch.arange(samples) // len(all_) % len(sweeps)
+    for i, p in enumerate(all_):
+        for k, n in enumerate(sweeps):
+            some = ((owner == i) & (group == k)).to(fields.device)
+            fields[:, some] = p.smooth(fields[:, some], n)
+    others = [torch.cat(columns, 1)[:, owner] for columns in zip(*(p.others for p in all_))]
+
+    def forces_of(x: Tensor, which: Tensor) -> Tensor:
+        """A x, each column with the matrix of its sample."""
+        out = torch.zeros_like(x)
+        mine = owner.to(which.device)[which]
+        for i, p in enumerate(all_):
+            out = out + torch.where(mine == i, p.matrix @ torch.where(mine == i, x, 0.0), 0.0)
+        return out
+
+    everything = torch.arange(samples, device=fields.device)
+    forces = forces_of(fields, everything)
+    size = (fields * forces).sum(0).sqrt()
+    fields, forces = fields / size, forces / size
+    relaxed = torch.stack([all_[i].relax(forces[:, k, None])[:, 0] for k, i in enumerate(owner.tolist())], 1)
+    for k, x in enumerate(others, 1):
+        network.normalise_input(k, x)
+    with torch.no_grad():
+        # What the network adds is made as large as what the relaxation leaves.
+        left, found = fields - relaxed, _correction(network, forces, others)
+        left, found = ((x * forces_of(x, everything)).sum() for x in (left, found))
+        network.scale.mul_((left / found) ** 0.25)
+
+    def loss(which: Tensor) -> Tensor:
+        correction = _correction(network, forces[:, which], [x[:, which] for x in others])
+        error = (fields - relaxed)[:, which] - correction
+        return (error * forces_of(error, which)).sum(0).sqrt().mean()
+
+    order = torch.randperm(samples, generator=generator).to(fields.device)
+    return fit_samples(
+        network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
+        patience=patience, generator=generator, log=log,
+    )  # fmt: skip
