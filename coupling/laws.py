@@ -52,6 +52,8 @@ class _Range:
 
     def outside(self, strain: Array) -> Mask:
         """Which strains (n, d) are not in it; NaN is not."""
+        if strain.ndim != 2 or strain.shape[1] != self.lower.size:
+            raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.lower.size})")
         return ~((strain >= self.lower) & (strain <= self.upper)).all(axis=1)
 
     def describe(self, strain: Array) -> str:

@@ -370,6 +370,9 @@ def test_wrong_use_is_told(trained):
         coupling.SurrogateLaw(trained.model, outside="ignore")
     with pytest.raises(ValueError, match="chunk = 0"):
         coupling.SurrogateLaw(trained.model, chunk=0)
+    for law in (coupling.SurrogateLaw(trained.model), coupling.CertifiedLaw(trained.model, exact)):
+        with pytest.raises(ValueError, match=r"shape \(2, 6\), the model takes \(n, 3\)"):
+            evaluate(law, np.zeros((2, 6)))
     with pytest.raises(ValueError, match="tolerance = nan"):
         coupling.CertifiedLaw(trained.model, exact, tolerance=float("nan"))
     with pytest.raises(TypeError, match=r"the model is a ReducedModel: need a spon\.EquiNO"):
