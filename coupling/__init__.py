@@ -12,7 +12,7 @@ It is the only package that imports both sides: neither knows the other.
 from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
-from coupling.operators import FieldOperator, LearnedPC
+from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "local_laws",
     "micro_fields",
     "phase_law",
+    "sparse_operator",
     "translate",
 ]

@@ -23,6 +23,7 @@ from mpi4py import MPI
 from fe2 import Law, Response, StepFailed, together
 from fe2.snapshots import fingerprint
 from spon import EquiNO, Fields, Model, certify
+from spon.certificate import energy_at_rest
 from spon.compiled import compiled_potential
 from spon.convex import largest_tangent
 
@@ -75,8 +76,9 @@ class _Predictor:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.device, self.dtype, self.chunk = torch.device(device), dtype, chunk
         self.model = copy.deepcopy(model).to(self.device, dtype).requires_grad_(False).eval()
-        wanted = getattr(model, "potential", None) if compiled and self.device.type == "cpu" else None
-        self.compiled = compiled_potential(wanted, dtype)
+        # What another class makes of its potential is not known here.
+        known = type(model).forward is EquiNO.forward and compiled and self.device.type == "cpu"
+        self.compiled = compiled_potential(model.potential if known else None, dtype)
 
     def __call__(self, strain: Array) -> tuple[Array, Array]:
         """Stress (n, d) and tangent (n, d, d) at strains (n, d)."""
@@ -222,7 +224,8 @@ class CertifiedLaw:
 
     the second term because a model's error does not fade as fast as the strain: at rest all of it would be relative to
     nothing, and points that carry next to nothing would cost most. It is the softest strain, a shear most often, since
-    the energy of a dilatation would hide all error of a shear. Energies are quadratic in errors, so that the relative
+    the energy of a dilatation would hide all error of a shear, and its energy is that of a cell of uniform stress
+    (Reuss), below that of the cell whatever the networks say. Energies are from rest, and quadratic in errors, so that the relative
     error of the stress is of the order of √tolerance, and at most points below. A gap below zero is rounding.
 
     A point that was exact once stays so until the step is accepted or given up; see the module.
@@ -242,7 +245,7 @@ class CertifiedLaw:
         strain_size: d. state_size: that of the exact law and 1.
         is_exact: (n,) which of this rank's points were exact in the last evaluation, for pictures too.
         is_outside: (n,) which of them were outside of the trained range.
-        gap: (n,) |gap| over those energies, what the tolerance is compared with.
+        gap: (n,) |gap| over those energies, what the tolerance is compared with. floor_energy: the second term [MPa].
 
     Raises:
         ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state, without
@@ -277,11 +280,11 @@ class CertifiedLaw:
         self._exact = _Exact(exact, self.strain_size)
         self.state_size = self._exact.state_size
         self._modes = _modes(model, exact)
-        corner = np.maximum(abs(self.range.lower), abs(self.range.upper))
-        stiffness = self._predict(np.zeros((1, self.strain_size)))[1][0]
-        softest = float(np.linalg.eigvalsh(corner[:, None] * stiffness * corner)[0]) / 2
+        corner = torch.from_numpy(np.maximum(abs(self.range.lower), abs(self.range.upper)))
+        softest = torch.linalg.eigvalsh(corner[:, None] * _reuss(self._at) * corner)[0] / 2
         # A rounding above zero, so that nothing is divided by nothing.
-        self._floor = max(floor, 1e-6) ** 2 * softest
+        self.floor_energy = max(floor, 1e-6) ** 2 * float(softest)
+        self._rest = float(energy_at_rest(self._at))
         self.is_exact = self.is_outside = np.zeros(0, dtype=bool)
         self.gap = np.zeros(0)
         self._evaluations = self._points = self._solved = 0
@@ -295,7 +298,7 @@ class CertifiedLaw:
         """See `fe2.Law.evaluate`; raises what the exact law raises."""
         with together(comm):
             self.is_outside = self.range.outside(strain)
-            self.gap = self._gaps(strain)
+            self.gap = self.gaps(strain)
             # Written so that NaN is not good enough.
             certified = ~self.is_outside & (self.gap <= self.tolerance)
             self.is_exact = ~certified | self._exact.since_accepted(state, guess)
@@ -318,15 +321,15 @@ class CertifiedLaw:
         moved[self.is_exact, self.strain_size : self.strain_size + size] += (now - then).numpy() @ self._modes.T
         return moved
 
-    def _gaps(self, strain: Array) -> Array:
-        """What is compared with the tolerance (n,)."""
+    def gaps(self, strain: Array) -> Array:
+        """What is compared with the tolerance (n,), at strains (n, d)."""
         chunk = max(1, _LOCAL_POINTS // len(self._at.weights))
         found = np.empty(len(strain))
         with torch.no_grad():
             for first in range(0, len(strain), chunk):
                 part = slice(first, first + chunk)
                 c = certify(self._predict.model, torch.from_numpy(np.ascontiguousarray(strain[part])), self._at)
-                found[part] = (c.gap.abs() / (c.upper + self._floor)).numpy()
+                found[part] = (c.gap.abs() / (c.upper - self._rest + self.floor_energy)).numpy()
         return found
 
     def summary(self, comm: MPI.Comm = MPI.COMM_SELF) -> str:
@@ -361,6 +364,15 @@ class CertifiedLaw:
                 if box not in found or _larger(value, found[box]):
                     found[box] = value
         return np.array([found[box] for box in sorted(found)]).reshape(-1, self.strain_size)
+
+
+def _reuss(at: Fields) -> torch.Tensor:
+    """Stiffness (d, d) [MPa] at rest of the phases under one stress."""
+    rest = at.weights.new_zeros(1, at.laws.strain_size)
+    shares = (w.sum() for w in at.weights.split(list(at.laws.counts)))
+    return torch.linalg.inv(
+        sum(share * torch.linalg.inv(law.tangent(rest)[0]) for law, share in zip(at.laws.laws, shares, strict=True))
+    )
 
 
 def _larger(a: Array, b: Array) -> bool:

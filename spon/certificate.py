@@ -65,8 +65,8 @@ def certify(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Certific
     `at`: the fields at all points make the bounds exact; None takes the model's cubature, which estimates them.
 
     Raises:
-        ValueError: strains of another shape or precision than the model's; a material without energy, or whose energy
-        is not convex.
+        ValueError: strains of another shape or precision than the model's, fields of another precision; a material
+        without energy, or whose energy is not convex.
     """
     if strain.ndim != 2 or strain.shape[1] != model.lower.numel() or strain.dtype != model.lower.dtype:
         raise ValueError(
@@ -74,6 +74,11 @@ def certify(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Certific
             f"{model.lower.dtype}"
         )
     at = model.cubature if at is None else at
+    if (at.weights.dtype, at.weights.device) != (strain.dtype, strain.device):
+        raise ValueError(
+            f"the fields are {at.weights.dtype} on {at.weights.device}, the strain {strain.dtype} on {strain.device}: "
+            "need the same"
+        )
     tangents = [largest_tangent(law) for law in at.laws.laws]
     stress, corrected, upper, gap = _branches(model, strain, at)
     bound = torch.full_like(strain, torch.nan)
@@ -81,8 +86,13 @@ def certify(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Certific
     if len(known) == len(tangents):
         shares = torch.stack([w.sum() for w in at.weights.split(list(at.laws.counts))])
         bound = (2 * gap.clamp(min=0)[:, None] * (shares @ torch.stack(known))).sqrt()
-    estimate = (stress - corrected).abs() + model.calibration * _remainder(corrected, upper, gap)
+    estimate = (stress - corrected).abs() + model.calibration * _remainder(corrected, upper - energy_at_rest(at), gap)
     return Certificate(upper - gap, upper, gap, bound, estimate, corrected)
+
+
+def energy_at_rest(at: Fields) -> Tensor:
+    """Mean energy () [MPa] at zero strain, to which what is relative is relative: a constant of an energy is free."""
+    return at.laws.energy(at.weights.new_zeros(at.laws.size, at.laws.strain_size)) @ at.weights
 
 
 def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
@@ -96,7 +106,8 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
     with torch.no_grad():
         own, corrected, upper, gap = _branches(model, strain, model.cubature)
         missing = (own - stress).abs() - (own - corrected).abs()
-        needed = torch.where(missing <= 0, 0.0, missing / _remainder(corrected, upper, gap))
+        remainder = _remainder(corrected, upper - energy_at_rest(model.cubature), gap)
+        needed = torch.where(missing <= 0, 0.0, missing / remainder)
     rank = min(math.ceil(COVERAGE * (len(strain) + 1)), len(strain))
     model.calibration.copy_(needed.sort(dim=0).values[rank - 1])
 
@@ -112,7 +123,7 @@ def _branches(model: EquiNO, strain: Tensor, at: Fields) -> tuple[Tensor, Tensor
     return model(strain)[0], corrected, upper, gap
 
 
-def _remainder(corrected: Tensor, upper: Tensor, gap: Tensor) -> Tensor:
-    """What the error of the corrected stress is measured in (n, 1) [MPa]: the stress times the relative gap."""
+def _remainder(corrected: Tensor, energy: Tensor, gap: Tensor) -> Tensor:
+    """What the error of the corrected stress is measured in (n, 1) [MPa]: the stress times the gap over the energy."""
     # At rest all of them vanish.
-    return (corrected.norm(dim=1) * gap.abs() / upper.clamp(min=torch.finfo(upper.dtype).tiny))[:, None]
+    return (corrected.norm(dim=1) * gap.abs() / energy.clamp(min=torch.finfo(energy.dtype).tiny))[:, None]

@@ -20,7 +20,22 @@ from spon.point_law import PhaseLaw
 _REALS = {torch.float64: ("double", np.float64), torch.float32: ("float", np.float32)}
 
 
-class CompiledPotential:
+class _Compiled:
+    """C source with constants as a library, which is looked up again where it was sent to or copied."""
+
+    def __init__(self, text: str, constants: dict[str, str | int]):
+        self._made_of = text, constants
+        self._library = library(text, constants)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_library"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._library = library(*self._made_of)
+
+
+class CompiledPotential(_Compiled):
     """Stress and tangent of a potential, as its parameters are now.
 
     Args:
@@ -38,34 +53,35 @@ class CompiledPotential:
         norms, size = potential.norms, potential.half_range.numel()
         self.strain_size = size
         constants = {"REAL": real, "SINGLE": int(real == "float"), "D": size, "K": len(norms.maps)}
-        constants["WIDTH"] = potential.width
-        self._response = library(source("lanes.h") + source("potential.c"), tuple(constants.items())).response
-        self._response.restype = None
+        constants |= {"WIDTH": potential.width, "LANES": _lanes(potential)}
+        super().__init__(source("lanes.h") + source("potential.c"), constants)
         with torch.no_grad():
-            rest, _ = potential._derivatives(potential.half_range.new_zeros(1, size))
             (a1, a2, a3), (c1, c2, _) = potential.weights, potential.offsets
+            rest = torch.zeros_like(potential.half_range)
             smoothing2 = torch.tensor(norms.smoothing**2, dtype=torch.float64)
-            parts = (potential.stiffness, potential.half_range, rest, potential.scale, smoothing2, norms.metrics(), a1,
-                     c1, a2, c2, a3)  # fmt: skip
+            parts = (rest, potential.stiffness, potential.half_range, potential.scale, smoothing2, a1, c1, a2, c2, a3,
+                     norms.metrics())  # fmt: skip
             # In the order of the C struct `network`.
             self._network = np.concatenate([part.cpu().numpy().ravel() for part in parts]).astype(self.dtype)
+        self._library.set_rest(ctypes.c_void_p(self._network.ctypes.data))
 
     def __call__(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
         """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), on as many threads as torch has.
 
         Raises:
-            ValueError: arrays of other shapes or types, or that are not contiguous.
+            ValueError: arrays of other shapes or types, not contiguous, or not to be written to.
         """
         n, d = len(strain), self.strain_size
         for name, array, shape in (
             ("strain", strain, (n, d)), ("stress", stress, (n, d)), ("tangent", tangent, (n, d, d))
         ):  # fmt: skip
-            if array.shape != shape or array.dtype != self.dtype or not array.flags.c_contiguous:
+            right = array.shape == shape and array.dtype == self.dtype and array.flags.c_contiguous
+            if not (right and (array is strain or array.flags.writeable)):
                 raise ValueError(
                     f"{name} has shape {array.shape} and type {array.dtype}, need {shape} and {np.dtype(self.dtype)}, "
-                    "contiguous"
+                    "contiguous, and writeable for what is found"
                 )
-        self._response(
+        self._library.response(
             ctypes.c_long(n),
             *(ctypes.c_void_p(a.ctypes.data) for a in (self._network, strain, stress, tangent)),
             ctypes.c_int(torch.get_num_threads()),
@@ -73,13 +89,22 @@ class CompiledPotential:
 
 
 def compiled_potential(potential: Potential | None, dtype: torch.dtype) -> CompiledPotential | None:
-    """The potential as machine code; None if there is no potential or no compiler, and with a warning if that fails."""
-    if potential is None or compiler() is None:
+    """The potential as machine code; None if there is none, for another precision, for layers so wide that torch is as
+    fast, or without a compiler; with a warning if the compiler fails."""
+    if potential is None or dtype not in _REALS or _lanes(potential) < 8 or not compiler():
         return None
     return _or_torch(lambda: CompiledPotential(potential, dtype), "the model")
 
 
-class CompiledConjugate:
+def _lanes(potential: Potential) -> int:
+    """Points side by side, up to 64, so that what they need is in the cache, and no danger to a thread's stack."""
+    lanes = 64
+    while lanes >= 8 and 8 * lanes * potential.width * (potential.half_range.numel() + 6) > 2**19:
+        lanes //= 2
+    return lanes
+
+
+class CompiledConjugate(_Compiled):
     """ψ*(σ) = max_e σ·e − ψ(e) of a law with energy and without local unknowns, in float64.
 
     Raises:
@@ -88,26 +113,33 @@ class CompiledConjugate:
 
     def __init__(self, law: PhaseLaw):
         if law.energy_program is None:
-            raise ValueError(f"{law.name} is given by its stress and has no energy")
+            raise ValueError(f"{law.name} has no energy, and no conjugate without")
         programs = {"energy": law.energy_program, "stress": law.stress_program, "tangent": law.tangent_program}
         functions = "".join(function(f"law_{name}", program) for name, program in programs.items())
-        sizes = (("REAL", "double"), ("D", law.strain_size))
-        self._conjugates = library(source("lanes.h") + functions + source("conjugate.c"), sizes).conjugates
-        self._conjugates.restype = None
-        # The C struct `constants`.
+        constants = {"REAL": "double", "D": law.strain_size, "LANES": 64}
+        super().__init__(source("lanes.h") + functions + source("conjugate.c"), constants)
+        self.strain_size = law.strain_size
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs.values()]
-        self._constants = (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays))
 
     def __call__(self, stress: torch.Tensor, start: torch.Tensor, resolved: float, iterations: int) -> torch.Tensor:
         """Values (n,) [MPa] at stresses (n, d), ∞ where there is none, from strains (n, d) to begin with.
 
         `resolved`: of the stress, that may be missing in the end. iterations: at most.
+
+        Raises:
+            ValueError: tensors of other shapes or types, or not on the CPU.
         """
+        for name, x in (("stress", stress), ("start", start)):
+            if x.shape != (len(stress), self.strain_size) or x.dtype != torch.float64 or x.device.type != "cpu":
+                raise ValueError(
+                    f"{name} has shape {tuple(x.shape)} and type {x.dtype} on {x.device}, need "
+                    f"({len(stress)}, {self.strain_size}) and torch.float64 on the CPU"
+                )
         stress, start = stress.contiguous(), start.contiguous()
         value = stress.new_empty(len(stress))
-        self._conjugates(
+        self._library.conjugates(
             ctypes.c_long(len(stress)),
-            self._constants,
+            (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays)),  # the C struct `constants`
             *(ctypes.c_void_p(x.data_ptr()) for x in (stress, start, value)),
             ctypes.c_double(resolved),
             ctypes.c_int(iterations),
@@ -116,11 +148,13 @@ class CompiledConjugate:
         return value
 
 
-@functools.cache
 def compiled_conjugate(law: PhaseLaw) -> CompiledConjugate | None:
     """The conjugate as machine code; None without a compiler or with local unknowns, with a warning if it fails."""
-    if law.local is not None or compiler() is None:
-        return None
+    return None if law.local is not None or not (cc := compiler()) else _conjugate(law, cc)
+
+
+@functools.cache
+def _conjugate(law: PhaseLaw, cc: tuple[str, ...]) -> CompiledConjugate | None:
     return _or_torch(lambda: CompiledConjugate(law), law.name)
 
 
@@ -128,5 +162,5 @@ def _or_torch(make, what: str):
     try:
         return make()
     except OSError as error:
-        warnings.warn(f"{what} could not be compiled and is evaluated by torch: {error}", stacklevel=5)
+        warnings.warn(f"{what} could not be compiled and is evaluated by torch: {error}", stacklevel=2)
         return None

@@ -39,8 +39,16 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:
     Args:
         law: with a convex energy. stress: (..., d). strain: (..., d) where to begin, e.g. what belongs to a nearby
         stress.
+
+    Raises:
+        ValueError: strains of another shape, type or device than the stresses.
     """
     d = law.strain_size
+    if (strain.shape, strain.dtype, strain.device) != (stress.shape, stress.dtype, stress.device):
+        raise ValueError(
+            f"the strain to begin with is {tuple(strain.shape)}, {strain.dtype} on {strain.device}, the stress "
+            f"{tuple(stress.shape)}, {stress.dtype} on {stress.device}: need the same"
+        )
     if law.linear:
         compliance = torch.linalg.inv(law.tangent(stress.new_zeros(d)))
         return 0.5 * ((stress @ compliance) * stress).sum(-1)

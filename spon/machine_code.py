@@ -9,15 +9,18 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from spon.program import OPERATIONS, Program
 
 # For the very processor, with the freedom to compute lanes together, but none that changes what NaN and ∞ are.
-_FLAGS = ("-std=c99", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
+_FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+          "-fopenmp", "-fPIC", "-shared")  # fmt: skip
 _FOLDER = Path(__file__).parent
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "&&",
           "or": "||"}  # fmt: skip
@@ -34,9 +37,11 @@ _FORMS = {
 }
 
 
-def compiler() -> str | None:
-    """The C compiler: `$CC` or cc; None if there is none."""
-    return shutil.which(os.environ.get("CC", "cc"))
+def compiler() -> tuple[str, ...]:
+    """The command of the C compiler, `$CC` or cc; empty if there is none."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    found = shutil.which(command[0])
+    return (found, *command[1:]) if found else ()
 
 
 def function(name: str, program: Program) -> str:
@@ -66,30 +71,40 @@ def source(file: str) -> str:
     return (_FOLDER / file).read_text()
 
 
-@functools.lru_cache(maxsize=64)
-def library(text: str, constants: tuple[tuple[str, str | int], ...]) -> ctypes.CDLL:
+def library(text: str, constants: Mapping[str, str | int]) -> ctypes.CDLL:
     """What C source with these constants is as machine code, from the cache or compiled now.
 
     Raises:
-        OSError: no compiler, or one that fails; says what it said.
+        OSError: no compiler, one that fails, or no place for what it makes; says what it said.
     """
     cc = compiler()
-    if cc is None:
+    if not cc:
         raise OSError("there is no C compiler: need cc, or one that $CC names")
+    return _library(text, tuple(constants.items()), cc)
+
+
+@functools.lru_cache(maxsize=64)
+def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[str, ...]) -> ctypes.CDLL:
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants)]
     # The predefined macros tell the compiler's version and the instructions of this processor.
-    known = _run(cc, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
+    known = _run(*cc, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
     name = hashlib.sha256("\n".join([text, known, *flags]).encode()).hexdigest()[:32]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spon"
-    path = folder / f"{name}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Each process under a name of its own, and renamed when it is whole: several may be at it.
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            written, part = Path(own) / "source.c", Path(own) / "part.so"
-            written.write_text(text)
-            _run(cc, *flags, "-o", str(part), str(written), "-lm")
-            part.replace(path)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):
+        raise OSError("there is no home folder to keep machine code in: set $XDG_CACHE_HOME")
+    path = Path(cache) / "spon" / f"{name}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # damaged, or made on another system with the same home
+            path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Each process under a name of its own, and renamed when it is whole: several may be at it.
+    with tempfile.TemporaryDirectory(dir=path.parent) as own:
+        written, part = Path(own) / "source.c", Path(own) / "part.so"
+        written.write_text(text)
+        _run(*cc, *flags, "-o", str(part), str(written), "-lm")
+        part.replace(path)
     return ctypes.CDLL(str(path))
 
 

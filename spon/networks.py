@@ -140,7 +140,7 @@ class Branch(nn.Module):
         y = self._chain(strain / self.half_range)
         if self.linear is None:
             return self.scale * y + self.mean
-        return strain @ self.linear + self.scale * (y - self._chain(torch.zeros_like(strain[:1])))
+        return strain @ self.linear + self.scale * (y - self._chain(strain.new_zeros(1, strain.shape[1])))
 
     def _chain(self, x: Tensor) -> Tensor:
         f = ACTIVATIONS[self.activation]
@@ -166,7 +166,7 @@ class Branch(nn.Module):
         slope = (directions @ self.weights[-1]).permute(1, 2, 0) * self.scale[:, None]
         if self.linear is None:
             return self.scale * y + self.mean, slope
-        rest = self._chain(torch.zeros_like(strain[:1]))
+        rest = self._chain(strain.new_zeros(1, strain.shape[1]))
         return strain @ self.linear + self.scale * (y - rest), slope + self.linear.T
 
 
@@ -201,7 +201,7 @@ class Potential(nn.Module):
     def energy(self, strain: Tensor) -> Tensor:
         """W (n,) [MPa]."""
         x = strain / self.half_range
-        rest = torch.zeros_like(x[:1])
+        rest = x.new_zeros(1, x.shape[1])
         value, (gradient, _) = self._value(torch.cat([rest, x])), self._derivatives(rest)
         part = value[1:] - value[0] - x @ gradient[0]
         return 0.5 * (strain * (strain @ self.stiffness)).sum(-1) + self.scale * part
@@ -209,7 +209,7 @@ class Potential(nn.Module):
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Stress (n, d) and tangent (n, d, d) [MPa]."""
         x = strain / self.half_range
-        gradient, hessian = self._derivatives(torch.cat([torch.zeros_like(x[:1]), x]))
+        gradient, hessian = self._derivatives(torch.cat([x.new_zeros(1, x.shape[1]), x]))
         unit = self.scale / self.half_range
         stress = strain @ self.stiffness + unit * (gradient[1:] - gradient[0])
         tangent = self.stiffness + hessian[1:] * (unit[:, None] / self.half_range)

@@ -6,32 +6,34 @@
  * it: n points in rows, strain (n, D) to stress (n, D) and tangent (n, D, D) [MPa].
  */
 #define IN (D + K)
+#define SOME(n) ((n) > 0 ? (n) : 1) /* there is no array of no numbers */
 #define PAIRS (D * (D + 1) / 2)
 
 typedef struct {
-  REAL stiffness[D][D], half_range[D], rest[D], scale, smoothing2; /* rest: the gradient at zero strain */
-  REAL metrics[K][D][D];
+  REAL rest[D]; /* the gradient at zero strain, which `set_rest` finds */
+  REAL stiffness[D][D], half_range[D], scale, smoothing2;
   REAL a1[IN][WIDTH], c1[WIDTH], a2[WIDTH][WIDTH], c2[WIDTH], a3[WIDTH];
+  REAL metrics[SOME(K)][D][D];
 } network;
 
 /* 2^n of whole numbers n, by the exponent's bits. */
 static inline REAL power_of_two(REAL n)
 {
 #if SINGLE
-  union { int32_t bits; float value; } x = {((int32_t)n + 127) << 23};
+  union { uint32_t bits; float value; } x = {(uint32_t)((int32_t)n + 127) << 23};
 #else
-  union { int64_t bits; double value; } x = {((int64_t)n + 1023) << 52};
+  union { uint64_t bits; double value; } x = {(uint64_t)((int64_t)n + 1023) << 52};
 #endif
   return x.value;
 }
 
 /* tanh x = 1 - 2 / (exp 2x + 1), with exp 2x = 2^n exp r and Taylor's series of exp r, |r| <= ln(2)/2, to r^13 / 13!.
- * The library's tanh is no vector instruction; this one is right to an absolute rounding error. NaN stays NaN. */
+ * The library's tanh is no vector instruction; this one is right to an absolute rounding error. NaN stays NaN, by r. */
 static inline void tanh_of(lanes x)
 {
   EACH {
     REAL y = 2 * (x[b] > 20 ? 20 : x[b] < -20 ? -20 : x[b]);
-    const REAL n = rint(y * (REAL)1.4426950408889634);
+    const REAL n = rint(y == y ? y * (REAL)1.4426950408889634 : 0); /* NaN is no whole number */
     /* ln 2 in two parts, of which the first has so few digits that its product with n is exact. */
     const REAL r = (y - n * (REAL)0.693145751953125) - n * (REAL)1.4286068203094172321e-06;
     REAL e = (REAL)1 / 6227020800;
@@ -59,10 +61,11 @@ static inline void add_square(lanes h[PAIRS], const lanes factor, lanes x[D])
     for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] += factor[b] * x[i][b] * x[l][b];
 }
 
-static void block(const network *restrict p, lanes strain[D], lanes stress[D], lanes tangent[PAIRS])
+/* `gradient`: the gradient of g in place of the stress. */
+static void block(const network *restrict p, lanes strain[D], lanes stress[D], lanes tangent[PAIRS], int gradient)
 {
   /* The strain in units of its range, the norms beside it, and their slopes. */
-  lanes x[IN], slope[K][D], curved[K];
+  lanes x[IN], slope[SOME(K)][D], curved[SOME(K)];
   for (int i = 0; i < D; ++i) EACH x[i][b] = strain[i][b] / p->half_range[i];
   for (int k = 0; k < K; ++k) {
     lanes square;
@@ -123,6 +126,7 @@ static void block(const network *restrict p, lanes strain[D], lanes stress[D], l
     for (int k = 0; k < K; ++k) EACH sum[b] += slope[k][i][b] * outer[D + k][b];
     EACH stress[i][b] = sum[b];
   }
+  if (gradient) return;
   lanes h[PAIRS], first[WIDTH][D], second[D];
   for (int e = 0; e < PAIRS; ++e) EACH h[e][b] = 0;
   for (int k = 0; k < K; ++k) {
@@ -158,6 +162,18 @@ static void block(const network *restrict p, lanes strain[D], lanes stress[D], l
   }
 }
 
+/* By the very operations that find the gradient elsewhere, so that the stress at zero strain is zero to the last bit. */
+void set_rest(network *p)
+{
+  lanes e[D], s[D], t[PAIRS];
+  for (int i = 0; i < D; ++i) {
+    p->rest[i] = 0;
+    EACH e[i][b] = 0;
+  }
+  block(p, e, s, t, 1);
+  for (int i = 0; i < D; ++i) p->rest[i] = s[i][0];
+}
+
 void response(long n, const network *p, const REAL *strain, REAL *stress, REAL *tangent, int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -166,7 +182,7 @@ void response(long n, const network *p, const REAL *strain, REAL *stress, REAL *
     const int count = n - first < LANES ? (int)(n - first) : LANES;
     for (int i = 0; i < D; ++i)
       EACH e[i][b] = strain[(first + (b < count ? b : 0)) * D + i];
-    block(p, e, s, t);
+    block(p, e, s, t, 0);
     for (int b = 0; b < count; ++b)
       for (int i = 0; i < D; ++i) {
         const long row = (first + b) * D;

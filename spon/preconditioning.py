@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spon.operators import Operator
+from spon.processors import Fixed
 from spon.sparse import SparseOperator
 from spon.training import History, fit_samples
 
@@ -23,20 +24,29 @@ from spon.training import History, fit_samples
 class Preconditioner(nn.Module):
     """B of a matrix A (dofs, dofs) on the output space of a network.
 
+    ω = 4/3 over the largest eigenvalue of D⁻¹A, so that relaxation with it damps all that is rough.
+
     Args:
         network: linear in its first input, which has the output's dofs.
         matrix: symmetric positive definite, with rows and columns of the identity where the network's space is fixed.
         *others: (dofs, 1), the network's other inputs for this matrix.
-        weight: ω.
 
     Raises:
-        ValueError: a network of another kind, a matrix of another size, or with a diagonal that is not positive.
+        TypeError: a matrix that is no `spon.SparseOperator`.
+        ValueError: a network of another kind, a matrix of another size, precision or device, that is not symmetric or
+        has a diagonal that is not positive.
     """
 
+    weight: Tensor
     diagonal: Tensor
 
-    def __init__(self, network: Operator, matrix: SparseOperator, *others: Tensor, weight: float = 0.8):
+    def __init__(self, network: Operator, matrix: SparseOperator, *others: Tensor):
         super().__init__()
+        if not isinstance(matrix, SparseOperator):
+            raise TypeError(
+                f"the matrix is a {type(matrix).__name__}: need a spon.SparseOperator, which spon.SparseOperator.of makes "
+                "of SciPy's and coupling.sparse_operator of PETSc's"
+            )
         dofs = network.spaces.output.dofs
         sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
         if network.settings["linear_in"] != [0] or sizes[0] != dofs or network.spaces.curl is not None:
@@ -50,11 +60,28 @@ class Preconditioner(nn.Module):
             )
         if matrix.shape != (dofs, dofs):
             raise ValueError(f"the matrix is {matrix.shape}, need ({dofs}, {dofs})")
-        diagonal = torch.from_numpy(matrix.scipy.diagonal()).to(matrix.values)
+        if (matrix.values.dtype, matrix.values.device) != (network.scale.dtype, network.scale.device):
+            raise ValueError(
+                f"the matrix is {matrix.values.dtype} on {matrix.values.device}, the network {network.scale.dtype} on "
+                f"{network.scale.device}: need the same"
+            )
+        csr = matrix.scipy
+        skew = abs(csr - csr.T).max()
+        if not skew <= 1e-6 * abs(csr).max():
+            raise ValueError(f"the matrix differs from its transpose by {skew:.3g}: need a symmetric one")
+        diagonal = torch.from_numpy(csr.diagonal()).to(matrix.values)
         if not (diagonal > 0).all():
             raise ValueError(f"diagonal[{int(diagonal.argmin())}] = {diagonal.min():.3g}: need positive numbers")
-        self.network, self.matrix, self.others, self.weight = network, matrix, others, weight
+        self.network, self.matrix, self.count = network, Fixed(matrix), len(others)
+        for k, x in enumerate(others):
+            self.register_buffer(f"other_{k}", x)
         self.register_buffer("diagonal", diagonal)
+        self.register_buffer("weight", 4 / (3 * _largest_eigenvalue(matrix, diagonal)))
+
+    @property
+    def others(self) -> list[Tensor]:
+        """The network's other inputs (dofs, 1)."""
+        return [getattr(self, f"other_{k}") for k in range(self.count)]
 
     def forward(self, residual: Tensor) -> Tensor:
         """B r (dofs, batch) for residuals r (dofs, batch)."""
@@ -68,8 +95,18 @@ class Preconditioner(nn.Module):
     def smooth(self, x: Tensor, sweeps: int) -> Tensor:
         """Fields (dofs, batch) after sweeps of relaxation for A x = 0, which leave what is smooth."""
         for _ in range(sweeps):
-            x = x - self.relax(self.matrix @ x)
+            x = x - self.relax(self.matrix(x))
         return x
+
+
+def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor, steps: int = 50) -> Tensor:
+    """Of D⁻¹A (), from below by some per cent at most: the growth of noise in the last of some steps."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(len(diagonal), 1, generator=generator, dtype=torch.float64).to(diagonal)
+    for _ in range(steps):
+        x = x / (x * x * diagonal[:, None]).sum().sqrt()
+        x = (matrix @ x) / diagonal[:, None]
+    return (x * x * diagonal[:, None]).sum().sqrt()
 
 
 def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -102,10 +139,12 @@ def train(
         steps, batch, rate, validation, every, patience, seed, log: see `spon.operators.train`.
 
     Raises:
-        ValueError: preconditioners of different networks, or not more samples than they are.
+        ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.
         FloatingPointError: a loss that is not finite at the start.
     """
     all_ = [preconditioners] if isinstance(preconditioners, Preconditioner) else list(preconditioners)
+    if not all_ or not sweeps:
+        raise ValueError(f"{len(all_)} preconditioners and sweeps = {sweeps}: need at least one of each")
     network = all_[0].network
     if any(p.network is not network for p in all_):
         raise ValueError("the preconditioners have different networks, need one")
@@ -127,7 +166,7 @@ def train(
         out = torch.zeros_like(x)
         mine = owner.to(which.device)[which]
         for i, p in enumerate(all_):
-            out = out + torch.where(mine == i, p.matrix @ torch.where(mine == i, x, 0.0), 0.0)
+            out = out + torch.where(mine == i, p.matrix(torch.where(mine == i, x, 0.0)), 0.0)
         return out
 
     everything = torch.arange(samples, device=fields.device)

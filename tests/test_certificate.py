@@ -194,6 +194,42 @@ def test_without_a_largest_tangent_there_is_no_bound_on_the_stress(trained, dens
     assert c.stress_bound.isnan().all() and (c.gap >= 0).all()
 
 
+def test_a_constant_of_the_energy_changes_nothing_that_is_relative(trained):
+    """Neither which points a certified law solves exactly nor the estimate."""
+    model, e = trained.model, fe2.sample.box(50, 2, AMPLITUDE, seed=0)
+    law, other = model.cubature.laws.laws
+    program = law.energy_program
+    more = dataclasses.replace(
+        program,
+        constants=(*program.constants, 100.0),
+        steps=(*_renumbered(program), ("add", _shift(program, program.outputs[0]), _first(program))),
+        outputs=(_first(program) + len(program.steps) + 1,),
+    )
+    moved = dataclasses.replace(law, energy_program=more)
+    at = dataclasses.replace(model.cubature, laws=dataclasses.replace(model.cubature.laws, laws=(moved, other)))
+    share = float(model.cubature.weights[: model.cubature.laws.counts[0]].sum())
+    with torch.no_grad():
+        plain, shifted = (spon.certify(model, torch.from_numpy(e), where) for where in (None, at))
+    assert torch.allclose(shifted.upper, plain.upper + 100 * share, rtol=1e-13)
+    assert torch.allclose(shifted.stress_estimate, plain.stress_estimate, rtol=1e-6)
+    gaps = [coupling.CertifiedLaw(model, fe2.ExactLaw(trained.rve), at=where).gaps(e) for where in (None, at)]
+    assert np.allclose(*gaps, rtol=1e-6)
+
+
+def _first(program):
+    """Number of the constant that is added to a program."""
+    return sum(size for _, size in program.inputs) + len(program.constants)
+
+
+def _shift(program, i):
+    return i + (i >= _first(program))
+
+
+def _renumbered(program):
+    """Steps of a program that has one more constant."""
+    return ((name, *(_shift(program, i) for i in operands)) for name, *operands in program.steps)
+
+
 def test_a_certificate_in_the_precision_of_its_model(trained):
     """What moves a model moves its cubature."""
     e = torch.from_numpy(fe2.sample.box(20, 2, AMPLITUDE, seed=0))

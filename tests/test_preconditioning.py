@@ -17,7 +17,7 @@ from petsc4py import PETSc
 
 import coupling
 import spon
-from coupling.operators import sparse
+from coupling import sparse_operator as sparse
 from spon import operators, preconditioning
 
 SMALL = {"channels": 4, "depth": 1}
@@ -94,10 +94,46 @@ def test_symmetric_positive_definite_whatever_the_network_says(processor):
         field = torch.randn(A.shape[0], 1, generator=generator, dtype=torch.float64)
         P = spon.Preconditioner(network, A, field)
         B = P(torch.eye(A.shape[0], dtype=torch.float64))
+    assert P.relax(torch.eye(A.shape[0], dtype=torch.float64)).diagonal().min() > 0
     assert (B - B.T).abs().max() < 1e-13 * B.abs().max()
     # No less than the relaxation, but for the rounding of what is added to it.
     lowest = torch.linalg.eigvalsh(B - torch.diag(P.weight / P.diagonal))[0]
     assert lowest > -1e-13 * B.abs().max() and (B - torch.diag(P.weight / P.diagonal)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_relaxation_damps_what_is_rough_in_elasticity_too(degree):
+    """No factor of it grows, and what is left of noise is smooth: its energy is far below that of noise."""
+    V = fem.functionspace(mesh.create_unit_square(MPI.COMM_SELF, 8, 8), ("P", degree, (2,)))
+    V.mesh.topology.create_connectivity(1, 2)
+    dofs = fem.locate_dofs_topological(V, 1, mesh.exterior_facet_indices(V.mesh.topology))
+    bc = fem.dirichletbc(np.zeros(2), dofs, V)
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    form = ufl.inner(ufl.sym(ufl.grad(u)) + ufl.tr(ufl.grad(u)) * ufl.Identity(2), ufl.sym(ufl.grad(v))) * ufl.dx
+    A = fem_petsc.assemble_matrix(fem.form(form), bcs=[bc])
+    A.assemble()
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], processor="mlp", linear_in=[0], **SMALL)
+    P = spon.Preconditioner(network, sparse(A))
+    relaxed = np.eye(A.getSize()[0]) - np.diag((P.weight / P.diagonal).numpy()) @ sparse(A).scipy.toarray()
+    factors = np.linalg.eigvals(relaxed).real
+    assert -0.4 < factors.min() < -0.3 and factors.max() < 1  # 1 − 4/3 of the largest, but for what it is known to
+    noise = torch.randn(len(P.diagonal), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def energy(x):
+        return float((x * P.matrix(x)).sum() / (x * x * P.diagonal[:, None]).sum())
+
+    assert energy(P.smooth(noise, 100)) < 0.2 * energy(noise)
+
+
+def test_precision_is_changed_as_a_whole():
+    V, *coarse = spaces(6, 3)
+    bc = boundary(V)
+    network = spon.OperatorNetwork(input=[V, V], output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL)
+    P = spon.Preconditioner(network, sparse(diffusion(V, bc)), torch.ones(49, 1, dtype=torch.float64))
+    r = torch.randn(49, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        right, found = P(P.smooth(r, 2)), P.to(torch.float32)(P.smooth(r.float(), 2))
+    assert found.dtype == torch.float32 and (found - right).abs().max() < 1e-5 * right.abs().max()
 
 
 def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
@@ -119,7 +155,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     A, b = diffusion(V, bc, k), load(V, bc, seed=3)
     right, before, _ = solve(A, b)
     for kind in ("cg", "fgmres"):
-        context = coupling.LearnedPC(spon.load_operator(tmp_path / "network"), [k])
+        context = coupling.LearnedPC(spon.load_operator(tmp_path / "network"), k)
         found, after, rest = solve(A, b, context, kind=kind)
         assert rest < 1.1e-10 and np.allclose(found, right, rtol=0, atol=1e-8 * abs(right).max())
         assert after < 0.5 * before, (after, before)
@@ -160,8 +196,15 @@ def test_wrong_use_is_told():
         coupling.FieldOperator(network, input=V, output=W)
     (other,) = spaces(6)
     other.mesh.geometry.x[:, 0] *= 1.5
-    with pytest.raises(ValueError, match=r"of the output stands 0\.5 from where"):
+    with pytest.raises(ValueError, match=r"the output at node \d+ is 0\.5 away from"):
         coupling.FieldOperator(network, input=V, output=other)
+    left = mesh.create_unit_square(MPI.COMM_SELF, 6, 6, diagonal=mesh.DiagonalType.left)
+    with pytest.raises(ValueError, match="input 0 at node .* or another numbering of it"):
+        coupling.FieldOperator(network, input=fem.functionspace(left, ("P", 1)), output=V)
+    integrals = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, encoder="integrals", **SMALL)
+    coupling.FieldOperator(integrals, input=V, output=V)
+    with pytest.raises(ValueError, match="input 0 at node .* or another numbering of it"):
+        coupling.FieldOperator(integrals, input=fem.functionspace(left, ("P", 1)), output=V)
     (again,) = spaces(6)
     with pytest.raises(ValueError, match="one of each of the 1 input spaces"):
         coupling.FieldOperator(network, input=V, output=V)(fem.Function(again))
@@ -177,6 +220,14 @@ def test_wrong_use_is_told():
         spon.Preconditioner(network, sparse(diffusion(V, bc, -1.0)))
     both = [spon.Preconditioner(n, A) for n in (network, spon.OperatorNetwork(
         input=V, output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL))]  # fmt: skip
+    with pytest.raises(TypeError, match="csr_array: need a spon.SparseOperator"):
+        spon.Preconditioner(network, A.scipy)
+    skew = A.scipy.tolil()
+    skew[20, 21] += 5
+    with pytest.raises(ValueError, match="differs from its transpose by 5"):
+        spon.Preconditioner(network, spon.SparseOperator.of(skew))
+    with pytest.raises(ValueError, match=r"0 preconditioners and sweeps"):
+        preconditioning.train([])
     with pytest.raises(ValueError, match="different networks"):
         preconditioning.train(both)
     with pytest.raises(ValueError, match="3 samples for 1 matrices, 0 to validate"):

@@ -72,7 +72,7 @@ def test_machine_code_is_used_where_it_can_be(trained, monkeypatch):
     law = coupling.SurrogateLaw(trained.model)
     assert not law.is_compiled and is_model(trained, evaluate(law, e), e)
     monkeypatch.setenv("CC", shutil.which("false"))
-    spon.machine_code.library.cache_clear()
+    spon.machine_code._library.cache_clear()
     with pytest.warns(UserWarning, match="evaluated by torch: .*false"):
         law = coupling.SurrogateLaw(trained.model)
     assert not law.is_compiled
@@ -214,6 +214,40 @@ def test_a_spoilt_model_is_caught(trained, exact_bar, tolerance, comm):
     certified = bar(comm, law)
     assert law.is_exact.all()
     assert distance(certified, exact_bar) < 1e-8
+
+
+def test_a_model_that_is_softer_than_nothing_is_caught(trained):
+    """Whatever the network's stiffness at rest is, what the error is relative to is above zero.
+
+    Below a hundredth of the range the error of any model is nothing beside the floor.
+    """
+    bad = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        bad.potential.stiffness.neg_()
+    law = coupling.CertifiedLaw(bad, fe2.ExactLaw(trained.rve))
+    for size in (0.05, 0.3, 1.0):
+        assert not (law.gaps(strains(20, scale=size)) <= law.tolerance).any()
+    assert law.floor_energy == coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve)).floor_energy > 0
+
+
+def test_a_model_of_another_class_is_asked_itself(trained):
+    """Though it has a potential, what it says of it counts."""
+
+    class Twice(spon.Model):
+        def __init__(self, model):
+            super().__init__(model.lower, model.upper)
+            self.potential = model.potential
+
+        def forward(self, strain):
+            stress, tangent = self.potential(strain)
+            return 2 * stress, 2 * tangent
+
+    e = strains(10)
+    law = coupling.SurrogateLaw(Twice(trained.model))
+    assert not law.is_compiled
+    assert np.allclose(
+        evaluate(law, e).stress, 2 * evaluate(coupling.SurrogateLaw(trained.model), e).stress, rtol=1e-12
+    )
 
 
 @pytest.mark.mpi
