@@ -229,9 +229,9 @@ def test_wrong_arrays_are_named():
         code(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"strain has shape .* type float32"):
         code(np.zeros((2, 3), np.float32), np.zeros((2, 3)), np.zeros((2, 3, 3)))
-    with pytest.raises(ValueError, match="stress has .* writeable"):
+    with pytest.raises(ValueError, match=r"stress has .* writeable"):
         code(np.zeros((1, 3)), np.frombuffer(bytes(24)).reshape(1, 3), np.zeros((1, 3, 3)))
-    with pytest.raises(ValueError, match="strain has .* contiguous"):
+    with pytest.raises(ValueError, match=r"strain has .* contiguous"):
         code(np.zeros((3, 2)).T, np.zeros((2, 3)), np.zeros((2, 3, 3)))
     assert spon.compiled.compiled_potential(potential(), torch.float16) is None
     with pytest.raises(ValueError, match="float16"):

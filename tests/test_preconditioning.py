@@ -199,11 +199,11 @@ def test_wrong_use_is_told():
     with pytest.raises(ValueError, match=r"the output at node \d+ is 0\.5 away from"):
         coupling.FieldOperator(network, input=V, output=other)
     left = mesh.create_unit_square(MPI.COMM_SELF, 6, 6, diagonal=mesh.DiagonalType.left)
-    with pytest.raises(ValueError, match="input 0 at node .* or another numbering of it"):
+    with pytest.raises(ValueError, match=r"input 0 at node .* or another numbering of it"):
         coupling.FieldOperator(network, input=fem.functionspace(left, ("P", 1)), output=V)
     integrals = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, encoder="integrals", **SMALL)
     coupling.FieldOperator(integrals, input=V, output=V)
-    with pytest.raises(ValueError, match="input 0 at node .* or another numbering of it"):
+    with pytest.raises(ValueError, match=r"input 0 at node .* or another numbering of it"):
         coupling.FieldOperator(integrals, input=fem.functionspace(left, ("P", 1)), output=V)
     (again,) = spaces(6)
     with pytest.raises(ValueError, match="one of each of the 1 input spaces"):
@@ -220,7 +220,7 @@ def test_wrong_use_is_told():
         spon.Preconditioner(network, sparse(diffusion(V, bc, -1.0)))
     both = [spon.Preconditioner(n, A) for n in (network, spon.OperatorNetwork(
         input=V, output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL))]  # fmt: skip
-    with pytest.raises(TypeError, match="csr_array: need a spon.SparseOperator"):
+    with pytest.raises(TypeError, match=r"csr_array: need a spon.SparseOperator"):
         spon.Preconditioner(network, A.scipy)
     skew = A.scipy.tolil()
     skew[20, 21] += 5
