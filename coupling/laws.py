@@ -225,8 +225,9 @@ class CertifiedLaw:
     the second term because a model's error does not fade as fast as the strain: at rest all of it would be relative to
     nothing, and points that carry next to nothing would cost most. It is the softest strain, a shear most often, since
     the energy of a dilatation would hide all error of a shear, and its energy is that of a cell of uniform stress
-    (Reuss), below that of the cell whatever the networks say. Energies are from rest, and quadratic in errors, so that the relative
-    error of the stress is of the order of √tolerance, and at most points below. A gap below zero is rounding.
+    (Reuss), below that of the cell whatever the networks say. Energies are from rest, and quadratic in errors, so that
+    the relative error of the stress is of the order of √tolerance, and at most points far below. A gap below zero is
+    rounding.
 
     A point that was exact once stays so until the step is accepted or given up; see the module.
 

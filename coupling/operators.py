@@ -32,7 +32,7 @@ class FieldOperator:
         input: the function spaces of its inputs, or the one. output: that of its answer.
 
     Raises:
-        ValueError: spaces with other numbers of dofs than the network's, or Lagrange spaces whose nodes stand elsewhere.
+        ValueError: spaces with other numbers of dofs than the network's, or Lagrange ones whose nodes stand elsewhere.
     """
 
     def __init__(
@@ -131,6 +131,6 @@ def _same_places(what: str, found: npt.NDArray, wanted: npt.NDArray, close: floa
     if not away.max() <= close * np.ptp(wanted):
         node = int(away.argmax())
         raise ValueError(
-            f"{what} at node {node} is {away[node]:.3g} away from where the network has it: it was made for another mesh, "
-            "or another numbering of it"
+            f"{what} at node {node} is {away[node]:.3g} away from where the network has it: it was made for another "
+            "mesh, or another numbering of it"
         )

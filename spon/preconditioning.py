@@ -44,8 +44,8 @@ class Preconditioner(nn.Module):
         super().__init__()
         if not isinstance(matrix, SparseOperator):
             raise TypeError(
-                f"the matrix is a {type(matrix).__name__}: need a spon.SparseOperator, which spon.SparseOperator.of makes "
-                "of SciPy's and coupling.sparse_operator of PETSc's"
+                f"the matrix is a {type(matrix).__name__}: need a spon.SparseOperator; spon.SparseOperator.of makes "
+                "one of SciPy's matrices, coupling.sparse_operator of PETSc's"
             )
         dofs = network.spaces.output.dofs
         sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
