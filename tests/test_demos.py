@@ -21,6 +21,7 @@ DEMOS = {
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
     "poisson": ["poisson.png", "network.safetensors"],
+    "preconditioner": ["preconditioner.png"],
     "structures": ["structures.png", "model.safetensors"],
     "surrogate": ["surrogate.png", "model.safetensors"],
 }
@@ -32,7 +33,7 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    if name in ("cells", "own_energy", "poisson", "structures", "surrogate"):
+    if name in ("cells", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.
