@@ -354,6 +354,9 @@ def _normed(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(perceptron(inputs, width, width), nn.LayerNorm(width))
 
 
+KINDS: tuple[type[Baseline], ...] = (DeepONet, PODDeepONet, FNO, UNet, GridMgNO, MeshGraphNet)
+
+
 def build(kind: type[Baseline], discretisation: Discretisation, seed: int, **options) -> Baseline:
     """A baseline of float64 with parameters from a seed; the state of torch's generator stays as it is.
 

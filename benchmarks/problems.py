@@ -57,7 +57,7 @@ def poisson_l_shape(n: int, samples: int, unseen: int) -> Problem:
 
 
 def darcy_smooth(n: int, samples: int, unseen: int) -> Problem:
-    """−∇·(a∇u) = 1 in the unit square, u = 0 on its boundary; from a, the exponential of a smooth random field, to u."""
+    """−∇·(a∇u) = 1 in the unit square, u = 0 on its boundary; from a to u, a = exp of a smooth random field."""
     return _darcy("Darcy, smooth", n, samples, unseen, lambda points, count: np.exp(smooth(points, count)))
 
 
@@ -66,7 +66,11 @@ def darcy_rough(n: int, samples: int, unseen: int) -> Problem:
 
     After Li et al., arXiv 2010.08895, whose random field has the covariance (−Δ + 9)⁻² and zero Neumann conditions.
     """
-    return _darcy("Darcy, rough", n, samples, unseen, lambda points, count: np.where(rough(points, count) > 0, 12.0, 3.0))
+
+    def phases(points, count):
+        return np.where(rough(points, count) > 0, 12.0, 3.0)
+
+    return _darcy("Darcy, rough", n, samples, unseen, phases)
 
 
 def inclusions(n: int, samples: int, unseen: int) -> Problem:
