@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Operator networks between finite element spaces beside others, on the same data and for the same time.
 
-Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand; its loss is the
-relative error in L². The learning rate, too, is the same for all, the default of `spon.operators.train`: in trainings so
-short those published for the others, five hundredths to a third of it, leave them with larger errors. Errors are
-relative, in L² and H¹ by the matrices of the output space, at unseen samples. All in single precision.
+Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
+relative error in L². The learning rate is the same for all as well, the default of `spon.operators.train`: those that
+are published for the others are smaller and belong to trainings of hours. Errors are relative, in L² and H¹ by the
+matrices of the output space, at unseen samples. All in single precision.
 
     python3 benchmarks/bench_operators.py                 all anew in benchmarks/operators.json
     python3 benchmarks/bench_operators.py --only NAME     only methods with this in their names
