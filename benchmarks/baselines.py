@@ -197,8 +197,8 @@ class FNO(OnGrid):
         self.layers = FourierLayers(self.seen, self.components, modes, width, depth, margin)
 
 
-def levels_of(grid: Tensor, most: int) -> int:
-    """How often a grid is halved and still has three nodes along an edge, and once more, at most `most`."""
+def grids_below(grid: Tensor, most: int) -> int:
+    """Number of grids, each of half the resolution, of which the coarsest has three nodes along an edge; or `most`."""
     count, across = 1, len(grid)
     while count < most and (across := (across + 1) // 2) >= 3:
         count += 1
@@ -240,7 +240,7 @@ class UNet(OnGrid):
 
     def __init__(self, discretisation: Discretisation, grid: Tensor, width: int = 16, levels: int = 5):
         super().__init__(discretisation, grid)
-        contraction = Contraction(self.seen, width, levels_of(grid, levels))
+        contraction = Contraction(self.seen, width, grids_below(grid, levels))
         self.layers = nn.Sequential(contraction, nn.Conv2d(width, self.components, 1))
 
 
@@ -300,7 +300,7 @@ class GridMgNO(OnGrid):
 
     def __init__(self, discretisation: Discretisation, grid: Tensor, channels: int = 24, levels: int = 6):
         super().__init__(discretisation, grid)
-        self.layers = GridMgNOLayers(self.seen, self.components, channels, levels_of(grid, levels), depth=4)
+        self.layers = GridMgNOLayers(self.seen, self.components, channels, grids_below(grid, levels), depth=4)
 
 
 class Round(nn.Module):
