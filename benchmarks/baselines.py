@@ -2,9 +2,10 @@
 """Other operator networks, called and trained as those of `spon.operators`: (dofs, batch) → (dofs, batch).
 
 They are built on the same `spon.discretisation.Discretisation`, and `spon.operators.train` takes them. None of them
-meets Dirichlet values by construction; as published, they learn them from the data. Where a network looks at nodes, it
-sees what those of `spon.operators` see there: values of the inputs and coordinates from −1 to 1. Sizes are those of the
-sources unless said otherwise; layers start as torch has them.
+meets Dirichlet values by construction; as published, they learn them from the data. Networks on nodes see what those of
+`spon.operators` see there, coordinates from −1 to 1 and values of the inputs, which of a discontinuous input are those
+of one cell at each node; the DeepONets see all dofs. Sizes are those of the sources unless said otherwise; layers start
+as torch has them.
 """
 
 from collections.abc import Sequence
