@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Operator networks between finite element spaces beside others, on the same data and for the same time.
+
+Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
+relative error in L². The learning rate is the same for all as well, the default of `spon.operators.train`: those that
+are published for the others are smaller and belong to trainings of hours. Errors are relative, in L² and H¹ by the
+matrices of the output space, at unseen samples. All in single precision.
+
+    python3 benchmarks/bench_operators.py                 all anew in benchmarks/operators.json
+    python3 benchmarks/bench_operators.py --only NAME     only methods with this in their names
+    python3 benchmarks/bench_operators.py --problem NAME  only problems with this in their names
+    python3 benchmarks/bench_operators.py --seconds S --seeds N
+    python3 benchmarks/bench_operators.py --quick         every method for a moment, no figures to keep
+    python3 benchmarks/bench_operators.py --table         the table of the README from benchmarks/operators.json
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import baselines
+import dolfinx
+import learned
+import numpy as np
+import torch
+from problems import PROBLEMS
+
+from spon import operators
+from spon.discretisation import discretise
+
+RESULTS = Path(__file__).with_name("operators.json")
+LOOKS = 10  # at the validation samples during a training
+FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 60.0, "seeds": 3}
+QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
+
+
+@dataclass(frozen=True)
+class Method:
+    """make: the network of a discretisation, a grid and a seed. gridded: whether it needs a grid."""
+
+    make: Callable
+    gridded: bool = False
+
+
+def ours(processor):
+    return Method(lambda spaces, grid, seed: operators.Operator(spaces, processor=processor, seed=seed))
+
+
+def other(kind):
+    if issubclass(kind, baselines.OnGrid):
+        return Method(lambda spaces, grid, seed: baselines.build(kind, spaces, seed, grid=grid), gridded=True)
+    return Method(lambda spaces, grid, seed: baselines.build(kind, spaces, seed))
+
+
+METHODS = {
+    "SPON-MG": ours("multigrid"),
+    "SPON, messages": ours("messages"),
+    "MgNO, finite elements": ours("mgno"),
+    "MgNO, convolutions": other(baselines.GridMgNO),
+    "FNO": other(baselines.FNO),
+    "U-Net": other(baselines.UNet),
+    "DeepONet": other(baselines.DeepONet),
+    "POD-DeepONet": other(baselines.PODDeepONet),
+    "MeshGraphNet": other(baselines.MeshGraphNet),
+}
+
+
+def train(network, inputs, outputs, steps, seed):
+    """Train with exactly these steps and return the seconds of this core that it took."""
+    start = time.process_time()
+    every = math.ceil(steps / LOOKS)
+    operators.train(network, inputs, outputs, steps=steps, every=every, patience=LOOKS + 1, seed=seed)
+    return time.process_time() - start
+
+
+def steps_within(seconds, trial):
+    """The steps that a training of so many seconds has; trial: of how many seconds is one of so many steps."""
+    steps = LOOKS
+    trial(steps)  # the first run is slower
+    taken = trial(steps)
+    # Two trials with as many looks differ by their steps alone; they grow until the difference is no noise.
+    while (longer := trial(2 * steps)) - taken < 0.05 * seconds:
+        steps, taken = 2 * steps, longer
+    each = (longer - taken) / steps
+    return max(LOOKS, round(steps + (seconds - taken) / each))
+
+
+def study(problem, spaces, method, seconds, seeds):
+    """Records of a method, one per seed."""
+    data = [x.float() for x in (problem.inputs, problem.outputs, problem.unseen_inputs, problem.unseen_outputs)]
+    inputs, outputs, unseen, right = data
+
+    def make(seed):
+        return method.make(spaces, problem.grid, seed).float()
+
+    steps = steps_within(seconds, lambda count: train(make(0), inputs, outputs, count, 0))
+    records = []
+    for seed in range(seeds):
+        network = make(seed)
+        taken = train(network, inputs, outputs, steps, seed)
+        records.append(
+            {norm: errors(network, unseen, right, norm) for norm in ("L2", "H1")}
+            | {
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "steps": steps,
+                "seconds": taken,
+                "evaluation": evaluation(network, unseen),
+            }
+        )
+    return records
+
+
+def errors(network, inputs, outputs, norm):
+    found = operators.relative_errors(network, inputs, outputs, norm=norm)
+    return {"mean": float(found.mean()), "max": float(found.max())}
+
+
+@torch.no_grad()
+def evaluation(network, inputs):
+    """Seconds of this core for each field, the fastest of three runs with all of them."""
+    taken = []
+    for _ in range(3):
+        start = time.process_time()
+        network(inputs)
+        taken.append(time.process_time() - start)
+    return min(taken) / inputs.shape[1]
+
+
+def run(path, given, effort):
+    """The methods and problems that are asked for; each record is in the file as soon as it is there."""
+    print(head())
+    for name, make in PROBLEMS.items():
+        if given.problem not in name:
+            continue
+        problem = make(effort["n"], effort["samples"], effort["unseen"])
+        spaces = discretise([problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse)
+        size = {"n": effort["n"], "dofs": spaces.output.dofs, "samples": effort["samples"], "unseen": effort["unseen"]}
+        learned.keep(path, about(), "problems", name, "size", record=size)
+        for title, method in METHODS.items():
+            if given.only in title and not (method.gridded and problem.grid is None):
+                records = study(problem, spaces, method, effort["seconds"], effort["seeds"])
+                learned.keep(path, about(), "problems", name, "methods", title, record=records)
+                print(row(name, title, records), flush=True)
+
+
+def head():
+    titles = ["problem", "method", "parameters", "L² error, mean / max [%]", "H¹ error, mean / max [%]", "training [s]",
+              "steps", "a field [ms]"]  # fmt: skip
+    return "| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|"
+
+
+def row(problem, method, records):
+    """Means over the seeds, maxima over all of them."""
+
+    def mean(*keys):
+        return np.mean([value_at(record, keys) for record in records])
+
+    columns = [problem, method, f"{records[0]['parameters']:,}"]
+    for norm in ("L2", "H1"):
+        largest = max(record[norm]["max"] for record in records)
+        columns.append(f"{100 * mean(norm, 'mean'):.3g} / {100 * largest:.3g}")
+    columns += [f"{mean('seconds'):.3g}", f"{mean('steps'):,.0f}", f"{1e3 * mean('evaluation'):.2g}"]
+    return "| " + " | ".join(columns) + " |"
+
+
+def value_at(record, keys):
+    for key in keys:
+        record = record[key]
+    return record
+
+
+def table(path):
+    lines = [head()]
+    for problem, figures in json.loads(path.read_text())["problems"].items():
+        found = figures.get("methods", {})
+        lines += [row(problem, method, found[method]) for method in METHODS if method in found]
+    return "\n".join(lines)
+
+
+def about():
+    versions = {"dolfinx": dolfinx.__version__, "torch": torch.__version__.split("+")[0]}
+    return {"cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="NAME", help="methods with this in their names")
+    parser.add_argument("--problem", default="", metavar="NAME", help="problems with this in their names")
+    parser.add_argument("--seconds", type=float, help="of training for each network and seed")
+    parser.add_argument("--seeds", type=int, help="number of seeds")
+    parser.add_argument("--quick", action="store_true", help="a smoke test on coarse meshes")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.table:
+        print(table(RESULTS))
+        return
+    effort = dict(QUICK if given.quick else FULL)
+    effort |= {key: value for key in ("seconds", "seeds") if (value := getattr(given, key)) is not None}
+    path = Path("results/operators/quick.json") if given.quick else RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(path, given, effort)
+
+
+if __name__ == "__main__":
+    main()
