@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A preconditioner, learned
-# Heat conduction through a square with a disc that conducts ten times as well: where the disc is changes from problem to
-# problem. An operator network $N$, linear in the residual and shown the conductivity, makes $B = ω D^{-1} + N N^T$. This
-# is symmetric positive definite whatever the network says, so conjugate gradients converge with it to any tolerance; what
-# the network has learned decides how fast.
+# Heat conduction through a square with a disc that conducts ten times as well: where the disc is changes from problem
+# to problem. An operator network $N$, linear in the residual and shown the conductivity, makes $B = ω D^{-1} + N N^T$.
+# This is symmetric positive definite whatever the network says, so conjugate gradients converge with it to any
+# tolerance; what the network has learned decides how fast.
 #
 #     python3 demos/demo_preconditioner.py                (--small for a coarse mesh, --full for a finer one)
 
@@ -139,11 +139,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-for axis, values, title, look in (
-    (axes[0], k.x.array, "conductivity, its disc at a new place", {"cmap": "cividis"}),
-    (axes[1], solutions["learned"].array, "solution for a random load", {}),
+for axis, values, title, colours in (
+    (axes[0], k.x.array, "conductivity, its disc at a new place", "cividis"),
+    (axes[1], solutions["learned"].array, "solution for a random load", "viridis"),
 ):
-    pictures.field(axis, V.mesh, values[V.dofmap.list].mean(axis=1), **look)
+    pictures.field(axis, V.mesh, values[V.dofmap.list].mean(axis=1), cmap=colours)
     axis.set_title(title, fontsize=10)
 for name, history in histories.items():
     axes[2].semilogy(history, label=f"{name}, {len(history) - 1} iterations")

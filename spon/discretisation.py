@@ -100,8 +100,8 @@ def discretise(
     encoder: str = "interpolation",
 ) -> Discretisation:
     """Read function spaces of DOLFINx; for the arguments and errors see `spon.OperatorNetwork`."""
-    from spon.reading import read_space
-    from spon.transfer import curl, evaluation
+    from spon.reading import family, read_space
+    from spon.transfer import curl, evaluation, integrals, patch_means
 
     if encoder not in ENCODERS:
         raise ValueError(f"encoder = {encoder!r}, need one of {', '.join(map(repr, ENCODERS))}")
@@ -125,13 +125,14 @@ def discretise(
         prolongations.append(SparseOperator.of(matrix))
     encoders = []
     for V in inputs:
-        matrix = evaluation(V, space.points.numpy(), reach=0.5).scipy
-        components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
         if encoder == "integrals":
-            b = space.block_size
-            into = node_tying(space).T @ space.mass.scipy[::b, ::b]
+            matrix, into = integrals(V, output).scipy, node_tying(space).T
         else:
-            into = scipy.sparse.eye_array(len(space.points), format="csr")[nodes(space).numpy()]
+            # What jumps has no value at a node; its mean around it leaves no cell out.
+            points = space.points.numpy()
+            matrix = (evaluation(V, points, reach=0.5) if family(V) == "P" else patch_means(V, output)).scipy
+            into = scipy.sparse.eye_array(len(points), format="csr")[nodes(space).numpy()]
+        components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
         encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
     answer = () if velocity is None else (read_space(velocity), curl(output, velocity))
     return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer)

@@ -205,8 +205,8 @@ class OperatorNetwork(Operator):
         velocity: Raviart-Thomas on the mesh of a scalar Lagrange `output` in 2D; the answer is the curl of what the
             network predicts, and its divergence is zero.
         coarse: Lagrange spaces for the processors "multigrid" and "mgno", from finer to coarser.
-        encoder: "interpolation", values of the inputs at the nodes of the output, or "integrals", of their interpolant
-            against its basis.
+        encoder: "interpolation", values of the inputs at the nodes of the output, or, of inputs that jump, means over
+            the cells around a node; "integrals", of the inputs against the basis of the output.
         processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free.

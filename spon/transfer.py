@@ -66,6 +66,59 @@ def interpolation(source: Any, target: Any) -> SparseOperator:
     return _evaluate(source, locate(source.mesh, seen_from, 0.5), points)
 
 
+def integrals(source: Any, target: Any) -> SparseOperator:
+    """The matrix (target nodes · components, source dofs) of ∫ f φ_i, fields of the source against the target's basis.
+
+    Exact for fields on the target's own mesh with straight cells, and whatever they do between nodes: jumps too. On
+    another mesh its jumps and kinks inside of the target's cells are seen as the quadrature sees them. Components are
+    those of `evaluation`.
+
+    Args:
+        source: a function space that `spon.read_space` knows. target: Lagrange or DG. Neither is mixed.
+    """
+    fields, weights, cells, points = _at_quadrature(source, target)
+    b = target.dofmap.bs
+    basis = _evaluate(target, cells, points).scipy[::b, ::b]
+    return _against(basis.T * weights, fields, _components(source))
+
+
+def patch_means(source: Any, target: Any) -> SparseOperator:
+    """The matrix (target nodes · components, source dofs) of the means of fields over the cells around a node.
+
+    Arguments as for `integrals`.
+    """
+    fields, weights, cells, _ = _at_quadrature(source, target)
+    nodes = target.dofmap.list
+    shape = target.dofmap.index_map.size_local, len(nodes)
+    around = scipy.sparse.csr_array(
+        (np.ones(nodes.size), (nodes.ravel(), np.arange(len(nodes)).repeat(nodes.shape[1]))), shape
+    )
+    inside = scipy.sparse.csr_array((weights, (cells, np.arange(len(cells)))), shape=(len(nodes), len(cells)))
+    weighted = around @ inside
+    return _against(weighted / weighted.sum(axis=1)[:, None], fields, _components(source))
+
+
+def _against(weights: Any, fields: Any, components: int) -> SparseOperator:
+    """Weights (n, points), for each component, times the values (points · components, dofs) of fields."""
+    return SparseOperator.of(scipy.sparse.kron(weights, scipy.sparse.eye_array(components), format="csr") @ fields)
+
+
+def _at_quadrature(source: Any, target: Any) -> tuple[Any, Array, npt.NDArray[np.int32], Array]:
+    """At the quadrature points of the target's cells: values (points · components, dofs) of fields of the source,
+    weights (points,), cells (points,) and the points (points, d) themselves."""
+    import basix
+
+    mesh, degrees = target.mesh, [unblocked(V).degree for V in (source, target)]
+    kind = unblocked(target).basix_element.cell_type
+    reference, weights = basix.make_quadrature(kind, sum(degrees) + (0 if source.mesh == mesh else 2))
+    count = len(target.dofmap.list)
+    cells = np.arange(count, dtype=np.int32).repeat(len(weights))
+    points, jacobian = push(mesh, cells, np.tile(reference, (count, 1)))
+    scale = np.sqrt(np.linalg.det(jacobian.transpose(0, 2, 1) @ jacobian))
+    seen_in = cells if source.mesh == mesh else locate(source.mesh, points, 0.5)
+    return _evaluate(source, seen_in, points).scipy, np.tile(weights, count) * scale, cells, points
+
+
 def curl(potential: Any, velocity: Any) -> SparseOperator:
     """The matrix (velocity dofs, potential dofs) of the curl (∂ψ/∂y, −∂ψ/∂x), whose divergence is zero.
 

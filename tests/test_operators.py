@@ -109,6 +109,36 @@ def test_integrals_against_the_basis():
 
 
 @pytest.mark.parametrize("cell", [mesh.CellType.triangle, mesh.CellType.quadrilateral])
+def test_inputs_that_jump_are_seen_in_every_cell(cell):
+    """Integrals of a piecewise constant field against UFL's, and its means over the cells around each node."""
+    V = fem.functionspace(square(4, cell), ("P", 2))
+    A = fem.functionspace(V.mesh, ("DG", 0, (2,)))
+    k = fem.Function(A)
+    k.x.array[:] = noise(count(A)).numpy()
+    v = ufl.TestFunction(V)
+    loads = [fem.assemble_vector(fem.form(k[i] * v * ufl.dx)).array for i in range(2)]
+    seen = {
+        encoder: spon.OperatorNetwork(input=A, output=V, processor="mlp", encoder=encoder)
+        .encode(0, torch.from_numpy(k.x.array[:, None]))[:, 0]
+        .numpy()
+        for encoder in ("interpolation", "integrals")
+    }
+    np.testing.assert_allclose(seen["integrals"], np.column_stack(loads), atol=1e-15)
+    # The cells of a regular mesh are of one size.
+    around = [np.flatnonzero((V.dofmap.list == node).any(axis=1)) for node in range(count(V))]
+    values = k.x.array.reshape(-1, 2)
+    np.testing.assert_allclose(seen["interpolation"], [values[cells].mean(axis=0) for cells in around], atol=1e-14)
+
+
+def test_integrals_of_a_field_of_another_mesh():
+    """A linear function of a mesh that covers the other, by quadrature on the latter."""
+    V, W = (fem.functionspace(square(n), ("P", degree)) for n, degree in ((4, 2), (7, 1)))
+    x = W.tabulate_dof_coordinates()[:, 0]
+    load = fem.assemble_vector(fem.form(ufl.SpatialCoordinate(V.mesh)[0] * ufl.TestFunction(V) * ufl.dx)).array
+    np.testing.assert_allclose(transfer.integrals(W, V).scipy @ x, load, atol=1e-15)
+
+
+@pytest.mark.parametrize("cell", [mesh.CellType.triangle, mesh.CellType.quadrilateral])
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_curls_are_exact(cell, degree):
     """Of any potential on a distorted mesh, against UFL."""
