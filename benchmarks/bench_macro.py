@@ -31,6 +31,9 @@ import meshes
 STEPS = 3
 QUICK = {"cell": "RVE3", "mesh_size": 0.1, "structure": "plate with a hole"}
 FILE = Path(__file__).with_name("macro.json")
+# Record → cell and what its training has in place of the defaults. Where 16 modes leave most of the error, as in RVE1,
+# more of them make the certificate pass.
+MODELS = {name: (name, {}) for name in SIZES} | {"RVE1, 24 modes": ("RVE1", {"r": 24})}
 # Structure → mesh, the boundaries that are held or moved, and the one and the direction in which the force counts.
 STRUCTURES = {
     "Cook's membrane": (
@@ -152,7 +155,7 @@ def stored():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {', '.join(SIZES)}; all by default")
+    parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {'; '.join(MODELS)}; all by default")
     parser.add_argument("--structure", choices=STRUCTURES, action="append", help="only this one")
     for option in ("quick", "restart", "table"):
         parser.add_argument(f"--{option}", action="store_true")
@@ -163,15 +166,16 @@ def main():
         if comm.rank == 0:
             print(table(stored()))
         return
-    cells = [QUICK["cell"]] if options.quick else options.cells or list(SIZES)
+    cells = [QUICK["cell"]] if options.quick else options.cells or list(MODELS)
     structures = [QUICK["structure"]] if options.quick else options.structure or list(STRUCTURES)
     done = comm.bcast(set(stored())) if options.restart else set()
     for name in cells:
         wanted = [s for s in structures if f"{name}: {s}" not in done]
         if not wanted:
             continue
-        rve = learned.rve(name, QUICK["mesh_size"] if options.quick else None)
-        settings = {"samples": 256, "lbfgs": 150} if options.quick else {}
+        cell, settings = MODELS[name]
+        rve = learned.rve(cell, QUICK["mesh_size"] if options.quick else None)
+        settings |= {"samples": 256, "lbfgs": 150} if options.quick else {}
         model = learned.trained(rve, f"{name}-quick" if options.quick else name, comm, **settings)
         for structure in wanted:
             record = study(structure, rve, model, comm)
