@@ -175,7 +175,7 @@ def main():
             continue
         cell, settings = MODELS[name]
         rve = learned.rve(cell, QUICK["mesh_size"] if options.quick else None)
-        settings |= {"samples": 256, "lbfgs": 150} if options.quick else {}
+        settings = settings | ({"samples": 256, "lbfgs": 150} if options.quick else {})
         model = learned.trained(rve, f"{name}-quick" if options.quick else name, comm, **settings)
         for structure in wanted:
             record = study(structure, rve, model, comm)
