@@ -137,7 +137,7 @@ def table(records):
         "| points exact | exact FE² [s] |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for key, record in sorted(records.items()):
+    for key, record in sorted(records.items(), key=lambda item: item[0].split(": ")):
         s, c = (record["laws"][name] for name in ("surrogate", "certified"))
         pairs = [
             f"{100 * max(s['force_error']):.2g} / {100 * max(c['force_error']):.2g}",
