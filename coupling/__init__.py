@@ -4,11 +4,13 @@
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
 exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`). Operator
-networks act on functions of DOLFINx (`FieldOperator`), and precondition its solvers (`LearnedPC`).
+networks act on functions of DOLFINx (`FieldOperator`), and precondition its solvers (`LearnedPC`). Where each point has
+a cell of its own, a network of their modes (`mode_network`) makes the law (`ModesLaw`).
 
 It is the only package that imports both sides: neither knows the other.
 """
 
+from coupling.cells import ModesLaw, mode_network
 from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
@@ -20,6 +22,7 @@ __all__ = [
     "FieldOperator",
     "LearnedPC",
     "MicroFields",
+    "ModesLaw",
     "OutsideRange",
     "OutsideRangeWarning",
     "SurrogateLaw",
@@ -27,6 +30,7 @@ __all__ = [
     "cell_data",
     "local_laws",
     "micro_fields",
+    "mode_network",
     "phase_law",
     "sparse_operator",
     "translate",

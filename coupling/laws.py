@@ -98,7 +98,7 @@ class _Predictor:
         return stress, tangent
 
 
-class _Exact:
+class ExactPart:
     """The exact law for some of the points; a row is that of the law and the number of exact solutions so far."""
 
     def __init__(self, law: Law, strain_size: int):
@@ -178,7 +178,7 @@ class SurrogateLaw:
         self.outside = outside
         self._predict = _Predictor(model, device, dtype, chunk, compiled)
         self.is_compiled = self._predict.compiled is not None
-        self._exact = None if isinstance(outside, str) else _Exact(outside, self.strain_size)
+        self._exact = None if isinstance(outside, str) else ExactPart(outside, self.strain_size)
         self.state_size = 0 if self._exact is None else self._exact.state_size
         self.is_outside = self.is_exact = np.zeros(0, dtype=bool)
 
@@ -278,7 +278,7 @@ class CertifiedLaw:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
             largest_tangent(law)  # which refuses an energy that is not convex
-        self._exact = _Exact(exact, self.strain_size)
+        self._exact = ExactPart(exact, self.strain_size)
         self.state_size = self._exact.state_size
         self._modes = _modes(model, exact)
         corner = torch.from_numpy(np.maximum(abs(self.range.lower), abs(self.range.upper)))

@@ -5,7 +5,7 @@ from fe2 import mandel, sample
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.closed_form import UFLLaw
-from fe2.laws import ExactLaw, Law, Response
+from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step, StepFailed
 from fe2.materials import (
     J2,
@@ -56,6 +56,7 @@ __all__ = [
     "StepFailed",
     "Stress",
     "UFLLaw",
+    "VaryingLaw",
     "bulk_shear",
     "cubic",
     "engineering_constants",

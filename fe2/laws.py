@@ -89,3 +89,74 @@ class ExactLaw:
             solved[:, d : d + d * d].reshape(-1, d, d),
             np.ascontiguousarray(solved[:, d + d * d :]),
         )
+
+
+class VaryingLaw:
+    """One RVE problem per point, of a cell that only this point has; each rank solves those of its own points.
+
+    A state row begins with the number of the point's cell, and goes on as that of the RVE.
+
+    Args:
+        rve: of a cell with the mesh that all share, and with their materials, which have no state.
+        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `QuadratureLaw.places`.
+
+    Raises:
+        ValueError: tags of another shape or without material, or materials with state.
+    """
+
+    def __init__(self, rve: RVE, tags: npt.NDArray[np.integer]):
+        count, known = rve.body.weights.shape[0], np.array(list(rve.body.materials))
+        if tags.ndim != 2 or tags.shape[1] != count:
+            raise ValueError(f"tags have the shape {tags.shape}, need (points, {count})")
+        if not np.isin(tags, known).all():
+            raise ValueError(f"tag {tags[~np.isin(tags, known)][0]} has no material, there are {known.tolist()}")
+        for material in rve.body.materials.values():
+            if material.state_size or material.local_size:
+                raise ValueError(
+                    f"{type(material).__name__} has state or local unknowns, which no varying cell may have"
+                )
+        self.tags = tags
+        self.strain_size = rve.strain_size
+        self.state_size = rve.state_size + 1
+        self._like, self._rves = rve, dict[int, RVE]()
+
+    def initial_state(self, n: int) -> Array:
+        """State rows (n, state_size) of undeformed RVEs; raises ValueError for another number of points than cells."""
+        if n != len(self.tags):
+            raise ValueError(f"there are {n} points on this rank and {len(self.tags)} cells")
+        return np.hstack([np.arange(n)[:, None], self._like.initial_state(n)])
+
+    def cell(self, k: int) -> RVE:
+        """The RVE of the k-th point, made when it is asked for first."""
+        if k not in self._rves:
+            like, tags = self._like, self.tags[k]
+            materials = {tag: like.body.materials[tag] for tag in np.unique(tags).tolist()}
+            self._rves[k] = RVE(
+                like.cell.with_tags(tags),
+                materials,
+                degree=like.body.V.element.basix_element.degree,
+                boundary=like.boundary,
+                plane=like.body.plane,
+                tolerance=like.tolerance,
+            )
+        return self._rves[k]
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+        """See `Law.evaluate`.
+
+        Raises:
+            NotConverged: on all ranks, with the failures of the first rank that had some.
+        """
+        n, d = strain.shape
+        out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
+        with together(comm):
+            for i, k in enumerate(state[:, 0].astype(int).tolist()):
+                h = self.cell(k).homogenise(strain[i : i + 1], state[i : i + 1, 1:], guess=guess[i : i + 1, 1:])
+                out.stress[i], out.tangent[i], out.state[i, 1:] = h.stress[0], h.tangent[0], h.state[0]
+        return out
+
+    def destroy(self) -> None:
+        """Free the PETSc objects of all cells."""
+        for rve in self._rves.values():
+            rve.destroy()
+        self._rves.clear()

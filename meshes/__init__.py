@@ -5,6 +5,7 @@ from .cells import BENCHMARKS, benchmark, cell
 from .checks import check_cells, check_materials, check_periodic
 from .errors import MeshError
 from .macro import bar, cook, l_profile, plate_with_hole
+from .marking import mark
 from .packing import packing
 from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
@@ -34,6 +35,7 @@ __all__ = [
     "from_labels",
     "l_profile",
     "laminate",
+    "mark",
     "packing",
     "plate_with_hole",
     "read",

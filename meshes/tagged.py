@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from .errors import MeshError
 from .geometry import cell_volumes
 
 if TYPE_CHECKING:
@@ -46,6 +47,22 @@ class TaggedMesh:
         self.mesh.comm.Allreduce(MPI.IN_PLACE, lower, op=MPI.MIN)
         self.mesh.comm.Allreduce(MPI.IN_PLACE, upper, op=MPI.MAX)
         return lower, upper
+
+    def with_tags(self, tags: npt.NDArray[np.integer]) -> TaggedMesh:
+        """The same mesh with other tags (cells,) of the cells of this rank, ghosts included.
+
+        Raises:
+            MeshError: another number of tags.
+        """
+        from dolfinx.mesh import meshtags
+
+        tdim = self.mesh.topology.dim
+        index_map = self.mesh.topology.index_map(tdim)
+        count = index_map.size_local + index_map.num_ghosts
+        if np.shape(tags) != (count,):
+            raise MeshError(f"tags have the shape {np.shape(tags)}, need ({count},)")
+        cells = np.arange(count, dtype=np.int32)
+        return replace(self, cell_tags=meshtags(self.mesh, tdim, cells, np.asarray(tags, dtype=np.int32)))
 
     def fractions(self) -> dict[int, float]:
         """Volume of each phase over the volume of the bounding box, so that voids count; collective.

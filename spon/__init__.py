@@ -6,6 +6,7 @@
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`; one that is linear makes
 a `Preconditioner`, trained by `spon.preconditioning.train`.
+Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
@@ -19,6 +20,7 @@ from spon.equino import CellFields, EquiNO, Fields
 from spon.files import load
 from spon.graphs import Graph, graph
 from spon.model import Model
+from spon.modes import CellMesh, CellResponse, ModeNetwork, load_modes
 from spon.operators import Operator, OperatorNetwork, load_operator
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.preconditioning import Preconditioner
@@ -31,6 +33,8 @@ from spon.sparse import SparseOperator
 __all__ = [
     "CellData",
     "CellFields",
+    "CellMesh",
+    "CellResponse",
     "CellSpace",
     "Certificate",
     "EquiNO",
@@ -39,6 +43,7 @@ __all__ = [
     "LocalLaws",
     "LocalSolve",
     "MixedSpace",
+    "ModeNetwork",
     "Model",
     "ModelFileError",
     "Operator",
@@ -54,6 +59,7 @@ __all__ = [
     "certify",
     "graph",
     "load",
+    "load_modes",
     "load_operator",
     "load_space",
     "read_space",

@@ -43,7 +43,8 @@ class Level(nn.Module):
     """What the processors know of one space, in lengths of its mean edge and with entries of matrices of mean one.
 
     send: (edges, nodes), the sender's value. gather: (nodes, edges), the mean of the messages that arrive.
-    features: (edges, d + 3), as those of `spon.Graph`. places: (nodes, d), from −1 to 1 in the bounding box.
+    features: (edges, d + 3), as those of `spon.Graph`. places: (nodes, d), from −1 to 1 in the bounding box; zero along
+    axes that the space is periodic along, where no place is another than the next.
     stencils: (k · nodes, nodes), k matrices one below the other: the identity, mass and stiffness matrix with
     absolute values of rows that sum to one, and the mean slopes along edges by the d directions.
     """
@@ -55,7 +56,12 @@ class Level(nn.Module):
         mean = g.features.abs().mean(0)
         mean[:d] = mean[d]
         self.register_buffer("features", g.features / torch.where(mean > 0, mean, 1.0), persistent=False)
-        self.register_buffer("places", 2 * (space.points[nodes(space)] - lower) / (upper - lower) - 1, persistent=False)
+        independent = space.points[nodes(space)]
+        # `tying` has one entry per row, the number of the dof's master among the independent ones.
+        away = independent[space.tying.columns[:: space.block_size] // space.block_size] - space.points
+        periodic = away.abs().amax(0) > 1e-8 * (upper - lower)
+        places = torch.where(periodic, 0.0, 2 * (independent - lower) / (upper - lower) - 1)
+        self.register_buffer("places", places, persistent=False)
         into = g.receive.T.scipy
         degree = np.asarray(into.sum(axis=1))
         self.send, self.gather = Fixed(g.send), Fixed(SparseOperator.of(scaled(into, degree)))

@@ -124,6 +124,15 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     import ufl
     from dolfinx import fem
 
+    from meshes._compat import collapse
+
+    b = V.dofmap.bs
+    if b > 1:  # one scalar basis for all components, of which DOLFINx may have no matrices of so large blocks
+        scalar, dofs = collapse(V.sub(0))
+        node = np.argsort(dofs)
+        one, eye = _matrices(scalar, kind), scipy.sparse.eye_array(b)
+        mass, stiffness = (scipy.sparse.csr_array(scipy.sparse.kron(m[node][:, node], eye)) for m in one[:2])
+        return mass, stiffness, np.kron(one[2][node], np.eye(b))
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
 
     def matrix(integrand):
@@ -137,9 +146,6 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     units = np.eye(int(np.prod(V.value_shape))).reshape(-1, *V.value_shape)
     direction = fem.Constant(V.mesh, units[0])
     load = fem.form(ufl.inner(direction, v) * ufl.dx, dtype=np.float64)
-    b = V.dofmap.bs
-    if b > 1:  # one scalar basis for all components
-        return mass, stiffness, np.kron(fem.assemble_vector(load).array[::b, None], np.eye(b))
     integral = np.empty((mass.shape[0], len(units)))
     for k, unit in enumerate(units):
         direction.value = unit

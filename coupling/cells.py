@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""Structures whose cell differs from point to point: the network of a cell's modes, and the law that it makes."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+import ufl
+from dolfinx import fem, mesh
+from mpi4py import MPI
+
+from coupling.data import strain_operator
+from coupling.laws import ExactPart
+from coupling.translate import phase_law
+from fe2 import RVE, Body, Response, StepFailed, VaryingLaw, together
+from spon.compiled import CompiledModes
+from spon.discretisation import discretise
+from spon.machine_code import compiler
+from spon.modes import CellMesh, ModeNetwork
+from spon.reading import read_space
+from spon.reduced import ReducedNotConverged
+from spon.spaces import Space
+from spon.sparse import SparseOperator
+from spon.transfer import evaluation
+
+Array = npt.NDArray[np.float64]
+
+# Of the last Newton step but one, as part of the strain in the norm of energy; the last one squares it.
+_STEP = 1e-4
+_ITERATIONS = 30
+
+
+def mode_network(
+    rve: RVE, *, half_range: npt.ArrayLike, r: int = 6, coarse: Sequence[int] = (16, 8, 4), **options
+) -> ModeNetwork:
+    """A network for all cells that have the mesh and the materials of `rve`, whatever their tags.
+
+    Args:
+        rve: periodic, with two materials at least; which cells of its mesh have which does not matter.
+        half_range: (d,) largest Mandel strains to train for. r: number of modes.
+        coarse: cells along an edge of the box of coarser meshes, from finer to coarser, which only the network sees.
+        **options: of `spon.OperatorNetwork`: processor ("mgno" if not said), channels, seed, ...
+
+    Raises:
+        ValueError: a cell that is not periodic, or what `spon.ModeNetwork` refuses. TranslationError: a material that
+        torch cannot evaluate, or one with state.
+    """
+    if rve.boundary != "periodic":
+        raise ValueError(f"the cell's boundary is {rve.boundary!r}, need 'periodic'")
+    body, d = rve.body, rve.strain_size
+    laws = [phase_law(material, body.dim, body.plane) for material in body.materials.values()]
+    m, axes, here = len(laws), range(body.dim), body.mesh
+    V = fem.functionspace(here, ("P", 1, (r * m * d,)))
+    indicator = fem.functionspace(here, ("DG", 0))
+    kind = {2: mesh.CellType.quadrilateral, 3: mesh.CellType.hexahedron}[body.dim]
+    make = {2: mesh.create_rectangle, 3: mesh.create_box}[body.dim]
+    below = [fem.functionspace(make(MPI.COMM_SELF, list(rve.box), [n] * body.dim, kind), ("P", 1)) for n in coarse]
+    spaces = discretise([indicator] * (m - 1), V, periodic=tuple(axes), coarse=below)
+    points = len(body.points)
+    places = _places(body)
+    displacements = read_space(body.V, periodic=tuple(axes))
+    assert isinstance(displacements, Space)  # which a Lagrange space is
+    shared = CellMesh(
+        strains=_sparse(strain_operator(body)),
+        tying=displacements.tying,
+        interpolation=evaluation(fem.functionspace(here, ("P", 1)), places, reach=1e-3),
+        weights=torch.from_numpy(body.weights.ravel() / rve.volume),
+        cells=torch.arange(body.weights.shape[0]).repeat_interleave(points),
+    )
+    half = torch.from_numpy(np.broadcast_to(np.asarray(half_range, dtype=np.float64), (d,)).copy())
+    tags = list(body.materials)
+    return ModeNetwork(spaces, shared, laws, tags, r=r, half_range=half, **{"processor": "mgno", **options})
+
+
+def _sparse(matrix) -> SparseOperator:
+    return SparseOperator.of(scipy.sparse.csr_array(matrix))
+
+
+def _places(body: Body) -> Array:
+    """Coordinates (cells · points, dim) of the quadrature points."""
+    x = fem.Expression(ufl.SpatialCoordinate(body.mesh), body.points)
+    return x.eval(body.mesh, body.cells).reshape(-1, body.dim)
+
+
+class ModesLaw:
+    """Stress and tangent of points that have each a cell of their own, from a trained network of their modes.
+
+    The network is asked once for each cell. From then on each evaluation minimises the energy in its modes, so that the
+    stress is that of fields which are there, as `local_strain` says.
+
+    With an exact law, points whose error estimate is above the tolerance are solved exactly, and stay so until the step
+    is accepted or given up, as those of `CertifiedLaw`.
+
+    Args:
+        network: from `mode_network`, trained by `spon.modes.train`; a copy of it in float64 is used.
+        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.QuadratureLaw.places`.
+        exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
+        compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
+
+    Attributes:
+        strain_size: d. state_size: of a row, the number of the cell, the last strain, its coefficients and their
+            slopes (and what the exact law has).
+        estimate: (n,) ½ f·u over energy in the last evaluation, with the internal forces f that are not in equilibrium
+            and what they do to a homogeneous medium, see `spon.ModeNetwork.missing`; empty without an exact law. It
+            grows with the error of the energy and is a bound of it where no tangent is below that medium's.
+        is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
+
+    Raises:
+        ValueError: tags of another shape or unknown, a tolerance that is negative, or one without exact law.
+    """
+
+    def __init__(
+        self,
+        network: ModeNetwork,
+        tags: npt.NDArray[np.integer],
+        *,
+        exact: VaryingLaw | None = None,
+        tolerance: float = 0.05,
+        compiled: bool = True,
+    ):
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance = {tolerance}, need a positive number")
+        self.network = copy.deepcopy(network).double().requires_grad_(False)
+        phases = self.network.phases(torch.from_numpy(np.asarray(tags, dtype=np.int64).reshape(-1, tags.shape[-1])))
+        self._phase = self.network.phase(phases)
+        d, r = len(self.network.half_range), self.network.r
+        self.strain_size, self.tolerance, self._own = d, tolerance, 1 + d + r + r * d
+        with torch.no_grad():
+            parts = [self.network.modes(part) for part in phases.split(16, dim=1)] if phases.shape[1] else []
+        points = len(self.network.weights)
+        self.modes = torch.cat([strains for _, strains in parts]) if parts else torch.zeros(0, points, d, r).double()
+        self._compiled = CompiledModes(self.network.laws, r) if compiled and compiler() else None
+        if self._compiled is not None:
+            arrays = (self.modes.numpy(), self._phase.numpy(), self.network.weights.numpy())
+            self._cells = self._compiled.prepare(*arrays)
+        self._exact = None if exact is None else ExactPart(exact, d)
+        self.state_size = self._own + (0 if self._exact is None else self._exact.state_size)
+        self.is_exact, self.estimate = np.zeros(0, dtype=bool), np.zeros(0)
+
+    def initial_state(self, n: int) -> Array:
+        """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
+        if n != len(self._phase):
+            raise ValueError(f"there are {n} points on this rank and {len(self._phase)} cells")
+        own = np.hstack([np.arange(n)[:, None], np.zeros((n, self._own - 1))])
+        return own if self._exact is None else np.hstack([own, self._exact.initial_state(n)])
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+        """See `fe2.Law.evaluate`.
+
+        Raises:
+            fe2.StepFailed: on all ranks, naming a strain at which no minimum of the energy was found. What the exact
+            law raises.
+        """
+        own = self._own
+        with together(comm):
+            which = state[:, 0].astype(np.int64)
+            last, before, slopes = np.split(guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1)
+            ahead = slopes.reshape(*before.shape, -1) @ (strain - last)[:, :, None]
+            stress, tangent, coefficients, slopes = self.respond(which, strain, before + ahead[:, :, 0])
+            after = np.hstack([state[:, :1], strain, coefficients, slopes.reshape(len(strain), -1)])
+            out = Response(stress, tangent, np.hstack([after, guess[:, own:]]))
+            self.is_exact = np.zeros(len(strain), dtype=bool)
+            if self._exact is not None:
+                self.estimate = self._estimates(which, strain, coefficients)
+                # Written so that NaN is not good enough.
+                good = self.estimate <= self.tolerance
+                self.is_exact = ~good | self._exact.since_accepted(state, guess)
+        if self._exact is not None:
+            inner = Response(out.stress, out.tangent, np.ascontiguousarray(out.state[:, own:]))
+            self._exact.replace(self.is_exact, strain, state[:, own:], guess[:, own:], inner, comm)
+            out.state[:, own:] = inner.state
+        return out
+
+    def respond(
+        self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and slopes (n, r, d) of the cells `which` (n,).
+
+        `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance.
+
+        Raises:
+            fe2.StepFailed: naming the first strain at which no minimum of the energy was found.
+        """
+        if self._compiled is None:
+            return self._by_torch(which, strain)
+        start = np.zeros((len(strain), self.network.r)) if start is None else start
+        *found, iterations = self._compiled(self._cells, which, strain, start, _STEP, _ITERATIONS)
+        if (iterations < 0).any():
+            k = int(np.flatnonzero(iterations < 0)[0])
+            raise StepFailed(f"cell {which[k]}: no least energy in its modes at the strain {strain[k].tolist()}")
+        return tuple(found)
+
+    def _by_torch(self, which, strain):
+        parts, chunk = [], 16
+        for first in range(0, len(strain), chunk):
+            part = slice(first, first + chunk)
+            cells = torch.from_numpy(which[part])
+            try:
+                c = self.network.respond(
+                    self.modes[cells],
+                    self._phase[cells],
+                    torch.from_numpy(strain[part])[:, None],
+                    iterations=_ITERATIONS,
+                )
+            except ReducedNotConverged as error:
+                raise StepFailed(str(error)) from error
+            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.slopes)])
+        d, r = self.strain_size, self.network.r
+        empty = [np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]
+        return tuple(np.concatenate(values) for values in zip(empty, *parts, strict=True))
+
+    def local_strain(self, which: npt.NDArray[np.int64], strain: Array, coefficients: Array) -> torch.Tensor:
+        """Strains (n, P, d) at the points of the cells `which`, in the order cells × points of their mesh."""
+        modes = self.modes[torch.from_numpy(np.asarray(which))]
+        return torch.from_numpy(strain)[:, None] + torch.einsum("npdr,nr->npd", modes, torch.from_numpy(coefficients))
+
+    def _estimates(self, which, strain, coefficients) -> Array:
+        found = np.empty(len(strain))
+        for first in range(0, len(strain), 64):
+            part = slice(first, first + 64)
+            local = self.local_strain(which[part], strain[part], coefficients[part])[:, None]
+            phase = self._phase[torch.from_numpy(which[part])]
+            energy = self.network.energy(phase, local)[:, 0]
+            rest = torch.finfo(energy.dtype).tiny
+            found[part] = (self.network.missing(phase, local)[:, 0] / (energy + rest)).numpy()
+        return found

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Cells in R modes: the energy is minimised by Newton's method, `spon.ModeNetwork.respond` (after lanes.h and the laws'
+ * own functions law<k>_stress and law<k>_tangent, which the constant LAWS lists).
+ *
+ * Points of one phase stand side by side in blocks of LANES, the last of a phase filled up with points of no weight.
+ * Phases with constant tangents are not visited: what they do is in the matrix `constant`. D strain components and R
+ * modes are constants of the compilation.
+ */
+#include <float.h>
+
+#define EPSILON DBL_EPSILON
+#define F (D + R)
+#define PAIRS (F * (F + 1) / 2)
+
+typedef struct {
+  const REAL *stress, *tangent;
+} constants;
+
+typedef struct {
+  void (*stress)(const REAL *, lanes *, lanes *);
+  void (*tangent)(const REAL *, lanes *, lanes *);
+} law;
+
+static const law laws[] = {LAWS};
+
+typedef struct {
+  REAL force[F], stiffness[PAIRS];
+} sums;
+
+/* Means of force and stiffness (row by row below the diagonal) over a cell, at strain and coefficients x. */
+static void visit(const constants *numbers, int blocks, const int *phase, const REAL *modes, const REAL *weights,
+                  const REAL *constant, const REAL x[F], sums *out)
+{
+  lanes force[F], stiffness[PAIRS];
+  for (int j = 0; j < F; ++j) EACH force[j][b] = 0;
+  for (int e = 0; e < PAIRS; ++e) EACH stiffness[e][b] = 0;
+  for (int block = 0; block < blocks; ++block) {
+    const REAL *mode = modes + (long)block * D * R * LANES, *w = weights + (long)block * LANES;
+    const int k = phase[block];
+    lanes strain[D], stress[D], tangent[D * D];
+    for (int i = 0; i < D; ++i) {
+      EACH strain[i][b] = x[i];
+      for (int j = 0; j < R; ++j) EACH strain[i][b] += x[D + j] * mode[(i * R + j) * LANES + b];
+    }
+    laws[k].stress(numbers[k].stress, strain, stress);
+    laws[k].tangent(numbers[k].tangent, strain, tangent);
+    for (int i = 0; i < D; ++i) EACH stress[i][b] *= w[b];
+    for (int i = 0; i < D * D; ++i) EACH tangent[i][b] *= w[b];
+    for (int i = 0; i < D; ++i) EACH force[i][b] += stress[i][b];
+    for (int i = 0, e = 0; i < D; ++i)
+      for (int l = 0; l <= i; ++l, ++e) EACH stiffness[e][b] += tangent[i * D + l][b];
+    for (int j = 0; j < R; ++j) {
+      lanes moved[D];
+      for (int i = 0; i < D; ++i) {
+        const REAL *m = mode + (i * R + j) * LANES;
+        EACH force[D + j][b] += stress[i][b] * m[b];
+        EACH moved[i][b] = 0;
+        for (int l = 0; l < D; ++l) {
+          const REAL *n = mode + (l * R + j) * LANES;
+          EACH moved[i][b] += tangent[i * D + l][b] * n[b];
+        }
+      }
+      lanes *row = stiffness + (D + j) * (D + j + 1) / 2;
+      for (int i = 0; i < D; ++i) EACH row[i][b] += moved[i][b];
+      for (int l = 0; l <= j; ++l)
+        for (int i = 0; i < D; ++i) {
+          const REAL *n = mode + (i * R + l) * LANES;
+          EACH row[D + l][b] += moved[i][b] * n[b];
+        }
+    }
+  }
+  for (int j = 0; j < F; ++j) {
+    out->force[j] = 0;
+    EACH out->force[j] += force[j][b];
+  }
+  for (int j = 0, e = 0; j < F; ++j)
+    for (int l = 0; l <= j; ++l, ++e) {
+      REAL sum = constant[j * F + l];
+      EACH sum += stiffness[e][b];
+      out->stiffness[e] = sum;
+    }
+  for (int j = 0; j < F; ++j) {
+    REAL sum = 0;
+    for (int l = 0; l < F; ++l) sum += constant[j * F + l] * x[l];
+    out->force[j] += sum;
+  }
+}
+
+/* Columns (R, count) := A^-1 columns with the lower triangle of A (R, R), which is used up; 0 if A is not positive. */
+static int solve(REAL a[R][R], REAL *columns, int count)
+{
+  for (int k = 0; k < R; ++k) {
+    for (int l = 0; l < k; ++l) a[k][k] -= a[k][l] * a[k][l];
+    if (!(a[k][k] > 0)) return 0;
+    a[k][k] = sqrt(a[k][k]);
+    for (int i = k + 1; i < R; ++i) {
+      for (int l = 0; l < k; ++l) a[i][k] -= a[i][l] * a[k][l];
+      a[i][k] /= a[k][k];
+    }
+  }
+  for (int c = 0; c < count; ++c) {
+    for (int i = 0; i < R; ++i) {
+      for (int l = 0; l < i; ++l) columns[i * count + c] -= a[i][l] * columns[l * count + c];
+      columns[i * count + c] /= a[i][i];
+    }
+    for (int i = R - 1; i >= 0; --i) {
+      for (int l = i + 1; l < R; ++l) columns[i * count + c] -= a[l][i] * columns[l * count + c];
+      columns[i * count + c] /= a[i][i];
+    }
+  }
+  return 1;
+}
+
+static REAL at(const sums *s, int j, int l) { return s->stiffness[j >= l ? j * (j + 1) / 2 + l : l * (l + 1) / 2 + j]; }
+
+/* n points with cells `cell`, at strains (n, D), from coefficients (n, R) to those of the least energy; writes stress
+ * (n, D), tangent (n, D, D), slopes of the coefficients by the strain (n, R, D), and the iterations that it took, or -1
+ * where it found no minimum. */
+void respond(long n, const constants *numbers, int blocks, const long *cell, const int *phase, const REAL *modes,
+             const REAL *weights, const REAL *constant, const REAL *strain, REAL *coefficients, REAL *stress,
+             REAL *tangent, REAL *slopes, int *iterations, REAL tolerance, int most, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (long p = 0; p < n; ++p) {
+    const long c = cell[p];
+    const int *its_phase = phase + c * blocks;
+    int used = 0; /* blocks of phases that are to be visited come first */
+    while (used < blocks && its_phase[used] >= 0) ++used;
+    REAL x[F];
+    for (int i = 0; i < D; ++i) x[i] = strain[p * D + i];
+    for (int j = 0; j < R; ++j) x[D + j] = coefficients[p * R + j];
+    sums now;
+    iterations[p] = -1;
+    for (int iteration = 0; iteration <= most; ++iteration) {
+      visit(numbers, used, its_phase, modes + c * blocks * D * R * LANES, weights + c * blocks * LANES,
+            constant + c * F * F, x, &now);
+      /* What a step gains, and slopes of the minimum by the strain, from one factor. */
+      REAL a[R][R], columns[R][D + 1], trace = 0, gain = 0, work = 0;
+      for (int j = 0; j < R; ++j) trace += at(&now, D + j, D + j);
+      for (int j = 0; j < R; ++j) {
+        for (int l = 0; l <= j; ++l) a[j][l] = at(&now, D + j, D + l);
+        a[j][j] += 10 * EPSILON * trace;
+        for (int i = 0; i < D; ++i) columns[j][i] = -at(&now, D + j, i);
+        columns[j][D] = -now.force[D + j];
+      }
+      if (!solve(a, &columns[0][0], D + 1)) break;
+      for (int j = 0; j < R; ++j) gain -= now.force[D + j] * columns[j][D];
+      for (int j = 0; j < F; ++j) work += now.force[j] * x[j];
+      /* The error of the energy is that of a step squared, and the last step, which is taken, squares it again. */
+      if (gain >= 0 && gain <= tolerance * tolerance * work + EPSILON * EPSILON * trace) {
+        for (int i = 0; i < D; ++i) {
+          REAL sum = now.force[i];
+          for (int j = 0; j < R; ++j) sum += at(&now, D + j, i) * columns[j][D];
+          stress[p * D + i] = sum;
+          for (int l = 0; l < D; ++l) {
+            REAL t = at(&now, i, l);
+            for (int j = 0; j < R; ++j) t += (at(&now, D + j, i) * columns[j][l] + at(&now, D + j, l) * columns[j][i]) / 2;
+            tangent[(p * D + i) * D + l] = t;
+          }
+        }
+        for (int j = 0; j < R; ++j) {
+          coefficients[p * R + j] = x[D + j] + columns[j][D];
+          for (int i = 0; i < D; ++i) slopes[(p * R + j) * D + i] = columns[j][i];
+        }
+        iterations[p] = iteration;
+        break;
+      }
+      for (int j = 0; j < R; ++j) x[D + j] += columns[j][D];
+    }
+  }
+}
