@@ -4,7 +4,8 @@
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
 exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`). Operator
-networks act on functions of DOLFINx (`FieldOperator`), and precondition its solvers (`LearnedPC`).
+networks act on functions of DOLFINx (`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the
+residual of a form (`Residual`) or from what its solvers found, on all ranks (`samples`).
 
 It is the only package that imports both sides: neither knows the other.
 """
@@ -13,6 +14,8 @@ from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
+from coupling.residual import Residual
+from coupling.samples import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
 __all__ = [
@@ -22,12 +25,14 @@ __all__ = [
     "MicroFields",
     "OutsideRange",
     "OutsideRangeWarning",
+    "Residual",
     "SurrogateLaw",
     "TranslationError",
     "cell_data",
     "local_laws",
     "micro_fields",
     "phase_law",
+    "samples",
     "sparse_operator",
     "translate",
 ]

@@ -180,6 +180,33 @@ class Operator(nn.Module):
             self.mean.copy_(free.nanmean((0, 2)).nan_to_num())
         self.scale.copy_(_positive((free - self.mean[:, None]).square().nanmean((0, 2)).sqrt().nan_to_num()))
 
+    @torch.no_grad()
+    def normalise_by(self, inputs: Sequence[Tensor], loss: Callable[..., Tensor]) -> None:
+        """Scale what goes in by what these fields (dofs, samples) are like, and what comes out by a loss of them.
+
+        The answers of the untrained network, which have nothing to do with the right ones, are made as large as these:
+        to a factor of two, so large that they double the loss of the answer without them. A network with less than half
+        that loss has learned before and stays as it is.
+        """
+        some = [x[:, :8] for x in inputs]
+
+        def mean(scale: float) -> float:
+            self.scale.fill_(scale)
+            return float(loss(self(*some), *some).mean())
+
+        known = self.scale.clone()
+        base = mean(0.0)
+        self.scale.copy_(known)
+        if float(loss(self(*some), *some).mean()) < base / 2:
+            return
+        for k, x in enumerate(inputs):
+            self.normalise_input(k, x)
+        lower, upper = -64, 64  # powers of two
+        while upper - lower > 1:
+            middle = (lower + upper) // 2
+            lower, upper = (middle, upper) if mean(2.0**middle) < 2 * base else (lower, middle)
+        self.scale.fill_(2.0**upper if -64 < lower and upper < 64 else 1.0)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the network and all that it needs to one file, see `spon.load_operator`."""
         spaces, tensors = self.discretisation.pack()
@@ -269,9 +296,10 @@ def load_operator(path: str | os.PathLike) -> Operator:
 def train(
     network: Operator,
     inputs: Tensor | Sequence[Tensor],
-    outputs: Tensor,
+    outputs: Tensor | None = None,
     *,
     norm: str = "L2",
+    loss: Callable[..., Tensor] | None = None,
     steps: int = 2000,
     batch: int = 16,
     rate: float = 3e-3,
@@ -282,13 +310,16 @@ def train(
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> History:
-    """Train for the least mean relative error; the network ends where that of the validation samples was least.
+    """Train for the least mean relative error, for the least mean of a `loss` of one's own, or for that of their sum.
 
-    AdamW with a learning rate that falls to zero (`training.fit_samples`), then L-BFGS on all samples.
+    The network ends where that of the validation samples was least. AdamW with a learning rate that falls to zero
+    (`training.fit_samples`), then L-BFGS on all samples.
 
     Args:
-        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples).
+        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples); None to train on the loss alone.
         norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space.
+        loss: of an answer (dofs, batch) and the inputs (dofs, batch) it belongs to: (batch,). `coupling.Residual` makes
+            one of a form in UFL.
         steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
         lbfgs: iterations afterwards.
         validation: share of samples that are only looked at, every `every` steps.
@@ -296,38 +327,52 @@ def train(
         seed: of the validation samples and the batches. log: takes a line now and then.
 
     Raises:
-        ValueError: fields of other shapes, a norm of another name, or samples whose relative error is not defined.
+        ValueError: neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
+            relative error is not defined.
         FloatingPointError: a loss that is not finite at the start.
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     space = network.spaces.answer
     if norm not in NORMS:
         raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
-    samples = outputs.shape[-1]
-    if outputs.shape != (space.dofs, samples):
+    if outputs is None and loss is None:
+        raise ValueError("there is nothing to learn from: give outputs, a loss, or both")
+    samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
+    if outputs is not None and outputs.shape != (space.dofs, samples):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
     if any(x.shape[-1] != samples for x in fields):
-        raise ValueError(f"inputs have {[x.shape[-1] for x in fields]} samples, outputs {samples}")
+        sizes = [x.shape[-1] for x in fields]
+        raise ValueError(f"inputs have {sizes} samples" + (f", outputs {samples}" if outputs is not None else ""))
     checked = round(validation * samples)
     if not 0 < checked < samples:
         raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
-    if not bool((size := NORMS[norm](space, outputs)).all()):
+    if outputs is not None and not bool((size := NORMS[norm](space, outputs)).all()):
         raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
-    network.normalise(fields, outputs)
+    if outputs is None:
+        network.normalise_by(fields, loss)
+    else:
+        network.normalise(fields, outputs)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(samples, generator=generator).to(outputs.device)
+    order = torch.randperm(samples, generator=generator).to(fields[0].device)
     check, learn = order[:checked], order[checked:]
 
-    def loss(which: Tensor) -> Tensor:
-        return norms.relative(NORMS[norm], space, network(*(x[:, which] for x in fields)), outputs[:, which]).mean()
+    def objective(which: Tensor) -> Tensor:
+        some = [x[:, which] for x in fields]
+        answer = network(*some)
+        parts = []
+        if outputs is not None:
+            parts.append(norms.relative(NORMS[norm], space, answer, outputs[:, which]).mean())
+        if loss is not None:
+            parts.append(loss(answer, *some).mean())
+        return sum(parts[1:], parts[0])
 
     history = fit_samples(
-        network.parameters(), loss, learn, check, steps=steps, batch=batch, rate=rate, every=every, patience=patience,
-        generator=generator, log=log,
+        network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
+        patience=patience, generator=generator, log=log,
     )  # fmt: skip
     if lbfgs:
         history = history.then(
-            fit(network.parameters(), lambda: loss(learn), lambda: loss(check), adam=0, lbfgs=lbfgs, log=log)
+            fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=log)
         )
     return history
 
