@@ -234,7 +234,7 @@ class OperatorNetwork(Operator):
         coarse: Lagrange spaces for the processors "multigrid" and "mgno", from finer to coarser.
         encoder: "interpolation", values of the inputs at the nodes of the output, or, of inputs that jump, means over
             the cells around a node; "integrals", of the inputs against the basis of the output.
-        processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
+        processor: "multigrid", "messages", "mgno", "attention" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free.
         symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.

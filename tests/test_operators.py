@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import basix.ufl
+import scipy.sparse
 import torch
 import ufl
 from dolfinx import fem, mesh
@@ -25,7 +26,7 @@ import spon
 from meshes._compat import create_mesh, geometry_dofmap
 from spon import constraints, norms, operators, transfer
 
-PROCESSORS = ["mlp", "messages", "multigrid", "mgno"]
+PROCESSORS = ["mlp", "messages", "multigrid", "mgno", "attention"]
 SMALL = {"channels": 4, "depth": 2}
 
 
@@ -323,6 +324,26 @@ def test_mgno_restricts_residuals_or_right_sides():
     assert (make(residual=True)(x) - make(residual=False)(x)).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("linear_in", [(), (0,)])
+def test_attention_does_not_depend_on_the_density_of_nodes(linear_in):
+    """A mesh that is much finer on one side; means over the nodes would be others there."""
+    V, W = (fem.functionspace(square(24), ("P", 1)) for _ in range(2))
+    W.mesh.geometry.x[:, 0] **= 2
+    answers = []
+    for U, weighted in ((V, True), (W, True), (V, False), (W, False)):
+        network = spon.OperatorNetwork(input=U, output=U, processor="attention", linear_in=linear_in, depth=2)
+        if not weighted:
+            n = count(U)
+            network.hierarchy.levels[0].mean.operator = spon.SparseOperator.of(scipy.sparse.eye_array(n) / n)
+        x = U.tabulate_dof_coordinates()
+        f = torch.from_numpy(np.exp(x[:, :1]) * np.cos(2 * x[:, 1:2]))
+        common = np.flatnonzero(np.isin(x[:, 0].round(9), [0.0, 0.25, 1.0]))
+        assert len(common) == 3 * 25
+        answers.append(network(f).detach()[common[np.lexsort(x[common].round(9).T)]])
+    off, off_without = ((a - b).abs().max() for a, b in (answers[:2], answers[2:]))
+    assert off < 0.01 * answers[0].std() and off < 0.1 * off_without
+
+
 @functools.cache
 def poisson():
     """Sources of a few waves and solutions of −Δu = f, zero on the boundary: (V, bc, coarse, f, u)."""
@@ -342,7 +363,11 @@ def poisson():
 
 @pytest.mark.parametrize(
     ("settings", "norm", "lbfgs"),
-    [({"processor": "multigrid"}, "L2", 50), ({"processor": "mgno", "linear_in": [0]}, "H1", 0)],
+    [
+        ({"processor": "multigrid"}, "L2", 50),
+        ({"processor": "mgno", "linear_in": [0]}, "H1", 0),
+        ({"processor": "attention", "linear_in": [0]}, "L2", 50),
+    ],
 )
 def test_training_beats_the_mean(settings, norm, lbfgs):
     V, bc, coarse, f, u = poisson()
@@ -430,6 +455,8 @@ def test_wrong_use_is_refused():
         make(coarse=[])
     with pytest.raises(ValueError, match="cycle = 'F', need 'V' or 'W'"):
         make(cycle="F")
+    with pytest.raises(ValueError, match="heads = 3, need a divisor of the 4 channels"):
+        make(processor="attention", heads=3)
     with pytest.raises(ValueError, match="encoder = 'galerkin', need one of 'interpolation', 'integrals'"):
         make(encoder="galerkin")
     with pytest.raises(ValueError, match="169 nodes, need fewer than 49"):
