@@ -366,7 +366,7 @@ def poisson():
     [
         ({"processor": "multigrid"}, "L2", 50),
         ({"processor": "mgno", "linear_in": [0]}, "H1", 0),
-        ({"processor": "attention", "linear_in": [0]}, "L2", 50),
+        ({"processor": "attention", "linear_in": [0]}, "L2", 100),
     ],
 )
 def test_training_beats_the_mean(settings, norm, lbfgs):
