@@ -15,7 +15,7 @@ from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, Surro
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.residual import Residual
-from coupling.samples import samples
+from coupling.sampling import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 
 __all__ = [

@@ -144,10 +144,17 @@ class Residual:
     def relative(self, u: Tensor, *inputs: Tensor) -> Tensor:
         """The residual's norm (batch,), relative to that of the field which has its Dirichlet values and zeros inside.
 
-        Where P = A and the values are zero, it is the relative error in the energy norm. Errors as when called.
+        Where P = A and the values are zero, it is the relative error in the energy norm. At zero its derivative is
+        taken as zero.
+
+        Raises:
+            ValueError: as when called, or a sample that this field solves, relative to which there is no residual.
         """
         start = self(self.lifting.to(u.device, u.dtype).expand_as(u), *inputs)
-        return (self(u, *inputs) / start).sqrt()
+        if not bool((start > 0).all()):
+            raise ValueError(f"sample {int(start.argmin())} is solved by its Dirichlet values and zeros inside")
+        square = self(u, *inputs) / start
+        return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
 
 class _Assembled(torch.autograd.Function):

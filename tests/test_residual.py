@@ -144,6 +144,18 @@ def test_thresholds_have_no_slope():
     assert residual(fields[0], -fields[1]).sum() != residual(*fields).sum()
 
 
+def test_no_residual_has_no_slope():
+    V = fem.functionspace(square(3), ("P", 1))
+    f, u, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    residual = coupling.Residual((u - f) * v * ufl.dx, u, [f], preconditioner=ufl.TrialFunction(V) * v * ufl.dx)
+    force = noise(count(V), 2)
+    answer = (force * torch.tensor([1.0, 2.0])).requires_grad_()
+    found = residual.relative(answer, force)
+    np.testing.assert_allclose(found.detach(), [0.0, 1.0], atol=1e-15)
+    found.sum().backward()
+    assert answer.grad.isfinite().all() and answer.grad[:, 1].abs().max() > 1e-3
+
+
 def test_constant_matrices_are_assembled_once(monkeypatch):
     V = fem.functionspace(square(4), ("P", 1, (2,)))
     f, u, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
@@ -317,6 +329,8 @@ def test_wrong_use_is_refused():
         residual(u)
     with pytest.raises(ValueError, match=r"input 0 has the shape \(169, 79\), need \(169, 80\)"):
         residual(u, f[:, 1:])
+    with pytest.raises(ValueError, match="sample 3 is solved by its Dirichlet values and zeros inside"):
+        residual.relative(u, f * (torch.arange(80) != 3))
     network = network_for_poisson()
     with pytest.raises(ValueError, match="nothing to learn from"):
         operators.train(network, f)
