@@ -19,9 +19,10 @@ import torch
 from dolfinx import fem
 from petsc4py import PETSc
 
-from spon import Operator, Preconditioner, SparseOperator
+from meshes._compat import collapse
+from spon import MixedSpace, Operator, Preconditioner, Space, SparseOperator
 from spon.discretisation import node_tying, nodes
-from spon.reading import family
+from spon.reading import family, is_mixed
 
 
 class FieldOperator:
@@ -46,8 +47,19 @@ class FieldOperator:
         spaces = network.discretisation
         if _dofs(output) != spaces.answer.dofs:
             raise ValueError(f"the output has {_dofs(output)} dofs, the network's answer {spaces.answer.dofs}")
-        if spaces.answer.family in ("P", "DG"):
-            _same_places("the output", _places(output), spaces.answer.points.numpy(), 1e-9)
+        answer = spaces.answer
+        if is_mixed(output) != isinstance(answer, MixedSpace):
+            raise ValueError("of the output and the network's answer, one is of a mixed space and one is not")
+        if isinstance(answer, Space):
+            answers = [(output, answer)]
+        else:
+            collapsed = [collapse(output.sub(k)) for k in range(output.num_sub_spaces)]
+            if [n.tolist() for _, n in collapsed] != [n.tolist() for n in answer.numbers]:
+                raise ValueError("the parts of the output have other dofs than those of the network's answer")
+            answers = [(V, part) for (V, _), part in zip(collapsed, spaces.parts)]
+        for V, part in answers:
+            if part.family in ("P", "DG"):
+                _same_places("the output", _places(V), part.points.numpy(), 1e-9)
         for k, (V, encoder) in enumerate(zip(self.inputs, spaces.encoders, strict=True)):
             if family(V) == "P":
                 # Lagrange functions know the coordinates, and so does what the network sees of them.

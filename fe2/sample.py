@@ -3,8 +3,8 @@
 
 import os
 import shutil
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from mpi4py import MPI
 from scipy.stats import qmc
 
-from fe2 import mandel
+from fe2 import mandel, parts
 from fe2 import snapshots as files
-from fe2.progress import Bar
+from fe2.ranks import together
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, read
 
@@ -116,11 +116,11 @@ def snapshots(
 
     Raises:
         ValueError: strains of wrong shape, none, not finite; chunk < 1. SnapshotError: the file or a part is damaged,
-        or belongs to another RVE, other strains or another `chunk`; ranks that differ in their arguments; or an error
-        on another rank (an error of its own is raised as it is). No rank is left waiting.
+        or belongs to another RVE, other strains or another `chunk`; ranks that differ in their arguments. An error on
+        one rank is raised on all; no rank is left waiting.
     """
     path = Path(path)
-    with _Together(comm):
+    with together(comm):
         strains = np.array(strains, dtype=np.float64, order="C", ndmin=2)
         if strains.ndim != 2 or strains.shape[1] != rve.strain_size or not len(strains):
             raise ValueError(f"strains have shape {strains.shape}, need (n, {rve.strain_size}) with n > 0")
@@ -132,91 +132,48 @@ def snapshots(
         mark = files.fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": files.digest(strains)}
     first = comm.bcast(mine)
-    with _Together(comm):
+    with together(comm):
         different = [name for name, value in mine.items() if value != first[name]]
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
 
-    parts = path.with_name(path.name + ".parts")
+    folder = parts.folder(path)
     pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
     pending = None
-    with _Together(comm):
+    with together(comm):
         if comm.rank == 0:
-            pending = _pending(path, parts, mark, strains, pieces, append)
+            pending = _pending(path, folder, mark, strains, pieces, append)
     pending = comm.bcast(pending)
     if pending is None:
         return
-    with _Together(comm):  # whatever happens on one rank, the others finish their chunks and learn of it here
-        if comm.rank == 0:
-            with _Progress(len(pieces), parts, progress) as shown:
-                for k in pending[:: comm.size]:
-                    files.write_part(parts, k, rve, pieces[k], mark)
-                    shown.update()
-        else:
-            for k in pending[comm.rank :: comm.size]:
-                files.write_part(parts, k, rve, pieces[k], mark)
+    parts.fill(
+        comm,
+        folder,
+        pending,
+        lambda k: files.write_part(folder, k, rve, pieces[k], mark),
+        partial(parts.Progress, "snapshots", len(pieces), folder, progress),
+    )
     failed = 0
-    with _Together(comm):
+    with together(comm):
         if comm.rank == 0:
-            failed = files.merge(path, parts, len(pieces), mark)
-            shutil.rmtree(parts)
+            failed = files.merge(path, folder, len(pieces), mark)
     if failed:
         warnings.warn(f"{path}: {failed} of {len(strains)} RVE problems did not converge; see `failed`", stacklevel=2)
 
 
-def _pending(path: Path, parts: Path, mark: str, strains: Array, pieces: list[Array], append: bool) -> list[int] | None:
+def _pending(
+    path: Path, folder: Path, mark: str, strains: Array, pieces: list[Array], append: bool
+) -> list[int] | None:
     """Numbers of the chunks still to be solved; None if the file has all strains. Makes the folder of the parts."""
-    done = files.check_parts(parts, pieces, mark)
+    keys = [files.digest(piece) for piece in pieces]
+    done = parts.finished(folder, keys, lambda part: files.opened(part, mark), "strains", SnapshotError)
     if path.exists():
         with files.opened(path, mark) as file:
             known = file["strain"][:]
         if np.array_equal(known[-len(strains) :] if append else known, strains):
-            shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed between its last two lines
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
             return None
         if not append:
             raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append or take another path")
-    parts.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return [k for k in range(len(pieces)) if k not in done]
-
-
-class _Together:
-    """Raises on all ranks at the end of the block if one of them raised in it."""
-
-    def __init__(self, comm: MPI.Intracomm):
-        self.comm = comm
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is not None and not issubclass(kind, Exception):
-            return  # an interrupt: leave at once
-        errors = self.comm.allgather(None if error is None else f"{kind.__name__}: {error}")
-        if error is None and any(errors):
-            raise SnapshotError("; ".join(f"rank {r}: {e}" for r, e in enumerate(errors) if e))
-
-
-class _Progress:
-    """How many parts there are, from all ranks, shown as a bar on a terminal or in lines."""
-
-    def __init__(self, total: int, parts: Path, wanted: bool):
-        self.total, self.parts, self.wanted = total, parts, wanted
-        self.bar = Bar("snapshots", total, wanted)
-        self.begin, self.next = time.monotonic(), 0.1
-
-    def __enter__(self):
-        self.bar.__enter__()
-        return self
-
-    def update(self):
-        if not self.wanted:
-            return
-        done = files.count_parts(self.parts)
-        self.bar.update(done)
-        if not self.bar.shown and done >= self.next * self.total:
-            seconds = time.monotonic() - self.begin
-            print(f"snapshots: {done} of {self.total} chunks, {seconds:.0f} s", flush=True)
-            self.next = np.floor(10 * done / self.total + 1e-9) / 10 + 0.1
-
-    def __exit__(self, *error):
-        self.bar.__exit__(*error)

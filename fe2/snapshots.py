@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import ufl
 
+from fe2 import parts
 from fe2.rve import RVE
 from meshes._compat import geometry_dofmap
 
@@ -37,7 +37,7 @@ _ROWS = [name for name in _AXES if name != "weights"]
 
 
 class SnapshotError(RuntimeError):
-    """A snapshot file or part that is damaged or belongs to something else, or an error on another rank."""
+    """A snapshot file or part that is damaged or belongs to something else, or ranks that differ in what they ask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,43 +130,8 @@ def opened(path: Path, mark: str | None = None) -> Iterator[h5py.File]:
         raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def _part(folder: Path, k: int) -> Path:
-    return folder / f"chunk-{k:06d}.h5"
-
-
-def count_parts(folder: Path) -> int:
-    """Number of finished parts in the folder."""
-    return sum(1 for _ in folder.glob("chunk-*.h5"))
-
-
-def check_parts(folder: Path, pieces: list[Array], mark: str) -> set[int]:
-    """Numbers of the finished parts; leftovers of unfinished ones are removed.
-
-    Raises:
-        SnapshotError: a part that is damaged, or belongs to another RVE or other strains than `pieces`.
-    """
-    names = {_part(folder, k).name: k for k in range(len(pieces))}
-    done = set()
-    for path in sorted(folder.glob("*")):
-        if path.name.startswith("chunk-") and path.name.endswith(".tmp"):
-            path.unlink()
-            continue
-        if path.name not in names:
-            raise SnapshotError(f"{path} belongs to a run with other strains or another chunk size; remove {folder}")
-        k = names[path.name]
-        try:
-            with opened(path, mark) as file:
-                same = file.attrs.get("strains") == digest(pieces[k])
-        except SnapshotError as error:
-            raise SnapshotError(f"{error} (the parts are in {folder})") from error
-        if not same:
-            raise SnapshotError(f"{path} belongs to a run with other strains or another chunk size; remove {folder}")
-        done.add(k)
-    return done
-
-
 def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> None:
-    """Solve for the strains (m, d) of chunk `k` and write its part; it has its name only when it is complete."""
+    """Solve for the strains (m, d) of chunk `k` and write its part."""
     solved = rve.homogenise(strains, on_failure="report")
     m, body = len(strains), rve.body
     failed = np.zeros(m, dtype=bool)
@@ -186,9 +151,8 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> Non
         "failed": failed,
         "weights": body.weights,
     }
-    with _written(_part(folder, k)) as temporary, h5py.File(temporary, "w") as file:
+    with parts.writing(folder, k, digest(strains)) as file:
         _describe(file, mark)
-        file.attrs["strains"] = digest(strains)
         for name, values in arrays.items():
             file.create_dataset(name, data=values, chunks=True, fletcher32=True)
 
@@ -196,44 +160,20 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> Non
 def merge(path: Path, folder: Path, count: int, mark: str) -> int:
     """Write the file from its `count` parts, behind the snapshots that it has; return the failed rows."""
     failed = 0
-    with _written(path) as temporary:
-        if path.exists():
-            shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "a") as file:
-            _describe(file, mark)
-            for k in range(count):
-                with opened(_part(folder, k), mark) as part:
-                    for name in _ROWS:
-                        _extend(file, name, part[name][:])
-                    if "weights" not in file:
-                        file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
-                    failed += int(part["failed"][:].sum())
+
+    def add(file: h5py.File, part: h5py.File) -> None:
+        nonlocal failed
+        _describe(file, mark)
+        for name in _ROWS:
+            parts.extend(file, name, part[name][:])
+        if "weights" not in file:
+            file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
+        failed += int(part["failed"][:].sum())
+
+    parts.merge(path, folder, count, lambda part: opened(part, mark), add)
     return failed
 
 
 def _describe(file: h5py.File, mark: str) -> None:
     for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": mark, "units": UNITS}.items():
         file.attrs[name] = value
-
-
-def _extend(file: h5py.File, name: str, rows: Array) -> None:
-    if name not in file:
-        file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=True, fletcher32=True)
-        return
-    start = len(file[name])
-    file[name].resize(start + len(rows), axis=0)
-    file[name][start:] = rows
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes `path` once the block is done and the data are on the disk."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,8 +4,8 @@
 `load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
-Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train`; one that is linear makes
-a `Preconditioner`, trained by `spon.preconditioning.train`.
+Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
+`load_samples` reads; one that is linear makes a `Preconditioner`, trained by `spon.preconditioning.train`.
 Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
@@ -27,6 +27,7 @@ from spon.preconditioning import Preconditioner
 from spon.program import Program, ProgramError
 from spon.reading import read_space
 from spon.reduced import ReducedModel, ReducedNotConverged
+from spon.samples import Samples, load_samples
 from spon.spaces import MixedSpace, Space, load_space
 from spon.sparse import SparseOperator
 
@@ -54,6 +55,7 @@ __all__ = [
     "ProgramError",
     "ReducedModel",
     "ReducedNotConverged",
+    "Samples",
     "Space",
     "SparseOperator",
     "certify",
@@ -61,6 +63,7 @@ __all__ = [
     "load",
     "load_modes",
     "load_operator",
+    "load_samples",
     "load_space",
     "read_space",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from spon.spaces import Space, pack, unpack
+from spon.spaces import MixedSpace, Space, pack, unpack
 from spon.sparse import SparseOperator
 
 ENCODERS = ("interpolation", "integrals")
@@ -27,6 +27,9 @@ class Discretisation:
     prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
     velocity: the space of the answer if it is the curl of what the network predicts in `output`, else None.
     curl: (velocity dofs, output dofs), or None.
+    others: further parts of the answer, if it is of a mixed space, whose first part is then `output`.
+    carry: to each of them (nodes, output nodes), the values that a field of the output has there.
+    join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
     """
 
     output: Space
@@ -35,10 +38,20 @@ class Discretisation:
     prolongations: tuple[SparseOperator, ...]
     velocity: Space | None = None
     curl: SparseOperator | None = None
+    others: tuple[Space, ...] = ()
+    carry: tuple[SparseOperator, ...] = ()
+    join: SparseOperator | None = None
 
     @property
-    def answer(self) -> Space:
+    def parts(self) -> tuple[Space, ...]:
+        """The spaces that the network has values in: the output and, if that is mixed, all others."""
+        return (self.output, *self.others)
+
+    @property
+    def answer(self) -> Space | MixedSpace:
         """The space of what the network returns."""
+        if self.join is not None:
+            return MixedSpace(self.parts, self.join.T.columns.split([part.dofs for part in self.parts]))
         return self.output if self.velocity is None else self.velocity
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Discretisation":
@@ -86,6 +99,9 @@ class Discretisation:
             tuple(matrix(f"prolongations.{k}", shape) for k, shape in enumerate(header["prolongations"])),
             header["velocity"] and space("velocity", header["velocity"]),
             header["curl"] and matrix("curl", header["curl"]),
+            tuple(space(f"others.{k}", about) for k, about in enumerate(header.get("others", ()))),
+            tuple(matrix(f"carry.{k}", shape) for k, shape in enumerate(header.get("carry", ()))),
+            header.get("join") and matrix("join", header["join"]),
         )
 
 
@@ -106,8 +122,22 @@ def discretise(
     if encoder not in ENCODERS:
         raise ValueError(f"encoder = {encoder!r}, need one of {', '.join(map(repr, ENCODERS))}")
     space = read_space(output, bcs=bcs, periodic=periodic)
-    if not isinstance(space, Space):
-        raise ValueError("the output space is mixed: make one network for each part, V.sub(k).collapse()[0]")
+    others: list[Space] = []
+    carry: list[SparseOperator] = []
+    join = None
+    if isinstance(space, MixedSpace):
+        from meshes._compat import collapse
+
+        if velocity is not None:
+            raise ValueError("the output space is mixed, and a potential of a velocity is not: leave velocity out")
+        order = torch.cat(space.numbers).argsort().numpy()
+        join = SparseOperator.of(scipy.sparse.eye_array(len(order), format="csr")[order])
+        output, (space, *others) = collapse(output.sub(0))[0], space.parts
+        if not isinstance(space, Space) or space.family != "P" or any(isinstance(part, MixedSpace) for part in others):
+            raise ValueError("the output space is mixed: its first part must be Lagrange, and none mixed again")
+        for part in others:
+            values = evaluation(output, part.points[nodes(part)].numpy()).scipy
+            carry.append(SparseOperator.of(values[:: space.block_size, :: space.block_size] @ node_tying(space)))
     below: list[Space] = []
     for k, V in enumerate(coarse):
         level = read_space(V, periodic=periodic)
@@ -134,8 +164,17 @@ def discretise(
             into = scipy.sparse.eye_array(len(points), format="csr")[nodes(space).numpy()]
         components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
         encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
-    answer = () if velocity is None else (read_space(velocity), curl(output, velocity))
-    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer)
+    return Discretisation(
+        space,
+        tuple(below),
+        tuple(encoders),
+        tuple(prolongations),
+        None if velocity is None else read_space(velocity),
+        None if velocity is None else curl(output, velocity),
+        tuple(others),
+        tuple(carry),
+        join,
+    )
 
 
 def nodes(space: Space) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spon.spaces import Space
+from spon.spaces import MixedSpace, Space
 from spon.sparse import SparseOperator
 
 
@@ -28,9 +28,20 @@ def natural(space: Space, x: Tensor) -> Tensor:
     return _root(_form(space.mass, x) + _form(space.stiffness, x))
 
 
-def relative(norm: Callable[[Space, Tensor], Tensor], space: Space, x: Tensor, reference: Tensor) -> Tensor:
-    """‖x − reference‖ / ‖reference‖ in one of the norms above."""
-    return norm(space, x - reference) / norm(space, reference)
+def relative(
+    norm: Callable[[Space, Tensor], Tensor], space: Space | MixedSpace, x: Tensor, reference: Tensor
+) -> Tensor:
+    """‖x − reference‖ / ‖reference‖ in one of the norms above; of a mixed space, its mean over the parts."""
+    both = zip(split(space, x), split(space, reference))
+    errors = [norm(part, a - b) / norm(part, b) for (part, a), (_, b) in both]
+    return sum(errors[1:], errors[0]) / len(errors)
+
+
+def split(space: Space | MixedSpace, x: Tensor) -> list[tuple[Space, Tensor]]:
+    """The parts of a mixed space that are not mixed, and the field (dofs, ...) of each; else the two as they are."""
+    if isinstance(space, Space):
+        return [(space, x)]
+    return [pair for part, field in zip(space.parts, space.split(x)) for pair in split(part, field)]
 
 
 def _form(matrix: SparseOperator, x: Tensor) -> Tensor:

@@ -35,28 +35,35 @@ class Operator(nn.Module):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | None = None,
+        integral: float | Sequence[float | None] | None = None,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
     ):
         super().__init__()
-        space, count = discretisation.output, len(discretisation.encoders)
+        space, count, parts = discretisation.output, len(discretisation.encoders), discretisation.parts
+        integrals = list(integral) if isinstance(integral, Sequence) else [integral]
+        if integral is None:
+            integrals *= len(parts)
         if processor not in PROCESSORS:
             raise ValueError(f"processor = {processor!r}, need one of {', '.join(map(repr, PROCESSORS))}")
         if processor == "multigrid" and not discretisation.coarse:
             raise ValueError("the processor 'multigrid' needs coarse spaces: coarse = [...], from finer to coarser")
         if not all(0 <= k < count for k in linear_in):
             raise ValueError(f"linear_in = {tuple(linear_in)}, need numbers of inputs from 0 to {count - 1}")
-        if linear_in and (bool(space.lifting.any()) or integral):
+        if len(integrals) != len(parts):
+            raise ValueError(f"integral = {integral}, need {len(parts)}, one for each part of the output")
+        if linear_in and (any(bool(part.lifting.any()) for part in parts) or any(integrals)):
             raise ValueError("linear_in needs Dirichlet values and an integral of zero: what is given is not linear")
-        if integral is not None and discretisation.velocity is not None:
+        constrained = any(value is not None for value in integrals)
+        if constrained and discretisation.velocity is not None:
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
-        if integral is not None and space.correction.shape[1] == 0:
-            raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
+        for value, part in zip(integrals, parts):
+            if value is not None and part.correction.shape[1] == 0:
+                raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
         if symmetric:
-            if linear_in or integral is not None or discretisation.velocity is not None:
-                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity")
+            if linear_in or constrained or discretisation.velocity is not None or len(parts) > 1:
+                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity nor mixed output")
             sizes = [matrix.shape[1] for matrix in discretisation.encoders]
             if sizes != [space.dofs]:
                 raise ValueError(f"a symmetric network has one input of {space.dofs} dofs as the output, not {sizes}")
@@ -64,7 +71,7 @@ class Operator(nn.Module):
             "processor": processor,
             "channels": channels,
             "linear_in": list(linear_in),
-            "integral": integral,
+            "integral": integrals,
             "symmetric": symmetric,
             "seed": seed,
             **options,
@@ -72,12 +79,13 @@ class Operator(nn.Module):
         self.discretisation = self.spaces = discretisation
         self.hierarchy = Hierarchy(discretisation)
         here, b = nodes(space), space.block_size
+        self.components = [part.block_size for part in parts]
         sizes = [matrix.shape[0] // len(here) for matrix in discretisation.encoders]
         for k, size in enumerate(sizes):
             self.register_buffer(f"mean_{k}", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"scale_{k}", torch.ones(size, dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(b, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(b, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(sum(self.components), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(sum(self.components), dtype=torch.float64))
         largest = space.lifting.abs().max()
         conditions = [space.fixed.double(), space.lifting / torch.where(largest > 0, largest, 1.0)]
         about = [self.hierarchy.levels[0].places, *(values.view(-1, b)[here] for values in conditions)]
@@ -90,7 +98,7 @@ class Operator(nn.Module):
         seen = self.about.shape[1] + sum(sizes[k] for k in self.others)
         self.lift = dense(seen, channels, generator)
         self.processor = make(channels, self.hierarchy, generator, False, **options)
-        self.readout = dense(channels, b, generator, offset=not linear_in)
+        self.readout = dense(channels, sum(self.components), generator, offset=not linear_in)
         if linear_in:
             self.gates = dense(channels, 2 * channels, generator)
             self.load = dense(sum(sizes[k] for k in self.linear), channels, generator, offset=False)
@@ -109,13 +117,16 @@ class Operator(nn.Module):
         values = matrix @ x
         return values.view(len(self.about), -1, x.shape[1]).transpose(1, 2)
 
-    def decode(self, y: Tensor) -> Tensor:
-        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components)."""
-        space = self.spaces.output
-        x = constraints.expand(space, y.transpose(1, 2).reshape(-1, y.shape[1]))
-        x = constraints.fix(space, x)
-        if self.settings["integral"] is not None:
-            x = constraints.with_integral(space, x, self.settings["integral"])
+    def decode(self, *values: Tensor) -> Tensor:
+        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components) of each part."""
+        fields = []
+        for space, y, integral in zip(self.spaces.parts, values, self.settings["integral"]):
+            x = constraints.expand(space, y.transpose(1, 2).reshape(-1, y.shape[1]))
+            x = constraints.fix(space, x)
+            fields.append(x if integral is None else constraints.with_integral(space, x, integral))
+        if self.spaces.join is not None:
+            return self.spaces.join @ torch.cat(fields)
+        (x,) = fields
         return x if self.spaces.curl is None else self.spaces.curl @ x
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -153,7 +164,10 @@ class Operator(nn.Module):
             before, after = self.gates(h).chunk(2, -1)
             load = self.load(torch.cat([seen[k] for k in self.linear], -1))
             h = after * self.linear_processor(before * load, self.hierarchy)
-        return self.decode(self.readout(h) * self.scale + self.mean)
+        # The other parts of a mixed space take features where their own nodes are.
+        features = [h, *(matrix @ h for matrix in self.spaces.carry)]
+        values = [self.readout(x) * self.scale + self.mean for x in features]
+        return self.decode(*(y.split(self.components, -1)[k] for k, y in enumerate(values)))
 
     @torch.no_grad()
     def normalise_input(self, k: int, x: Tensor) -> None:
@@ -175,10 +189,40 @@ class Operator(nn.Module):
             ratio = norms.l2(space, outputs).mean() / norms.l2(space, self(*(x[:, :8] for x in inputs))).mean()
             self.scale.fill_(float(ratio))
             return
-        free = torch.where(space.fixed[:, None], torch.nan, outputs).view(-1, space.block_size, outputs.shape[1])
-        if not self.linear:
-            self.mean.copy_(free.nanmean((0, 2)).nan_to_num())
-        self.scale.copy_(_positive((free - self.mean[:, None]).square().nanmean((0, 2)).sqrt().nan_to_num()))
+        means, scales = [], []
+        for part, x in norms.split(space, outputs):
+            free = torch.where(part.fixed[:, None], torch.nan, x).view(-1, part.block_size, x.shape[1])
+            means.append(free.nanmean((0, 2)).nan_to_num() * (not self.linear))
+            scales.append(_positive((free - means[-1][:, None]).square().nanmean((0, 2)).sqrt().nan_to_num()))
+        self.mean.copy_(torch.cat(means))
+        self.scale.copy_(torch.cat(scales))
+
+    @torch.no_grad()
+    def normalise_by(self, inputs: Sequence[Tensor], loss: Callable[..., Tensor]) -> None:
+        """Scale what goes in by what these fields (dofs, samples) are like, and what comes out by a loss of them.
+
+        The answers of the untrained network, which have nothing to do with the right ones, are made as large as these:
+        to a factor of two, so large that they double the loss of the answer without them. A network with less than half
+        that loss has learned before and stays as it is.
+        """
+        some = [x[:, :8] for x in inputs]
+
+        def mean(scale: float) -> float:
+            self.scale.fill_(scale)
+            return float(loss(self(*some), *some).mean())
+
+        known = self.scale.clone()
+        base = mean(0.0)
+        self.scale.copy_(known)
+        if float(loss(self(*some), *some).mean()) < base / 2:
+            return
+        for k, x in enumerate(inputs):
+            self.normalise_input(k, x)
+        lower, upper = -64, 64  # powers of two
+        while upper - lower > 1:
+            middle = (lower + upper) // 2
+            lower, upper = (middle, upper) if mean(2.0**middle) < 2 * base else (lower, middle)
+        self.scale.fill_(2.0**upper if -64 < lower and upper < 64 else 1.0)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network and all that it needs to one file, see `spon.load_operator`."""
@@ -199,7 +243,8 @@ class OperatorNetwork(Operator):
     Args:
         input: a function space, or several if there are several input fields; any that `spon.read_space` knows and are
             not mixed, on meshes that cover that of the output.
-        output: the space of the answer, or, if there is a `velocity`, of its potential.
+        output: the space of the answer, or, if there is a `velocity`, of its potential. It may be mixed of a Lagrange
+            space, at whose nodes the network works, and others.
         bcs: `dolfinx.fem.DirichletBC` on the output, met to the last bit.
         periodic: axes along which the output is periodic, by tied dofs.
         velocity: Raviart-Thomas on the mesh of a scalar Lagrange `output` in 2D; the answer is the curl of what the
@@ -207,9 +252,9 @@ class OperatorNetwork(Operator):
         coarse: Lagrange spaces for the processors "multigrid" and "mgno", from finer to coarser.
         encoder: "interpolation", values of the inputs at the nodes of the output, or, of inputs that jump, means over
             the cells around a node; "integrals", of the inputs against the basis of the output.
-        processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
+        processor: "multigrid", "messages", "mgno", "attention" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
-        integral: of each component of the answer, kept exactly; None if it is free.
+        integral: of each component of the answer, kept exactly; None if it is free. One for each part of a mixed space.
         symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
             Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
         seed: of the initial parameters.
@@ -232,7 +277,7 @@ class OperatorNetwork(Operator):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | None = None,
+        integral: float | Sequence[float | None] | None = None,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
@@ -269,9 +314,10 @@ def load_operator(path: str | os.PathLike) -> Operator:
 def train(
     network: Operator,
     inputs: Tensor | Sequence[Tensor],
-    outputs: Tensor,
+    outputs: Tensor | None = None,
     *,
     norm: str = "L2",
+    loss: Callable[..., Tensor] | None = None,
     steps: int = 2000,
     batch: int = 16,
     rate: float = 3e-3,
@@ -282,13 +328,17 @@ def train(
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> History:
-    """Train for the least mean relative error; the network ends where that of the validation samples was least.
+    """Train for the least mean relative error, for the least mean of a `loss` of one's own, or for that of their sum.
 
-    AdamW with a learning rate that falls to zero (`training.fit_samples`), then L-BFGS on all samples.
+    The network ends where that of the validation samples was least. AdamW with a learning rate that falls to zero
+    (`training.fit_samples`), then L-BFGS on all samples.
 
     Args:
-        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples).
-        norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space.
+        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples); None to train on the loss alone.
+        norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space;
+            of a mixed one, the mean of the relative errors of its parts.
+        loss: of an answer (dofs, batch) and the inputs (dofs, batch) it belongs to: (batch,). `coupling.Residual` makes
+            one of a form in UFL.
         steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
         lbfgs: iterations afterwards.
         validation: share of samples that are only looked at, every `every` steps.
@@ -296,38 +346,53 @@ def train(
         seed: of the validation samples and the batches. log: takes a line now and then.
 
     Raises:
-        ValueError: fields of other shapes, a norm of another name, or samples whose relative error is not defined.
+        ValueError: neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
+            relative error is not defined.
         FloatingPointError: a loss that is not finite at the start.
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     space = network.spaces.answer
     if norm not in NORMS:
         raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
-    samples = outputs.shape[-1]
-    if outputs.shape != (space.dofs, samples):
+    if outputs is None and loss is None:
+        raise ValueError("there is nothing to learn from: give outputs, a loss, or both")
+    samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
+    if outputs is not None and outputs.shape != (space.dofs, samples):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
     if any(x.shape[-1] != samples for x in fields):
-        raise ValueError(f"inputs have {[x.shape[-1] for x in fields]} samples, outputs {samples}")
+        sizes = [x.shape[-1] for x in fields]
+        raise ValueError(f"inputs have {sizes} samples" + (f", outputs {samples}" if outputs is not None else ""))
     checked = round(validation * samples)
     if not 0 < checked < samples:
         raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
-    if not bool((size := NORMS[norm](space, outputs)).all()):
-        raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
-    network.normalise(fields, outputs)
+    for part, x in [] if outputs is None else norms.split(space, outputs):
+        if not bool((size := NORMS[norm](part, x)).all()):
+            raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
+    if outputs is None:
+        network.normalise_by(fields, loss)
+    else:
+        network.normalise(fields, outputs)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(samples, generator=generator).to(outputs.device)
+    order = torch.randperm(samples, generator=generator).to(fields[0].device)
     check, learn = order[:checked], order[checked:]
 
-    def loss(which: Tensor) -> Tensor:
-        return norms.relative(NORMS[norm], space, network(*(x[:, which] for x in fields)), outputs[:, which]).mean()
+    def objective(which: Tensor) -> Tensor:
+        some = [x[:, which] for x in fields]
+        answer = network(*some)
+        parts = []
+        if outputs is not None:
+            parts.append(norms.relative(NORMS[norm], space, answer, outputs[:, which]).mean())
+        if loss is not None:
+            parts.append(loss(answer, *some).mean())
+        return sum(parts[1:], parts[0])
 
     history = fit_samples(
-        network.parameters(), loss, learn, check, steps=steps, batch=batch, rate=rate, every=every, patience=patience,
-        generator=generator, log=log,
+        network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
+        patience=patience, generator=generator, log=log,
     )  # fmt: skip
     if lbfgs:
         history = history.then(
-            fit(network.parameters(), lambda: loss(learn), lambda: loss(check), adam=0, lbfgs=lbfgs, log=log)
+            fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=log)
         )
     return history
 

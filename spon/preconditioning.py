@@ -49,10 +49,14 @@ class Preconditioner(nn.Module):
             )
         dofs = network.spaces.output.dofs
         sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
-        if network.settings["linear_in"] != [0] or sizes[0] != dofs or network.spaces.curl is not None:
+        if (
+            network.settings["linear_in"] != [0]
+            or sizes[0] != dofs
+            or network.spaces.answer is not network.spaces.output
+        ):
             raise ValueError(
                 f"the network has inputs of {sizes} dofs and is linear in {network.settings['linear_in']}: need "
-                f"linear_in=[0], a first input with the {dofs} dofs of the output, and no velocity"
+                f"linear_in=[0], a first input with the {dofs} dofs of the output, neither velocity nor mixed output"
             )
         if [x.shape for x in others] != [(size, 1) for size in sizes[1:]]:
             raise ValueError(

@@ -47,6 +47,7 @@ class Level(nn.Module):
     axes that the space is periodic along, where no place is another than the next.
     stencils: (k · nodes, nodes), k matrices one below the other: the identity, mass and stiffness matrix with
     absolute values of rows that sum to one, and the mean slopes along edges by the d directions.
+    mean: (nodes, nodes), the mass matrix over the volume: aᵀ (mean b) is the mean of the product of two fields.
     """
 
     def __init__(self, space: Space, lower: Tensor, upper: Tensor):
@@ -72,6 +73,7 @@ class Level(nn.Module):
             matrices.append(scaled(matrix, np.asarray(abs(matrix).sum(axis=1))))
         matrices += [scaled(into @ scipy.sparse.diags_array(column) @ slopes, degree) for column in along.T]
         self.stencils = Fixed(SparseOperator.of(scipy.sparse.vstack(matrices)))
+        self.mean = Fixed(SparseOperator.of(node_matrix(space, space.mass) / space.volume))
 
 
 class Hierarchy(nn.Module):
@@ -293,4 +295,53 @@ class MgNO(nn.Module):
         return h
 
 
-PROCESSORS = {"mlp": NodeWise, "messages": Messages, "multigrid": Multigrid, "mgno": MgNO}
+class Attend(nn.Module):
+    """One round of attention Q (Kᵀ M V), with the matrix M of `Level.mean`: its sums over all nodes are integrals.
+
+    That of Galerkin type after Cao (NeurIPS 2021, arXiv 2105.14995), who normalises K and V and has a regular grid. If
+    it is linear, queries and keys depend on the place alone, and it is an integral operator with a learned kernel.
+    """
+
+    def __init__(self, channels: int, d: int, generator: torch.Generator, linear: bool, heads: int):
+        super().__init__()
+        self.linear, self.heads = linear, heads
+        asked = [d, channels, 2 * channels] if linear else [channels, 2 * channels]
+        self.look = perceptron(asked, generator)
+        self.value = dense(channels, channels, generator, offset=False)
+        self.update = Update(channels, channels, generator, linear)
+
+    def forward(self, h: Tensor, level: Level) -> Tensor:
+        seen = level.places[:, None].expand(-1, h.shape[1], -1) if self.linear else h
+        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (*self.look(seen).chunk(2, -1), self.value(h)))
+        size = k.shape[-1:]
+        k = nn.functional.layer_norm(k, size)
+        v = v if self.linear else nn.functional.layer_norm(v, size)
+        means = torch.einsum("nbhi,nbhj->bhij", k, level.mean(v))
+        return self.update(h, torch.einsum("nbhi,bhij->nbhj", q, means).flatten(-2) / size[0])
+
+
+class Attention(nn.Module):
+    """Rounds of attention of all nodes to all others, at a cost that grows with the number of nodes."""
+
+    def __init__(
+        self,
+        channels: int,
+        hierarchy: Hierarchy,
+        generator: torch.Generator,
+        linear: bool,
+        depth: int = 4,
+        heads: int = 4,
+    ):
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads = {heads}, need a divisor of the {channels} channels")
+        d = hierarchy.levels[0].places.shape[1]
+        self.layers = nn.ModuleList(Attend(channels, d, generator, linear, heads) for _ in range(depth))
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, hierarchy.levels[0])
+        return h
+
+
+PROCESSORS = {"mlp": NodeWise, "messages": Messages, "multigrid": Multigrid, "mgno": MgNO, "attention": Attention}

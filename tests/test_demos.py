@@ -17,6 +17,7 @@ DEMOS = {
     "cells": ["cells.png"],
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
+    "equation": ["equation.png", "samples.h5"],
     "homogenise": ["homogenise.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
@@ -33,7 +34,7 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    if name in ("cells", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
+    if name in ("cells", "equation", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.
@@ -41,7 +42,7 @@ def test_demo(name, tmp_path):
     environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     demo = PROJECT / "demos" / f"demo_{name}.py"
     # Those with most communication on two ranks, the others in serial to be quick.
-    ranks = ["mpirun", "-n", "2"] if name in ("elastoplastic", "structures", "surrogate") else []
+    ranks = ["mpirun", "-n", "2"] if name in ("elastoplastic", "equation", "structures", "surrogate") else []
     command = [*ranks, sys.executable, str(demo), "--small", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

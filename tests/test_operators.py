@@ -15,17 +15,20 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import basix.ufl
+import scipy.sparse.linalg
 import torch
 import ufl
 from dolfinx import fem, mesh
+from dolfinx.fem import petsc as fem_petsc
 from mpi4py import MPI
 from scipy.spatial import cKDTree
 
+import coupling
 import spon
 from meshes._compat import create_mesh, geometry_dofmap
 from spon import constraints, norms, operators, transfer
 
-PROCESSORS = ["mlp", "messages", "multigrid", "mgno"]
+PROCESSORS = ["mlp", "messages", "multigrid", "mgno", "attention"]
 SMALL = {"channels": 4, "depth": 2}
 
 
@@ -323,6 +326,26 @@ def test_mgno_restricts_residuals_or_right_sides():
     assert (make(residual=True)(x) - make(residual=False)(x)).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("linear_in", [(), (0,)])
+def test_attention_does_not_depend_on_the_density_of_nodes(linear_in):
+    """A mesh that is much finer on one side; means over the nodes would be others there."""
+    V, W = (fem.functionspace(square(24), ("P", 1)) for _ in range(2))
+    W.mesh.geometry.x[:, 0] **= 2
+    answers = []
+    for U, weighted in ((V, True), (W, True), (V, False), (W, False)):
+        network = spon.OperatorNetwork(input=U, output=U, processor="attention", linear_in=linear_in, depth=2)
+        if not weighted:
+            n = count(U)
+            network.hierarchy.levels[0].mean.operator = spon.SparseOperator.of(scipy.sparse.eye_array(n) / n)
+        x = U.tabulate_dof_coordinates()
+        f = torch.from_numpy(np.exp(x[:, :1]) * np.cos(2 * x[:, 1:2]))
+        common = np.flatnonzero(np.isin(x[:, 0].round(9), [0.0, 0.25, 1.0]))
+        assert len(common) == 3 * 25
+        answers.append(network(f).detach()[common[np.lexsort(x[common].round(9).T)]])
+    off, off_without = ((a - b).abs().max() for a, b in (answers[:2], answers[2:]))
+    assert off < 0.01 * answers[0].std() and off < 0.1 * off_without
+
+
 @functools.cache
 def poisson():
     """Sources of a few waves and solutions of −Δu = f, zero on the boundary: (V, bc, coarse, f, u)."""
@@ -342,7 +365,11 @@ def poisson():
 
 @pytest.mark.parametrize(
     ("settings", "norm", "lbfgs"),
-    [({"processor": "multigrid"}, "L2", 50), ({"processor": "mgno", "linear_in": [0]}, "H1", 0)],
+    [
+        ({"processor": "multigrid"}, "L2", 50),
+        ({"processor": "mgno", "linear_in": [0]}, "H1", 0),
+        ({"processor": "attention", "linear_in": [0]}, "L2", 100),
+    ],
 )
 def test_training_beats_the_mean(settings, norm, lbfgs):
     V, bc, coarse, f, u = poisson()
@@ -410,6 +437,93 @@ def test_damaged_files_are_refused(tmp_path):
         spon.load_operator(path)
 
 
+@functools.cache
+def stokes():
+    """Flow driven by forces of a few waves, no slip: (mixed space, space of forces, bc, coarse, forces, solutions)."""
+    domain = square(6)
+    P2, P1 = basix.ufl.element("P", "triangle", 2, shape=(2,)), basix.ufl.element("P", "triangle", 1)
+    W = fem.functionspace(domain, basix.ufl.mixed_element([P2, P1]))
+    V, _ = W.sub(0).collapse()
+    _, in_Q = W.sub(1).collapse()
+    domain.topology.create_connectivity(1, 2)
+    facets = mesh.exterior_facet_indices(domain.topology)
+    bc = fem.dirichletbc(fem.Function(V), fem.locate_dofs_topological((W.sub(0), V), 1, facets), W.sub(0))
+    (u, p), (v, q), f = ufl.TrialFunctions(W), ufl.TestFunctions(W), ufl.TrialFunction(V)
+    a = (ufl.inner(ufl.grad(u), ufl.grad(v)) - p * ufl.div(v) - q * ufl.div(u)) * ufl.dx
+    A = coupling.sparse_operator(assembled(a, [bc])).scipy
+    B = coupling.sparse_operator(assembled(ufl.inner(f, v) * ufl.dx)).scipy
+    x, y = V.tabulate_dof_coordinates()[:, :2].T
+    waves = [np.cos(np.pi * i * x) * np.sin(np.pi * j * y) for i in range(3) for j in range(1, 3)]
+    basis = np.concatenate([np.kron(np.array(waves).T, e[:, None]) for e in np.eye(2)], axis=1)
+    forces = torch.from_numpy(basis) @ noise(basis.shape[1], 60)
+    loads = B @ forces.numpy()
+    loads[bc.dof_indices()[0]] = 0.0
+    in_Q = np.ravel(in_Q)
+    free = np.setdiff1d(np.arange(len(loads)), in_Q[:1])  # one pressure is given
+    solutions = np.zeros_like(loads)
+    solutions[free] = scipy.sparse.linalg.splu(A[free][:, free].tocsc()).solve(loads[free])
+    pressure = spon.read_space(W).parts[1]
+    mean = constraints.integral(pressure, torch.from_numpy(solutions[in_Q])) / pressure.volume
+    solutions[in_Q] -= mean.numpy()
+    coarse = tuple(spaces(("P", 1), 4, 2))
+    return W, V, bc, coarse, forces, torch.from_numpy(solutions)
+
+
+def assembled(form, bcs=()):
+    A = fem_petsc.assemble_matrix(fem.form(form), bcs=list(bcs))
+    A.assemble()
+    return A
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_mixed_outputs(processor, tmp_path):
+    """Velocity and pressure by one network: the conditions of both are exact, and both see the same features."""
+    W, V, bc, coarse, f, _ = stokes()
+    network = spon.OperatorNetwork(
+        input=V, output=W, bcs=[bc], coarse=coarse, processor=processor, integral=[None, 0.3], linear_in=(), **SMALL
+    )
+    answer = network(f[:, :3])
+    assert answer.shape == (W.dofmap.index_map.size_local * W.dofmap.index_map_bs, 3)
+    assert (answer[bc.dof_indices()[0]] == 0.0).all()
+    velocity, pressure = (x.detach() for x in network.spaces.answer.split(answer))
+    _, Q = network.spaces.parts
+    assert (constraints.integral(Q, pressure) - 0.3).abs().max() < 1e-13
+    assert velocity.std() > 1e-3 and pressure.std() > 1e-3
+    # The vertices are nodes of both spaces, where the pressure reads what the velocity's features are there.
+    (carry,) = network.spaces.carry
+    places = network.hierarchy.levels[0].places
+    low, high = Q.points.min(0).values, Q.points.max(0).values
+    torch.testing.assert_close(carry @ places, 2 * (Q.points - low) / (high - low) - 1, rtol=0, atol=1e-13)
+    network.save(tmp_path / "network")
+    assert torch.equal(spon.load_operator(tmp_path / "network")(f[:, :3]), answer)
+    g = fem.Function(V)
+    g.x.array[:] = f[:, 0].numpy()
+    field = coupling.FieldOperator(network, input=V, output=W)(g)
+    np.testing.assert_allclose(field.x.array, network(f[:, :1]).detach()[:, 0], atol=1e-14)
+    with pytest.raises(ValueError, match=r"the output has \d+ dofs"):
+        coupling.FieldOperator(network, input=V, output=V)
+
+
+def test_flow_and_pressure_are_learned():
+    W, V, bc, coarse, f, w = stokes()
+    network = spon.OperatorNetwork(
+        input=V, output=W, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], integral=[None, 0.0], channels=8,
+        depth=2,
+    )  # fmt: skip
+    history = operators.train(network, f[:, :50], w[:, :50], steps=150, every=50, lbfgs=50)
+    assert min(history.validation) < 0.6 * history.validation[0]
+    errors = operators.relative_errors(network, f[:, 50:], w[:, 50:])
+    parts = [
+        norms.relative(norms.l2, space, x, right)
+        for (space, x), (_, right) in zip(
+            norms.split(network.spaces.answer, network(f[:, 50:]).detach()),
+            norms.split(network.spaces.answer, w[:, 50:]),
+        )
+    ]
+    torch.testing.assert_close(errors, (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)
+    assert max(part.mean() for part in parts) < 0.5  # of zero it is one
+
+
 def test_precision_can_be_changed_and_changed_back():
     V, _, coarse, f, _ = poisson()
     network = spon.OperatorNetwork(input=V, output=V, bcs=[boundary(V, 1 / 3)], coarse=coarse, **SMALL)
@@ -430,6 +544,8 @@ def test_wrong_use_is_refused():
         make(coarse=[])
     with pytest.raises(ValueError, match="cycle = 'F', need 'V' or 'W'"):
         make(cycle="F")
+    with pytest.raises(ValueError, match="heads = 3, need a divisor of the 4 channels"):
+        make(processor="attention", heads=3)
     with pytest.raises(ValueError, match="encoder = 'galerkin', need one of 'interpolation', 'integrals'"):
         make(encoder="galerkin")
     with pytest.raises(ValueError, match="169 nodes, need fewer than 49"):
@@ -440,9 +556,15 @@ def test_wrong_use_is_refused():
         make(linear_in=(1,))
     with pytest.raises(ValueError, match="what is given is not linear"):
         make(linear_in=(0,), bcs=[boundary(V, 1.0)])
-    mixed = fem.functionspace(V.mesh, basix.ufl.mixed_element([basix.ufl.element("P", "triangle", 1)] * 2))
-    with pytest.raises(ValueError, match="the output space is mixed"):
+    elements = [basix.ufl.element(family, "triangle", 1) for family in ("RT", "P")]
+    mixed = fem.functionspace(V.mesh, basix.ufl.mixed_element(elements))
+    with pytest.raises(ValueError, match="mixed: its first part must be Lagrange"):
         make(output=mixed)
+    mixed = fem.functionspace(V.mesh, basix.ufl.mixed_element(elements[::-1]))
+    with pytest.raises(ValueError, match=r"integral = 0\.0, need 2, one for each part"):
+        make(output=mixed, integral=0.0)
+    with pytest.raises(ValueError, match="leave velocity out"):
+        make(output=mixed, velocity=fem.functionspace(V.mesh, ("RT", 1)))
     with pytest.raises(ValueError, match="leave the integral no room"):
         tiny = fem.functionspace(square(1), ("P", 1))
         spon.OperatorNetwork(input=tiny, output=tiny, bcs=[boundary(tiny)], processor="mlp", integral=0.0)
@@ -452,7 +574,7 @@ def test_wrong_use_is_refused():
         transfer.curl(V, fem.functionspace(square(2), ("RT", 1)))
     with pytest.raises(ValueError, match="leave integral out"):
         make(velocity=fem.functionspace(V.mesh, ("RT", 1)), integral=0.0)
-    with pytest.raises(ValueError, match="neither linear_in nor integral nor velocity"):
+    with pytest.raises(ValueError, match="neither linear_in nor integral nor velocity nor mixed"):
         make(symmetric=True, linear_in=(0,))
     with pytest.raises(ValueError, match=r"one input of 169 dofs as the output, not \[169, 169\]"):
         make(symmetric=True, input=[V, V])

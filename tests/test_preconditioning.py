@@ -79,7 +79,7 @@ def solve(A, load, context=None, guess=None, kind="cg"):
     return found, iterations, rest
 
 
-@pytest.mark.parametrize("processor", ["mlp", "messages", "multigrid", "mgno"])
+@pytest.mark.parametrize("processor", ["mlp", "messages", "multigrid", "mgno", "attention"])
 def test_symmetric_positive_definite_whatever_the_network_says(processor):
     V, *coarse = spaces(6, 3)
     bc = boundary(V)

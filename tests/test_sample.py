@@ -15,6 +15,7 @@ from mpi4py import MPI
 import meshes
 from fe2 import RVE, LinearElastic, SaturatingElastic, sample
 from fe2 import snapshots as files
+from fe2.parts import count
 
 STRAINS = sample.box(7, 2, 0.02, seed=3)
 
@@ -103,7 +104,7 @@ def test_a_killed_run_goes_on(rve, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "write_part", killed)
     with pytest.raises(KeyboardInterrupt):
         solve(rve, STRAINS, path)
-    assert files.count_parts(parts) == 2 and not path.exists()
+    assert count(parts) == 2 and not path.exists()
     (parts / "chunk-000002.h5.tmp").write_bytes(b"half")
     monkeypatch.setattr(files, "write_part", lambda folder, k, *args: (calls.append(k), write(folder, k, *args)))
     assert_equal(solve(rve, STRAINS, path), whole)
@@ -190,7 +191,7 @@ def test_an_error_on_one_rank_is_raised_on_all(rve, comm, mpi_tmp_path, monkeypa
     last = comm.size - 1
     if comm.rank == last:
         monkeypatch.setattr(rve, "homogenise", lambda *a, **b: 1 / 0)
-    with pytest.raises(ZeroDivisionError if comm.rank == last else sample.SnapshotError):
+    with pytest.raises(ZeroDivisionError):
         solve(rve, STRAINS, mpi_tmp_path / "s.h5", comm)
     monkeypatch.undo()
     assert len(solve(rve, STRAINS, mpi_tmp_path / "s.h5", comm).strain) == len(STRAINS)

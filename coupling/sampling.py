@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Samples of an operator, solved by DOLFINx on all ranks and written to one file that `spon.load_samples` reads."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from dolfinx import fem
+from mpi4py import MPI
+
+from fe2 import parts
+from fe2.ranks import together
+from spon import ModelFileError, read_space
+from spon.samples import FORMAT, VERSION, Signature, names, opened
+
+
+def samples(
+    draw: Callable[[np.random.Generator], object],
+    solve: Callable[[], object],
+    n: int,
+    path: str | os.PathLike,
+    comm: MPI.Intracomm,
+    *,
+    inputs: Sequence[fem.Function],
+    output: fem.Function,
+    seed: int = 0,
+    chunk: int = 16,
+    progress: bool = True,
+) -> None:
+    """Have the first n samples of a seed in a file; those that it has are not solved for again; collective on `comm`.
+
+        coupling.samples(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
+        data = spon.load_samples("samples.h5")
+        operators.train(network, data.inputs, data.output)
+
+    Finished chunks of samples lie in the folder `<path>.parts` until all are there: after a crash, call again with the
+    same arguments (any number of ranks) and only the chunks that are missing are solved. Sample k is drawn from
+    `numpy.random.default_rng([seed, k])` and begins with the values that the functions have now, so that it depends
+    neither on the number of ranks nor on what was solved before.
+
+    Args:
+        draw: gives the inputs their values, with a generator of random numbers. solve: gives the output its values.
+        n: number of samples that the file shall have.
+        path: of the file, in a folder that all ranks see.
+        comm: the ranks that share the work, each with problems of its own, the same on all.
+        inputs, output: functions that `draw` and `solve` write to, on meshes on MPI.COMM_SELF.
+        seed: of the samples. chunk: samples that are solved between two writes.
+        progress: rank 0 shows how far it is: a bar on a terminal, a line every ten per cent elsewhere.
+
+    Raises:
+        ValueError: n or chunk < 1, ranks that differ in their arguments, values that are not finite, or what
+            `spon.read_space` refuses. spon.ModelFileError: the file or a part is damaged, or belongs to other spaces,
+            another seed or another `chunk`. An error on one rank, also in `draw` and `solve`, is raised on all.
+    """
+    path = Path(path)
+    with together(comm):
+        for name, value in {"n": n, "chunk": chunk}.items():
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name} = {value!r}: need a whole number of at least 1")
+        functions = dict(zip(names(len(inputs)), [*inputs, output]))
+        spaces = {name: Signature.of(read_space(x.function_space)) for name, x in functions.items()}
+        mine = {"path": str(path), "n": n, "seed": seed, "chunk": chunk}
+        mine |= {f"space of {name}": space.about for name, space in spaces.items()}
+    first = comm.bcast(mine)
+    with together(comm):
+        if mine != first:
+            different = [name for name in mine if mine[name] != first.get(name)]
+            raise ValueError(f"differs from rank 0 in: {', '.join(different) or 'the number of inputs'}")
+
+    folder = parts.folder(path)
+    open_ = partial(opened, wanted=spaces, seed=seed)
+    missing: tuple[list[range], list[int]] | None = None
+    with together(comm):
+        if comm.rank == 0:
+            missing = _missing(path, folder, n, chunk, open_)
+    missing = comm.bcast(missing)
+    if missing is None:
+        return
+    pieces, pending = missing
+    begin = {name: x.x.array.copy() for name, x in functions.items()}
+
+    def write(k: int) -> None:
+        found: dict[str, list] = {name: [] for name in functions}
+        for number in pieces[k]:
+            for name, x in functions.items():
+                x.x.array[:] = begin[name]
+            draw(np.random.default_rng([seed, number]))
+            solve()
+            for name, x in functions.items():
+                if not np.isfinite(x.x.array).all():
+                    raise ValueError(f"sample {number}: {name} has values that are not finite")
+                found[name].append(x.x.array.copy())
+        with parts.writing(folder, k, _key(pieces[k])) as file:
+            _describe(file, spaces, seed)
+            for name, rows in found.items():
+                parts.extend(file, name, np.array(rows))
+
+    def add(file: h5py.File, part: h5py.File) -> None:
+        _describe(file, spaces, seed)
+        for name in functions:
+            parts.extend(file, name, part[name][:])
+
+    try:
+        parts.fill(comm, folder, pending, write, partial(parts.Progress, "samples", len(pieces), folder, progress))
+    finally:
+        for name, x in functions.items():
+            x.x.array[:] = begin[name]
+    with together(comm):
+        if comm.rank == 0:
+            parts.merge(path, folder, len(pieces), open_, add)
+
+
+def _missing(path: Path, folder: Path, n: int, chunk: int, open_: parts.Opened) -> tuple[list[range], list[int]] | None:
+    """Samples of all parts and numbers of those still to be solved; None if the file has all n. Makes their folder."""
+    have = 0
+    if path.exists():
+        with open_(path) as file:
+            have = len(file["output"])
+    if have >= n:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
+        return None
+    pieces = [range(k, min(k + chunk, n)) for k in range(have, n, chunk)]
+    done = parts.finished(folder, [_key(piece) for piece in pieces], open_, "samples", ModelFileError)
+    folder.mkdir(parents=True, exist_ok=True)
+    return pieces, [k for k in range(len(pieces)) if k not in done]
+
+
+def _key(piece: range) -> str:
+    return f"{piece.start} to {piece.stop}"
+
+
+def _describe(file: h5py.File, spaces: dict[str, Signature], seed: int) -> None:
+    about = {"format": FORMAT, "version": VERSION, "inputs": len(spaces) - 1, "seed": seed}
+    for name, value in about.items():
+        file.attrs[name] = value
+    for name, space in spaces.items():
+        if f"spaces/{name}" not in file:
+            file.create_dataset(f"spaces/{name}", data=space.points.numpy(), fletcher32=True).attrs["about"] = (
+                space.about
+            )
