@@ -157,7 +157,9 @@ class ModesLaw:
         own = self._own
         with together(comm):
             which = state[:, 0].astype(np.int64)
-            last, before, slopes = np.split(guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1)
+            last, before, slopes = np.split(
+                guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1
+            )
             ahead = slopes.reshape(*before.shape, -1) @ (strain - last)[:, :, None]
             stress, tangent, coefficients, slopes = self.respond(which, strain, before + ahead[:, :, 0])
             after = np.hstack([state[:, :1], strain, coefficients, slopes.reshape(len(strain), -1)])

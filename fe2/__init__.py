@@ -23,7 +23,7 @@ from fe2.materials import (
 )
 from fe2.micro import MicroPoint
 from fe2.moduli import EngineeringConstants, engineering_constants
-from fe2.quadrature import NotFinite, QuadratureLaw, Region
+from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 
@@ -60,6 +60,7 @@ __all__ = [
     "bulk_shear",
     "cubic",
     "engineering_constants",
+    "law_places",
     "mandel",
     "sample",
     "together",

@@ -11,6 +11,7 @@ import ufl
 from dolfinx import fem
 from ufl.algorithms import expand_derivatives
 
+import meshes
 from fe2 import mandel
 from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
@@ -194,6 +195,18 @@ class QuadratureLaw:
         strain = expand_derivatives(ufl.derivative(self.strain, self.u, du))
         change = ufl.dot(self.tangent, strain)
         return ufl.derivative(F, self.u, du) + ufl.derivative(F, self.stress, change)
+
+
+def law_places(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
+    """Coordinates (n, dim) of the points of this rank at which a structure asks its law, in the order of its rows.
+
+    For laws that are not the same everywhere. degree: of the displacement, as in `fe2.MacroProblem`.
+    """
+    mesh, dim = domain.mesh, domain.mesh.geometry.dim
+    rule, _ = basix.make_quadrature(mesh.basix_cell(), quadrature_degree(mesh, degree))
+    values = mesh.ufl_domain().ufl_coordinate_element().basix_element.tabulate(0, rule)[0, :, :, 0]
+    cells = slice(mesh.topology.index_map(mesh.topology.dim).size_local)
+    return np.einsum("qn,cnx->cqx", values, mesh.geometry.x[geometry_dofmap(mesh)[cells], :dim]).reshape(-1, dim)
 
 
 def _parts(mesh, laws: Mapping[int, Law], cell_tags, names: Mapping[int, str]) -> list[tuple]:

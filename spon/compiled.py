@@ -3,7 +3,8 @@
 cells in their modes.
 
 The C files are the same formulas as `spon.networks.Potential.forward`, `spon.convex.conjugate` and
-`spon.ModeNetwork.respond`, which are the reference, and stay in use for training, on GPUs, and where there is no compiler.
+`spon.ModeNetwork.respond`, which are the reference, and stay in use for training, on GPUs, and where there is no
+compiler.
 """
 
 import ctypes
@@ -227,8 +228,8 @@ class CompiledModes(_Compiled):
         tolerance: float,
         most: int,
     ) -> tuple[npt.NDArray, ...]:
-        """Of the cells `which` (n,) at strains (n, d): stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of
-        least energy, their slopes (n, r, d) by the strain, and iterations (n,), −1 where no minimum was found in `most`.
+        """Of the cells `which` (n,) at strains (n, d): stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) of
+        least energy, their slopes (n, r, d) by the strain, and iterations (n,), −1 where there was no minimum in `most`.
 
         start: (n, r), coefficients to begin with. tolerance: of the last step but one, as part of the cell's strain in
         the norm of energy; the last one squares it.
@@ -249,8 +250,8 @@ class CompiledModes(_Compiled):
         stress, tangent, slopes = np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.r, d))
         iterations = np.empty(n, dtype=np.intc)
         numbers = (ctypes.c_void_p * (2 * len(self.laws)))(*(a.ctypes.data for row in self._arrays for a in row))
-        places = (cells.phase, cells.modes, cells.weights, cells.constant, strain, coefficients, stress, tangent, slopes,
-                  iterations)  # fmt: skip
+        places = (cells.phase, cells.modes, cells.weights, cells.constant, strain, coefficients, stress, tangent,
+                  slopes, iterations)  # fmt: skip
         self._library.respond(
             ctypes.c_long(n),
             numbers,

@@ -156,14 +156,14 @@ def discretise(
     encoders = []
     for V in inputs:
         if encoder == "integrals":
-            matrix, into = integrals(V, output).scipy, node_tying(space).T
+            matrix = integrals(V, output).scipy
+            components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
+            encoders.append(SparseOperator.of(scipy.sparse.kron(node_tying(space).T, components, "csr") @ matrix))
+        elif family(V) == "P":
+            encoders.append(evaluation(V, space.points[nodes(space)].numpy(), reach=0.5))
         else:
             # What jumps has no value at a node; its mean around it leaves no cell out.
-            points = space.points.numpy()
-            matrix = (evaluation(V, points, reach=0.5) if family(V) == "P" else patch_means(V, output)).scipy
-            into = scipy.sparse.eye_array(len(points), format="csr")[nodes(space).numpy()]
-        components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
-        encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
+            encoders.append(patch_means(V, output, node_tying(space)))
     return Discretisation(
         space,
         tuple(below),

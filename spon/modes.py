@@ -4,8 +4,8 @@
 Every cell has the same mesh, and its own phases. A network reads the phases and names, for each of r modes, a
 polarisation: a stress τ at each point, smooth within a phase. The mode is what a homogeneous medium of stiffness C⁰
 does under it, the periodic field of least energy ∫ ½ ε·C⁰ε + τ·ε. So much of the answer is known beforehand: that modes
-are periodic, that what happens in an inclusion is felt everywhere, and that a cell of one phase has no fluctuation. (The
-equation that it is taken from is Lippmann and Schwinger's, for which see Moulinec & Suquet, CMAME 157, 1998.)
+are periodic, and that what happens in an inclusion is felt everywhere. (It is taken from the equation of Lippmann and
+Schwinger, for which see Moulinec & Suquet, CMAME 157, 1998.)
 
 In these r modes the cell's energy is minimised at each macroscale strain: r equations with the user's own law. Hence
 the fluctuation is compatible and periodic, the energy an upper bound of that of the same finite element space, the
@@ -343,7 +343,7 @@ def train(
 
 
 def _compliance(mesh: CellMesh, law: PhaseLaw) -> Tensor:
-    """Displacements (dofs, dofs) by unit forces of a homogeneous periodic cell, of this law at rest; one node is held."""
+    """Displacements (dofs, dofs) by unit forces of a homogeneous periodic cell of this law at rest, one node held."""
     d = law.strain_size
     stiffness = law.tangent(torch.zeros(1, d, dtype=torch.float64))[0].numpy()
     dim = {3: 2, 6: 3}[d]

@@ -82,10 +82,11 @@ def integrals(source: Any, target: Any) -> SparseOperator:
     return _against(basis.T * weights, fields, _components(source))
 
 
-def patch_means(source: Any, target: Any) -> SparseOperator:
+def patch_means(source: Any, target: Any, tying: Any = None) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of the means of fields over the cells around a node.
 
-    Arguments as for `integrals`.
+    Arguments as for `integrals`. tying: (target nodes, independent ones), a SciPy matrix; rows are then for those, and
+    the cells around a node those around all that are tied to it.
     """
     fields, weights, cells, _ = _at_quadrature(source, target)
     nodes = target.dofmap.list
@@ -94,7 +95,7 @@ def patch_means(source: Any, target: Any) -> SparseOperator:
         (np.ones(nodes.size), (nodes.ravel(), np.arange(len(nodes)).repeat(nodes.shape[1]))), shape
     )
     inside = scipy.sparse.csr_array((weights, (cells, np.arange(len(cells)))), shape=(len(nodes), len(cells)))
-    weighted = around @ inside
+    weighted = around @ inside if tying is None else tying.T @ around @ inside
     return _against(weighted / weighted.sum(axis=1)[:, None], fields, _components(source))
 
 

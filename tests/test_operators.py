@@ -95,7 +95,7 @@ def test_periodic_outputs(processor, element):
         here, there = (np.flatnonzero(np.isclose(points[:, axis], end)) for end in (0.0, 1.0))
         _, partner = cKDTree(points[there][:, 1 - axis, None]).query(points[here][:, 1 - axis, None])
         assert (values[here] - values[there[partner]]).abs().max() <= 1e-14
-    assert values.std() > 1e-3
+    assert values.std() > 1e-6  # before training it is small
 
 
 def test_integrals_against_the_basis():
