@@ -27,6 +27,7 @@ class Discretisation:
     prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
     velocity: the space of the answer if it is the curl of what the network predicts in `output`, else None.
     curl: (velocity dofs, output dofs), or None.
+    same: number of the first input that is in the space of the answer, or None.
     """
 
     output: Space
@@ -35,6 +36,7 @@ class Discretisation:
     prolongations: tuple[SparseOperator, ...]
     velocity: Space | None = None
     curl: SparseOperator | None = None
+    same: int | None = None
 
     @property
     def answer(self) -> Space:
@@ -45,7 +47,9 @@ class Discretisation:
         """The same on another device or, its numbers, in another precision."""
 
         def moved(value):
-            return tuple(map(moved, value)) if isinstance(value, tuple) else value and value.to(device, dtype)
+            if isinstance(value, tuple):
+                return tuple(map(moved, value))
+            return value.to(device, dtype) if isinstance(value, Space | SparseOperator) else value
 
         return Discretisation(*(moved(getattr(self, name)) for name in self.__slots__))
 
@@ -63,7 +67,7 @@ class Discretisation:
             if isinstance(value, SparseOperator):
                 tensors.update({f"{name}.{part}": getattr(value, part) for part in ("pointers", "columns", "values")})
                 return list(value.shape)
-            return None
+            return value
 
         for name in self.__slots__:
             header[name] = add(name, getattr(self, name))
@@ -86,6 +90,7 @@ class Discretisation:
             tuple(matrix(f"prolongations.{k}", shape) for k, shape in enumerate(header["prolongations"])),
             header["velocity"] and space("velocity", header["velocity"]),
             header["curl"] and matrix("curl", header["curl"]),
+            header["same"],
         )
 
 
@@ -134,8 +139,15 @@ def discretise(
             into = scipy.sparse.eye_array(len(points), format="csr")[nodes(space).numpy()]
         components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
         encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
-    answer = () if velocity is None else (read_space(velocity), curl(output, velocity))
-    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer)
+    answer = (None, None) if velocity is None else (read_space(velocity), curl(output, velocity))
+    same = next((k for k, V in enumerate(inputs) if _same(V, output if velocity is None else velocity)), None)
+    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer, same)
+
+
+def _same(V: Any, W: Any) -> bool:
+    """Whether the dofs of two function spaces mean the same."""
+    alike = V.mesh == W.mesh and V.ufl_element() == W.ufl_element()
+    return alike and np.array_equal(V.dofmap.list, W.dofmap.list)
 
 
 def nodes(space: Space) -> torch.Tensor:

@@ -35,28 +35,37 @@ class Operator(nn.Module):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | None = None,
+        integral: float | str | None = None,
+        increment: bool = False,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
     ):
         super().__init__()
         space, count = discretisation.output, len(discretisation.encoders)
+        same = discretisation.same
         if processor not in PROCESSORS:
             raise ValueError(f"processor = {processor!r}, need one of {', '.join(map(repr, PROCESSORS))}")
         if processor == "multigrid" and not discretisation.coarse:
             raise ValueError("the processor 'multigrid' needs coarse spaces: coarse = [...], from finer to coarser")
         if not all(0 <= k < count for k in linear_in):
             raise ValueError(f"linear_in = {tuple(linear_in)}, need numbers of inputs from 0 to {count - 1}")
-        if linear_in and (bool(space.lifting.any()) or integral):
+        if isinstance(integral, str) and integral != "input":
+            raise ValueError(f"integral = {integral!r}, need a number, 'input' or None")
+        going_on = increment or integral == "input"
+        if going_on and same is None:
+            raise ValueError("increment and integral = 'input' need an input in the space of the answer")
+        if linear_in and (bool(space.lifting.any()) or integral not in (None, "input", 0.0)):
             raise ValueError("linear_in needs Dirichlet values and an integral of zero: what is given is not linear")
+        if linear_in and going_on and same not in linear_in:
+            raise ValueError(f"the answer follows input {same}, so that linear_in = {tuple(linear_in)} needs {same} too")
         if integral is not None and discretisation.velocity is not None:
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
         if integral is not None and space.correction.shape[1] == 0:
             raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
         if symmetric:
-            if linear_in or integral is not None or discretisation.velocity is not None:
-                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity")
+            if linear_in or integral is not None or increment or discretisation.velocity is not None:
+                raise ValueError("a symmetric network has neither linear_in nor integral nor increment nor velocity")
             sizes = [matrix.shape[1] for matrix in discretisation.encoders]
             if sizes != [space.dofs]:
                 raise ValueError(f"a symmetric network has one input of {space.dofs} dofs as the output, not {sizes}")
@@ -65,6 +74,7 @@ class Operator(nn.Module):
             "channels": channels,
             "linear_in": list(linear_in),
             "integral": integral,
+            "increment": increment,
             "symmetric": symmetric,
             "seed": seed,
             **options,
@@ -109,14 +119,23 @@ class Operator(nn.Module):
         values = matrix @ x
         return values.view(len(self.about), -1, x.shape[1]).transpose(1, 2)
 
-    def decode(self, y: Tensor) -> Tensor:
-        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components)."""
-        space = self.spaces.output
-        x = constraints.expand(space, y.transpose(1, 2).reshape(-1, y.shape[1]))
-        x = constraints.fix(space, x)
-        if self.settings["integral"] is not None:
-            x = constraints.with_integral(space, x, self.settings["integral"])
-        return x if self.spaces.curl is None else self.spaces.curl @ x
+    def decode(self, y: Tensor, before: Tensor | None = None) -> Tensor:
+        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components).
+
+        before: (dofs, batch), the input in the space of the answer, for `increment` and `integral` = "input".
+        """
+        space, target = self.spaces.output, self.settings["integral"]
+        x = y.transpose(1, 2).reshape(-1, y.shape[1])
+        added = self.settings["increment"]
+        if added and self.spaces.curl is None:
+            x = x + constraints.restrict(space, before)
+        x = constraints.fix(space, constraints.expand(space, x))
+        if target is not None:
+            x = constraints.with_integral(space, x, constraints.integral(space, before) if target == "input" else target)
+        if self.spaces.curl is None:
+            return x
+        x = self.spaces.curl @ x
+        return before + x if added else x
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The answer (dofs, batch) to input fields, (dofs, batch) each.
@@ -153,7 +172,8 @@ class Operator(nn.Module):
             before, after = self.gates(h).chunk(2, -1)
             load = self.load(torch.cat([seen[k] for k in self.linear], -1))
             h = after * self.linear_processor(before * load, self.hierarchy)
-        return self.decode(self.readout(h) * self.scale + self.mean)
+        before = None if self.spaces.same is None else inputs[self.spaces.same]
+        return self.decode(self.readout(h) * self.scale + self.mean, before)
 
     @torch.no_grad()
     def normalise_input(self, k: int, x: Tensor) -> None:
@@ -169,11 +189,13 @@ class Operator(nn.Module):
         for k, x in enumerate(inputs):
             self.normalise_input(k, x)
         space = self.spaces.answer
+        before = inputs[self.spaces.same] if self.settings["increment"] else torch.zeros_like(outputs)
+        outputs = outputs - before
         if self.spaces.curl is not None or self.settings["symmetric"]:
             # The potential is not known; that of the untrained network is made as large as the fields ask for.
             self.scale.fill_(1.0)
-            ratio = norms.l2(space, outputs).mean() / norms.l2(space, self(*(x[:, :8] for x in inputs))).mean()
-            self.scale.fill_(float(ratio))
+            found = self(*(x[:, :8] for x in inputs)) - before[:, :8]
+            self.scale.fill_(float(norms.l2(space, outputs).mean() / norms.l2(space, found).mean()))
             return
         free = torch.where(space.fixed[:, None], torch.nan, outputs).view(-1, space.block_size, outputs.shape[1])
         if not self.linear:
@@ -209,7 +231,10 @@ class OperatorNetwork(Operator):
             the cells around a node; "integrals", of the inputs against the basis of the output.
         processor: "multigrid", "messages", "mgno" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
-        integral: of each component of the answer, kept exactly; None if it is free.
+        integral: of each component of the answer, kept exactly; None if it is free; "input" if it is that of the first
+            input in the space of the answer, which `rollout` then conserves.
+        increment: the answer is the first input in its space and what the network adds to it. It meets Dirichlet values,
+            ties and integrals whether the input does or not; of a `velocity`, what is added is the curl.
         symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
             Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
         seed: of the initial parameters.
@@ -232,7 +257,8 @@ class OperatorNetwork(Operator):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | None = None,
+        integral: float | str | None = None,
+        increment: bool = False,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
@@ -244,6 +270,7 @@ class OperatorNetwork(Operator):
             channels=channels,
             linear_in=linear_in,
             integral=integral,
+            increment=increment,
             symmetric=symmetric,
             seed=seed,
             **options,
@@ -287,7 +314,8 @@ def train(
     AdamW with a learning rate that falls to zero (`training.fit_samples`), then L-BFGS on all samples.
 
     Args:
-        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples).
+        inputs: (dofs, samples), one for each input field.
+        outputs: (dofs, samples), or (n, dofs, samples) of n steps of a `rollout`, whose mean error is then the loss.
         norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space.
         steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
         lbfgs: iterations afterwards.
@@ -304,22 +332,26 @@ def train(
     if norm not in NORMS:
         raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
     samples = outputs.shape[-1]
-    if outputs.shape != (space.dofs, samples):
+    if outputs.shape[-2:] != (space.dofs, samples) or outputs.ndim > 3:
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
+    following = (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
     if any(x.shape[-1] != samples for x in fields):
         raise ValueError(f"inputs have {[x.shape[-1] for x in fields]} samples, outputs {samples}")
     checked = round(validation * samples)
     if not 0 < checked < samples:
         raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
-    if not bool((size := NORMS[norm](space, outputs)).all()):
+    if not bool((size := NORMS[norm](space, following).amin(0)).all()):
         raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
-    network.normalise(fields, outputs)
+    network.normalise(fields, following[:, 0])
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(samples, generator=generator).to(outputs.device)
     check, learn = order[:checked], order[checked:]
 
     def loss(which: Tensor) -> Tensor:
-        return norms.relative(NORMS[norm], space, network(*(x[:, which] for x in fields)), outputs[:, which]).mean()
+        given, right = [x[:, which] for x in fields], following[:, :, which]
+        steps = right.shape[1]
+        found = network(*given)[:, None] if steps == 1 else rollout(network, given, steps)[1:].movedim(0, 1)
+        return norms.relative(NORMS[norm], space, found, right).mean()
 
     history = fit_samples(
         network.parameters(), loss, learn, check, steps=steps, batch=batch, rate=rate, every=every, patience=patience,
@@ -330,6 +362,28 @@ def train(
             fit(network.parameters(), lambda: loss(learn), lambda: loss(check), adam=0, lbfgs=lbfgs, log=log)
         )
     return history
+
+
+def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
+    """States (steps + 1, dofs, batch), each the answer to the one before, the first of them the start.
+
+    Args:
+        start: (dofs, batch), one for each input field. The state is the first in the space of the answer, others stay.
+
+    Raises:
+        ValueError: a network without such an input, no steps, or what the network refuses.
+    """
+    fields, k = [start] if isinstance(start, Tensor) else list(start), network.spaces.same
+    if k is None:
+        raise ValueError("a rollout needs an input in the space of the answer")
+    if steps < 1:
+        raise ValueError(f"steps = {steps}, need one at least")
+    if len(fields) <= k:
+        raise ValueError(f"got {len(fields)} inputs, need {len(network.spaces.encoders)}")
+    states = [fields[k]]
+    for _ in range(steps):
+        states.append(network(*fields[:k], states[-1], *fields[k + 1 :]))
+    return torch.stack(states)
 
 
 @torch.no_grad()
