@@ -139,9 +139,10 @@ def discretise(
             into = scipy.sparse.eye_array(len(points), format="csr")[nodes(space).numpy()]
         components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
         encoders.append(SparseOperator.of(scipy.sparse.kron(into, components, format="csr") @ matrix))
-    answer = (None, None) if velocity is None else (read_space(velocity), curl(output, velocity))
+    answer = None if velocity is None else read_space(velocity)
+    from_potential = None if velocity is None else curl(output, velocity)
     same = next((k for k, V in enumerate(inputs) if _same(V, output if velocity is None else velocity)), None)
-    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), *answer, same)
+    return Discretisation(space, tuple(below), tuple(encoders), tuple(prolongations), answer, from_potential, same)
 
 
 def _same(V: Any, W: Any) -> bool:

@@ -58,7 +58,9 @@ class Operator(nn.Module):
         if linear_in and (bool(space.lifting.any()) or integral not in (None, "input", 0.0)):
             raise ValueError("linear_in needs Dirichlet values and an integral of zero: what is given is not linear")
         if linear_in and going_on and same not in linear_in:
-            raise ValueError(f"the answer follows input {same}, so that linear_in = {tuple(linear_in)} needs {same} too")
+            raise ValueError(
+                f"the answer follows input {same}, so that linear_in = {tuple(linear_in)} needs {same} too"
+            )
         if integral is not None and discretisation.velocity is not None:
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
         if integral is not None and space.correction.shape[1] == 0:
@@ -131,7 +133,9 @@ class Operator(nn.Module):
             x = x + constraints.restrict(space, before)
         x = constraints.fix(space, constraints.expand(space, x))
         if target is not None:
-            x = constraints.with_integral(space, x, constraints.integral(space, before) if target == "input" else target)
+            x = constraints.with_integral(
+                space, x, constraints.integral(space, before) if target == "input" else target
+            )
         if self.spaces.curl is None:
             return x
         x = self.spaces.curl @ x
@@ -172,8 +176,11 @@ class Operator(nn.Module):
             before, after = self.gates(h).chunk(2, -1)
             load = self.load(torch.cat([seen[k] for k in self.linear], -1))
             h = after * self.linear_processor(before * load, self.hierarchy)
-        before = None if self.spaces.same is None else inputs[self.spaces.same]
-        return self.decode(self.readout(h) * self.scale + self.mean, before)
+        return self.decode(self.readout(h) * self.scale + self.mean, self._before(inputs))
+
+    def _before(self, inputs: Sequence[Tensor]) -> Any:
+        """The first input in the space of the answer, or None."""
+        return None if self.spaces.same is None else inputs[self.spaces.same]
 
     @torch.no_grad()
     def normalise_input(self, k: int, x: Tensor) -> None:
@@ -189,7 +196,7 @@ class Operator(nn.Module):
         for k, x in enumerate(inputs):
             self.normalise_input(k, x)
         space = self.spaces.answer
-        before = inputs[self.spaces.same] if self.settings["increment"] else torch.zeros_like(outputs)
+        before = self._before(inputs) if self.settings["increment"] else torch.zeros_like(outputs)
         outputs = outputs - before
         if self.spaces.curl is not None or self.settings["symmetric"]:
             # The potential is not known; that of the untrained network is made as large as the fields ask for.
@@ -233,8 +240,8 @@ class OperatorNetwork(Operator):
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free; "input" if it is that of the first
             input in the space of the answer, which `rollout` then conserves.
-        increment: the answer is the first input in its space and what the network adds to it. It meets Dirichlet values,
-            ties and integrals whether the input does or not; of a `velocity`, what is added is the curl.
+        increment: the answer is the first input in its space and what the network adds to it, and meets Dirichlet
+            values, ties and integrals whether the input does or not. To a velocity a curl is added.
         symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
             Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
         seed: of the initial parameters.

@@ -278,7 +278,9 @@ def test_increments_are_added_to_the_input(increment):
     network.normalise([x], x + 5.0)
     torch.nn.init.zeros_(network.readout.weight)
     space = network.spaces.output
-    expected = constraints.expand(space, constraints.restrict(space, x if increment else 0 * x + x[~space.fixed].mean()))
+    expected = constraints.expand(
+        space, constraints.restrict(space, x if increment else 0 * x + x[~space.fixed].mean())
+    )
     assert (network(x) - constraints.fix(space, expected + 5.0)).abs().max() < 1e-13
 
 
