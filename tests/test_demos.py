@@ -17,6 +17,7 @@ DEMOS = {
     "cells": ["cells.png"],
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
+    "flow": ["flow.png", "network.safetensors"],
     "homogenise": ["homogenise.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
@@ -33,7 +34,7 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    if name in ("cells", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
+    if name in ("cells", "flow", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.
