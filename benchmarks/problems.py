@@ -148,12 +148,12 @@ def hyperelasticity(n: int, samples: int, unseen: int) -> Problem:
     """Large plane strain of a neo-Hookean unit square, clamped at the left; from body forces to displacements.
 
     The energy density is μ/2 (tr FᵀF − 2 − 2 ln J) + λ/2 (ln J)² with Young's modulus one and ν = 0.3; the components
-    of the force are 0.25 times smooth random fields.
+    of the force are 0.12 times smooth random fields.
     """
     square_n = square(n)
     V = fem.functionspace(square_n, ("P", 1, (2,)))
     bc = fem.dirichletbc(np.zeros(2), fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0)), V)
-    forces = 0.25 * smooth(_points(V), 2 * (samples + unseen)).reshape(len(_points(V)), -1, 2)
+    forces = 0.12 * smooth(_points(V), 2 * (samples + unseen)).reshape(len(_points(V)), -1, 2)
     forces = np.ascontiguousarray(forces.transpose(0, 2, 1)).reshape(-1, samples + unseen)
 
     mu, lame = 1 / 2.6, 0.3 / (1.3 * 0.4)
