@@ -15,13 +15,9 @@ import scipy.sparse.linalg
 import torch
 import ufl
 from dolfinx import fem, mesh
-from mpi4py import MPI
+from domains import l_shape, perforated, rough, smooth, square, unstructured
 from torch import Tensor
 
-import meshes
-from meshes.arrays import distribute
-from meshes.gmsh_session import session
-from meshes.occ import mesh_arrays
 from spon import transfer
 
 
@@ -66,7 +62,7 @@ def poisson_l_shape(n: int, samples: int, unseen: int) -> Problem:
 
 
 def poisson_perforated(n: int, samples: int, unseen: int) -> Problem:
-    """The same in the unit square without five discs, on an unstructured mesh; u = 0 on the edges of the discs too."""
+    """The same in the unit square without four discs, on an unstructured mesh; u = 0 on the edges of the discs too."""
     finest, *coarse = (perforated(1 / k) for k in (n, *_coarser(n)))
     return _poisson("Poisson, perforated", finest, coarse, samples, unseen)
 
@@ -118,6 +114,8 @@ def stokes(n: int, samples: int, unseen: int) -> Problem:
     pressure. Its tangential jumps are met by the symmetric interior penalty method, as in Cockburn, Kanschat &
     Schötzau, J. Sci. Comput. 31 (2007).
     """
+    if n % 2:
+        raise ValueError(f"n = {n}, need an even number: quadratic elements have nodes at the middles of edges")
     domain = square(n // 2)
     M, V, W = (fem.functionspace(domain, element) for element in (("P", 1), ("P", 2), ("RT", 2)))
     viscosities = np.exp(smooth(_points(M), samples + unseen))
@@ -192,10 +190,8 @@ def navier_stokes(n: int, samples: int, unseen: int) -> Problem:
     steps, parts, points = 10, n // 2, _points(V)
     count = [-(-k // steps) for k in (samples, unseen)]
     turning = np.random.default_rng(1).standard_normal(sum(count))
-    advance, states = (
-        vorticity_step(V, viscosity=2e-3, step=0.1 / parts),
-        [5 * (smooth(points, sum(count)) + turning / 2)],
-    )
+    advance = vorticity_step(V, viscosity=2e-3, step=0.1 / parts)
+    states = [5 * (smooth(points, sum(count)) + turning / 2)]
     for _ in range(2 * steps):
         state = states[-1]
         for _ in range(parts):
@@ -227,67 +223,6 @@ PROBLEMS: dict[str, Callable[[int, int, int], Problem]] = {
     "Stokes": stokes,
     "Navier–Stokes": navier_stokes,
 }
-
-
-# Random fields and meshes.
-
-
-def gaussian(points: np.ndarray, samples: int, power: float, waves: int = 24) -> np.ndarray:
-    """Gaussian random fields (points, samples) on the unit square, of mean zero and mean variance one.
-
-    Their covariance is proportional to (−Δ + 9)^−power with zero Neumann conditions: cosines of as many `waves` in each
-    direction, without the constant.
-    """
-    k = np.arange(waves)
-    size = (np.pi**2 * (k[:, None] ** 2 + k**2) + 9) ** (-power / 2)
-    size[0, 0] = 0.0
-    size /= np.linalg.norm(size)
-    length = np.where(k > 0, 0.5, 1.0) ** 0.5  # of cos(πkx) in L²
-    along_x, along_y = np.cos(np.pi * points.T[:2, :, None] * k) / length
-    shapes = np.einsum("pi,pj,ij->pij", along_x, along_y, size).reshape(len(points), -1)
-    # One row of numbers for each sample, so that the first samples do not depend on how many there are.
-    return shapes @ np.random.default_rng(0).standard_normal((samples, waves**2)).T
-
-
-def smooth(points: np.ndarray, samples: int) -> np.ndarray:
-    """Random fields with two square integrable derivatives."""
-    return gaussian(points, samples, 3.5)
-
-
-def rough(points: np.ndarray, samples: int) -> np.ndarray:
-    """Random fields that are continuous and have no derivatives."""
-    return gaussian(points, samples, 2.0)
-
-
-def square(n: int) -> Any:
-    """The unit square of n × n squares of two triangles."""
-    return mesh.create_unit_square(MPI.COMM_SELF, n, n)
-
-
-def l_shape(h: float) -> Any:
-    """The unit square without its upper right quarter, of triangles with edges of about h."""
-
-    def build():
-        with session() as gmsh:
-            whole, quarter = (gmsh.model.occ.addRectangle(a, a, 0.0, 1 - a, 1 - a) for a in (0.0, 0.5))
-            ((_, surface),), _ = gmsh.model.occ.cut([(2, whole)], [(2, quarter)])
-            gmsh.model.occ.synchronize()
-            gmsh.option.setNumber("Mesh.MeshSizeMax", h)
-            gmsh.model.mesh.generate(2)
-            return mesh_arrays(gmsh.model, {1: [surface]}, 2, {})
-
-    return distribute(MPI.COMM_SELF, build).mesh
-
-
-def unstructured(h: float, holes: Any = ()) -> Any:
-    """The unit square of triangles with edges of about h."""
-    return meshes.cell(holes, MPI.COMM_SELF, mesh_size=h, center=(0.5, 0.5), edges_per_circle=6, cells_per_gap=1).mesh
-
-
-def perforated(h: float) -> Any:
-    """The same without five discs."""
-    discs = ((0.25, 0.3, 0.12), (0.7, 0.2, 0.08), (0.75, 0.6, 0.15), (0.3, 0.75, 0.1))
-    return unstructured(h, [meshes.Circle((x, y), radius, tag=0) for x, y, radius in discs])
 
 
 # What the problems share.

@@ -21,6 +21,7 @@ from mpi4py import MPI
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import baselines
+import domains
 import problems
 
 import spon
@@ -157,7 +158,7 @@ def test_stokes_flow():
         measured = [ufl.inner(u, u) * ufl.dx, ufl.div(u) ** 2 * ufl.dx, ufl.dot(u, normal) ** 2 * ufl.ds]
         size, divergence, flux = (fem.assemble_scalar(fem.form(form)) for form in measured)
         assert divergence < 1e-24 * size and flux < 1e-24 * size
-        right = taylor_hood(24, lambda points: np.exp(problems.smooth(points, 2)[:, 0]))
+        right = taylor_hood(24, lambda points: np.exp(domains.smooth(points, 2)[:, 0]))
         exact = fem.Function(fem.functionspace(p.velocity.mesh, ("P", 2, (2,))))
         there = transfer.interpolation(right.function_space, exact.function_space)
         exact.x.array[:] = there.scipy @ right.x.array
@@ -169,7 +170,7 @@ def test_stokes_flow():
 def test_steps_of_a_flow():
     """A step of the vorticity solves the midpoint rule in another form; it conserves and loses what it should."""
     V, nu, tau = problem("Navier–Stokes").output, 0.01, 0.02
-    start = 5 * problems.smooth(V.tabulate_dof_coordinates()[:, :2], 2) + 1
+    start = 5 * domains.smooth(V.tabulate_dof_coordinates()[:, :2], 2) + 1
     after = problems.vorticity_step(V, nu, tau)(start)
     before, now, psi, v = fem.Function(V), fem.Function(V), fem.Function(V), ufl.TestFunction(V)
     before.x.array[:], now.x.array[:] = start[:, 1], after[:, 1]
@@ -224,7 +225,7 @@ def test_flows_converge():
 def test_random_fields_have_mean_variance_one_and_their_spectrum():
     k = (np.arange(64) + 0.5) / 64  # midpoints, exact for these cosines
     points = np.stack(np.meshgrid(k, k, indexing="ij"), -1).reshape(-1, 2)
-    fields = problems.rough(points, 400)
+    fields = domains.rough(points, 400)
     assert (fields**2).mean() == pytest.approx(1.0, rel=0.1)
     waves = [2 * np.cos(np.pi * points[:, 0] * i) * np.cos(np.pi * points[:, 1] * i) for i in (1, 2)]
     first, second = (np.square(wave @ fields / len(points)).mean() for wave in waves)
