@@ -187,11 +187,11 @@ def navier_stokes(n: int, samples: int, unseen: int) -> Problem:
     neither fluid nor vorticity through, so that the circulation ∫ω is conserved, see `vorticity_step`.
     """
     V, *coarse = _lagrange(unstructured(1 / k) for k in (n, *_coarser(n)))
-    steps, parts, points = 10, n // 2, _points(V)
+    steps, parts, points = 10, n, _points(V)
     count = [-(-k // steps) for k in (samples, unseen)]
     turning = np.random.default_rng(1).standard_normal(sum(count))
     advance = vorticity_step(V, viscosity=2e-3, step=0.1 / parts)
-    states = [5 * (smooth(points, sum(count)) + turning / 2)]
+    states = [4 * (smooth(points, sum(count)) + turning / 2)]
     for _ in range(2 * steps):
         state = states[-1]
         for _ in range(parts):

@@ -195,12 +195,12 @@ which = int(errors(rollouts[best])[-1].argsort()[unseen // 2])
 with torch.no_grad():
     predicted = operators.rollout(network, exact[0, :, [which]], 2 * seen)[:, :, 0]
 right = exact[:, :, which]
-largest = float(right.abs().max())
 times = [0, seen // 2, seen, seen + seen // 2, 2 * seen]
 figure = plt.figure(figsize=(16, 6.6), layout="constrained")
 grid = figure.add_gridspec(3, len(times) + 3)
 rows = {"exact": right, "predicted": predicted, "predicted − exact": predicted - right}
 for i, (title, fields) in enumerate(rows.items()):
+    largest = float(abs(fields if i == 2 else right).max())
     for j, k in enumerate(times):
         axis = figure.add_subplot(grid[i, j])
         values = fields[k].numpy()[V.dofmap.list].mean(axis=1)
