@@ -4,13 +4,15 @@
 They are built on the same `spon.discretisation.Discretisation`, and `spon.operators.train` takes them. None of them
 meets Dirichlet values by construction; as published, they learn them from the data. Networks on nodes see what those of
 `spon.operators` see there, coordinates from −1 to 1 and values of the inputs, which of a discontinuous input are those
-of one cell at each node; the DeepONets see all dofs. Sizes are those of the sources unless said otherwise; layers start
+of one cell at each node; the DeepONets see all dofs. Of an answer that is a curl they
+learn the potential. Sizes are those of the sources unless said otherwise; layers start
 as torch has them.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,10 @@ class Baseline(nn.Module):
     """Scales what goes in and comes out, each input by two numbers and each component of the output by two.
 
     A network says in `predict` what the scaled values (nodes, batch, components) at the nodes of the output are.
+    increment: whether they are added to the first input in the space of the answer.
     """
+
+    increment = False
 
     def __init__(self, discretisation: Discretisation):
         super().__init__()
@@ -49,7 +54,7 @@ class Baseline(nn.Module):
         """Scale by what these fields (dofs, samples) are like."""
         for k, x in enumerate(inputs):
             self.means[k], self.scales[k] = x.mean(), x.std()
-        values = outputs.view(-1, self.components, outputs.shape[1])
+        values = self.wanted(inputs, outputs).view(-1, self.components, outputs.shape[1])
         self.mean.copy_(values.mean((0, 2)))
         self.scale.copy_(values.std((0, 2)))
 
@@ -57,7 +62,23 @@ class Baseline(nn.Module):
         """The answer (dofs, batch) to input fields, (dofs, batch) each."""
         scaled = [(x - mean) / scale for x, mean, scale in zip(inputs, self.means, self.scales)]
         values = self.predict(scaled) * self.scale + self.mean
-        return values.transpose(1, 2).reshape(-1, values.shape[1])
+        answer = values.transpose(1, 2).reshape(-1, values.shape[1])
+        if self.spaces.curl is not None:
+            answer = self.spaces.curl @ answer
+        return inputs[self.spaces.same] + answer if self.increment else answer
+
+    def wanted(self, inputs: Sequence[Tensor], outputs: Tensor) -> Tensor:
+        """What the network has to say, in the output space, for answers (dofs, samples) to these inputs."""
+        if self.increment:
+            outputs = outputs - inputs[self.spaces.same]
+        if self.spaces.curl is None:
+            return outputs
+        free = ~self.spaces.output.fixed.cpu()
+        curl = self.discretisation.curl.scipy[:, free.numpy()]
+        found = scipy.sparse.linalg.splu((curl.T @ curl).tocsc()).solve(curl.T @ outputs.double().cpu().numpy())
+        potentials = torch.zeros(len(free), outputs.shape[1], dtype=torch.float64)
+        potentials[free] = torch.from_numpy(found)
+        return potentials.to(outputs)
 
     def predict(self, inputs: list[Tensor]) -> Tensor:
         raise NotImplementedError
@@ -117,6 +138,7 @@ class PODDeepONet(Baseline):
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
         """As `Baseline`, and take the modes of the outputs, each as large as it is on average."""
         super().normalise(inputs, outputs)
+        outputs = self.wanted(inputs, outputs)
         fields = (outputs.view(-1, self.components, outputs.shape[1]) - self.mean[:, None]) / self.scale[:, None]
         self.middle.copy_(fields.mean(-1))
         left, size, _ = torch.linalg.svd((fields - self.middle[..., None]).flatten(0, 1), full_matrices=False)
@@ -358,11 +380,16 @@ def _normed(inputs: int, width: int) -> nn.Sequential:
 KINDS: tuple[type[Baseline], ...] = (DeepONet, PODDeepONet, FNO, UNet, GridMgNO, MeshGraphNet)
 
 
-def build(kind: type[Baseline], discretisation: Discretisation, seed: int, **options) -> Baseline:
+def build(
+    kind: type[Baseline], discretisation: Discretisation, seed: int, increment: bool = False, **options
+) -> Baseline:
     """A baseline of float64 with parameters from a seed; the state of torch's generator stays as it is.
 
-    options: of the kind; those on a grid need `grid`.
+    increment: whether the answer is the input and what the network adds to it. options: of the kind; those on a grid
+    need `grid`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(discretisation, **options).double()
+        network = kind(discretisation, **options).double()
+    network.increment = increment
+    return network

@@ -4,7 +4,12 @@
 Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
 relative error in L². The learning rate is the same for all as well, the default of `spon.operators.train`: those that
 are published for the others are smaller and belong to trainings of hours. Errors are relative, in L² and H¹ by the
-matrices of the output space, at unseen samples. All in single precision.
+matrices of the output space, at unseen samples; of curls there is that in L². All in single precision.
+
+Where the answer is a velocity without divergence, all networks say its stream function; only those of `spon` have walls
+that it is constant on. Where it is the next state of a flow, all of them say what is added to the state, and are then
+applied to their own answers, for twice the time that they have seen samples of; only those of `spon` conserve the
+integral.
 
     python3 benchmarks/bench_operators.py                 all anew in benchmarks/operators.json
     python3 benchmarks/bench_operators.py --only NAME     only methods with this in their names
@@ -30,7 +35,7 @@ import numpy as np
 import torch
 from problems import PROBLEMS
 
-from spon import operators
+from spon import norms, operators
 from spon.discretisation import discretise
 
 RESULTS = Path(__file__).with_name("operators.json")
@@ -41,20 +46,27 @@ QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
 
 @dataclass(frozen=True)
 class Method:
-    """make: the network of a discretisation, a grid and a seed. gridded: whether it needs a grid."""
+    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid."""
 
     make: Callable
     gridded: bool = False
 
 
 def ours(processor):
-    return Method(lambda spaces, grid, seed: operators.Operator(spaces, processor=processor, seed=seed))
+    def make(spaces, problem, seed):
+        told = {"integral": problem.integral, "increment": problem.increment}
+        return operators.Operator(spaces, processor=processor, seed=seed, **told)
+
+    return Method(make)
 
 
 def other(kind):
-    if issubclass(kind, baselines.OnGrid):
-        return Method(lambda spaces, grid, seed: baselines.build(kind, spaces, seed, grid=grid), gridded=True)
-    return Method(lambda spaces, grid, seed: baselines.build(kind, spaces, seed))
+    gridded = issubclass(kind, baselines.OnGrid)
+
+    def make(spaces, problem, seed):
+        return baselines.build(kind, spaces, seed, problem.increment, **({"grid": problem.grid} if gridded else {}))
+
+    return Method(make, gridded)
 
 
 METHODS = {
@@ -96,7 +108,7 @@ def study(problem, spaces, method, seconds, seeds):
     inputs, outputs, unseen, right = data
 
     def make(seed):
-        return method.make(spaces, problem.grid, seed).float()
+        return method.make(spaces, problem, seed).float()
 
     steps = steps_within(seconds, lambda count: train(make(0), inputs, outputs, count, 0))
     records = []
@@ -104,7 +116,8 @@ def study(problem, spaces, method, seconds, seeds):
         network = make(seed)
         taken = train(network, inputs, outputs, steps, seed)
         records.append(
-            {norm: errors(network, unseen, right, norm) for norm in ("L2", "H1")}
+            {norm: errors(network, unseen, right, norm) for norm in (("L2", "H1") if spaces.curl is None else ("L2",))}
+            | ({} if problem.runs is None else {"rollout": errors_along(network, problem.runs.float())})
             | {
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "steps": steps,
@@ -118,6 +131,14 @@ def study(problem, spaces, method, seconds, seeds):
 def errors(network, inputs, outputs, norm):
     found = operators.relative_errors(network, inputs, outputs, norm=norm)
     return {"mean": float(found.mean()), "max": float(found.max())}
+
+
+@torch.no_grad()
+def errors_along(network, runs):
+    """Mean relative errors in L² after each step, from the first states of the runs (steps + 1, dofs, count)."""
+    found = operators.rollout(network, runs[0], len(runs) - 1)
+    pairs = zip(found[1:], runs[1:])
+    return [float(norms.relative(norms.l2, network.spaces.answer, x, y).mean()) for x, y in pairs]
 
 
 @torch.no_grad()
@@ -138,7 +159,9 @@ def run(path, given, effort):
         if given.problem not in name:
             continue
         problem = make(effort["n"], effort["samples"], effort["unseen"])
-        spaces = discretise([problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse)
+        spaces = discretise(
+            [problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse, velocity=problem.velocity
+        )
         size = {"n": effort["n"], "dofs": spaces.output.dofs, "samples": effort["samples"], "unseen": effort["unseen"]}
         learned.keep(path, about(), "problems", name, "size", record=size)
         for title, method in METHODS.items():
@@ -162,9 +185,20 @@ def row(problem, method, records):
 
     columns = [problem, method, f"{records[0]['parameters']:,}"]
     for norm in ("L2", "H1"):
+        if norm not in records[0]:
+            columns.append("")
+            continue
         largest = max(record[norm]["max"] for record in records)
         columns.append(f"{100 * mean(norm, 'mean'):.3g} / {100 * largest:.3g}")
     columns += [f"{mean('seconds'):.3g}", f"{mean('steps'):,.0f}", f"{1e3 * mean('evaluation'):.2g}"]
+    return "| " + " | ".join(columns) + " |"
+
+
+def row_along(problem, method, records):
+    """Means over the seeds of the errors after one step, those of the samples and all."""
+    along = 100 * np.mean([record["rollout"] for record in records], 0)
+    last = len(along) // 2
+    columns = [problem, method, *(f"{along[k]:.3g}" for k in (0, last - 1, -1))]
     return "| " + " | ".join(columns) + " |"
 
 
@@ -175,10 +209,15 @@ def value_at(record, keys):
 
 
 def table(path):
-    lines = [head()]
+    lines, along = [head()], []
     for problem, figures in json.loads(path.read_text())["problems"].items():
         found = figures.get("methods", {})
         lines += [row(problem, method, found[method]) for method in METHODS if method in found]
+        along += [row_along(problem, m, found[m]) for m in METHODS if m in found and "rollout" in found[m][0]]
+    if along:
+        times = ("after a step", "after the time of the samples", "after twice this time")
+        titles = ["problem", "method", *(f"L² error {when} [%]" for when in times)]
+        lines += ["", "| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", *along]
     return "\n".join(lines)
 
 

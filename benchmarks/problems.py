@@ -3,7 +3,7 @@
 
 Each problem is a function of n, the cells along an edge of the unit square, and of the numbers of samples to learn from
 and of unseen ones. Random fields are the same functions for any n. Solutions are those of the finite element problem,
-by a direct solver.
+by a direct solver, and with Newton's method where it is not linear.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,10 @@ import scipy.sparse.linalg
 import torch
 import ufl
 from dolfinx import fem, mesh
-from mpi4py import MPI
+from domains import l_shape, perforated, rough, smooth, square, unstructured
 from torch import Tensor
 
-from meshes.arrays import distribute
-from meshes.gmsh_session import session
-from meshes.occ import mesh_arrays
+from spon import transfer
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +29,9 @@ class Problem:
     below the output, from finer to coarser.
     inputs, outputs: (dofs, samples), to learn from. unseen_inputs, unseen_outputs: (dofs, samples), to test with.
     grid: (n + 1, n + 1), the number of the output's node at (i/n, j/n) where there is such a grid, else None.
+    velocity: the space of `outputs` if these are curls of fields in `output`, else None.
+    integral: what networks are told of it, as `spon.OperatorNetwork`. increment: whether they say what is added to the
+    input, all of them. runs: (2 m + 1, dofs, count), unseen series of states of which samples have the first m steps.
     """
 
     name: str
@@ -43,6 +44,10 @@ class Problem:
     unseen_inputs: Tensor
     unseen_outputs: Tensor
     grid: Tensor | None
+    velocity: Any = None
+    integral: str | None = None
+    increment: bool = False
+    runs: Tensor | None = None
 
 
 def poisson(n: int, samples: int, unseen: int) -> Problem:
@@ -54,6 +59,12 @@ def poisson_l_shape(n: int, samples: int, unseen: int) -> Problem:
     """The same on an unstructured mesh of the square without its upper right quarter."""
     finest, *coarse = (l_shape(1 / k) for k in (n, *_coarser(n)))
     return _poisson("Poisson, L-shape", finest, coarse, samples, unseen)
+
+
+def poisson_perforated(n: int, samples: int, unseen: int) -> Problem:
+    """The same in the unit square without four discs, on an unstructured mesh; u = 0 on the edges of the discs too."""
+    finest, *coarse = (perforated(1 / k) for k in (n, *_coarser(n)))
+    return _poisson("Poisson, perforated", finest, coarse, samples, unseen)
 
 
 def darcy_smooth(n: int, samples: int, unseen: int) -> Problem:
@@ -92,66 +103,126 @@ def inclusions(n: int, samples: int, unseen: int) -> Problem:
     right = ufl.conditional(ufl.gt(ufl.SpatialCoordinate(square_n)[0], 1 - 1e-6), 1.0, 0.0)
     displacements = _solve_each(ufl.inner(stress, strain(v)) * ufl.dx, right * v[0] * ufl.ds, bc, E, moduli)
     coarse = _lagrange(square(k) for k in _coarser(n))
-    return _split("elasticity, inclusions", V_E, V, bc, coarse, moduli, displacements, samples, _grid(V, n))
+    return _split("elasticity, inclusions", V_E, V, [bc], coarse, moduli, displacements, samples, _grid(V, n))
+
+
+def stokes(n: int, samples: int, unseen: int) -> Problem:
+    """−∇·(2μ ε(u)) + ∇p = f, ∇·u = 0 in the unit square, u = 0 on its boundary; from μ to u.
+
+    f pushes up at the left and down at the right, μ = exp of a smooth random field. u is the curl of a quadratic stream
+    function with (n + 1)² nodes, n even, and so are the test functions: no divergence, no flux through the walls, no
+    pressure. Its tangential jumps are met by the symmetric interior penalty method, as in Cockburn, Kanschat &
+    Schötzau, J. Sci. Comput. 31 (2007).
+    """
+    if n % 2:
+        raise ValueError(f"n = {n}, need an even number: quadratic elements have nodes at the middles of edges")
+    domain = square(n // 2)
+    M, V, W = (fem.functionspace(domain, element) for element in (("P", 1), ("P", 2), ("RT", 2)))
+    viscosities = np.exp(smooth(_points(M), samples + unseen))
+
+    mu, bc, normal, h = fem.Function(M), _zero(V), ufl.FacetNormal(domain), 2 / n
+    u, v = (ufl.as_vector([psi.dx(1), -psi.dx(0)]) for psi in (ufl.TrialFunction(V), ufl.TestFunction(V)))
+
+    def stress(u):
+        return 2 * mu * strain(u)
+
+    def inside(u, v):
+        return ufl.inner(ufl.dot(ufl.avg(stress(u)), normal("+")), v("+") - v("-")) * ufl.dS
+
+    def at_walls(u, v):
+        return ufl.inner(ufl.dot(stress(u), normal), v) * ufl.ds
+
+    jumps = ufl.inner(u("+") - u("-"), v("+") - v("-")) * mu("+") * ufl.dS + ufl.inner(u, v) * mu * ufl.ds
+    bilinear = ufl.inner(stress(u), strain(v)) * ufl.dx + 10 / h * jumps
+    bilinear -= inside(u, v) + inside(v, u) + at_walls(u, v) + at_walls(v, u)
+    force = ufl.sin(2 * np.pi * ufl.SpatialCoordinate(domain)[0])
+    potentials = _solve_each(bilinear, force * v[1] * ufl.dx, bc, mu, viscosities)
+    velocities = transfer.curl(V, W).scipy @ potentials
+    coarse = _lagrange(square(k) for k in _coarser(n))
+    return _split("Stokes", M, V, [bc], coarse, viscosities, velocities, samples, _grid(V, n), velocity=W)
+
+
+def hyperelasticity(n: int, samples: int, unseen: int) -> Problem:
+    """Large plane strain of a neo-Hookean unit square, clamped at the left; from body forces to displacements.
+
+    The energy density is μ/2 (tr FᵀF − 2 − 2 ln J) + λ/2 (ln J)² with Young's modulus one and ν = 0.3; the components
+    of the force are 0.12 times smooth random fields.
+    """
+    square_n = square(n)
+    V = fem.functionspace(square_n, ("P", 1, (2,)))
+    bc = fem.dirichletbc(np.zeros(2), fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0)), V)
+    forces = 0.12 * smooth(_points(V), 2 * (samples + unseen)).reshape(len(_points(V)), -1, 2)
+    forces = np.ascontiguousarray(forces.transpose(0, 2, 1)).reshape(-1, samples + unseen)
+
+    mu, lame = 1 / 2.6, 0.3 / (1.3 * 0.4)
+    u, f, v = fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    F = ufl.Identity(2) + ufl.grad(u)
+    log_J = ufl.ln(ufl.det(F))
+    energy = mu / 2 * (ufl.inner(F, F) - 2 - 2 * log_J) + lame / 2 * log_J**2
+    residual = ufl.derivative((energy - ufl.inner(f, u)) * ufl.dx, u, v)
+    newton = _Newton(residual, u, bc)
+    displacements = np.empty_like(forces)
+    for k, force in enumerate(forces.T):
+        u.x.array[:] = 0.0
+        done, step = 0.0, 1.0
+        while done < 1.0:
+            start = u.x.array.copy()
+            f.x.array[:] = (done + step) * force
+            if newton.solve():
+                done, step = done + step, min(2 * step, 1.0 - done - step)
+            elif step > 1e-3:
+                u.x.array[:] = start
+                step /= 2
+            else:
+                raise RuntimeError(f"sample {k}: no solution beyond {done:.3f} times its force")
+        displacements[:, k] = u.x.array
+    coarse = _lagrange(square(k) for k in _coarser(n))
+    return _split("hyperelasticity", V, V, [bc], coarse, forces, displacements, samples, _grid(V, n))
+
+
+def navier_stokes(n: int, samples: int, unseen: int) -> Problem:
+    """Decaying flow in the unit square on an unstructured mesh; from the vorticity to that a time of 0.1 later.
+
+    Samples are the first ten steps from smooth random vorticities, each series with a circulation of its own. Walls let
+    neither fluid nor vorticity through, so that the circulation ∫ω is conserved, see `vorticity_step`.
+    """
+    V, *coarse = _lagrange(unstructured(1 / k) for k in (n, *_coarser(n)))
+    steps, parts, points = 10, n, _points(V)
+    count = [-(-k // steps) for k in (samples, unseen)]
+    turning = np.random.default_rng(1).standard_normal(sum(count))
+    advance = vorticity_step(V, viscosity=2e-3, step=0.1 / parts)
+    states = [4 * (smooth(points, sum(count)) + turning / 2)]
+    for _ in range(2 * steps):
+        state = states[-1]
+        for _ in range(parts):
+            state = advance(state)
+        states.append(state)
+    series = np.stack(states)
+
+    def pairs(which, wanted):
+        """Of some series, one after the other, (dofs, wanted) before and after a step."""
+        for k in (0, 1):
+            yield series[k : steps + k, :, which].transpose(1, 2, 0).reshape(len(points), -1)[:, :wanted]
+
+    learned = pairs(slice(count[0]), samples)
+    seen = pairs(slice(count[0], None), unseen)
+    inputs, outputs = (np.concatenate(both, 1) for both in zip(learned, seen))
+    runs = torch.from_numpy(series[:, :, count[0] :].copy())
+    told = {"integral": "input", "increment": True, "runs": runs}
+    return _split("Navier–Stokes", V, V, [], coarse, inputs, outputs, samples, None, **told)
 
 
 PROBLEMS: dict[str, Callable[[int, int, int], Problem]] = {
     "Poisson": poisson,
     "Poisson, L-shape": poisson_l_shape,
+    "Poisson, perforated": poisson_perforated,
     "Darcy, smooth": darcy_smooth,
     "Darcy, rough": darcy_rough,
     "elasticity, inclusions": inclusions,
+    "hyperelasticity": hyperelasticity,
+    "Stokes": stokes,
+    "Navier–Stokes": navier_stokes,
 }
-
-
-# Random fields and meshes.
-
-
-def gaussian(points: np.ndarray, samples: int, power: float, waves: int = 24) -> np.ndarray:
-    """Gaussian random fields (points, samples) on the unit square, of mean zero and mean variance one.
-
-    Their covariance is proportional to (−Δ + 9)^−power with zero Neumann conditions: cosines of as many `waves` in each
-    direction, without the constant.
-    """
-    k = np.arange(waves)
-    size = (np.pi**2 * (k[:, None] ** 2 + k**2) + 9) ** (-power / 2)
-    size[0, 0] = 0.0
-    size /= np.linalg.norm(size)
-    length = np.where(k > 0, 0.5, 1.0) ** 0.5  # of cos(πkx) in L²
-    along_x, along_y = np.cos(np.pi * points.T[:2, :, None] * k) / length
-    shapes = np.einsum("pi,pj,ij->pij", along_x, along_y, size).reshape(len(points), -1)
-    # One row of numbers for each sample, so that the first samples do not depend on how many there are.
-    return shapes @ np.random.default_rng(0).standard_normal((samples, waves**2)).T
-
-
-def smooth(points: np.ndarray, samples: int) -> np.ndarray:
-    """Random fields with two square integrable derivatives."""
-    return gaussian(points, samples, 3.5)
-
-
-def rough(points: np.ndarray, samples: int) -> np.ndarray:
-    """Random fields that are continuous and have no derivatives."""
-    return gaussian(points, samples, 2.0)
-
-
-def square(n: int) -> Any:
-    """The unit square of n × n squares of two triangles."""
-    return mesh.create_unit_square(MPI.COMM_SELF, n, n)
-
-
-def l_shape(h: float) -> Any:
-    """The unit square without its upper right quarter, of triangles with edges of about h."""
-
-    def build():
-        with session() as gmsh:
-            whole, quarter = (gmsh.model.occ.addRectangle(a, a, 0.0, 1 - a, 1 - a) for a in (0.0, 0.5))
-            ((_, surface),), _ = gmsh.model.occ.cut([(2, whole)], [(2, quarter)])
-            gmsh.model.occ.synchronize()
-            gmsh.option.setNumber("Mesh.MeshSizeMax", h)
-            gmsh.model.mesh.generate(2)
-            return mesh_arrays(gmsh.model, {1: [surface]}, 2, {})
-
-    return distribute(MPI.COMM_SELF, build).mesh
 
 
 # What the problems share.
@@ -168,7 +239,7 @@ def _poisson(name, finest, coarser, samples, unseen, grid=None):
     loads = fem.assemble_matrix(fem.form(u * v * ufl.dx)).to_scipy() @ forcings
     loads[bc.dof_indices()[0]] = 0.0
     solutions = _factor(fem.form(ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx), bc).solve(loads)
-    return _split(name, V, V, bc, _lagrange(coarser), forcings, solutions, samples, grid and _grid(V, grid))
+    return _split(name, V, V, [bc], _lagrange(coarser), forcings, solutions, samples, grid and _grid(V, grid))
 
 
 def _darcy(name, n, samples, unseen, draw):
@@ -177,13 +248,13 @@ def _darcy(name, n, samples, unseen, draw):
     bc, u, v, a = _zero(V), ufl.TrialFunction(V), ufl.TestFunction(V), fem.Function(V)
     coefficients = draw(_points(V), samples + unseen)
     solutions = _solve_each(ufl.inner(a * ufl.grad(u), ufl.grad(v)) * ufl.dx, v * ufl.dx, bc, a, coefficients)
-    return _split(name, V, V, bc, coarse, coefficients, solutions, samples, _grid(V, n))
+    return _split(name, V, V, [bc], coarse, coefficients, solutions, samples, _grid(V, n))
 
 
-def _split(name, V_in, V, bc, coarse, inputs, outputs, samples, grid):
+def _split(name, V_in, V, bcs, coarse, inputs, outputs, samples, grid, **more):
     inputs, outputs = torch.from_numpy(inputs), torch.from_numpy(outputs)
     fields = inputs[:, :samples], outputs[:, :samples], inputs[:, samples:], outputs[:, samples:]
-    return Problem(name, V_in, V, (bc,), tuple(coarse), *fields, grid)
+    return Problem(name, V_in, V, tuple(bcs), tuple(coarse), *fields, grid, **more)
 
 
 def _factor(form, bc):
@@ -200,6 +271,68 @@ def _solve_each(bilinear, linear, bc, coefficient, values):
         coefficient.x.array[:] = field
         found[:, k] = _factor(form, bc).solve(load)
     return found
+
+
+class _Newton:
+    """Newton's method for a residual form of a function with a zero bc."""
+
+    def __init__(self, residual, u, bc):
+        self.u, self.bc, self.fixed = u, bc, bc.dof_indices()[0]
+        self.residual, self.jacobian = fem.form(residual), fem.form(ufl.derivative(residual, u))
+
+    def solve(self, iterations=12):
+        """Whether it comes to rounding from the present value of the function; a value that is not a number ends it."""
+        for _ in range(iterations):
+            residual = fem.assemble_vector(self.residual).array.copy()
+            reaction, residual[self.fixed] = abs(residual[self.fixed]).max(), 0.0
+            size = abs(residual).max()
+            if not size < np.inf:
+                return False
+            if size <= 1e-12 * reaction:
+                return True
+            self.u.x.array[:] -= _factor(self.jacobian, self.bc).solve(residual)
+        return False
+
+
+def vorticity_step(V, viscosity, step):
+    """The map of vorticities ω (dofs, samples) in V, linear elements, over a time step of an incompressible flow.
+
+    ∂ω/∂t + u·∇ω = ν Δω with u = curl ψ, −Δψ = ω, and on the walls ψ = 0 and no flux of vorticity. By the implicit
+    midpoint rule, with which the circulation ∫ω is conserved and ∫ω² falls, by 2ν ∫|∇ω|² at the midpoint times it.
+    """
+    u, v, q = ufl.TrialFunction(V), ufl.TestFunction(V), ufl.TestFunction(fem.functionspace(V.mesh, ("DG", 0)))
+
+    def matrix(form, bcs=()):
+        return fem.assemble_matrix(fem.form(form), bcs=list(bcs)).to_scipy().tocsc()
+
+    wall = _zero(V)
+    stiffness, mass = ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx, u * v * ufl.dx
+    poisson = _factor(fem.form(stiffness), wall)
+    M, K = matrix(mass), matrix(stiffness)
+    implicit = scipy.sparse.linalg.splu((M + step / 2 * viscosity * K).tocsc())
+    # Integrals over the cells; u and ∇v are constant there.
+    means, along_x, along_y = (matrix(part * q * ufl.dx) for part in (u, u.dx(0), u.dx(1)))
+    area = np.asarray(means.sum(axis=1)).reshape(-1, 1)
+
+    def carried(omega):
+        """∫ ω u·∇v."""
+        load = M @ omega
+        load[wall.dof_indices()[0]] = 0.0
+        psi = poisson.solve(load)
+        density = (means @ omega) / area**2
+        return along_x.T @ (density * (along_y @ psi)) - along_y.T @ (density * (along_x @ psi))
+
+    def advance(omega):
+        middle, right = omega, M @ omega
+        for _ in range(100):
+            # (M + τ/2 ν K) of the midpoint
+            found = implicit.solve(right + step / 2 * carried(middle))
+            change, middle = abs(found - middle).max(), found
+            if change <= 1e-13 * abs(found).max():
+                return 2 * middle - omega
+        raise RuntimeError(f"the midpoint still changes by {change:.1e}: step = {step} is too long")
+
+    return advance
 
 
 def _lagrange(domains):

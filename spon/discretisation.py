@@ -30,6 +30,7 @@ class Discretisation:
     others: further parts of the answer, if it is of a mixed space, whose first part is then `output`.
     carry: to each of them (nodes, output nodes), the values that a field of the output has there.
     join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
+    same: number of the first input that is in the space of the answer, or None.
     """
 
     output: Space
@@ -41,6 +42,7 @@ class Discretisation:
     others: tuple[Space, ...] = ()
     carry: tuple[SparseOperator, ...] = ()
     join: SparseOperator | None = None
+    same: int | None = None
 
     @property
     def parts(self) -> tuple[Space, ...]:
@@ -58,7 +60,9 @@ class Discretisation:
         """The same on another device or, its numbers, in another precision."""
 
         def moved(value):
-            return tuple(map(moved, value)) if isinstance(value, tuple) else value and value.to(device, dtype)
+            if isinstance(value, tuple):
+                return tuple(map(moved, value))
+            return value.to(device, dtype) if isinstance(value, Space | SparseOperator) else value
 
         return Discretisation(*(moved(getattr(self, name)) for name in self.__slots__))
 
@@ -76,7 +80,7 @@ class Discretisation:
             if isinstance(value, SparseOperator):
                 tensors.update({f"{name}.{part}": getattr(value, part) for part in ("pointers", "columns", "values")})
                 return list(value.shape)
-            return None
+            return value
 
         for name in self.__slots__:
             header[name] = add(name, getattr(self, name))
@@ -99,9 +103,10 @@ class Discretisation:
             tuple(matrix(f"prolongations.{k}", shape) for k, shape in enumerate(header["prolongations"])),
             header["velocity"] and space("velocity", header["velocity"]),
             header["curl"] and matrix("curl", header["curl"]),
-            tuple(space(f"others.{k}", about) for k, about in enumerate(header.get("others", ()))),
-            tuple(matrix(f"carry.{k}", shape) for k, shape in enumerate(header.get("carry", ()))),
-            header.get("join") and matrix("join", header["join"]),
+            tuple(space(f"others.{k}", about) for k, about in enumerate(header["others"])),
+            tuple(matrix(f"carry.{k}", shape) for k, shape in enumerate(header["carry"])),
+            header["join"] and matrix("join", header["join"]),
+            header["same"],
         )
 
 
@@ -164,6 +169,7 @@ def discretise(
         else:
             # What jumps has no value at a node; its mean around it leaves no cell out.
             encoders.append(patch_means(V, output, node_tying(space)))
+    answer = output if velocity is None else velocity
     return Discretisation(
         space,
         tuple(below),
@@ -174,7 +180,14 @@ def discretise(
         tuple(others),
         tuple(carry),
         join,
+        next((k for k, V in enumerate(inputs) if join is None and _same(V, answer)), None),
     )
+
+
+def _same(V: Any, W: Any) -> bool:
+    """Whether the dofs of two function spaces mean the same."""
+    alike = V.mesh == W.mesh and V.ufl_element() == W.ufl_element()
+    return alike and np.array_equal(V.dofmap.list, W.dofmap.list)
 
 
 def nodes(space: Space) -> torch.Tensor:

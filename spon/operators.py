@@ -35,14 +35,16 @@ class Operator(nn.Module):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | Sequence[float | None] | None = None,
+        integral: float | str | Sequence[float | None] | None = None,
+        increment: bool = False,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
     ):
         super().__init__()
         space, count, parts = discretisation.output, len(discretisation.encoders), discretisation.parts
-        integrals = list(integral) if isinstance(integral, Sequence) else [integral]
+        same = discretisation.same
+        integrals = list(integral) if isinstance(integral, list | tuple) else [integral]
         if integral is None:
             integrals *= len(parts)
         if processor not in PROCESSORS:
@@ -53,8 +55,18 @@ class Operator(nn.Module):
             raise ValueError(f"linear_in = {tuple(linear_in)}, need numbers of inputs from 0 to {count - 1}")
         if len(integrals) != len(parts):
             raise ValueError(f"integral = {integral}, need {len(parts)}, one for each part of the output")
-        if linear_in and (any(bool(part.lifting.any()) for part in parts) or any(integrals)):
+        if any(isinstance(value, str) and value != "input" for value in integrals):
+            raise ValueError(f"integral = {integral!r}, need a number, 'input' or None")
+        going_on = increment or "input" in integrals
+        if going_on and same is None:
+            raise ValueError("increment and integral = 'input' need an input in the space of the answer")
+        fixed = any(bool(part.lifting.any()) for part in parts)
+        if linear_in and (fixed or any(value not in (None, "input", 0.0) for value in integrals)):
             raise ValueError("linear_in needs Dirichlet values and an integral of zero: what is given is not linear")
+        if linear_in and going_on and same not in linear_in:
+            raise ValueError(
+                f"the answer follows input {same}, so that linear_in = {tuple(linear_in)} needs {same} too"
+            )
         constrained = any(value is not None for value in integrals)
         if constrained and discretisation.velocity is not None:
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
@@ -62,8 +74,11 @@ class Operator(nn.Module):
             if value is not None and part.correction.shape[1] == 0:
                 raise ValueError(f"integral = {integral}, but the Dirichlet values leave the integral no room")
         if symmetric:
-            if linear_in or constrained or discretisation.velocity is not None or len(parts) > 1:
-                raise ValueError("a symmetric network has neither linear_in nor integral nor velocity nor mixed output")
+            several = len(parts) > 1 or discretisation.velocity is not None
+            if linear_in or constrained or increment or several:
+                raise ValueError(
+                    "a symmetric network has neither linear_in nor integral nor increment nor velocity nor mixed output"
+                )
             sizes = [matrix.shape[1] for matrix in discretisation.encoders]
             if sizes != [space.dofs]:
                 raise ValueError(f"a symmetric network has one input of {space.dofs} dofs as the output, not {sizes}")
@@ -72,6 +87,7 @@ class Operator(nn.Module):
             "channels": channels,
             "linear_in": list(linear_in),
             "integral": integrals,
+            "increment": increment,
             "symmetric": symmetric,
             "seed": seed,
             **options,
@@ -117,17 +133,28 @@ class Operator(nn.Module):
         values = matrix @ x
         return values.view(len(self.about), -1, x.shape[1]).transpose(1, 2)
 
-    def decode(self, *values: Tensor) -> Tensor:
-        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components) of each part."""
-        fields = []
-        for space, y, integral in zip(self.spaces.parts, values, self.settings["integral"]):
-            x = constraints.expand(space, y.transpose(1, 2).reshape(-1, y.shape[1]))
-            x = constraints.fix(space, x)
-            fields.append(x if integral is None else constraints.with_integral(space, x, integral))
+    def decode(self, *values: Tensor, before: Tensor | None = None) -> Tensor:
+        """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components) of each part.
+
+        before: (dofs, batch), the input in the space of the answer, for `increment` and `integral` = "input".
+        """
+        fields, added = [], self.settings["increment"]
+        for space, y, target in zip(self.spaces.parts, values, self.settings["integral"]):
+            x = y.transpose(1, 2).reshape(-1, y.shape[1])
+            if added and self.spaces.curl is None:
+                x = x + constraints.restrict(space, before)
+            x = constraints.fix(space, constraints.expand(space, x))
+            if target is not None:
+                target = constraints.integral(space, before) if target == "input" else target
+                x = constraints.with_integral(space, x, target)
+            fields.append(x)
         if self.spaces.join is not None:
             return self.spaces.join @ torch.cat(fields)
         (x,) = fields
-        return x if self.spaces.curl is None else self.spaces.curl @ x
+        if self.spaces.curl is None:
+            return x
+        x = self.spaces.curl @ x
+        return before + x if added else x
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The answer (dofs, batch) to input fields, (dofs, batch) each.
@@ -167,7 +194,12 @@ class Operator(nn.Module):
         # The other parts of a mixed space take features where their own nodes are.
         features = [h, *(matrix @ h for matrix in self.spaces.carry)]
         values = [self.readout(x) * self.scale + self.mean for x in features]
-        return self.decode(*(y.split(self.components, -1)[k] for k, y in enumerate(values)))
+        parts = [y.split(self.components, -1)[k] for k, y in enumerate(values)]
+        return self.decode(*parts, before=self._before(inputs))
+
+    def _before(self, inputs: Sequence[Tensor]) -> Any:
+        """The first input in the space of the answer, or None."""
+        return None if self.spaces.same is None else inputs[self.spaces.same]
 
     @torch.no_grad()
     def normalise_input(self, k: int, x: Tensor) -> None:
@@ -183,11 +215,13 @@ class Operator(nn.Module):
         for k, x in enumerate(inputs):
             self.normalise_input(k, x)
         space = self.spaces.answer
+        before = self._before(inputs) if self.settings["increment"] else torch.zeros_like(outputs)
+        outputs = outputs - before
         if self.spaces.curl is not None or self.settings["symmetric"]:
             # The potential is not known; that of the untrained network is made as large as the fields ask for.
             self.scale.fill_(1.0)
-            ratio = norms.l2(space, outputs).mean() / norms.l2(space, self(*(x[:, :8] for x in inputs))).mean()
-            self.scale.fill_(float(ratio))
+            found = self(*(x[:, :8] for x in inputs)) - before[:, :8]
+            self.scale.fill_(float(norms.l2(space, outputs).mean() / norms.l2(space, found).mean()))
             return
         means, scales = [], []
         for part, x in norms.split(space, outputs):
@@ -254,7 +288,10 @@ class OperatorNetwork(Operator):
             the cells around a node; "integrals", of the inputs against the basis of the output.
         processor: "multigrid", "messages", "mgno", "attention" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
-        integral: of each component of the answer, kept exactly; None if it is free. One for each part of a mixed space.
+        integral: of each component of the answer, kept exactly; None if it is free; "input" if it is that of the first
+            input in the space of the answer, which `rollout` then conserves. One for each part of a mixed space.
+        increment: the answer is the first input in its space and what the network adds to it, and meets Dirichlet
+            values, ties and integrals whether the input does or not. To a velocity a curl is added.
         symmetric: the answer is the derivative of a learned potential by the one input, which has the output's dofs.
             Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a minimiser.
         seed: of the initial parameters.
@@ -277,7 +314,8 @@ class OperatorNetwork(Operator):
         processor: str = "multigrid",
         channels: int = 16,
         linear_in: Sequence[int] = (),
-        integral: float | Sequence[float | None] | None = None,
+        integral: float | str | Sequence[float | None] | None = None,
+        increment: bool = False,
         symmetric: bool = False,
         seed: int = 0,
         **options: Any,
@@ -289,6 +327,7 @@ class OperatorNetwork(Operator):
             channels=channels,
             linear_in=linear_in,
             integral=integral,
+            increment=increment,
             symmetric=symmetric,
             seed=seed,
             **options,
@@ -334,7 +373,9 @@ def train(
     (`training.fit_samples`), then L-BFGS on all samples.
 
     Args:
-        inputs: (dofs, samples), one for each input field. outputs: (dofs, samples); None to train on the loss alone.
+        inputs: (dofs, samples), one for each input field.
+        outputs: (dofs, samples), or (n, dofs, samples) of n steps of a `rollout`, whose mean error is then the loss;
+            None to train on the loss alone.
         norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space;
             of a mixed one, the mean of the relative errors of its parts.
         loss: of an answer (dofs, batch) and the inputs (dofs, batch) it belongs to: (batch,). `coupling.Residual` makes
@@ -357,21 +398,22 @@ def train(
     if outputs is None and loss is None:
         raise ValueError("there is nothing to learn from: give outputs, a loss, or both")
     samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
-    if outputs is not None and outputs.shape != (space.dofs, samples):
+    if outputs is not None and (outputs.shape[-2:] != (space.dofs, samples) or outputs.ndim > 3):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
+    following = None if outputs is None else (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
     if any(x.shape[-1] != samples for x in fields):
         sizes = [x.shape[-1] for x in fields]
         raise ValueError(f"inputs have {sizes} samples" + (f", outputs {samples}" if outputs is not None else ""))
     checked = round(validation * samples)
     if not 0 < checked < samples:
         raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
-    for part, x in [] if outputs is None else norms.split(space, outputs):
-        if not bool((size := NORMS[norm](part, x)).all()):
+    for part, x in [] if following is None else norms.split(space, following):
+        if not bool((size := NORMS[norm](part, x).amin(0)).all()):
             raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
-    if outputs is None:
+    if following is None:
         network.normalise_by(fields, loss)
     else:
-        network.normalise(fields, outputs)
+        network.normalise(fields, following[:, 0])
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(samples, generator=generator).to(fields[0].device)
     check, learn = order[:checked], order[checked:]
@@ -380,8 +422,11 @@ def train(
         some = [x[:, which] for x in fields]
         answer = network(*some)
         parts = []
-        if outputs is not None:
-            parts.append(norms.relative(NORMS[norm], space, answer, outputs[:, which]).mean())
+        if following is not None:
+            right = following[:, :, which]
+            steps = right.shape[1]
+            found = answer[:, None] if steps == 1 else rollout(network, some, steps)[1:].movedim(0, 1)
+            parts.append(norms.relative(NORMS[norm], space, found, right).mean())
         if loss is not None:
             parts.append(loss(answer, *some).mean())
         return sum(parts[1:], parts[0])
@@ -395,6 +440,28 @@ def train(
             fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=log)
         )
     return history
+
+
+def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
+    """States (steps + 1, dofs, batch), each the answer to the one before, the first of them the start.
+
+    Args:
+        start: (dofs, batch), one for each input field. The state is the first in the space of the answer, others stay.
+
+    Raises:
+        ValueError: a network without such an input, no steps, or what the network refuses.
+    """
+    fields, k = [start] if isinstance(start, Tensor) else list(start), network.spaces.same
+    if k is None:
+        raise ValueError("a rollout needs an input in the space of the answer")
+    if steps < 1:
+        raise ValueError(f"steps = {steps}, need one at least")
+    if len(fields) <= k:
+        raise ValueError(f"got {len(fields)} inputs, need {len(network.spaces.encoders)}")
+    states = [fields[k]]
+    for _ in range(steps):
+        states.append(network(*fields[:k], states[-1], *fields[k + 1 :]))
+    return torch.stack(states)
 
 
 @torch.no_grad()

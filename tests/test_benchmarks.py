@@ -12,14 +12,20 @@ import pytest
 pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 
+import basix.ufl
+import scipy.sparse.linalg
 import torch
 import ufl
-from dolfinx import fem
+from dolfinx import fem, mesh
+from mpi4py import MPI
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import baselines
+import domains
 import problems
 
+import spon
+from spon import constraints, norms, transfer
 from spon.discretisation import discretise
 
 N, SAMPLES, UNSEEN = 8, 34, 2
@@ -33,7 +39,7 @@ def problem(name):
 @functools.cache
 def spaces(name):
     p = problem(name)
-    return discretise([p.input], p.output, bcs=p.bcs, coarse=p.coarse)
+    return discretise([p.input], p.output, bcs=p.bcs, coarse=p.coarse, velocity=p.velocity)
 
 
 def elastic_residual(u, E, v):
@@ -45,19 +51,37 @@ def elastic_residual(u, E, v):
     return inner * ufl.dx - (ufl.SpatialCoordinate(v.ufl_function_space().mesh)[0] * v[0]).dx(0) * ufl.dx
 
 
+def neo_hookean_residual(u, f, v):
+    """From the first Piola-Kirchhoff stress μ (F − F⁻ᵀ) + λ ln J F⁻ᵀ."""
+    mu, lame = 1 / 2.6, 0.3 / (1.3 * 0.4)
+    F = ufl.Identity(2) + ufl.grad(u)
+    J = F[0, 0] * F[1, 1] - F[0, 1] * F[1, 0]
+    cofactor = ufl.as_matrix([[F[1, 1], -F[1, 0]], [-F[0, 1], F[0, 0]]])
+    stress = mu * F + (lame * ufl.ln(J) - mu) / J * cofactor
+    return (ufl.inner(stress, ufl.grad(v)) - ufl.dot(f, v)) * ufl.dx
+
+
 RESIDUALS = {
     "Poisson": lambda u, f, v: (ufl.dot(ufl.grad(u), ufl.grad(v)) - f * v) * ufl.dx,
     "Darcy": lambda u, a, v: (a * ufl.dot(ufl.grad(u), ufl.grad(v)) - v) * ufl.dx,
     "elasticity": elastic_residual,
+    "hyperelasticity": neo_hookean_residual,
 }
 
 
 @pytest.mark.parametrize("name", problems.PROBLEMS)
-def test_solutions_solve_the_equation(name):
+def test_samples_are_counted(name):
     p = problem(name)
     assert p.name == name
     assert (p.inputs.shape[1], p.outputs.shape[1]) == (SAMPLES, SAMPLES)
     assert (p.unseen_inputs.shape[1], p.unseen_outputs.shape[1]) == (UNSEEN, UNSEEN)
+    fields = torch.cat([p.outputs, p.unseen_outputs], 1)
+    assert len(fields.T.unique(dim=0)) == SAMPLES + UNSEEN
+
+
+@pytest.mark.parametrize("name", [name for name in problems.PROBLEMS if name not in ("Stokes", "Navier–Stokes")])
+def test_solutions_solve_the_equation(name):
+    p = problem(name)
     given, u, v = fem.Function(p.input), fem.Function(p.output), ufl.TestFunction(p.output)
     given.x.array[:], u.x.array[:] = p.unseen_inputs[:, 0].numpy(), p.unseen_outputs[:, 0].numpy()
     (form,) = (make for start, make in RESIDUALS.items() if name.startswith(start))
@@ -77,17 +101,142 @@ def test_coefficients():
     assert 0.10 < (E > 1).double().mean() < 3 * np.pi * 0.15**2
 
 
+def test_holes_are_round():
+    V = problem("Poisson, perforated").output
+    area = fem.assemble_scalar(fem.form(fem.Constant(V.mesh, 1.0) * ufl.dx))
+    discs = np.pi * (0.12**2 + 0.08**2 + 0.15**2 + 0.1**2)
+    # Polygons of six corners or more inside of the discs.
+    assert 1 - discs < area < 1 - 3 * np.sqrt(3) / (2 * np.pi) * discs
+
+
+def test_blocks_are_bent_far():
+    """Displacements are of the size of the block, and not those of Hooke's law."""
+    p = problem("hyperelasticity")
+    assert p.outputs.abs().max() > 0.3
+    u, v, f, w = ufl.TrialFunction(p.output), ufl.TestFunction(p.output), fem.Function(p.output), fem.Function(p.output)
+    load = neo_hookean_residual(w, f, v)
+    K = fem.assemble_matrix(fem.form(ufl.derivative(load, w, u))).to_scipy().tocsc()
+    free = ~spaces(p.name).output.fixed.numpy()
+    space, off = spaces(p.name).output, []
+    for k in range(SAMPLES):
+        f.x.array[:], linear = p.inputs[:, k].numpy(), torch.zeros(space.dofs, dtype=torch.float64)
+        right = -fem.assemble_vector(fem.form(load)).array[free]
+        linear[free] = torch.from_numpy(scipy.sparse.linalg.spsolve(K[free][:, free], right))
+        off.append(norms.relative(norms.l2, space, linear[:, None], p.outputs[:, k, None]))
+    assert torch.cat(off).mean() > 0.05 and torch.cat(off).max() > 0.2
+
+
+def taylor_hood(n, viscosity):
+    """The velocity of the Stokes problem with quadratic elements and linear pressures, of which one is zero."""
+    domain = mesh.create_unit_square(MPI.COMM_SELF, n, n)
+    element = [basix.ufl.element("P", "triangle", 2, shape=(2,)), basix.ufl.element("P", "triangle", 1)]
+    X = fem.functionspace(domain, basix.ufl.mixed_element(element))
+    (u, p), (v, q) = ufl.TrialFunctions(X), ufl.TestFunctions(X)
+    mu = fem.Function(fem.functionspace(domain, ("P", 1)))
+    mu.x.array[:] = viscosity(mu.function_space.tabulate_dof_coordinates()[:, :2])
+    sym = (ufl.grad(u) + ufl.grad(u).T) / 2
+    force = ufl.sin(2 * ufl.pi * ufl.SpatialCoordinate(domain)[0])
+    A = fem.assemble_matrix(fem.form((2 * mu * ufl.inner(sym, ufl.grad(v)) - p * ufl.div(v) - q * ufl.div(u)) * ufl.dx))
+    load = fem.assemble_vector(fem.form(force * v[1] * ufl.dx)).array
+    domain.topology.create_connectivity(1, 2)
+    walls = fem.locate_dofs_topological(X.sub(0), 1, mesh.exterior_facet_indices(domain.topology))
+    one_pressure = X.sub(1).dofmap.list.ravel()[:1]
+    free = np.setdiff1d(np.arange(len(load)), np.concatenate([walls, one_pressure]))
+    w = fem.Function(X)
+    w.x.array[free] = scipy.sparse.linalg.spsolve(A.to_scipy().tocsc()[free][:, free], load[free])
+    return w.sub(0).collapse()
+
+
+def test_stokes_flow():
+    """No divergence, nothing through the walls, and the flow of another discretisation in the limit of fine meshes."""
+    off = []
+    for n in (16, 32):
+        p = problems.stokes(n, 1, 1)
+        u = fem.Function(p.velocity)
+        u.x.array[:] = p.outputs[:, 0].numpy()
+        normal = ufl.FacetNormal(p.velocity.mesh)
+        measured = [ufl.inner(u, u) * ufl.dx, ufl.div(u) ** 2 * ufl.dx, ufl.dot(u, normal) ** 2 * ufl.ds]
+        size, divergence, flux = (fem.assemble_scalar(fem.form(form)) for form in measured)
+        assert divergence < 1e-24 * size and flux < 1e-24 * size
+        right = taylor_hood(24, lambda points: np.exp(domains.smooth(points, 2)[:, 0]))
+        exact = fem.Function(fem.functionspace(p.velocity.mesh, ("P", 2, (2,))))
+        there = transfer.interpolation(right.function_space, exact.function_space)
+        exact.x.array[:] = there.scipy @ right.x.array
+        off.append((fem.assemble_scalar(fem.form(ufl.inner(u - exact, u - exact) * ufl.dx)) / size) ** 0.5)
+    # Velocities are linear in the cells, so that the order is two in the end.
+    assert off[1] < 0.08 and off[0] / off[1] > 2.5
+
+
+def test_steps_of_a_flow():
+    """A step of the vorticity solves the midpoint rule in another form; it conserves and loses what it should."""
+    V, nu, tau = problem("Navier–Stokes").output, 0.01, 0.02
+    start = 5 * domains.smooth(V.tabulate_dof_coordinates()[:, :2], 2) + 1
+    after = problems.vorticity_step(V, nu, tau)(start)
+    before, now, psi, v = fem.Function(V), fem.Function(V), fem.Function(V), ufl.TestFunction(V)
+    before.x.array[:], now.x.array[:] = start[:, 1], after[:, 1]
+    omega = (before + now) / 2
+    bc = problems._zero(V)
+    K = fem.assemble_matrix(fem.form(ufl.inner(ufl.grad(ufl.TrialFunction(V)), ufl.grad(v)) * ufl.dx), bcs=[bc])
+    load = fem.assemble_vector(fem.form(omega * v * ufl.dx)).array
+    load[bc.dof_indices()[0]] = 0.0
+    psi.x.array[:] = scipy.sparse.linalg.spsolve(K.to_scipy().tocsc(), load)
+    # Convective form: the same, as the velocity has no divergence and does not leave.
+    carried = psi.dx(1) * omega.dx(0) - psi.dx(0) * omega.dx(1)
+    rate = (now - before) / tau * v + carried * v + nu * ufl.dot(ufl.grad(omega), ufl.grad(v))
+    residual, scale = (fem.assemble_vector(fem.form(form * ufl.dx)).array for form in (rate, carried * v))
+    assert abs(residual).max() < 1e-11 * abs(scale).max()
+
+    def total(form):
+        return fem.assemble_scalar(fem.form(form * ufl.dx))
+
+    assert total(now) == pytest.approx(total(before), rel=1e-13)
+    lost = 2 * tau * nu * total(ufl.dot(ufl.grad(omega), ufl.grad(omega)))
+    assert total(before**2) - total(now**2) == pytest.approx(lost, rel=1e-9)
+
+
+def test_flows_are_series_of_steps():
+    """Samples follow one another, unseen runs begin with the unseen samples, circulations are conserved and differ."""
+    p = problem("Navier–Stokes")
+    steps = 10
+    assert torch.equal(p.inputs[:, 1:steps], p.outputs[:, : steps - 1])
+    assert not torch.equal(p.inputs[:, steps], p.outputs[:, steps - 1])
+    assert p.runs.shape == (2 * steps + 1, len(p.outputs), 1)
+    assert torch.equal(p.runs[:UNSEEN, :, 0].T, p.unseen_inputs)
+    assert torch.equal(p.runs[1 : UNSEEN + 1, :, 0].T, p.unseen_outputs)
+    space = spaces(p.name).output
+    circulation = constraints.integral(space, torch.cat([p.inputs, p.outputs], 1))[0].view(2, -1)
+    assert (circulation[0] - circulation[1]).abs().max() < 1e-13 * circulation.abs().max()
+    assert circulation[0, ::steps].std() > 1.0
+    enstrophy = norms.l2(space, p.runs[:, :, 0].T)
+    assert (enstrophy.diff() < 0).all() and enstrophy[-1] > 0.5 * enstrophy[0]
+
+
+def test_flows_converge():
+    """One run on two meshes, at the end of the samples' time, against one on a finer mesh."""
+    fine, *others = (problems.navier_stokes(n, 1, 1) for n in (32, 8, 16))
+    off = []
+    for p in others:
+        exact = transfer.interpolation(fine.output, p.output) @ fine.runs[10]
+        space = spon.read_space(p.output)
+        off.append(float(norms.relative(norms.l2, space, p.runs[10], exact)))
+    assert off[1] < 0.1 and off[0] / off[1] > 2.5
+
+
 def test_random_fields_have_mean_variance_one_and_their_spectrum():
     k = (np.arange(64) + 0.5) / 64  # midpoints, exact for these cosines
     points = np.stack(np.meshgrid(k, k, indexing="ij"), -1).reshape(-1, 2)
-    fields = problems.rough(points, 400)
+    fields = domains.rough(points, 400)
     assert (fields**2).mean() == pytest.approx(1.0, rel=0.1)
     waves = [2 * np.cos(np.pi * points[:, 0] * i) * np.cos(np.pi * points[:, 1] * i) for i in (1, 2)]
     first, second = (np.square(wave @ fields / len(points)).mean() for wave in waves)
     assert first / second == pytest.approx(((8 * np.pi**2 + 9) / (2 * np.pi**2 + 9)) ** 2, rel=0.3)
 
 
-@pytest.mark.parametrize("name", [name for name in problems.PROBLEMS if "L-shape" not in name])
+OFF = ("Poisson, L-shape", "Poisson, perforated", "Navier–Stokes")
+ON_GRID = [name for name in problems.PROBLEMS if name not in OFF]
+
+
+@pytest.mark.parametrize("name", ON_GRID)
 def test_nodes_stand_where_the_grid_says(name):
     p = problem(name)
     V = p.output if p.output.dofmap.bs == 1 else p.output.sub(0).collapse()[0]
@@ -101,7 +250,7 @@ def test_nodes_stand_where_the_grid_says(name):
 
 def build(kind, p, discretisation, seed):
     options = {"grid": p.grid} if issubclass(kind, baselines.OnGrid) else {}
-    return baselines.build(kind, discretisation, seed, **options)
+    return baselines.build(kind, discretisation, seed, p.increment, **options)
 
 
 OFF_GRID = [kind for kind in baselines.KINDS if not issubclass(kind, baselines.OnGrid)]
@@ -110,7 +259,8 @@ OFF_GRID = [kind for kind in baselines.KINDS if not issubclass(kind, baselines.O
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("elasticity, inclusions", kind) for kind in baselines.KINDS] + [("Poisson, L-shape", kind) for kind in OFF_GRID],
+    [(name, kind) for name in ("elasticity, inclusions", "Stokes") for kind in baselines.KINDS]
+    + [(name, kind) for name in ("Poisson, L-shape", "Navier–Stokes") for kind in OFF_GRID],
 )
 def test_baselines_run_and_have_gradients(name, kind, dtype):
     p = problem(name)
@@ -159,6 +309,20 @@ def test_convolutional_mgno_is_as_large_as_published():
     layers = baselines.GridMgNOLayers(seen=1, components=1, channels=24, levels=6, depth=4)
     larger = 4 * 5 * (4 * 4 - 3 * 3) * 24 * 24
     assert sum(p.numel() for p in layers.parameters()) + larger == 572_661
+
+
+@pytest.mark.parametrize("name", ["Stokes", "Navier–Stokes"])
+def test_baselines_say_potentials_and_increments(name):
+    """What a baseline is asked to say makes the answer."""
+    p = problem(name)
+    network = build(baselines.DeepONet, p, spaces(name), seed=0)
+    network.normalise([p.inputs], p.outputs)
+    wanted = network.wanted([p.inputs], p.outputs)
+    assert wanted.shape[0] == spaces(name).output.dofs
+    scaled = ((wanted - network.mean) / network.scale).T[..., None].transpose(0, 1)
+    network.predict = lambda _: scaled
+    assert (network(p.inputs) - p.outputs).abs().max() < 1e-11 * p.outputs.abs().max()
+    assert scaled.std() == pytest.approx(1.0, rel=1e-6)
 
 
 def test_pod_deeponet_is_exact_in_its_modes():

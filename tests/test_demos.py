@@ -18,6 +18,7 @@ DEMOS = {
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
     "equation": ["equation.png", "samples.h5"],
+    "flow": ["flow.png", "network.safetensors"],
     "homogenise": ["homogenise.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
@@ -34,7 +35,8 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    if name in ("cells", "equation", "own_energy", "poisson", "preconditioner", "structures", "surrogate"):
+    learning = ("cells", "equation", "flow", "own_energy", "poisson", "preconditioner", "structures", "surrogate")
+    if name in learning:
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
     # The suite's own MPI environment must not reach the runs it starts.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
@@ -236,6 +237,111 @@ def test_symmetric_operators(processor):
     assert torch.autograd.gradcheck(network, (x[:, None].requires_grad_(),), check_forward_ad=True)
 
 
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_rollouts_conserve_the_integral(processor, tmp_path):
+    """Of each component over 50 steps, beside Dirichlet values, from a file too, and each sample by itself."""
+    V, *coarse = spaces(("P", 1, (2,)), 6, 3)
+    values = fem.Function(V)
+    values.interpolate(lambda x: np.array([np.sin(9 * x[1]) + 1 / 3, np.exp(x[0])]))
+    dofs = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0))
+    network = spon.OperatorNetwork(
+        input=[coarse[0], V], output=V, bcs=[fem.dirichletbc(values, dofs)], coarse=coarse, processor=processor,
+        integral="input", increment=True, **SMALL,
+    )  # fmt: skip
+    space = network.spaces.output
+    other, start = noise(count(coarse[0]), 3), 2 + noise(count(V), 3, seed=1)
+    start = constraints.fix(space, start)
+    # Small increments, with which an untrained network stays in bounds.
+    network.normalise([other, start], start + 0.03 * noise(count(V), 3, seed=2))
+    states = operators.rollout(network, [other, start], 50).detach()
+    assert states.shape == (51, count(V), 3) and torch.equal(states[0], start)
+    fixed = space.fixed
+    assert fixed.sum() == 2 * 7 and torch.equal(states[:, fixed], start[fixed].expand_as(states[:, fixed]))
+    integrals = constraints.integral(space, states.movedim(1, 0))
+    assert (integrals - integrals[:, :1]).abs().max() < 1e-12 * integrals.abs().max()
+    assert 0.1 < (states[-1] - start).std() < 100.0 and integrals[:, 0].abs().min() > 1.0
+    alone = operators.rollout(network, [other[:, 2:], start[:, 2:]], 3)
+    assert (alone - states[:4, :, 2:]).abs().max() < 1e-12 * states.abs().max()
+    network.save(tmp_path / "network")
+    again = operators.rollout(spon.load_operator(tmp_path / "network"), [other, start], 50)
+    assert torch.equal(again, states)
+
+
+@pytest.mark.parametrize("increment", [False, True])
+def test_increments_are_added_to_the_input(increment):
+    """A readout of zero leaves the input as it is, but for ties and Dirichlet values, or says the mean of the data."""
+    V, *coarse = spaces(("P", 1), 6, 3)
+    below = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[1], 0.0))
+    g = fem.Function(V)
+    g.x.array[:] = 1 / 3
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[fem.dirichletbc(g, below)], periodic=(0,), coarse=coarse, increment=increment, **SMALL
+    )
+    x = noise(count(V), 2)
+    network.normalise([x], x + 5.0)
+    torch.nn.init.zeros_(network.readout.weight)
+    space = network.spaces.output
+    expected = constraints.expand(
+        space, constraints.restrict(space, x if increment else 0 * x + x[~space.fixed].mean())
+    )
+    assert (network(x) - constraints.fix(space, expected + 5.0)).abs().max() < 1e-13
+
+
+def test_a_conserving_operator_linear_in_the_state():
+    V, *coarse = spaces(("P", 1), 6, 3)
+    network = spon.OperatorNetwork(
+        input=V, output=V, coarse=coarse, linear_in=[0], integral="input", increment=True, **SMALL
+    )
+    x, y = noise(count(V), 2), noise(count(V), 2, seed=1)
+    network.normalise([x], y)
+    both, apart = network(2 * x - 3 * y), 2 * network(x) - 3 * network(y)
+    assert (both - apart).abs().max() < 1e-13 * apart.abs().max()
+    assert (network(x) - x).abs().max() > 1e-3
+
+
+def test_rollouts_of_velocities_without_divergence():
+    """Increments are curls: divergence and the flux through the walls stay those of the start."""
+    V, *coarse = spaces(("P", 1), 8, 4)
+    W = fem.functionspace(V.mesh, ("RT", 1))
+    network = spon.OperatorNetwork(
+        input=W, output=V, bcs=[boundary(V)], velocity=W, coarse=coarse, increment=True, **SMALL
+    )
+    start = noise(count(W), 2)
+    network.normalise([start], start + 0.03 * noise(count(W), 2, seed=1))
+    states = operators.rollout(network, start, 20).detach()
+    change = fem.Function(W)
+    change.x.array[:] = (states[-1] - start)[:, 0].numpy()
+    sizes = [ufl.inner(change, change) * ufl.dx, ufl.div(change) ** 2 * ufl.dx]
+    sizes.append(ufl.dot(change, ufl.FacetNormal(V.mesh)) ** 2 * ufl.ds)
+    size, divergence, flux = (fem.assemble_scalar(fem.form(form)) for form in sizes)
+    # Rounding is relative to the state, whose divergence is 1/h times as large.
+    assert size > 1e-3 and divergence < 1e-24 and flux < 1e-24
+
+
+def test_training_along_several_steps():
+    """The loss is the mean error of a rollout, and falls; of one step it is that of the fields themselves."""
+    V, *coarse = spaces(("P", 1), 8, 4)
+    space = spon.read_space(V)
+    damped = scipy.linalg.expm(-0.05 * np.linalg.solve(space.mass.scipy.toarray(), space.stiffness.scipy.toarray()))
+    states = [torch.from_numpy(damped) @ waves(space, 40)]
+    for _ in range(3):
+        states.append(torch.from_numpy(damped) @ states[-1])
+    states = torch.stack(states)
+
+    def trained(following, steps):
+        network = spon.OperatorNetwork(input=V, output=V, coarse=coarse, integral="input", increment=True, **SMALL)
+        return network, operators.train(network, states[0], following, steps=steps, every=10, seed=0)
+
+    network, history = trained(states[1:], 60)
+    assert min(history.validation) < 0.7 * history.validation[0]
+    check = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:4]
+    found = operators.rollout(network, states[0][:, check], 3)[1:].detach()
+    errors = [norms.relative(norms.l2, space, x, y[:, check]).mean() for x, y in zip(found, states[1:])]
+    assert torch.stack(errors).mean().item() == pytest.approx(min(history.validation), rel=1e-12)
+    (_, one), (_, same) = trained(states[1], 10), trained(states[1:2], 10)
+    assert one.loss == same.loss
+
+
 def test_a_symmetric_operator_is_learned_and_kept(tmp_path):
     V, bc, coarse, f, u = poisson()
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, symmetric=True, **SMALL)
@@ -346,6 +452,13 @@ def test_attention_does_not_depend_on_the_density_of_nodes(linear_in):
     assert off < 0.01 * answers[0].std() and off < 0.1 * off_without
 
 
+def waves(space, samples):
+    """Random sums of a few waves, (dofs, samples)."""
+    x, y = space.points.T
+    shapes = [torch.cos(np.pi * i * x) * torch.cos(np.pi * j * y) for i in range(4) for j in range(4)]
+    return torch.stack(shapes, 1) @ noise(16, samples)
+
+
 @functools.cache
 def poisson():
     """Sources of a few waves and solutions of −Δu = f, zero on the boundary: (V, bc, coarse, f, u)."""
@@ -354,9 +467,7 @@ def poisson():
     space = spon.read_space(V)
     free = torch.ones(space.dofs, dtype=torch.bool)
     free[bc.dof_indices()[0]] = False
-    x, y = space.points.T
-    waves = [torch.cos(np.pi * i * x) * torch.cos(np.pi * j * y) for i in range(4) for j in range(4)]
-    f = torch.stack(waves, 1) @ noise(16, 80)
+    f = waves(space, 80)
     K = space.stiffness.scipy.toarray()[np.ix_(free, free)]
     solutions = torch.zeros_like(f)
     solutions[free] = torch.from_numpy(np.linalg.solve(K, (space.mass @ f)[free].numpy()))
@@ -574,10 +685,25 @@ def test_wrong_use_is_refused():
         transfer.curl(V, fem.functionspace(square(2), ("RT", 1)))
     with pytest.raises(ValueError, match="leave integral out"):
         make(velocity=fem.functionspace(V.mesh, ("RT", 1)), integral=0.0)
-    with pytest.raises(ValueError, match="neither linear_in nor integral nor velocity nor mixed"):
+    with pytest.raises(ValueError, match="neither linear_in nor integral nor increment nor velocity nor mixed"):
         make(symmetric=True, linear_in=(0,))
+    with pytest.raises(ValueError, match="neither linear_in nor integral nor increment nor velocity"):
+        make(symmetric=True, increment=True)
+    with pytest.raises(ValueError, match="integral = 'mean', need a number, 'input' or None"):
+        make(integral="mean")
+    for settings in ({"increment": True}, {"integral": "input"}):
+        with pytest.raises(ValueError, match="need an input in the space of the answer"):
+            make(input=fem.functionspace(V.mesh, ("P", 2)), **settings)
+        with pytest.raises(ValueError, match=r"follows input 1, so that linear_in = \(0,\) needs 1 too"):
+            make(input=[coarse[0], V], linear_in=(0,), **settings)
     with pytest.raises(ValueError, match=r"one input of 169 dofs as the output, not \[169, 169\]"):
         make(symmetric=True, input=[V, V])
+    with pytest.raises(ValueError, match="steps = 0, need one at least"):
+        operators.rollout(make(), f, 0)
+    with pytest.raises(ValueError, match="got 1 inputs, need 2"):
+        operators.rollout(make(input=[coarse[0], V]), f, 3)
+    with pytest.raises(ValueError, match="a rollout needs an input in the space of the answer"):
+        operators.rollout(make(input=coarse[0]), noise(49, 2), 3)
     network = make(bcs=[bc])
     with pytest.raises(ValueError, match=r"input 0 has the shape \(3, 2\), need \(169, batch\)"):
         network(noise(3, 2))
