@@ -42,7 +42,8 @@ def mode_network(
         rve: periodic, with two materials at least; which cells of its mesh have which does not matter.
         half_range: (d,) largest Mandel strains to train for. r: number of modes.
         coarse: cells along an edge of the box of coarser meshes, from finer to coarser, which only the network sees.
-        **options: of `spon.OperatorNetwork`: processor ("mgno" if not said), channels, seed, ...
+        **options: corrections, see `spon.ModeNetwork`, and those of `spon.OperatorNetwork`: processor ("mgno" if not
+            said), channels, seed, ...
 
     Raises:
         ValueError: a cell that is not periodic, or what `spon.ModeNetwork` refuses. TranslationError: a material that
@@ -218,6 +219,11 @@ class ModesLaw:
         """Strains (n, P, d) at the points of the cells `which`, in the order cells × points of their mesh."""
         modes = self.modes[torch.from_numpy(np.asarray(which))]
         return torch.from_numpy(strain)[:, None] + torch.einsum("npdr,nr->npd", modes, torch.from_numpy(coefficients))
+
+    def local_stress(self, which: npt.NDArray[np.int64], local_strain: torch.Tensor) -> Array:
+        """The law's stresses (n, P, d) [MPa] at strains (n, P, d) at the points of the cells `which`."""
+        phase = self._phase[torch.from_numpy(np.asarray(which))]
+        return self.network.stress(phase, local_strain[:, None])[:, 0].numpy()
 
     def _estimates(self, which, strain, coefficients) -> Array:
         found = np.empty(len(strain))

@@ -7,6 +7,11 @@ does under it, the periodic field of least energy ∫ ½ ε·C⁰ε + τ·ε. So
 are periodic, and that what happens in an inclusion is felt everywhere. (It is taken from the equation of Lippmann and
 Schwinger, for which see Moulinec & Suquet, CMAME 157, 1998.)
 
+The first d modes are then corrected: those that together with the others solve the cell's linear problem at rest best
+take their place, a field more for each unit strain being what the homogeneous medium does under the forces that are
+left; so some times. It is what an iterative solver would do, which begins where the network has brought it, and training
+knows of it.
+
 In these r modes the cell's energy is minimised at each macroscale strain: r equations with the user's own law. Hence
 the fluctuation is compatible and periodic, the energy an upper bound of that of the same finite element space, the
 tangent symmetric and the derivative of the stress, and Hill–Mandel's equation holds, whatever the network says.
@@ -69,7 +74,8 @@ class ModeNetwork(nn.Module):
             periodic Lagrange field of r · m · d components.
         mesh: what the cells share. laws: of the m phases, with energies, all for strains of d components. tags: of the
             phases, ascending.
-        r: number of modes. half_range: (d,) largest strains to train for, in float64.
+        r: number of modes, d at least. half_range: (d,) largest strains to train for, in float64.
+        corrections: of the first d modes.
         **options: of `spon.Operator`.
 
     Raises:
@@ -93,10 +99,13 @@ class ModeNetwork(nn.Module):
         *,
         r: int,
         half_range: Tensor,
+        corrections: int = 2,
         **options,
     ):
         super().__init__()
-        self.laws, self.r, d = tuple(laws), r, len(half_range)
+        self.laws, self.r, self.corrections, d = tuple(laws), r, corrections, len(half_range)
+        if r < d:
+            raise ValueError(f"r = {r}, need {d} modes at least")
         for law in self.laws:
             if law.energy_program is None or law.local is not None or law.strain_size != d:
                 raise ValueError(f"{law.name}: need a law with an energy, no local unknowns and {d} strain components")
@@ -169,12 +178,42 @@ class ModeNetwork(nn.Module):
         for k in range(1, len(self.laws)):
             polarisation = torch.where((phase == k).T[:, None, None], inside[:, :, k], polarisation)
         loads = self.forces @ polarisation.permute(0, 2, 1, 3).reshape(-1, r * n)
-        displacements = (self.compliance @ loads).view(-1, r, n)
-        strains = (self.strains @ displacements.reshape(-1, r * n)).view(-1, d, r, n)
-        size = (
-            torch.einsum("p,pdrn->rn", self.weights, strains.square()).sqrt() + torch.finfo(strains.dtype).tiny ** 0.5
-        )
-        return displacements / size, (strains / size).permute(3, 0, 1, 2)
+        displacements, strains = self._under(loads.view(-1, r, n))
+        others = displacements[..., d:], strains[..., d:]
+        for _ in range(self.corrections):
+            _, forces = self._linear(displacements, strains, phase)
+            more = self._under(forces)
+            displacements, strains = (torch.cat(pair, -1) for pair in zip((displacements, strains), more))
+        if self.corrections:
+            first, _ = self._linear(displacements, strains, phase)
+            displacements, strains = (torch.cat(pair, -1) for pair in zip(first, others))
+        return displacements, strains
+
+    def _under(self, forces: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacements (n, dofs, k) and strains (n, P, d, k) of mean square one, of the homogeneous medium under forces
+        (dofs, k, n)."""
+        (_, k, n), d = forces.shape, len(self.half_range)
+        displacements = self.compliance @ forces.reshape(-1, k * n)
+        strains = (self.strains @ displacements).view(-1, d, k, n)
+        return self._scaled(displacements.view(-1, k, n).permute(2, 0, 1), strains.permute(3, 0, 1, 2))
+
+    def _scaled(self, displacements: Tensor, strains: Tensor) -> tuple[Tensor, Tensor]:
+        tiny = torch.finfo(strains.dtype).tiny ** 0.5  # for a cell of one phase, where there may be none
+        size = (torch.einsum("p,npdr->nr", self.weights, strains.square()) + tiny).sqrt()[:, None]
+        return displacements / size, strains / size[:, None]
+
+    def _linear(self, displacements: Tensor, strains: Tensor, phase: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """What solves the linear problem at rest best under each unit strain: displacements (n, dofs, d) and strains
+        (n, P, d, d) of mean square one, and the forces (dofs, d, n) that it leaves."""
+        d, (n, points) = len(self.half_range), phase.shape
+        rest = torch.cat([law.tangent(self.weights.new_zeros(1, d)) for law in self.laws])[phase]
+        unit = torch.eye(d).to(strains)
+        fields = torch.cat([unit.expand(n, points, d, d), strains], -1)
+        stiffness = _reduced(fields, self.weights, rest[:, None])[:, 0]
+        share = -_solve(stiffness[:, d:, d:], stiffness[:, d:, :d])
+        found = displacements @ share, strains @ share[:, None]
+        forces = self.forces @ (rest @ (unit + found[1])).permute(1, 2, 3, 0).reshape(-1, d * n)
+        return self._scaled(*found), forces.view(-1, d, n)
 
     def respond(
         self, modes: Tensor, phase: Tensor, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30
@@ -209,6 +248,10 @@ class ModeNetwork(nn.Module):
         """Mean energies (n, s) [MPa] of strains (n, s, P, d) at the points of n cells, phases (n, P)."""
         return self._at("energy", strain, phase) @ self.weights
 
+    def stress(self, phase: Tensor, strain: Tensor) -> Tensor:
+        """Stresses (n, s, P, d) [MPa] at strains (n, s, P, d) at the points of n cells, phases (n, P)."""
+        return self._at("stress", strain, phase)
+
     def missing(self, phase: Tensor, strain: Tensor) -> Tensor:
         """½ f·u (n, s) [MPa] of strains (n, s, P, d) at the points of n cells, phases (n, P).
 
@@ -216,7 +259,7 @@ class ModeNetwork(nn.Module):
         a lower bound of the tangents between here and there, in units of that medium, it bounds the energy above the
         least one: a uniformly convex function is no farther above its minimum than half its slope squared over that.
         """
-        stress = self._at("stress", strain, phase)
+        stress = self.stress(phase, strain)
         forces = self.forces @ stress.flatten(0, 1).flatten(1).T
         return ((self.compliance @ forces) * forces).sum(0).view(strain.shape[:2]) / 2
 
@@ -265,6 +308,7 @@ class ModeNetwork(nn.Module):
         tensors |= {f"state.{name}": value for name, value in self.state_dict().items()}
         header = {
             "r": self.r,
+            "corrections": self.corrections,
             "half_range": self._half_range.tolist(),
             "tags": list(self.tags),
             "laws": [law.to_json() for law in self.laws],
@@ -291,7 +335,8 @@ def load_modes(path: str | os.PathLike) -> ModeNetwork:
             }
             mesh, laws = CellMesh(**matrices, **file.tensors("mesh.")), map(PhaseLaw.from_json, header["laws"])
             half_range = torch.tensor(header["half_range"], dtype=torch.float64)
-            settings = header["settings"] | {"r": header["r"], "half_range": half_range}
+            settings = header["settings"] | {"half_range": half_range}
+            settings |= {name: header[name] for name in ("r", "corrections")}
             network = ModeNetwork(spaces, mesh, tuple(laws), header["tags"], **settings)
             network.to(dtype=state["network.scale"].dtype).load_state_dict(state)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:

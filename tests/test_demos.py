@@ -19,6 +19,7 @@ DEMOS = {
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
     "equation": ["equation.png", "samples.h5"],
     "flow": ["flow.png", "network.safetensors"],
+    "graded": ["graded.png", "modes.safetensors"],
     "homogenise": ["homogenise.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
@@ -35,7 +36,7 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    learning = ("cells", "equation", "flow", "own_energy", "poisson", "preconditioner", "structures", "surrogate")
+    learning = ("cells", "equation", "flow", "graded", "own_energy", "poisson", "preconditioner", "structures", "surrogate")
     if name in learning:
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+# %% [markdown]
+# # A structure whose cell is another one at each point
+# Cook's membrane of a polymer with glass fibres, many at its clamped end and few at the loaded one, thrown at random:
+# no two points have the same cell. So there is no cell to learn beforehand. What is learned is how cells answer: a
+# network reads the fibres of a cell and names the fields that it moves in, and each point minimises its energy in them.
+#
+#     environment/run python3 demos/demo_graded.py        (--small for a coarse problem, --full for longer training)
+
+# %%
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+from fe2 import pictures
+from spon import modes
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--full", action="store_true", help="the larger problem")
+parser.add_argument("--small", action="store_true", help="the smallest problem")
+parser.add_argument("--folder", type=Path, default=Path("results/graded"))
+options = parser.parse_args()
+comm = MPI.COMM_WORLD
+torch.set_num_threads(1)
+
+
+def pick(small, middle, full):
+    """A setting by the size that was asked for."""
+    return full if options.full else small if options.small else middle
+
+
+def say(line):
+    """Print on one rank."""
+    if comm.rank == 0:
+        print(line, flush=True)
+
+
+# %% [markdown]
+# ## Cells
+# All share a grid. Which of its squares are fibre is what differs: those whose midpoints are in one of some discs, which
+# keep a distance from each other.
+
+# %%
+n = pick(12, 32, 32)
+grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
+materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+rve = fe2.RVE(grid, materials, degree=1)
+half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
+
+
+def cell(fraction, seed):
+    """Tags (cells,) of the grid with fibres of about this volume fraction."""
+    return meshes.mark(grid, meshes.packing(fraction, radius=0.13, seed=seed, min_gap=0.07))
+
+
+rng = np.random.default_rng(0)
+some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.uniform(0.05, 0.35, pick(40, 600, 1000)))])
+
+# %% [markdown]
+# ## Training
+# It makes the energies of these cells small at random strains, for which nothing has to be solved.
+
+# %%
+options.folder.mkdir(parents=True, exist_ok=True)
+path = options.folder / "modes.safetensors"
+start = time.perf_counter()
+with fe2.together(comm):
+    if comm.rank == 0:
+        network = coupling.mode_network(rve, half_range=half_range, coarse=pick((6, 3), (16, 8, 4), (16, 8, 4)))
+        phases = network.phases(torch.from_numpy(some))
+        modes.train(network.float(), phases, steps=pick(20, 800, 4000), every=pick(10, 50, 100), log=print)
+        network.save(path)
+network = spon.load_modes(path)
+say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")
+
+# %% [markdown]
+# ## The structure
+# A law takes the tags of its points in their order, which is that of their places. The exact law solves each point's own
+# cell; nothing is shared between points.
+
+# %%
+membrane = meshes.cook(comm, n=pick(2, 5, 10))
+places = fe2.law_places(membrane)
+left, right = 0.0, 48.0
+fractions = 0.3 - 0.22 * (places[:, 0] - left) / (right - left)
+# A seed from the place, so that the cells do not depend on the number of ranks.
+seeds = (1e6 * np.abs(np.sin(places @ [12.9898, 78.233]))).astype(int)
+tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds)])
+
+
+def solve(law):
+    """The solved problem, and the seconds of the whole run and of its law."""
+    problem = fe2.MacroProblem(membrane, law)
+    problem.fix("left", (0.0, 0.0))
+    problem.fix("right", (None, 1.6))
+    problem.watch("right")
+    start = time.perf_counter()
+    problem.solve(steps=pick(2, 4, 6), log=None)
+    return problem, time.perf_counter() - start, sum(s.seconds["law"] for s in problem.history)
+
+
+exact = fe2.VaryingLaw(rve, tags)
+start = time.perf_counter()
+for k in range(len(tags)):
+    exact.cell(k)  # sets it up, which is in no time below
+say(f"exact cells set up: {time.perf_counter() - start:.1f} s")
+start = time.perf_counter()
+learned = coupling.ModesLaw(network, tags)
+say(f"modes of {len(tags)} cells: {time.perf_counter() - start:.1f} s")
+solve(learned)  # compiles the forms
+laws = {"exact": exact, "learned": learned, "certified": coupling.ModesLaw(network, tags, exact=exact, tolerance=0.3)}
+runs = {name: solve(law) for name, law in laws.items()}
+
+
+# %%
+def norm(values):
+    """Root of the sum of squares over all ranks."""
+    return np.sqrt(comm.allreduce(float((values**2).sum())))
+
+
+def force(problem):
+    """Displacement and force (steps,) of the right edge."""
+    return np.array([(s.displacement["right"][1], s.force["right"][1]) for s in problem.history]).T
+
+
+reference = runs["exact"][0]
+points = comm.allreduce(len(tags))
+for name, (problem, seconds, in_law) in runs.items():
+    stress = norm(problem.sigma.stresses() - reference.sigma.stresses()) / norm(reference.sigma.stresses())
+    off = abs(force(problem)[1] / force(reference)[1] - 1).max()
+    where = points if name == "exact" else comm.allreduce(int(laws[name].is_exact.sum()))
+    say(
+        f"{name:10} force off by {100 * off:.2f} %, stress by {100 * stress:.2f} %, exact at {where} of {points}, "
+        f"run {seconds:.2f} s, {runs['exact'][1] / seconds:.1f} times as fast, law {runs['exact'][2] / in_law:.1f} times"
+    )
+
+# %% [markdown]
+# ## The picture
+
+
+# %%
+def size(stress):
+    """In-plane measure √(3/2) ‖dev S‖ of Mandel stresses (..., 3), the trace taken over the plane."""
+    mean = stress[..., :2].mean(axis=-1)
+    return np.sqrt(1.5 * ((stress[..., 0] - mean) ** 2 + (stress[..., 1] - mean) ** 2 + stress[..., 2] ** 2))
+
+
+level, found = (size(runs[name][0].sigma.stresses()) for name in ("exact", "learned"))
+share = (tags == meshes.INCLUSION).mean(axis=1)
+shape, values = pictures.gather(
+    membrane.mesh, reference.sigma.means(np.column_stack([share, level, found - level]))
+)
+if comm.rank == 0:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    pictures.field(a, shape, values[:, 0], label="share of fibres", cmap="cividis")
+    a.set_title("Cook's membrane, another cell at each point", fontsize=10)
+    largest = abs(values[:, 2]).max()
+    pictures.field(b, shape, values[:, 2], label="difference [MPa]", cmap="RdBu_r", limits=(-largest, largest))
+    b.set_title("‖dev S‖·√(3/2), learned − exact", fontsize=10)
+    styles: dict[str, dict] = {"exact": {"color": "black", "lw": 3, "alpha": 0.4}, "learned": {"ls": "--", "marker": ""},
+                               "certified": {"ls": ":", "marker": "", "lw": 2}}  # fmt: skip
+    for name, (problem, *_) in runs.items():
+        travel, load = np.hstack([np.zeros((2, 1)), force(problem)])
+        pictures.curve(c, travel, load, xlabel="displacement", ylabel="force", label=name, **styles[name])
+    # Inside of this rank's most loaded cell, at the strain of the learned run.
+    k = int(level.argmax())
+    strain = runs["learned"][0].sigma.strains()[k : k + 1]
+    _, _, coefficients, _ = learned.respond(np.array([k]), strain)
+    inside = learned.local_strain(np.array([k]), strain, coefficients)
+    sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
+    solved = exact.cell(k).homogenise(strain)
+    right = exact.cell(k).place(solved.state[0]).stress().mean(axis=1)
+    box = pictures.gather(grid.mesh, np.column_stack([size(right), size(sigma), size(sigma - right)]))
+    top = max(box[1][:, 0].max(), box[1][:, 1].max())
+    for axis, column, title in ((d, 0, "exact"), (e, 1, "learned")):
+        pictures.field(axis, box[0], box[1][:, column], label="‖dev σ‖·√(3/2) [MPa]", limits=(0.0, top))
+        axis.set_title(f"the most loaded cell, {title}", fontsize=10)
+    pictures.field(f, box[0], box[1][:, 2], label="of the difference [MPa]", cmap="magma")
+    f.set_title("learned − exact", fontsize=10)
+    print(f"picture: {pictures.save(figure, options.folder / 'graded.png', dpi=100)}")
+exact.destroy()
+rve.destroy()
