@@ -229,7 +229,7 @@ class CompiledModes(_Compiled):
         most: int,
     ) -> tuple[npt.NDArray, ...]:
         """Of the cells `which` (n,) at strains (n, d): stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) of
-        least energy, their slopes (n, r, d) by the strain, and iterations (n,), −1 where there was no minimum in `most`.
+        least energy, their slopes (n, r, d) by the strain, and iterations (n,), −1 for no minimum in `most`.
 
         start: (n, r), coefficients to begin with. tolerance: of the last step but one, as part of the cell's strain in
         the norm of energy; the last one squares it.

@@ -7,10 +7,9 @@ does under it, the periodic field of least energy ∫ ½ ε·C⁰ε + τ·ε. So
 are periodic, and that what happens in an inclusion is felt everywhere. (It is taken from the equation of Lippmann and
 Schwinger, for which see Moulinec & Suquet, CMAME 157, 1998.)
 
-The first d modes are then corrected: those that together with the others solve the cell's linear problem at rest best
-take their place, a field more for each unit strain being what the homogeneous medium does under the forces that are
-left; so some times. It is what an iterative solver would do, which begins where the network has brought it, and training
-knows of it.
+The first d modes are then corrected: those that solve the cell's linear problem at rest best take their place, found
+among all of them and what the homogeneous medium does under the forces that are left; so some times. It is what an
+iterative solver would do, which begins where the network has brought it, and training knows of it.
 
 In these r modes the cell's energy is minimised at each macroscale strain: r equations with the user's own law. Hence
 the fluctuation is compatible and periodic, the energy an upper bound of that of the same finite element space, the
@@ -170,7 +169,7 @@ class ModeNetwork(nn.Module):
         return phases[self.cells].T
 
     def modes(self, phases: Tensor) -> tuple[Tensor, Tensor]:
-        """Displacements (dofs, r, n) and strains (n, P, d, r), of mean square one, of the modes of cells (cells, n)."""
+        """Displacements (n, dofs, r) and strains (n, P, d, r), of mean square one, of the modes of cells (cells, n)."""
         phase, n, r, d = self.phase(phases), phases.shape[1], self.r, len(self.half_range)
         said = self.network(*((phases == k).to(self.weights.dtype) for k in range(1, len(self.laws))))
         inside = (self.interpolation @ said.reshape(-1, r * len(self.laws) * d * n)).view(-1, r, len(self.laws), d, n)
@@ -190,8 +189,7 @@ class ModeNetwork(nn.Module):
         return displacements, strains
 
     def _under(self, forces: Tensor) -> tuple[Tensor, Tensor]:
-        """Displacements (n, dofs, k) and strains (n, P, d, k) of mean square one, of the homogeneous medium under forces
-        (dofs, k, n)."""
+        """Displacements (n, dofs, k) and strains (n, P, d, k) of the homogeneous medium under forces (dofs, k, n)."""
         (_, k, n), d = forces.shape, len(self.half_range)
         displacements = self.compliance @ forces.reshape(-1, k * n)
         strains = (self.strains @ displacements).view(-1, d, k, n)

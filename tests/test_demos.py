@@ -36,7 +36,17 @@ def test_all_demos_are_here():
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_demo(name, tmp_path):
-    learning = ("cells", "equation", "flow", "graded", "own_energy", "poisson", "preconditioner", "structures", "surrogate")
+    learning = (
+        "cells",
+        "equation",
+        "flow",
+        "graded",
+        "own_energy",
+        "poisson",
+        "preconditioner",
+        "structures",
+        "surrogate",
+    )
     if name in learning:
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")

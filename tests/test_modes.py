@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Cells that differ from point to point: what holds whatever the network says, and what training makes better."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -196,7 +198,7 @@ def test_corrections_lower_the_energy(rve):
         phases = net.phases(tags)
         with torch.no_grad():
             energies.append(net.respond(net.modes(phases)[1], net.phase(phases), strain.expand(5, -1, -1)).energy)
-    for a, b in zip(energies, energies[1:]):
+    for a, b in pairwise(energies):
         assert (b < a * (1 - 1e-4)).all()
 
 
