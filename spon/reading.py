@@ -126,13 +126,15 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
 
     from meshes._compat import collapse
 
-    b = V.dofmap.bs
-    if b > 1:  # one scalar basis for all components, of which DOLFINx may have no matrices of so large blocks
+    b, size = V.dofmap.bs, int(np.prod(V.value_shape))
+    if b > 1:  # one scalar basis for all components
         scalar, dofs = collapse(V.sub(0))
-        node = np.argsort(dofs)
-        one, eye = _matrices(scalar, kind), scipy.sparse.eye_array(b)
-        mass, stiffness = (scipy.sparse.csr_array(scipy.sparse.kron(m[node][:, node], eye)) for m in one[:2])
-        return mass, stiffness, np.kron(one[2][node], np.eye(b))
+        node, one = np.argsort(dofs), _matrices(scalar, kind)
+        integral = np.kron(one[2][node], np.eye(b))
+        if b == size:  # DOLFINx may have no matrices of so large blocks
+            blocks = (scipy.sparse.kron(m[node][:, node], scipy.sparse.eye_array(b)) for m in one[:2])
+            mass, stiffness = map(scipy.sparse.csr_array, blocks)
+            return mass, stiffness, integral
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
 
     def matrix(integrand):
@@ -143,7 +145,9 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     differential = {"grad": ufl.grad, "div": ufl.div, "curl": ufl.curl}[SEMINORMS[kind]]
     constant = unblocked(V).degree == 0  # a form that UFL finds to be zero cannot be assembled
     stiffness = 0 * mass if constant else matrix(ufl.inner(differential(u), differential(v)))
-    units = np.eye(int(np.prod(V.value_shape))).reshape(-1, *V.value_shape)
+    if b > 1:  # a symmetric tensor, in whose norm what is off the diagonal counts twice
+        return mass, stiffness, integral
+    units = np.eye(size).reshape(-1, *V.value_shape)
     direction = fem.Constant(V.mesh, units[0])
     load = fem.form(ufl.inner(direction, v) * ufl.dx, dtype=np.float64)
     integral = np.empty((mass.shape[0], len(units)))

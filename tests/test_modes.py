@@ -6,9 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 
 import torch
+from dolfinx.mesh import compute_midpoints
 from mpi4py import MPI
 
 import coupling
@@ -178,7 +180,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
 def test_network_does_not_see_where_in_the_cell_it_is(rve):
     """A cell moved by a period of the coarsest grid has its modes moved with it."""
     net = disturbed(rve)
-    middle = rve.cell.mesh.geometry.x[rve.cell.mesh.geometry.dofmap].mean(axis=1)[:, :2]
+    middle = compute_midpoints(rve.cell.mesh, 2, np.arange(N * N, dtype=np.int32))[:, :2]
     i, j = np.floor((middle + 0.5) * N).astype(int).T
     labels = np.random.default_rng(4).integers(1, 3, (N, N))
     tags = np.stack([labels[i, j], np.roll(labels, N // 2, axis=0)[i, j]])
@@ -199,7 +201,8 @@ def test_corrections_lower_the_energy(rve):
         with torch.no_grad():
             energies.append(net.respond(net.modes(phases)[1], net.phase(phases), strain.expand(5, -1, -1)).energy)
     for a, b in pairwise(energies):
-        assert (b < a * (1 - 1e-4)).all()
+        assert (b <= a * (1 + 1e-12)).all()
+    assert (energies[-1] < energies[0] * (1 - 1e-3)).all()
 
 
 @pytest.mark.skipif(not compiler(), reason="there is no C compiler")
