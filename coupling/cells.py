@@ -16,9 +16,8 @@ from coupling.data import strain_operator
 from coupling.laws import ExactPart
 from coupling.translate import phase_law
 from fe2 import RVE, Body, Response, StepFailed, VaryingLaw, together
-from spon.compiled import CompiledModes
+from spon.compiled import compiled_modes
 from spon.discretisation import discretise
-from spon.machine_code import compiler
 from spon.modes import CellMesh, ModeNetwork
 from spon.reading import read_space
 from spon.reduced import ReducedNotConverged
@@ -114,7 +113,7 @@ class ModesLaw:
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
-        ValueError: tags of another shape or unknown, a tolerance that is negative, or one without exact law.
+        ValueError: tags of another shape or unknown, or a tolerance that is negative.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class ModesLaw:
     ):
         if not tolerance >= 0:
             raise ValueError(f"tolerance = {tolerance}, need a positive number")
-        self.network = copy.deepcopy(network).double().requires_grad_(False)
+        self.network = copy.deepcopy(network).to("cpu", torch.float64).requires_grad_(False)
         phases = self.network.phases(torch.from_numpy(np.asarray(tags, dtype=np.int64).reshape(-1, tags.shape[-1])))
         self._phase = self.network.phase(phases)
         d, r = len(self.network.half_range), self.network.r
@@ -137,7 +136,7 @@ class ModesLaw:
             parts = [self.network.modes(part) for part in phases.split(16, dim=1)] if phases.shape[1] else []
         points = len(self.network.weights)
         self.modes = torch.cat([strains for _, strains in parts]) if parts else torch.zeros(0, points, d, r).double()
-        self._compiled = CompiledModes(self.network.laws, r) if compiled and compiler() else None
+        self._compiled = compiled_modes(self.network.laws, r) if compiled else None
         if self._compiled is not None:
             arrays = (self.modes.numpy(), self._phase.numpy(), self.network.weights.numpy())
             self._cells = self._compiled.prepare(*arrays)

@@ -102,7 +102,7 @@ def compiled_potential(potential: Potential | None, dtype: torch.dtype) -> Compi
 
 def _lanes(potential: Potential) -> int:
     """Points side by side, up to 64, so that what they need is in the cache, and no danger to a thread's stack."""
-    lanes = 16
+    lanes = 8
     while lanes >= 8 and 8 * lanes * potential.width * (potential.half_range.numel() + 6) > 2**19:
         lanes //= 2
     return lanes
@@ -172,7 +172,7 @@ class CompiledModes(_Compiled):
         OSError: no compiler, or one that fails; says what it said.
     """
 
-    lanes = 16
+    lanes = 8
 
     def __init__(self, laws: Sequence[PhaseLaw], r: int):
         self.laws, self.r, self.strain_size = tuple(laws), r, laws[0].strain_size
@@ -277,6 +277,11 @@ class CellsInModes:
     modes: npt.NDArray
     weights: npt.NDArray
     constant: npt.NDArray
+
+
+def compiled_modes(laws: Sequence[PhaseLaw], r: int) -> CompiledModes | None:
+    """Cells in r modes as machine code; None without a compiler, with a warning if it fails."""
+    return _or_torch(lambda: CompiledModes(laws, r), "the cells' energy") if compiler() else None
 
 
 def _or_torch(make, what: str):

@@ -74,7 +74,7 @@ class ModeNetwork(nn.Module):
         mesh: what the cells share. laws: of the m phases, with energies, all for strains of d components. tags: of the
             phases, ascending.
         r: number of modes, d at least. half_range: (d,) largest strains to train for, in float64.
-        corrections: of the first d modes.
+        corrections: of the first d modes, how many.
         **options: of `spon.Operator`.
 
     Raises:
@@ -98,7 +98,7 @@ class ModeNetwork(nn.Module):
         *,
         r: int,
         half_range: Tensor,
-        corrections: int = 2,
+        corrections: int = 3,
         **options,
     ):
         super().__init__()
@@ -117,7 +117,7 @@ class ModeNetwork(nn.Module):
         self.network = Operator(discretisation, **options)
         self.tags, self.cell_mesh, self._half_range = tuple(tags), mesh, half_range
         weighted = mesh.strains.scipy.multiply(mesh.weights.repeat_interleave(d).numpy()[:, None])
-        self._exact = {
+        self._unrounded = {
             "weights": mesh.weights,
             "cells": mesh.cells,
             "half_range": half_range,
@@ -140,7 +140,7 @@ class ModeNetwork(nn.Module):
     def _place(self) -> None:
         """What the cells share, where the network is, from the numbers that no precision has rounded."""
         scale = self.network.scale
-        for name, value in self._exact.items():
+        for name, value in self._unrounded.items():
             moved = value.to(scale.device) if name == "cells" else value.to(device=scale.device, dtype=scale.dtype)
             setattr(self, name, moved)
 
