@@ -208,9 +208,28 @@ def value_at(record, keys):
     return record
 
 
+def overview(problems):
+    """Mean errors in L² and H¹ [%], a line for each problem; the least error of a line in bold."""
+    lines = ["| problem | " + " | ".join(METHODS) + " |\n" + "|---" * (len(METHODS) + 1) + "|"]
+    for problem, figures in problems.items():
+        columns, means = [problem], {}
+        for method, records in figures.get("methods", {}).items():
+            norms = [norm for norm in ("L2", "H1") if norm in records[0]]
+            means[method] = [100 * np.mean([record[norm]["mean"] for record in records]) for norm in norms]
+        for method in METHODS:
+            shown = []
+            for k, value in enumerate(means.get(method, [])):
+                least = value == min(others[k] for others in means.values())
+                shown.append(f"**{value:.2g}**" if least else f"{value:.2g}")
+            columns.append(" / ".join(shown))
+        lines.append("| " + " | ".join(columns) + " |")
+    return lines
+
+
 def table(path):
-    lines, along = [head()], []
-    for problem, figures in json.loads(path.read_text())["problems"].items():
+    problems = json.loads(path.read_text())["problems"]
+    lines, along = [*overview(problems), "", head()], []
+    for problem, figures in problems.items():
         found = figures.get("methods", {})
         lines += [row(problem, method, found[method]) for method in METHODS if method in found]
         along += [row_along(problem, m, found[m]) for m in METHODS if m in found and "rollout" in found[m][0]]
