@@ -70,7 +70,8 @@ def other(kind):
 
 
 METHODS = {
-    "SPON-MG": ours("multigrid"),
+    "SPON-MG, fluxes": ours("fluxes"),
+    "SPON-MG, messages": ours("multigrid"),
     "SPON, messages": ours("messages"),
     "MgNO, finite elements": ours("mgno"),
     "MgNO, convolutions": other(baselines.GridMgNO),
@@ -160,7 +161,7 @@ def run(path, given, effort):
             continue
         problem = make(effort["n"], effort["samples"], effort["unseen"])
         spaces = discretise(
-            [problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse, velocity=problem.velocity
+            [problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse, velocity=problem.velocity, points=True
         )
         size = {"n": effort["n"], "dofs": spaces.output.dofs, "samples": effort["samples"], "unseen": effort["unseen"]}
         learned.keep(path, about(), "problems", name, "size", record=size)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from spon.points import Points, read_levels
 from spon.spaces import MixedSpace, Space, pack, unpack
 from spon.sparse import SparseOperator
 
@@ -31,6 +32,8 @@ class Discretisation:
     carry: to each of them (nodes, output nodes), the values that a field of the output has there.
     join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
     same: number of the first input that is in the space of the answer, or None.
+    points: of the output and of the coarse spaces, or none. sights: per input (points · components, input dofs), its
+    values at the output's points.
     """
 
     output: Space
@@ -43,6 +46,8 @@ class Discretisation:
     carry: tuple[SparseOperator, ...] = ()
     join: SparseOperator | None = None
     same: int | None = None
+    points: tuple[Points, ...] = ()
+    sights: tuple[SparseOperator, ...] = ()
 
     @property
     def parts(self) -> tuple[Space, ...]:
@@ -62,7 +67,7 @@ class Discretisation:
         def moved(value):
             if isinstance(value, tuple):
                 return tuple(map(moved, value))
-            return value.to(device, dtype) if isinstance(value, Space | SparseOperator) else value
+            return value.to(device, dtype) if isinstance(value, Space | SparseOperator | Points) else value
 
         return Discretisation(*(moved(getattr(self, name)) for name in self.__slots__))
 
@@ -77,6 +82,11 @@ class Discretisation:
                 about, inner = pack(value)
                 tensors.update({f"{name}.{key}": tensor for key, tensor in inner.items()})
                 return about
+            if isinstance(value, Points):
+                return {part: add(f"{name}.{part}", getattr(value, part)) for part in Points.__slots__}
+            if isinstance(value, torch.Tensor):
+                tensors[name] = value
+                return None
             if isinstance(value, SparseOperator):
                 tensors.update({f"{name}.{part}": getattr(value, part) for part in ("pointers", "columns", "values")})
                 return list(value.shape)
@@ -96,6 +106,11 @@ class Discretisation:
         def matrix(name, shape):
             return SparseOperator(tuple(shape), **tensors(name + "."))
 
+        def points(name, about):
+            read = tensors(name + ".")
+            matrices = {part: about[part] and matrix(f"{name}.{part}", about[part]) for part in ("above", "below")}
+            return Points(read["places"], read["weights"], matrix(f"{name}.fields", about["fields"]), **matrices)
+
         return cls(
             space("output", header["output"]),
             tuple(space(f"coarse.{k}", about) for k, about in enumerate(header["coarse"])),
@@ -107,6 +122,8 @@ class Discretisation:
             tuple(matrix(f"carry.{k}", shape) for k, shape in enumerate(header["carry"])),
             header["join"] and matrix("join", header["join"]),
             header["same"],
+            tuple(points(f"points.{k}", about) for k, about in enumerate(header["points"])),
+            tuple(matrix(f"sights.{k}", shape) for k, shape in enumerate(header["sights"])),
         )
 
 
@@ -119,10 +136,14 @@ def discretise(
     velocity: Any = None,
     coarse: Sequence[Any] = (),
     encoder: str = "interpolation",
+    points: bool = False,
 ) -> Discretisation:
-    """Read function spaces of DOLFINx; for the arguments and errors see `spon.OperatorNetwork`."""
+    """Read function spaces of DOLFINx; for the arguments and errors see `spon.OperatorNetwork`.
+
+    points: whether quadrature points are read too, of a Lagrange output.
+    """
     from spon.reading import family, read_space
-    from spon.transfer import curl, evaluation, integrals, patch_means
+    from spon.transfer import at_points, curl, evaluation, integrals, patch_means
 
     if encoder not in ENCODERS:
         raise ValueError(f"encoder = {encoder!r}, need one of {', '.join(map(repr, ENCODERS))}")
@@ -170,6 +191,15 @@ def discretise(
             # What jumps has no value at a node; its mean around it leaves no cell out.
             encoders.append(patch_means(V, output, node_tying(space)))
     answer = output if velocity is None else velocity
+    levels: tuple[Points, ...] = ()
+    sights: list[SparseOperator] = []
+    if points:
+        if space.family != "P":
+            raise ValueError(f"the output is {space.family}, need Lagrange for fields that have slopes everywhere")
+        if encoder != "interpolation":
+            raise ValueError(f"encoder = {encoder!r}, but at points inputs are seen as they are: need 'interpolation'")
+        levels, cells = read_levels([output, *coarse], [node_tying(level) for level in (space, *below)])
+        sights = [at_points(V, output.mesh, cells, levels[0].places.numpy()) for V in inputs]
     return Discretisation(
         space,
         tuple(below),
@@ -181,6 +211,8 @@ def discretise(
         tuple(carry),
         join,
         next((k for k, V in enumerate(inputs) if join is None and _same(V, answer)), None),
+        levels,
+        tuple(sights),
     )
 
 

@@ -134,8 +134,8 @@ class ModeNetwork(nn.Module):
                 start[k, 1 + (k // d) % (m - 1) if k < d * (m - 1) else k % m, k % d] = 1.0
             self.network.scale.fill_(0.3)
             for k in range(m - 1):
-                getattr(self.network, f"mean_{k}").fill_(0.3)
-                getattr(self.network, f"scale_{k}").fill_(0.4)
+                getattr(self.network, f"mean_{k}")[0] = 0.3
+                getattr(self.network, f"scale_{k}")[0] = 0.4
 
     def _place(self) -> None:
         """What the cells share, where the network is, from the numbers that no precision has rounded."""

@@ -49,6 +49,6 @@ def _form(matrix: SparseOperator, x: Tensor) -> Tensor:
 
 
 def _root(square: Tensor) -> Tensor:
-    # Rounding may leave a seminorm's square just below zero.
-    positive = square > 0
+    # Rounding may leave a seminorm's square just below zero; what is no number stays none.
+    positive = ~(square <= 0)
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)

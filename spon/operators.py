@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spon import constraints, norms
 from spon.archive import ModelFileError, Reader, write
 from spon.discretisation import Discretisation, discretise, nodes
+from spon.fluxes import Fluxes
 from spon.processors import PROCESSORS, Hierarchy, dense
 from spon.training import History, fit, fit_samples
 
@@ -47,8 +48,8 @@ class Operator(nn.Module):
         integrals = list(integral) if isinstance(integral, list | tuple) else [integral]
         if integral is None:
             integrals *= len(parts)
-        if processor not in PROCESSORS:
-            raise ValueError(f"processor = {processor!r}, need one of {', '.join(map(repr, PROCESSORS))}")
+        if processor not in (*PROCESSORS, "fluxes"):
+            raise ValueError(f"processor = {processor!r}, need one of {', '.join(map(repr, [*PROCESSORS, 'fluxes']))}")
         if processor == "multigrid" and not discretisation.coarse:
             raise ValueError("the processor 'multigrid' needs coarse spaces: coarse = [...], from finer to coarser")
         if not all(0 <= k < count for k in linear_in):
@@ -97,9 +98,12 @@ class Operator(nn.Module):
         here, b = nodes(space), space.block_size
         self.components = [part.block_size for part in parts]
         sizes = [matrix.shape[0] // len(here) for matrix in discretisation.encoders]
-        for k, size in enumerate(sizes):
-            self.register_buffer(f"mean_{k}", torch.zeros(size, dtype=torch.float64))
-            self.register_buffer(f"scale_{k}", torch.ones(size, dtype=torch.float64))
+        # What a network that is not linear in an input sees of it are its values and their logarithms.
+        widths = [size if k in linear_in else 2 * size for k, size in enumerate(sizes)]
+        for k, (size, width) in enumerate(zip(sizes, widths)):
+            self.register_buffer(f"mean_{k}", torch.zeros(width, dtype=torch.float64))
+            self.register_buffer(f"scale_{k}", torch.ones(width, dtype=torch.float64))
+            self.register_buffer(f"least_{k}", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(sum(self.components), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(sum(self.components), dtype=torch.float64))
         largest = space.lifting.abs().max()
@@ -110,28 +114,58 @@ class Operator(nn.Module):
         self.linear = [k for k in range(count) if k in linear_in]
         self.others = [k for k in range(count) if k not in linear_in]
         generator = torch.Generator().manual_seed(seed)
-        make = PROCESSORS[processor]
-        seen = self.about.shape[1] + sum(sizes[k] for k in self.others)
-        self.lift = dense(seen, channels, generator)
-        self.processor = make(channels, self.hierarchy, generator, False, **options)
-        self.readout = dense(channels, sum(self.components), generator, offset=not linear_in)
-        if linear_in:
-            self.gates = dense(channels, 2 * channels, generator)
-            self.load = dense(sum(sizes[k] for k in self.linear), channels, generator, offset=False)
-            self.linear_processor = make(channels, self.hierarchy, generator, True, **options)
+        seen, loads = (sum(widths[k] for k in which) for which in (self.others, self.linear))
+        self.fluxes, components = processor == "fluxes", sum(self.components)
+        extension = torch.zeros(len(here), b, dtype=torch.float64)
+        if self.fluxes:
+            features = self.about.shape[1] + seen
+            self.processor = Fluxes(
+                channels, discretisation, generator, features, seen, loads, bool(linear_in), **options
+            )
+            # Components of other parts may be made of all fields.
+            free = torch.ones(components - b, self.processor.outputs, dtype=torch.float64)
+            self.register_buffer("reach", torch.cat([self.processor.reach, free]), persistent=False)
+            self.readout = dense(self.processor.outputs, components, generator, offset=False)
+            if not increment:
+                extension = self.processor.extension(discretisation)
+        else:
+            make = PROCESSORS[processor]
+            self.lift = dense(self.about.shape[1] + seen, channels, generator)
+            self.processor = make(channels, self.hierarchy, generator, False, **options)
+            self.readout = dense(channels, components, generator, offset=not linear_in)
+            if linear_in:
+                self.gates = dense(channels, 2 * channels, generator)
+                self.load = dense(loads, channels, generator, offset=False)
+                self.linear_processor = make(channels, self.hierarchy, generator, True, **options)
+        self.register_buffer("extension", extension, persistent=False)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         self.spaces = self.discretisation.to(self.scale.device, self.scale.dtype)
         return self
 
-    def encode(self, k: int, x: Tensor) -> Tensor:
-        """What the network sees (nodes, batch, components) of the k-th input (dofs, batch), before it is scaled."""
-        matrix = self.spaces.encoders[k]
+    def encode(self, k: int, x: Tensor, *, points: bool = False) -> Tensor:
+        """What the network sees (nodes, batch, components) of the k-th input (dofs, batch), before it is scaled.
+
+        points: whether at the points of the output's cells, instead of its nodes.
+        """
+        matrix = (self.spaces.sights if points else self.spaces.encoders)[k]
         if x.ndim != 2 or len(x) != matrix.shape[1]:
             raise ValueError(f"input {k} has the shape {tuple(x.shape)}, need ({matrix.shape[1]}, batch)")
-        values = matrix @ x
-        return values.view(len(self.about), -1, x.shape[1]).transpose(1, 2)
+        places = len(self.spaces.points[0].weights if points else self.about)
+        return (matrix @ x).view(places, -1, x.shape[1]).transpose(1, 2)
+
+    def _seen(self, k: int, x: Tensor, *, points: bool = False) -> Tensor:
+        """The same, scaled; and the logarithms of components that are positive in all samples, as coefficients are.
+
+        Below the least value of the samples they stay as they are there. Of other components they are zero.
+        """
+        values, least = self.encode(k, x, points=points), getattr(self, f"least_{k}")
+        if k in self.others:
+            positive = least > 0
+            logarithms = torch.where(positive, torch.maximum(values, least), 1.0).log()
+            values = torch.cat([values, logarithms], -1)
+        return (values - getattr(self, f"mean_{k}")) / getattr(self, f"scale_{k}")
 
     def decode(self, *values: Tensor, before: Tensor | None = None) -> Tensor:
         """The field (dofs, batch) that meets all conditions, from values (nodes, batch, components) of each part.
@@ -181,20 +215,25 @@ class Operator(nn.Module):
         return constraints.fix(space, free(torch.func.grad(potential)(free(*inputs))))
 
     def _process(self, *inputs: Tensor) -> Tensor:
-        seen = []
-        for k, x in enumerate(inputs):
-            seen.append((self.encode(k, x) - getattr(self, f"mean_{k}")) / getattr(self, f"scale_{k}"))
-        others = [seen[k] for k in self.others]
-        about = self.about[:, None].expand(-1, others[0].shape[1] if others else 1, -1)
-        h = self.processor(self.lift(torch.cat([about, *others], -1)), self.hierarchy)
-        if self.linear:
+        seen = [self._seen(k, x) for k, x in enumerate(inputs)]
+        about = self.about[:, None].expand(-1, inputs[0].shape[1], -1)
+        features = torch.cat([about, *(seen[k] for k in self.others)], -1)
+        if self.fluxes:
+            at_points = [self._seen(k, x, points=True) for k, x in enumerate(inputs)]
+            empty = at_points[0][..., :0]
+            both = (torch.cat([empty, *(at_points[k] for k in which)], -1) for which in (self.others, self.linear))
+            h, weight = self.processor(features, *both), self.readout.weight * self.reach
+        else:
+            h, weight = self.processor(self.lift(features), self.hierarchy), self.readout.weight
+        if self.linear and not self.fluxes:
             before, after = self.gates(h).chunk(2, -1)
             load = self.load(torch.cat([seen[k] for k in self.linear], -1))
             h = after * self.linear_processor(before * load, self.hierarchy)
         # The other parts of a mixed space take features where their own nodes are.
         features = [h, *(matrix @ h for matrix in self.spaces.carry)]
-        values = [self.readout(x) * self.scale + self.mean for x in features]
+        values = [nn.functional.linear(x, weight, self.readout.bias) * self.scale + self.mean for x in features]
         parts = [y.split(self.components, -1)[k] for k, y in enumerate(values)]
+        parts[0] = parts[0] + self.extension[:, None]
         return self.decode(*parts, before=self._before(inputs))
 
     def _before(self, inputs: Sequence[Tensor]) -> Any:
@@ -205,6 +244,10 @@ class Operator(nn.Module):
     def normalise_input(self, k: int, x: Tensor) -> None:
         """Scale the k-th input by what these fields (dofs, samples) are like."""
         values = self.encode(k, x).flatten(0, 1)
+        if k in self.others:
+            least = values.amin(0).clamp(min=0.0)
+            getattr(self, f"least_{k}").copy_(least)
+            values = torch.cat([values, torch.where(least > 0, values, 1.0).log()], -1)
         mean = torch.zeros_like(values[0]) if k in self.linear else values.mean(0)
         getattr(self, f"mean_{k}").copy_(mean)
         getattr(self, f"scale_{k}").copy_(_positive((values - mean).square().mean(0).sqrt()))
@@ -224,9 +267,14 @@ class Operator(nn.Module):
             self.scale.fill_(float(norms.l2(space, outputs).mean() / norms.l2(space, found).mean()))
             return
         means, scales = [], []
-        for part, x in norms.split(space, outputs):
+        for k, (part, x) in enumerate(norms.split(space, outputs)):
+            if self.fluxes and k == 0:
+                extension = constraints.expand(part, self.extension.reshape(-1, 1))
+                x = x - extension
             free = torch.where(part.fixed[:, None], torch.nan, x).view(-1, part.block_size, x.shape[1])
-            means.append(free.nanmean((0, 2)).nan_to_num() * (not self.linear))
+            # Fields of fluxes that vanish at the boundary have no mean added, which would not.
+            centred = not self.linear and not (self.fluxes and k == 0 and bool(part.fixed.any()))
+            means.append(free.nanmean((0, 2)).nan_to_num() * centred)
             scales.append(_positive((free - means[-1][:, None]).square().nanmean((0, 2)).sqrt().nan_to_num()))
         self.mean.copy_(torch.cat(means))
         self.scale.copy_(torch.cat(scales))
@@ -283,10 +331,10 @@ class OperatorNetwork(Operator):
         periodic: axes along which the output is periodic, by tied dofs.
         velocity: Raviart-Thomas on the mesh of a scalar Lagrange `output` in 2D; the answer is the curl of what the
             network predicts, and its divergence is zero.
-        coarse: Lagrange spaces for the processors "multigrid" and "mgno", from finer to coarser.
+        coarse: Lagrange spaces for the processors "fluxes", "multigrid" and "mgno", from finer to coarser.
         encoder: "interpolation", values of the inputs at the nodes of the output, or, of inputs that jump, means over
             the cells around a node; "integrals", of the inputs against the basis of the output.
-        processor: "multigrid", "messages", "mgno", "attention" or "mlp". channels: features at a node.
+        processor: "fluxes", "multigrid", "messages", "mgno", "attention" or "mlp". channels: features at a node.
         linear_in: numbers of the inputs that the answer is linear in, whatever the others are.
         integral: of each component of the answer, kept exactly; None if it is free; "input" if it is that of the first
             input in the space of the answer, which `rollout` then conserves. One for each part of a mixed space.
@@ -322,7 +370,10 @@ class OperatorNetwork(Operator):
     ):
         inputs = list(input) if isinstance(input, Sequence) else [input]
         super().__init__(
-            discretise(inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder),
+            discretise(
+                inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder,
+                points=processor == "fluxes",
+            ),
             processor=processor,
             channels=channels,
             linear_in=linear_in,

@@ -82,6 +82,14 @@ def integrals(source: Any, target: Any) -> SparseOperator:
     return _against(basis.T * weights, fields, _components(source))
 
 
+def at_points(source: Any, mesh: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOperator:
+    """The matrix (points · components, source dofs) of the values of fields at points of the cells of a mesh.
+
+    On the source's own mesh they are those of the cell; on another one, of a cell that has the point, or the nearest.
+    """
+    return _evaluate(source, cells if source.mesh == mesh else locate(source.mesh, points, 0.5), points)
+
+
 def patch_means(source: Any, target: Any, tying: Any = None) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of the means of fields over the cells around a node.
 
@@ -116,8 +124,7 @@ def _at_quadrature(source: Any, target: Any) -> tuple[Any, Array, npt.NDArray[np
     cells = np.arange(count, dtype=np.int32).repeat(len(weights))
     points, jacobian = push(mesh, cells, np.tile(reference, (count, 1)))
     scale = np.sqrt(np.linalg.det(jacobian.transpose(0, 2, 1) @ jacobian))
-    seen_in = cells if source.mesh == mesh else locate(source.mesh, points, 0.5)
-    return _evaluate(source, seen_in, points).scipy, np.tile(weights, count) * scale, cells, points
+    return at_points(source, mesh, cells, points).scipy, np.tile(weights, count) * scale, cells, points
 
 
 def curl(potential: Any, velocity: Any) -> SparseOperator:
