@@ -24,6 +24,8 @@ from spon.processors import Fixed
 class Baseline(nn.Module):
     """Scales what goes in and comes out, each input by two numbers and each component of the output by two.
 
+    An input that is positive in all samples, as coefficients are, is seen by its logarithm.
+
     A network says in `predict` what the scaled values (nodes, batch, components) at the nodes of the output are.
     increment: whether they are added to the first input in the space of the answer.
     """
@@ -41,6 +43,7 @@ class Baseline(nn.Module):
         self.register_buffer("places", 2 * (space.points - lower) / (upper - lower) - 1)
         for name, size in (("means", count), ("scales", count), ("mean", b), ("scale", b)):
             self.register_buffer(name, torch.ones(size) if name.startswith("scale") else torch.zeros(size))
+        self.register_buffer("positive", torch.zeros(count, dtype=torch.bool))
         # Values of all inputs and coordinates at a node, see `see`.
         self.seen = sum(e.shape[0] for e in discretisation.encoders) // len(space.points) + space.points.shape[1]
 
@@ -53,6 +56,8 @@ class Baseline(nn.Module):
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
         """Scale by what these fields (dofs, samples) are like."""
         for k, x in enumerate(inputs):
+            self.positive[k] = bool((x > 0).all())
+            x = x.log() if self.positive[k] else x
             self.means[k], self.scales[k] = x.mean(), x.std()
         values = self.wanted(inputs, outputs).view(-1, self.components, outputs.shape[1])
         self.mean.copy_(values.mean((0, 2)))
@@ -60,7 +65,10 @@ class Baseline(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The answer (dofs, batch) to input fields, (dofs, batch) each."""
-        scaled = [(x - mean) / scale for x, mean, scale in zip(inputs, self.means, self.scales)]
+        logarithms = [
+            torch.where(positive, torch.where(positive, x, 1.0).log(), x) for x, positive in zip(inputs, self.positive)
+        ]
+        scaled = [(x - mean) / scale for x, mean, scale in zip(logarithms, self.means, self.scales)]
         values = self.predict(scaled) * self.scale + self.mean
         answer = values.transpose(1, 2).reshape(-1, values.shape[1])
         if self.spaces.curl is not None:

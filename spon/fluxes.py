@@ -37,7 +37,9 @@ class Green(nn.Module):
         ValueError: a coarsest space that is too large to be inverted.
     """
 
-    def __init__(self, stiffness: scipy.sparse.csr_array, fixed: np.ndarray, prolong=None, below: "Green | None" = None):
+    def __init__(
+        self, stiffness: scipy.sparse.csr_array, fixed: np.ndarray, prolong=None, below: "Green | None" = None
+    ):
         super().__init__()
         free, count = np.flatnonzero(~fixed), len(fixed)
         self.below = None
@@ -178,9 +180,7 @@ class Fluxes(nn.Module):
         stiffness = SparseOperator.of(_stiffness(level, 0.0))
         which = self.reach.argmax(1).tolist()
         group = np.repeat(np.arange(len(self.counts)), self.counts)
-        return torch.cat(
-            [x - self.greens[group[i]][0](stiffness @ x) for i, x in zip(which, values.T[..., None])], 1
-        )
+        return torch.cat([x - self.greens[group[i]][0](stiffness @ x) for i, x in zip(which, values.T[..., None])], 1)
 
     def forward(self, features: Tensor, others: Tensor, loads: Tensor) -> Tensor:
         """Fields (nodes, batch, outputs) from features (nodes, batch, .) and what is seen at the output's points."""

@@ -371,7 +371,13 @@ class OperatorNetwork(Operator):
         inputs = list(input) if isinstance(input, Sequence) else [input]
         super().__init__(
             discretise(
-                inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder,
+                inputs,
+                output,
+                bcs=bcs,
+                periodic=periodic,
+                velocity=velocity,
+                coarse=coarse,
+                encoder=encoder,
                 points=processor == "fluxes",
             ),
             processor=processor,

@@ -74,13 +74,19 @@ def read_levels(spaces: list[Any], tyings: list[scipy.sparse.csr_array]) -> tupl
     for V, tying in zip(spaces[1:], tyings[1:]):
         here, owner = read_points(V, tying)
         count = len(V.dofmap.list)
-        within = scipy.sparse.csr_array((np.ones(len(owner)), (np.arange(len(owner)), owner)), shape=(len(owner), count))
+        within = scipy.sparse.csr_array(
+            (np.ones(len(owner)), (np.arange(len(owner)), owner)), shape=(len(owner), count)
+        )
         finer = levels[-1]
         found = locate(V.mesh, finer.places.numpy(), 0.5)
-        inside = scipy.sparse.csr_array((np.ones(len(found)), (np.arange(len(found)), found)), shape=(len(found), count))
+        inside = scipy.sparse.csr_array(
+            (np.ones(len(found)), (np.arange(len(found)), found)), shape=(len(found), count)
+        )
         below = inside @ _means(within.T, here.weights)
         above = within @ _means(inside.T, finer.weights)
-        levels.append(Points(here.places, here.weights, here.fields, SparseOperator.of(above), SparseOperator.of(below)))
+        levels.append(
+            Points(here.places, here.weights, here.fields, SparseOperator.of(above), SparseOperator.of(below))
+        )
     return tuple(levels), cells
 
 

@@ -341,7 +341,7 @@ def test_pod_deeponet_is_exact_in_its_modes():
 
 def test_benchmark_runs(tmp_path):
     script = str(Path(baselines.__file__).with_name("bench_operators.py"))
-    for only in ("U-Net", "SPON-MG"):
+    for only in ("U-Net", "SPON-MG, fluxes"):
         command = [sys.executable, script, "--quick", "--problem", "rough", "--only", only, "--seconds", "0.2"]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert found.returncode == 0, found.stderr
