@@ -2,8 +2,9 @@
 """Operator networks between finite element spaces beside others, on the same data and for the same time.
 
 Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
-relative error in L². Of six batches and learning rates each method has those with which its error at the validation
-samples of one problem is least after this time: those that are published belong to trainings of hours. Errors are relative, in L² and H¹ by the
+relative error in L². Each method has a batch and a learning rate of its own: after this time its error at the validation
+samples of one problem is less than with the next smaller or larger one of either. Those that are published belong to
+trainings of hours. Errors are relative, in L² and H¹ by the
 matrices of the output space, at unseen samples; of curls there is that in L². All in single precision.
 
 Where the answer is a velocity without divergence, all networks say its stream function; only those of `spon` have walls
@@ -42,7 +43,8 @@ from spon.discretisation import discretise
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
 FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 20.0, "seeds": 3}
-SETTINGS = [{"batch": batch, "rate": rate} for batch in (4, 16) for rate in (1e-3, 3e-3, 1e-2)]
+BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+DEFAULT = {"batch": 16, "rate": 3e-3}  # those of `spon.operators.train`
 TUNED = "Darcy, smooth"  # the problem, and with a seed that no record has
 QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
 
@@ -116,18 +118,32 @@ def single(problem):
 
 
 def tune(problem, spaces, method, seconds):
-    """The settings with the least error of validation, and all of these errors."""
+    """The settings with the least error of validation among their neighbours, and all errors that were seen."""
     inputs, outputs, *_ = single(problem)
-    found = []
+    found = {}
 
     def make(seed):
         return method.make(spaces, problem, seed).float()
 
-    for settings in SETTINGS:
-        steps = affordable(make, inputs, outputs, seconds, settings)
-        history, _ = train(make(100), inputs, outputs, steps, 100, settings)
-        found.append(min(x for x in history.validation if math.isfinite(x)))
-    return {"best": SETTINGS[int(np.argmin(found))], "validation": found}
+    def error(place):
+        if place not in found:
+            settings = {"batch": BATCHES[place[0]], "rate": RATES[place[1]]}
+            steps = affordable(make, inputs, outputs, seconds, settings)
+            history, _ = train(make(100), inputs, outputs, steps, 100, settings)
+            found[place] = min(x for x in history.validation if math.isfinite(x))
+        return found[place]
+
+    best = BATCHES.index(DEFAULT["batch"]), RATES.index(DEFAULT["rate"])
+    while True:
+        i, j = best
+        near = [(k, j) for k in (i - 1, i + 1) if 0 <= k < len(BATCHES)]
+        near += [(i, k) for k in (j - 1, j + 1) if 0 <= k < len(RATES)]
+        nearest = min([best, *near], key=error)
+        if nearest == best:
+            break
+        best = nearest
+    seen = [{"batch": BATCHES[i], "rate": RATES[j], "validation": value} for (i, j), value in sorted(found.items())]
+    return {"batch": BATCHES[best[0]], "rate": RATES[best[1]], "seen": seen}
 
 
 def study(problem, spaces, method, seconds, seeds, settings):
@@ -200,7 +216,7 @@ def run(path, given, effort):
             if given.tune:
                 found = tune(problem, spaces, method, effort["seconds"])
                 learned.keep(path, about(), "settings", title, record=found)
-                print(f"{title}: {found['best']}", flush=True)
+                print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
                 continue
             records = study(problem, spaces, method, effort["seconds"], effort["seeds"], settings_of(path, title))
             learned.keep(path, about(), "problems", name, "methods", title, record=records)
@@ -208,9 +224,9 @@ def run(path, given, effort):
 
 
 def settings_of(path, title):
-    """Those that tuning has found, or the defaults of `spon.operators.train`."""
+    """Those that tuning has found, or the default."""
     known = json.loads(path.read_text()).get("settings", {}) if path.exists() else {}
-    return known[title]["best"] if title in known else {"batch": 16, "rate": 3e-3}
+    return {key: known.get(title, DEFAULT)[key] for key in DEFAULT}
 
 
 def head():

@@ -79,7 +79,7 @@ def solve(A, load, context=None, guess=None, kind="cg"):
     return found, iterations, rest
 
 
-@pytest.mark.parametrize("processor", ["mlp", "messages", "multigrid", "mgno", "attention"])
+@pytest.mark.parametrize("processor", ["mlp", "messages", "multigrid", "mgno", "attention", "fluxes"])
 def test_symmetric_positive_definite_whatever_the_network_says(processor):
     V, *coarse = spaces(6, 3)
     bc = boundary(V)
@@ -147,7 +147,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     made = [
         spon.Preconditioner(network, sparse(diffusion(V, bc, k)), torch.from_numpy(k.x.array[:, None])) for k in known
     ]
-    history = preconditioning.train(made, samples=120, steps=120, every=40)
+    history = preconditioning.train(made, samples=240, steps=200, every=50)
     assert min(history.validation) < 0.6 * history.validation[0]
     network.save(tmp_path / "network")
 
