@@ -2,10 +2,10 @@
 """Operator networks between finite element spaces beside others, on the same data and for the same time.
 
 Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
-relative error in L². Each method has a batch and a learning rate of its own: after this time its error at the validation
-samples of one problem is less than with the next smaller or larger one of either. Those that are published belong to
-trainings of hours. Errors are relative, in L² and H¹ by the
-matrices of the output space, at unseen samples; of curls there is that in L². All in single precision.
+relative error in L². Each method has a batch and a learning rate of its own: after this time its error at the
+validation samples of one problem is less than with the next smaller or larger one of either. Those that are published
+belong to trainings of hours. Errors are relative, in L² and H¹ by the matrices of the output space, at unseen samples;
+of curls there is that in L². All in single precision.
 
 Where the answer is a velocity without divergence, all networks say its stream function; only those of `spon` have walls
 that it is constant on. Where it is the next state of a flow, all of them say what is added to the state, and are then
@@ -39,6 +39,7 @@ from problems import PROBLEMS
 
 from spon import norms, operators
 from spon.discretisation import discretise
+from spon.operator import Operator
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
@@ -60,7 +61,7 @@ class Method:
 def ours(processor):
     def make(spaces, problem, seed):
         told = {"integral": problem.integral, "increment": problem.increment}
-        return operators.Operator(spaces, processor=processor, seed=seed, **told)
+        return Operator(spaces, processor=processor, seed=seed, **told)
 
     return Method(make)
 

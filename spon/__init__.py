@@ -21,7 +21,7 @@ from spon.files import load
 from spon.graphs import Graph, graph
 from spon.model import Model
 from spon.modes import CellMesh, CellResponse, ModeNetwork, load_modes
-from spon.operators import Operator, OperatorNetwork, load_operator
+from spon.operator import Operator, OperatorNetwork, load_operator
 from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.preconditioning import Preconditioner
 from spon.program import Program, ProgramError

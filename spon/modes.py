@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from spon.archive import ModelFileError, Reader, write
 from spon.discretisation import Discretisation
-from spon.operators import Operator
+from spon.operator import Operator
 from spon.point_law import PhaseLaw
 from spon.reduced import ReducedNotConverged
 from spon.sparse import SparseOperator

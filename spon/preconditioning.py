@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from spon.operators import Operator
+from spon.operator import Operator
 from spon.processors import Fixed
 from spon.sparse import SparseOperator
 from spon.training import History, fit_samples

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spon.archive import ModelFileError
-from spon.operators import Operator
+from spon.operator import Operator
 from spon.spaces import MixedSpace, Space
 
 FORMAT = "spon samples"

@@ -87,8 +87,13 @@ def test_periodic_outputs(processor, element):
     V, *coarse = spaces(element, 6, 3)
     W = fem.functionspace(V.mesh, ("P", 1))
     network = spon.OperatorNetwork(
-        input=W, output=V, periodic=(0, 1), coarse=coarse, processor=processor,
-        encoder="interpolation" if processor == "fluxes" else "integrals", **SMALL,
+        input=W,
+        output=V,
+        periodic=(0, 1),
+        coarse=coarse,
+        processor=processor,
+        encoder="interpolation" if processor == "fluxes" else "integrals",
+        **SMALL,
     )
     u = network(noise(count(W), 2)).detach()
     points = V.tabulate_dof_coordinates()[:, :2]
