@@ -2,7 +2,7 @@
 """Operator networks between finite element spaces beside others, on the same data and for the same time.
 
 Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
-relative error in L². Each method has a batch and a learning rate of its own: after this time its error at the
+relative error in L². Each method has a batch and a learning rate of its own: after half this time its error at the
 validation samples of one problem is less than with the next smaller or larger one of either. Those that are published
 belong to trainings of hours. Errors are relative, in L² and H¹ by the matrices of the output space, at unseen samples;
 of curls there is that in L². All in single precision.
@@ -43,7 +43,7 @@ from spon.operator import Operator
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
-FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 20.0, "seeds": 3}
+FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 15.0, "seeds": 3}
 BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 DEFAULT = {"batch": 16, "rate": 3e-3}  # those of `spon.operators.train`
 TUNED = "Darcy, smooth"  # the problem, and with a seed that no record has
@@ -215,7 +215,7 @@ def run(path, given, effort):
             if given.only not in title or (method.gridded and problem.grid is None):
                 continue
             if given.tune:
-                found = tune(problem, spaces, method, effort["seconds"])
+                found = tune(problem, spaces, method, effort["seconds"] / 2)
                 learned.keep(path, about(), "settings", title, record=found)
                 print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
                 continue
