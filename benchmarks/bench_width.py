@@ -31,7 +31,7 @@ from spon import norms, operators, transfer
 RESULTS = Path(__file__).with_name("width.json")
 FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 600,
         "channels": (4, 8, 16, 32)}  # fmt: skip
-QUICK = {"widths": (4, 8), "others": (8, 12), "fine": 16, "samples": 20, "unseen": 4, "steps": 4, "channels": (4,)}
+QUICK = {"widths": (4, 8), "others": (8,), "fine": 8, "samples": 20, "unseen": 4, "steps": 4, "channels": (4,)}
 SETTINGS = {"batch": 8, "rate": 3e-3}
 SEEDS = 3
 

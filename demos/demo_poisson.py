@@ -3,7 +3,8 @@
 # # An operator between finite element spaces, learned
 # From the forcing $f$ to the solution of $-Δu = f$ in the unit square, $u = 0$ on its boundary. Where the forcing is
 # changed at one place, the solution changes everywhere: a network that passes messages to neighbours would need as many
-# rounds as there are cells across. SPON-MG does most of its work on a coarse mesh, where everything is near.
+# rounds as there are cells across. SPON-MG does most of its work on a coarse mesh, where everything is near. A network of
+# fluxes learns a law at each point, and has fields made of what the law says by a solver that it is given with the space.
 #
 #     python3 demos/demo_poisson.py                       (--small for a coarse mesh, --full for a finer one)
 
@@ -73,15 +74,17 @@ f, exact = (torch.from_numpy(fields).float() for fields in (forcings, solutions)
 
 # %% [markdown]
 # ## Networks, each trained for the same time
-# The solution is linear in the forcing. The first three networks do not know it, the others are told.
+# The solution is linear in the forcing. The first four networks do not know it, the others are told.
 
 # %%
 networks = {
     "mlp": {"processor": "mlp"},
     "message passing": {"processor": "messages"},
     "SPON-MG": {"processor": "multigrid"},
+    "fluxes": {"processor": "fluxes"},
     "SPON-MG, linear": {"processor": "multigrid", "linear_in": [0]},
     "MgNO, linear": {"processor": "mgno", "linear_in": [0]},
+    "fluxes, linear": {"processor": "fluxes", "linear_in": [0]},
 }
 budget = pick(0.5, 25.0, 200.0)  # seconds of one core for each
 
@@ -117,7 +120,7 @@ for name, settings in networks.items():
 # The file has all that the network needs, on a machine without FEniCSx too.
 
 # %%
-trained["SPON-MG"].save(options.folder / "network.safetensors")
+trained["fluxes"].save(options.folder / "network.safetensors")
 network = spon.load_operator(options.folder / "network.safetensors")
 
 # %% [markdown]
@@ -140,7 +143,7 @@ figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
 for axis, field, title, look in (
     (axes[0], f[:, place], "forcing", {"cmap": "cividis"}),
     (axes[1], exact[:, place], "solution, exact", {"limits": limits}),
-    (axes[2], predicted, "predicted by SPON-MG", {"limits": limits}),
+    (axes[2], predicted, "predicted by fluxes", {"limits": limits}),
     (axes[3], difference, "predicted − exact", {"limits": (-largest, largest), "cmap": "RdBu_r"}),
 ):
     pictures.field(axis, V.mesh, field.numpy()[V.dofmap.list].mean(axis=1), **look)

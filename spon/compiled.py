@@ -20,6 +20,7 @@ import torch
 from spon.machine_code import compiler, function, library, source
 from spon.networks import Potential
 from spon.point_law import PhaseLaw
+from spon.program import beside
 
 _REALS = {torch.float64: ("double", np.float64), torch.float32: ("float", np.float32)}
 
@@ -176,17 +177,12 @@ class CompiledModes(_Compiled):
 
     def __init__(self, laws: Sequence[PhaseLaw], r: int):
         self.laws, self.r, self.strain_size = tuple(laws), r, laws[0].strain_size
-        programs = [(law.stress_program, law.tangent_program) for law in self.laws]
-        names = [[f"law{k}_{what}" for what in ("stress", "tangent")] for k in range(len(programs))]
-        text = "".join(
-            function(name, program)
-            for row, group in zip(names, programs, strict=True)
-            for name, program in zip(row, group, strict=True)
-        )
+        programs = [beside(law.stress_program, law.tangent_program) for law in self.laws]
+        text = "".join(function(f"law{k}", program) for k, program in enumerate(programs))
         constants = {"REAL": "double", "D": self.strain_size, "R": r, "LANES": self.lanes}
-        constants["LAWS"] = ",".join("{" + ",".join(row) + "}" for row in names)
+        constants["LAWS"] = ",".join(f"law{k}" for k in range(len(programs)))
         super().__init__(source("lanes.h") + text + source("modes.c"), constants)
-        self._arrays = [[np.array(p.constants, dtype=np.float64) for p in group] for group in programs]
+        self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs]
 
     def prepare(self, modes: npt.NDArray, phase: npt.NDArray, weights: npt.NDArray) -> "CellsInModes":
         """n cells with strain modes (n, P, d, r) and phases (n, P), at points with weights (P,), as blocks of lanes."""
@@ -249,7 +245,7 @@ class CompiledModes(_Compiled):
             raise ValueError(f"cells {which.min()} to {which.max()} of {len(cells.phase)}")
         stress, tangent, slopes = np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.r, d))
         iterations = np.empty(n, dtype=np.intc)
-        numbers = (ctypes.c_void_p * (2 * len(self.laws)))(*(a.ctypes.data for row in self._arrays for a in row))
+        numbers = (ctypes.c_void_p * len(self.laws))(*(a.ctypes.data for a in self._arrays))
         places = (cells.phase, cells.modes, cells.weights, cells.constant, strain, coefficients, stress, tangent,
                   slopes, iterations)  # fmt: skip
         self._library.respond(

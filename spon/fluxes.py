@@ -155,8 +155,8 @@ class Fluxes(nn.Module):
         others: int,
         loads: int,
         linear: bool,
-        depth: int = 4,
-        finer: int = 2,
+        depth: int = 5,
+        finer: int = 1,
     ):
         super().__init__()
         levels = discretisation.points

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,14 +48,22 @@ def compiler() -> tuple[str, ...]:
 def function(name: str, program: Program) -> str:
     """A program of one input as a C function of lanes: static void name(const REAL *constants, lanes x[], lanes y[]).
 
-    Programs that differ in their constants alone are the same code.
+    Programs that differ in their constants alone are the same code. Where several are divided by one number, they are
+    multiplied by its inverse, since a division takes as long as ten products.
     """
+    divided = Counter(operands[1] for operation, *operands in program.steps if operation == "div")
+    inverses: dict[int, str] = {}
     ((_, size),) = program.inputs
     known = [f"x[{i}][b]" for i in range(size)] + [f"c{k}" for k in range(len(program.constants))]
     lines = [f"  const REAL c{k} = constants[{k}];" for k in range(len(program.constants))] + ["  EACH {"]
     for operation, *operands in program.steps:
         values = [known[i] for i in operands]
-        if operation in _INFIX:
+        if operation == "div" and divided[operands[1]] > 1:
+            if operands[1] not in inverses:
+                inverses[operands[1]] = f"r{len(inverses)}"
+                lines.append(f"    const REAL {inverses[operands[1]]} = 1 / {values[1]};")
+            right = f"{values[0]} * {inverses[operands[1]]}"
+        elif operation in _INFIX:
             right = f" {_INFIX[operation]} ".join(values)
         else:
             right = _FORMS.get(operation, f"{operation}({', '.join(values)})").format(*values)
@@ -62,7 +71,9 @@ def function(name: str, program: Program) -> str:
         known.append(f"v{len(known)}")
         lines.append(f"    const {kind} {known[-1]} = {right};")
     lines += [f"    y[{k}][b] = {known[i]};" for k, i in enumerate(program.outputs)] + ["  }"]
-    head = f"static void {name}(const REAL *constants, lanes x[{size}], lanes y[{len(program.outputs)}])"
+    # Without `restrict` the compiler would have to check which of so many arrays are the same.
+    into = f"lanes x[restrict {size}], lanes y[restrict {len(program.outputs)}]"
+    head = f"static void {name}(const REAL *restrict constants, {into})"
     return "\n".join([head, "{", *lines, "}", ""])
 
 

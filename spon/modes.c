@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Cells in R modes: the energy is minimised by Newton's method, `spon.ModeNetwork.respond` (after lanes.h and the laws'
- * own functions law<k>_stress and law<k>_tangent, which the constant LAWS lists).
+ * own functions law<k> to stress and tangent, one after the other, which the constant LAWS lists).
  *
  * Points of one phase stand side by side in blocks of LANES, the last of a phase filled up with points of no weight.
  * Phases with constant tangents are not visited: what they do is in the matrix `constant`. D strain components and R
@@ -13,14 +13,7 @@
 #define F (D + R)
 #define PAIRS (F * (F + 1) / 2)
 
-typedef struct {
-  const REAL *stress, *tangent;
-} constants;
-
-typedef struct {
-  void (*stress)(const REAL *, lanes *, lanes *);
-  void (*tangent)(const REAL *, lanes *, lanes *);
-} law;
+typedef void (*law)(const REAL *constants, lanes *strain, lanes *response);
 
 static const law laws[] = {LAWS};
 
@@ -29,7 +22,7 @@ typedef struct {
 } sums;
 
 /* Means of force and stiffness (row by row below the diagonal) over a cell, at strain and coefficients x. */
-static void visit(const constants *numbers, int blocks, const int *phase, const REAL *modes, const REAL *weights,
+static void visit(const REAL *const *numbers, int blocks, const int *phase, const REAL *modes, const REAL *weights,
                   const REAL *constant, const REAL x[F], sums *out)
 {
   lanes force[F], stiffness[PAIRS];
@@ -38,15 +31,15 @@ static void visit(const constants *numbers, int blocks, const int *phase, const 
   for (int block = 0; block < blocks; ++block) {
     const REAL *mode = modes + (long)block * D * R * LANES, *w = weights + (long)block * LANES;
     const int k = phase[block];
-    lanes strain[D], stress[D], tangent[D * D];
+    lanes strain[D], response[D + D * D], stress[D], tangent[D * D];
     for (int i = 0; i < D; ++i) {
       EACH strain[i][b] = x[i];
       for (int j = 0; j < R; ++j) EACH strain[i][b] += x[D + j] * mode[(i * R + j) * LANES + b];
     }
-    laws[k].stress(numbers[k].stress, strain, stress);
-    laws[k].tangent(numbers[k].tangent, strain, tangent);
-    for (int i = 0; i < D; ++i) EACH stress[i][b] *= w[b];
-    for (int i = 0; i < D * D; ++i) EACH tangent[i][b] *= w[b];
+    laws[k](numbers[k], strain, response);
+    /* Copies whose addresses nobody else has: the compiler may keep them in registers. */
+    for (int i = 0; i < D; ++i) EACH stress[i][b] = response[i][b] * w[b];
+    for (int i = 0; i < D * D; ++i) EACH tangent[i][b] = response[D + i][b] * w[b];
     for (int i = 0; i < D; ++i) EACH force[i][b] += stress[i][b];
     for (int i = 0, e = 0; i < D; ++i)
       for (int l = 0; l <= i; ++l, ++e) EACH stiffness[e][b] += tangent[i * D + l][b];
@@ -117,7 +110,7 @@ static REAL at(const sums *s, int j, int l) { return s->stiffness[j >= l ? j * (
 /* n points with cells `cell`, at strains (n, D), from coefficients (n, R) to those of the least energy; writes stress
  * (n, D), tangent (n, D, D), slopes of the coefficients by the strain (n, R, D), and the iterations that it took, or -1
  * where it found no minimum. */
-void respond(long n, const constants *numbers, int blocks, const long *cell, const int *phase, const REAL *modes,
+void respond(long n, const REAL *const *numbers, int blocks, const long *cell, const int *phase, const REAL *modes,
              const REAL *weights, const REAL *constant, const REAL *strain, REAL *coefficients, REAL *stress,
              REAL *tangent, REAL *slopes, int *iterations, REAL tolerance, int most, int threads)
 {

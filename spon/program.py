@@ -220,6 +220,30 @@ class Program:
         )
 
 
+def beside(*programs: Program) -> Program:
+    """One program with the outputs of several, in a row, in which what they have in common is done once.
+
+    Raises:
+        ProgramError: programs of different inputs.
+    """
+    inputs, size = programs[0].inputs, sum(size for _, size in programs[0].inputs)
+    if any(program.inputs != inputs for program in programs):
+        raise ProgramError(f"the programs have the inputs {[program.inputs for program in programs]}, need the same")
+    # By their digits: 0.0 and -0.0 are two constants.
+    constants = {value.hex(): value for program in programs for value in program.constants}
+    place = {digits: size + k for k, digits in enumerate(constants)}
+    first = size + len(constants)
+    steps: dict[tuple[Any, ...], int] = {}
+    outputs: list[int] = []
+    for program in programs:
+        known = [*range(size), *(place[value.hex()] for value in program.constants)]
+        for name, *operands in program.steps:
+            step = (name, *(known[i] for i in operands))
+            known.append(steps.setdefault(step, first + len(steps)))
+        outputs += [known[i] for i in program.outputs]
+    return Program(inputs, tuple(constants.values()), tuple(steps), tuple(outputs), (len(outputs),))
+
+
 def sequence(value: Any, name: str) -> Sequence:
     """`value` if it is a list or tuple; raises ProgramError."""
     if not isinstance(value, (list, tuple)):

@@ -2,6 +2,7 @@
 """Benchmarks of operator networks: their data solve the equations, and what they compare with runs on them."""
 
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -347,3 +348,16 @@ def test_benchmark_runs(tmp_path):
         assert found.returncode == 0, found.stderr
         assert f"| Darcy, rough | {only} |" in found.stdout
     assert (tmp_path / "results/operators/quick.json").exists()
+
+
+def test_errors_by_width_are_measured(tmp_path):
+    script = str(Path(baselines.__file__).with_name("bench_width.py"))
+    done = subprocess.run(
+        [sys.executable, script, "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| squares along an edge | Poisson, elements | Poisson, network |" in done.stdout
+    # Linear elements are of second order in L² and of first in H¹.
+    figures = json.loads((tmp_path / "results/width/quick.json").read_text())["Poisson"]["width"]
+    coarse, fine = (figures[n][0]["elements"] for n in ("4", "8"))
+    assert 2.5 < coarse["L2"] / fine["L2"] < 4.5 and 1.6 < coarse["H1"] / fine["H1"] < 2.4
