@@ -8,6 +8,7 @@ exact one. The untrained network has the same corrections, see `spon.ModeNetwork
 
     python3 benchmarks/bench_cells.py              all anew in benchmarks/cells.json
     python3 benchmarks/bench_cells.py --steps N    steps of training
+    python3 benchmarks/bench_cells.py --speed      times and the structure anew, with the network of the first seed
     python3 benchmarks/bench_cells.py --quick      a small grid and few steps, printed and not kept
     python3 benchmarks/bench_cells.py --table      the tables of the README
 """
@@ -26,6 +27,7 @@ from mpi4py import MPI
 import coupling
 import fe2
 import meshes
+import spon
 from spon import modes
 
 RESULTS = Path(__file__).with_name("cells.json")
@@ -158,7 +160,8 @@ def structure(rve, network):
     return found
 
 
-def study(quick, steps, seeds):
+def study(quick, steps, seeds, known):
+    """known: figures of another run, of which times and structure are to be found anew, or None."""
     n = 8 if quick else 32
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
@@ -167,6 +170,12 @@ def study(quick, steps, seeds):
     law = fe2.VaryingLaw(rve, unseen)
     for k in range(len(unseen)):
         law.cell(k)
+    if known is not None:
+        network = spon.load_modes(MODEL)
+        found = known | {"seconds": speed(network, law, unseen, strains), "structure": structure(rve, network)}
+        law.destroy()
+        rve.destroy()
+        return found
     exact = [law.cell(k).homogenise(strains) for k in range(len(unseen))]
     found = {"unknowns": rve.unknowns.size, "seeds": []}
     for seed in range(seeds):
@@ -223,6 +232,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--speed", action="store_true", help="times and the structure alone")
     parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
     given = parser.parse_args()
@@ -230,7 +240,8 @@ def main():
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
-    found = study(given.quick, 10 if given.quick else given.steps, 1 if given.quick else given.seeds)
+    known = json.loads(RESULTS.read_text())["found"] if given.speed else None
+    found = study(given.quick, 10 if given.quick else given.steps, 1 if given.quick else given.seeds, known)
     if not given.quick:
         learned.keep(
             RESULTS, {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}, "found", record=found

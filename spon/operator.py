@@ -216,17 +216,18 @@ class Operator(nn.Module):
         seen = [self._seen(k, x) for k, x in enumerate(inputs)]
         about = self.about[:, None].expand(-1, inputs[0].shape[1], -1)
         features = torch.cat([about, *(seen[k] for k in self.others)], -1)
+        weight = self.readout.weight
         if self.fluxes:
             at_points = [self._seen(k, x, points=True) for k, x in enumerate(inputs)]
             empty = at_points[0][..., :0]
             both = (torch.cat([empty, *(at_points[k] for k in which)], -1) for which in (self.others, self.linear))
-            h, weight = self.processor(features, *both), self.readout.weight * self.reach
+            h, weight = self.processor(features, *both), weight * self.reach
         else:
-            h, weight = self.processor(self.lift(features), self.hierarchy), self.readout.weight
-        if self.linear and not self.fluxes:
-            before, after = self.gates(h).chunk(2, -1)
-            load = self.load(torch.cat([seen[k] for k in self.linear], -1))
-            h = after * self.linear_processor(before * load, self.hierarchy)
+            h = self.processor(self.lift(features), self.hierarchy)
+            if self.linear:
+                before, after = self.gates(h).chunk(2, -1)
+                load = self.load(torch.cat([seen[k] for k in self.linear], -1))
+                h = after * self.linear_processor(before * load, self.hierarchy)
         # The other parts of a mixed space take features where their own nodes are.
         features = [h, *(matrix @ h for matrix in self.spaces.carry)]
         values = [nn.functional.linear(x, weight, self.readout.bias) * self.scale + self.mean for x in features]
@@ -266,9 +267,8 @@ class Operator(nn.Module):
             return
         means, scales = [], []
         for k, (part, x) in enumerate(norms.split(space, outputs)):
-            if self.fluxes and k == 0:
-                extension = constraints.expand(part, self.extension.reshape(-1, 1))
-                x = x - extension
+            if k == 0:
+                x = x - constraints.expand(part, self.extension.reshape(-1, 1))
             free = torch.where(part.fixed[:, None], torch.nan, x).view(-1, part.block_size, x.shape[1])
             # Fields of fluxes that vanish at the boundary have no mean added, which would not.
             centred = not self.linear and not (self.fluxes and k == 0 and bool(part.fixed.any()))
