@@ -186,7 +186,7 @@ def table(path):
         for n in figures[kinds[0]]["other meshes"][name]:
             columns = [pair(figures[k]["other meshes"][name][n], who) for k in kinds for who in ("elements", "network")]
             out.append(f"| {name}, {n} | " + " | ".join(columns) + " |")
-    out += ["", *lines("parameters", [f"{kind}, {what}" for kind in kinds for what in ("network", "training [s]")])]
+    out += ["", *lines("parameters", [f"{kind}, {what}" for kind in kinds for what in ("apart", "training [s]")])]
     for channels, records in figures[kinds[0]]["parameters"].items():
         columns = []
         for kind in kinds:
