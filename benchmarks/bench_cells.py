@@ -4,7 +4,8 @@
 Cells are grids of 32 × 32 squares with discs of fibre, which keep a distance of two squares; 5 to 35 % of the area.
 Their materials are those of the other benchmarks. The network is trained on energies alone. Errors are at unseen cells
 and strains of the ±4 % box, relative, of the homogenised stress and tangent; the excess of the energy is that over the
-exact one. The untrained network has the same corrections, see `spon.ModeNetwork`. Times are of one core.
+exact one. The untrained network has the same corrections, see `spon.ModeNetwork`. Times are of one core,
+the least of three runs.
 
     python3 benchmarks/bench_cells.py              all anew in benchmarks/cells.json
     python3 benchmarks/bench_cells.py --steps N    steps of training
@@ -115,6 +116,10 @@ def structure(rve, network):
         ]
     )
 
+    def fastest(law):
+        """Of three runs, which are the same."""
+        return min((solve(law) for _ in range(3)), key=lambda run: run[2]["seconds"])
+
     def solve(law):
         problem = fe2.MacroProblem(membrane, law)
         problem.fix("left", (0.0, 0.0))
@@ -137,7 +142,7 @@ def structure(rve, network):
         exact.cell(k)
     set_up_exact = (time.process_time() - start) / len(tags)
     solve(law)  # compiles the forms
-    reference, forces, timed = solve(exact)
+    reference, forces, timed = fastest(exact)
     right = reference.sigma.stresses()
     found = {
         "points": len(tags),
@@ -147,7 +152,7 @@ def structure(rve, network):
     }
     switched = coupling.ModesLaw(network, tags, exact=exact, tolerance=0.2)
     for name, run in {"learned": law, "certified": switched}.items():
-        problem, force, timed = solve(run)
+        problem, force, timed = fastest(run)
         found[name] = timed | {
             "force_error": float(abs(force / forces - 1).max()),
             "stress_error": float(np.linalg.norm(problem.sigma.stresses() - right) / np.linalg.norm(right)),
@@ -160,8 +165,9 @@ def structure(rve, network):
     return found
 
 
-def study(quick, steps, seeds, known):
-    """known: figures of another run, of which times and structure are to be found anew, or None."""
+def study(quick, steps, seeds, known, keep):
+    """known: figures of another run, of which times and structure are to be found anew, or None. keep: takes what is
+    there after each seed."""
     n = 8 if quick else 32
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
@@ -175,6 +181,7 @@ def study(quick, steps, seeds, known):
         found = known | {"seconds": speed(network, law, unseen, strains), "structure": structure(rve, network)}
         law.destroy()
         rve.destroy()
+        keep(found)
         return found
     exact = [law.cell(k).homogenise(strains) for k in range(len(unseen))]
     found = {"unknowns": rve.unknowns.size, "seeds": []}
@@ -194,6 +201,7 @@ def study(quick, steps, seeds, known):
         if seed == 0:
             found["seconds"] = speed(network, law, unseen, strains)
             found["structure"] = structure(rve, network)
+        keep(found)
     law.destroy()
     rve.destroy()
     return found
@@ -241,12 +249,14 @@ def main():
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
     known = json.loads(RESULTS.read_text())["found"] if given.speed else None
-    found = study(given.quick, 10 if given.quick else given.steps, 1 if given.quick else given.seeds, known)
-    if not given.quick:
-        learned.keep(
-            RESULTS, {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}, "found", record=found
-        )
-    print(table(found))
+
+    def keep(found):
+        if not given.quick:
+            about = {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
+            learned.keep(RESULTS, about, "found", record=found)
+
+    effort = (10, 1) if given.quick else (given.steps, given.seeds)
+    print(table(study(given.quick, *effort, known, keep)))
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class MacroProblem:
         du = ufl.TrialFunction(self.V)
         internal = ufl.inner(self.sigma.stress, mandel.strain(self._v)) * self.sigma.dx
         self._internal = fem.form(internal)
-        self._residual = fem.form(internal - sum(self._loads) if self._loads else internal)
+        self._residual = fem.form(internal - sum(self._loads)) if self._loads else self._internal
         self._jacobian = fem.form(self.sigma.derivative(internal, du))
         self._b = fem.Function(self.V).x
         self._owned = self.V.dofmap.index_map.size_local * self.V.dofmap.index_map_bs

@@ -13,6 +13,9 @@
 #define F (D + R)
 #define PAIRS (F * (F + 1) / 2)
 
+/* Lanes as one value, which the compiler keeps in a register; at any place in memory, which may be known as numbers. */
+typedef REAL pack __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+
 typedef void (*law)(const REAL *constants, lanes *strain, lanes *response);
 
 static const law laws[] = {LAWS};
@@ -25,42 +28,32 @@ typedef struct {
 static void visit(const REAL *const *numbers, int blocks, const int *phase, const REAL *modes, const REAL *weights,
                   const REAL *constant, const REAL x[F], sums *out)
 {
-  lanes force[F], stiffness[PAIRS];
-  for (int j = 0; j < F; ++j) EACH force[j][b] = 0;
-  for (int e = 0; e < PAIRS; ++e) EACH stiffness[e][b] = 0;
+  pack force[F] = {{0}}, stiffness[PAIRS] = {{0}};
   for (int block = 0; block < blocks; ++block) {
-    const REAL *mode = modes + (long)block * D * R * LANES, *w = weights + (long)block * LANES;
+    const pack *mode = (const pack *)modes + (long)block * D * R, w = ((const pack *)weights)[block];
     const int k = phase[block];
-    lanes strain[D], response[D + D * D], stress[D], tangent[D * D];
+    lanes strain[D], response[D + D * D];
+    pack stress[D], tangent[D * D];
     for (int i = 0; i < D; ++i) {
-      EACH strain[i][b] = x[i];
-      for (int j = 0; j < R; ++j) EACH strain[i][b] += x[D + j] * mode[(i * R + j) * LANES + b];
+      pack sum = mode[i * R] * x[D] + x[i];
+      for (int j = 1; j < R; ++j) sum += mode[i * R + j] * x[D + j];
+      *(pack *)strain[i] = sum;
     }
     laws[k](numbers[k], strain, response);
-    /* Copies whose addresses nobody else has: the compiler may keep them in registers. */
-    for (int i = 0; i < D; ++i) EACH stress[i][b] = response[i][b] * w[b];
-    for (int i = 0; i < D * D; ++i) EACH tangent[i][b] = response[D + i][b] * w[b];
-    for (int i = 0; i < D; ++i) EACH force[i][b] += stress[i][b];
+    for (int i = 0; i < D; ++i) force[i] += stress[i] = *(pack *)response[i] * w;
+    for (int i = 0; i < D * D; ++i) tangent[i] = *(pack *)response[D + i] * w;
     for (int i = 0, e = 0; i < D; ++i)
-      for (int l = 0; l <= i; ++l, ++e) EACH stiffness[e][b] += tangent[i * D + l][b];
+      for (int l = 0; l <= i; ++l, ++e) stiffness[e] += tangent[i * D + l];
     for (int j = 0; j < R; ++j) {
-      lanes moved[D];
+      pack *row = stiffness + (D + j) * (D + j + 1) / 2, moved[D];
       for (int i = 0; i < D; ++i) {
-        const REAL *m = mode + (i * R + j) * LANES;
-        EACH force[D + j][b] += stress[i][b] * m[b];
-        EACH moved[i][b] = 0;
-        for (int l = 0; l < D; ++l) {
-          const REAL *n = mode + (l * R + j) * LANES;
-          EACH moved[i][b] += tangent[i * D + l][b] * n[b];
-        }
+        force[D + j] += stress[i] * mode[i * R + j];
+        moved[i] = tangent[i * D] * mode[j];
+        for (int l = 1; l < D; ++l) moved[i] += tangent[i * D + l] * mode[l * R + j];
+        row[i] += moved[i];
       }
-      lanes *row = stiffness + (D + j) * (D + j + 1) / 2;
-      for (int i = 0; i < D; ++i) EACH row[i][b] += moved[i][b];
       for (int l = 0; l <= j; ++l)
-        for (int i = 0; i < D; ++i) {
-          const REAL *n = mode + (i * R + l) * LANES;
-          EACH row[D + l][b] += moved[i][b] * n[b];
-        }
+        for (int i = 0; i < D; ++i) row[D + l] += moved[i] * mode[i * R + l];
     }
   }
   for (int j = 0; j < F; ++j) {
