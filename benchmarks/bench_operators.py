@@ -43,7 +43,7 @@ from spon.operator import Operator
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
-FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 12.0, "seeds": 3}
+FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 20.0, "seeds": 3}
 BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 DEFAULT = {"batch": 16, "rate": 3e-3}  # those of `spon.operators.train`
 TUNED = "Darcy, smooth"  # the problem, and with a seed that no record has
@@ -76,7 +76,7 @@ def other(kind):
 
 
 METHODS = {
-    "SPON-MG, fluxes": ours("fluxes", channels=8),
+    "SPON-MG, fluxes": ours("fluxes", channels=12),
     "SPON-MG, messages": ours("multigrid"),
     "SPON, messages": ours("messages"),
     "MgNO, finite elements": ours("mgno"),
