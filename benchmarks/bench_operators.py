@@ -12,7 +12,7 @@ that it is constant on. Where it is the next state of a flow, all of them say wh
 applied to their own answers, for twice the time that they have seen samples of; only those of `spon` conserve the
 integral.
 
-    python3 benchmarks/bench_operators.py --tune          batches and learning rates anew, first of all
+    python3 benchmarks/bench_operators.py --tune          batches and learning rates, from those of before on
     python3 benchmarks/bench_operators.py                 all anew in benchmarks/operators.json
     python3 benchmarks/bench_operators.py --only NAME     only methods with this in their names
     python3 benchmarks/bench_operators.py --problem NAME  only problems with this in their names
@@ -120,7 +120,7 @@ def single(problem):
     return [x.float() for x in (problem.inputs, problem.outputs, problem.unseen_inputs, problem.unseen_outputs)]
 
 
-def tune(problem, spaces, method, seconds):
+def tune(problem, spaces, method, seconds, start):
     """The settings with the least error of validation among their neighbours, and all errors that were seen."""
     inputs, outputs, *_ = single(problem)
     found = {}
@@ -136,7 +136,7 @@ def tune(problem, spaces, method, seconds):
             found[place] = min(x for x in history.validation if math.isfinite(x))
         return found[place]
 
-    best = BATCHES.index(DEFAULT["batch"]), RATES.index(DEFAULT["rate"])
+    best = BATCHES.index(start["batch"]), RATES.index(start["rate"])
     while True:
         i, j = best
         near = [(k, j) for k in (i - 1, i + 1) if 0 <= k < len(BATCHES)]
@@ -218,7 +218,7 @@ def run(path, given, effort):
             if given.only not in title or (method.gridded and problem.grid is None):
                 continue
             if given.tune:
-                found = tune(problem, spaces, method, effort["seconds"] / 2)
+                found = tune(problem, spaces, method, effort["seconds"] / 2, settings_of(path, title))
                 learned.keep(path, about(), "settings", title, record=found)
                 print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
                 continue

@@ -6,7 +6,7 @@ from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.closed_form import UFLLaw
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
-from fe2.macro import MacroProblem, Step, StepFailed
+from fe2.macro import MacroProblem, Step
 from fe2.materials import (
     J2,
     Anisotropic,
@@ -23,9 +23,11 @@ from fe2.materials import (
 )
 from fe2.micro import MicroPoint
 from fe2.moduli import EngineeringConstants, engineering_constants
+from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
+from fe2.stopping import Stopped
 
 __all__ = [
     "J2",
@@ -54,6 +56,7 @@ __all__ = [
     "SaturatingElastic",
     "Step",
     "StepFailed",
+    "Stopped",
     "Stress",
     "UFLLaw",
     "VaryingLaw",

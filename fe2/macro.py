@@ -5,27 +5,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import ufl
-from dolfinx import fem, la
-from dolfinx.fem import petsc as fem_petsc
-from petsc4py import PETSc
+from dolfinx import fem
 
 import meshes
-from fe2 import checkpoint, mandel, micro
+from fe2 import checkpoint, micro
 from fe2.body import LocalError
 from fe2.fields import Series, at_nodes, named
 from fe2.laws import Law
 from fe2.micro import MicroPoint
+from fe2.newton import Newton, StepFailed
 from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import NotConverged
-
-_ADD = la.InsertMode.add
+from fe2.stopping import SIGNALS, Heard, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +70,6 @@ def _silent(line: str) -> None:
     pass
 
 
-class StepFailed(RuntimeError):
-    """A load step that failed also at the smallest size."""
-
-
 class MacroProblem:
     """A structure whose stress at every quadrature point comes from a law.
 
@@ -109,14 +102,13 @@ class MacroProblem:
         self.history: list[Step] = []
         self._prefix = options_prefix
         self._factor = fem.Constant(self.mesh, 0.0)
-        self._bcs: list[fem.DirichletBC] = []
-        self._prescribed: list[tuple[fem.Constant, float]] = []
+        self._bcs: list[tuple[fem.DirichletBC, fem.Constant]] = []
+        self._prescribed: list[float] = []
         self._v = ufl.TestFunction(self.V)
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
         self._watched: dict[str, tuple] = {}
-        self._snes: Any = None  # a PETSc SNES once the problem is set up
-        self._error: Exception | None = None
+        self._newton: Newton | None = None  # once the problem is set up
 
     # What is prescribed.
 
@@ -141,8 +133,8 @@ class MacroProblem:
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)
                 dofs = fem.locate_dofs_topological(self.V.sub(i), self.mesh.topology.dim - 1, facets)
-                self._bcs.append(fem.dirichletbc(constant, dofs, self.V.sub(i)))
-                self._prescribed.append((constant, float(value)))
+                self._bcs.append((fem.dirichletbc(constant, dofs, self.V.sub(i)), constant))
+                self._prescribed.append(float(value))
 
     def traction(self, boundary: str, vector: Sequence[float]) -> None:
         """Apply a traction (dim,) [MPa] on a named boundary at load factor 1."""
@@ -161,92 +153,6 @@ class MacroProblem:
         ds = self._ds(self.domain.facet_names[boundary])
         mean = [fem.form(self.u[i] * ds) for i in range(self.mesh.geometry.dim)]
         self._watched[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
-
-    # The nonlinear problem.
-
-    def _set_up(self) -> None:
-        du = ufl.TrialFunction(self.V)
-        internal = ufl.inner(self.sigma.stress, mandel.strain(self._v)) * self.sigma.dx
-        self._internal = fem.form(internal)
-        self._residual = fem.form(internal - sum(self._loads)) if self._loads else self._internal
-        self._jacobian = fem.form(self.sigma.derivative(internal, du))
-        self._b = fem.Function(self.V).x
-        self._owned = self.V.dofmap.index_map.size_local * self.V.dofmap.index_map_bs
-        self._A = fem_petsc.create_matrix(self._jacobian)
-        self._x, self._f = self._A.createVecs()
-        self._snes = snes = PETSc.SNES().create(self.comm)
-        snes.setOptionsPrefix(self._prefix)
-        snes.setFunction(self._evaluate, self._f)
-        snes.setJacobian(self._linearise, self._A)
-        snes.setTolerances(rtol=1e-10, atol=1e-12, stol=0.0, max_it=20)
-        defaults = PETSc.Options(self._prefix)
-        if not defaults.hasName("snes_linesearch_type"):
-            # Takes the full step, at the cost of no further evaluation, unless the residual grows: Newton's method
-            # on a plastic structure that is unloaded may otherwise go in circles.
-            defaults["snes_linesearch_type"] = "bt"
-        ksp = snes.getKSP()
-        ksp.setType("preonly")
-        ksp.getPC().setType("lu" if self.comm.size == 1 else "redundant")
-        snes.setFromOptions()
-
-    def _assemble(self, form: fem.Form) -> npt.NDArray[np.float64]:
-        self._b.array[:] = 0.0
-        fem.assemble_vector(self._b.array, form)
-        return self._b.array
-
-    def _evaluate(self, snes, x, f) -> None:
-        """Residual at x; prescribed displacements not yet reached are brought in through the tangent."""
-        self.u.x.array[: self._owned] = x.array_r
-        self.u.x.scatter_forward()
-        start = time.perf_counter()
-        try:
-            self.sigma.update()
-        except Exception as error:
-            # An exception must not cross PETSc, which would be left in mid-solve: SNES stops at NaN instead.
-            self._error = error
-            f.array[:] = np.nan
-            return
-        middle = time.perf_counter()
-        self._seconds["law"] += middle - start
-        b = self._assemble(self._residual)
-        fem.apply_lifting(b, [self._jacobian], [self._bcs], [self.u.x.array], -1.0)
-        self._b.scatter_reverse(_ADD)
-        for bc, (constant, _) in zip(self._bcs, self._prescribed, strict=True):
-            dofs = bc.dof_indices()[0]
-            b[dofs] = self.u.x.array[dofs] - constant.value
-        f.array[:] = b[: self._owned]
-        self._seconds["assembly"] += time.perf_counter() - middle
-
-    def _linearise(self, snes, x, A, P) -> None:
-        start = time.perf_counter()
-        P.zeroEntries()
-        fem_petsc.assemble_matrix(P, self._jacobian, self._bcs)
-        P.assemble()
-        self._seconds["assembly"] += time.perf_counter() - start
-
-    def _newton(self, factor: float, show: Callable[[int, float], None]) -> list[float]:
-        """Solve at a load factor from the present displacement; returns the residual norms."""
-        self._factor.value = factor
-        for constant, value in self._prescribed:
-            constant.value = factor * value
-        self._x.array[:] = self.u.x.array[: self._owned]
-        residuals: list[float] = []
-
-        def monitor(snes, iteration, norm):
-            residuals.append(float(norm))
-            show(iteration, norm)
-
-        self._snes.cancelMonitor()
-        self._snes.setMonitor(monitor)
-        self._error = None
-        self._snes.solve(None, self._x)
-        with together(self.comm):
-            if self._error is not None:
-                raise self._error
-        if self._snes.getConvergedReason() <= 0:
-            shown = ", ".join(f"{r:.2e}" for r in residuals)
-            raise StepFailed(f"SNES stopped with reason {self._snes.getConvergedReason()} (residuals {shown})")
-        return residuals
 
     # Load stepping.
 
@@ -276,8 +182,12 @@ class MacroProblem:
                 is a series that ParaView and meshio read, also while it grows, and that a restart continues.
             log: takes a line per step on rank 0; None for silence. On a terminal there is also a bar of pseudo-time.
 
+        With a `folder`, SIGTERM or SIGUSR1 to any rank, such as a batch system sends before its time limit, ends the
+        run on all ranks before the next evaluation of the law; the checkpoint is that of the last accepted step.
+
         Raises:
             StepFailed: no convergence at the smallest step. CheckpointError: see `fe2.checkpoint.load`.
+            Stopped: such a signal; a SystemExit, with the code 128 + its number.
         """
         if steps < 1:
             raise ValueError(f"steps = {steps}: need at least 1")
@@ -287,8 +197,8 @@ class MacroProblem:
             raise ValueError("restart needs the folder with the checkpoint")
         if fields and folder is None:
             raise ValueError("fields need a folder to be written to")
-        if self._snes is None:
-            self._set_up()
+        newton = self._newton or Newton(self.sigma, self.u, self._v, self._loads, self._bcs, self._prefix)
+        self._newton = newton
         place = None if folder is None else Path(folder)
         series = Series(place / "fields.xdmf", self.mesh) if place and fields else None
         say = log if log is not None and self.comm.rank == 0 else _silent
@@ -297,26 +207,32 @@ class MacroProblem:
         if place and restart and self._restore(place / "checkpoint", clock):
             say(f"continuing at time {clock.time:.4f}")
         stop = round(until * clock.unit)
-        with Bar("load", clock.unit, wanted=say is not _silent) as bar:
-            while clock.now < stop:
-                clock.size = min(clock.size, stop - clock.now)
-                factor, residuals, cuts = self._step(clock, load, say, bar)
-                clock.accept(largest)
-                self.history.append(Step(clock.time, factor, residuals, *self._watch(), cuts, self._seconds))
-                say(
-                    f"time {clock.time:.4f}  factor {factor:.4f}  residuals {' '.join(f'{r:.1e}' for r in residuals)}"
-                    f"  {sum(self._seconds.values()):.1f} s"
-                )
-                bar.update(clock.now)
-                # Fields first: each step that a checkpoint knows of is in the series.
-                if series:
-                    series.write(len(self.history), clock.time, *self._fields())
-                if place:
-                    self._save(place / "checkpoint", clock)
+        signals = () if place is None else SIGNALS
+        with Heard(signals) as heard, Bar("load", clock.unit, wanted=say is not _silent) as bar:
+            try:
+                while clock.now < stop:
+                    clock.size = min(clock.size, stop - clock.now)
+                    factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, heard)
+                    clock.accept(largest)
+                    self.history.append(Step(clock.time, factor, residuals, *self._watch(newton), cuts, seconds))
+                    norms = " ".join(f"{r:.1e}" for r in residuals)
+                    say(f"time {clock.time:.4f}  factor {factor:.4f}  residuals {norms}  {sum(seconds.values()):.1f} s")
+                    bar.update(clock.now)
+                    # Fields first: each step that a checkpoint knows of is in the series.
+                    if series:
+                        series.write(len(self.history), clock.time, *self._fields())
+                    if place:
+                        self._save(place / "checkpoint", clock)
+                        heard.obey(self.comm)
+            except Stopped as stopped:
+                say(f"time {clock.time:.4f}: {stopped}; restart=True goes on from here")
+                raise
         return self.history
 
-    def _step(self, clock: _Clock, load, say, bar: Bar) -> tuple[float, list[float], int]:
-        """Go one step, as large as converges; returns load factor, residual norms and how often it was halved."""
+    def _step(
+        self, newton: Newton, clock: _Clock, load, say, bar: Bar, heard: Heard
+    ) -> tuple[float, list[float], int, dict[str, float]]:
+        """Go one step, as large as converges; returns load factor, residual norms, how often it was halved, seconds."""
         cuts = 0
         accepted = self.u.x.array.copy()
 
@@ -324,14 +240,18 @@ class MacroProblem:
             bar.update(clock.now, f"step {len(self.history) + 1}  Newton {iteration}  residual {norm:.1e}")
 
         while True:
-            self._seconds = {"law": 0.0, "assembly": 0.0, "solver": 0.0}
             start = time.perf_counter()
             factor = float(load((clock.now + clock.size) / clock.unit))
+            self._factor.value = factor
+            for (_, constant), value in zip(self._bcs, self._prescribed, strict=True):
+                constant.value = factor * value
             try:
-                residuals = self._newton(factor, show)
-            except (NotConverged, LocalError, NotFinite, StepFailed) as error:
+                residuals = newton.solve(show, heard)
+            except (NotConverged, LocalError, NotFinite, StepFailed, Stopped) as error:
                 self.u.x.array[:] = accepted
                 self.sigma.rollback()
+                if isinstance(error, Stopped):
+                    raise
                 if clock.size == 1:
                     where = f"time {clock.time:.4f} + {1 / clock.unit:.2e}, the smallest step"
                     raise StepFailed(f"{where}: {error}") from error
@@ -339,9 +259,10 @@ class MacroProblem:
                 size = clock.size / clock.unit
                 say(f"time {clock.time:.4f}: step cut to {size:.2e}: {str(error).splitlines()[0]}")
             else:
-                self._seconds["solver"] = time.perf_counter() - start - sum(self._seconds.values())
+                seconds = newton.seconds
+                seconds |= {"solver": time.perf_counter() - start - sum(seconds.values())}
                 self.sigma.commit()
-                return factor, residuals, cuts
+                return factor, residuals, cuts, seconds
 
     def _save(self, folder: Path, clock: _Clock) -> None:
         record = {"clock": asdict(clock), "history": [asdict(s) for s in self.history]}
@@ -413,12 +334,11 @@ class MacroProblem:
                     point.write(Path(folder) / f"micro-{number}.xdmf")
         return points
 
-    def _watch(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    def _watch(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         displacement, force = {}, {}
         dim = self.mesh.geometry.dim
         if self._watched:
-            b = self._assemble(self._internal)
-            self._b.scatter_reverse(_ADD)
+            b = newton.internal_forces()
         for name, (mean, area, nodes) in self._watched.items():
             total = self.comm.allreduce(fem.assemble_scalar(area))
             displacement[name] = [self.comm.allreduce(fem.assemble_scalar(m)) / total for m in mean]
@@ -428,7 +348,6 @@ class MacroProblem:
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
-        if self._snes is not None:
-            for o in (self._snes, self._A, self._x, self._f):
-                o.destroy()
-            self._snes = None
+        if self._newton is not None:
+            self._newton.destroy()
+            self._newton = None

@@ -36,7 +36,7 @@ def bar(comm, law, **options):
     problem.fix("right", (0.08, None))
     problem.body_force((0.0, -0.2))
     problem.watch("right")
-    problem.solve(log=None, **options)
+    problem.solve(**{"log": None} | options)
     return problem
 
 
@@ -253,26 +253,47 @@ np.save(sys.argv[2] + str(MPI.COMM_WORLD.rank), fields)
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
+@pytest.fixture
+def runs(tmp_path):
+    """Starts RUN in a subfolder on some ranks, with a pause after each line that it prints."""
     script = tmp_path / "run.py"
     script.write_text(RUN.format(tests=str(Path(__file__).parent)))
     # The suite's own MPI environment must not reach the runs it starts.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
 
-    def start(name, pause):
+    def start(name, ranks, pause):
         command = [sys.executable, str(script), str(tmp_path / name), str(tmp_path / f"{name}-"), str(pause)]
         if ranks > 1:
             command = ["mpirun", "-n", str(ranks), *command]
-        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
-    whole = start("whole", 0)
-    whole.communicate(timeout=120)
-    assert whole.returncode == 0
-    broken = start("broken", 0.4)
-    for line in broken.stdout:
-        if line.startswith("time 0.5"):
-            break
+    return start
+
+
+def finish(run):
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    return output
+
+
+def until(run, line):
+    for found in run.stdout:
+        if found.startswith(line):
+            return
+    raise AssertionError(f"the run ended before {line!r}")
+
+
+def assert_bit_equal(folder, ranks):
+    for rank in range(ranks):
+        assert np.array_equal(np.load(folder / f"whole-{rank}.npy"), np.load(folder / f"broken-{rank}.npy"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, runs, ranks):
+    finish(runs("whole", ranks, 0))
+    broken = runs("broken", ranks, 0.4)
+    until(broken, "time 0.5")
     time.sleep(0.3)
     # mpirun puts its ranks into process groups of their own.
     for rank in range(ranks):
@@ -280,12 +301,44 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, ranks):
     os.killpg(broken.pid, signal.SIGKILL)
     broken.communicate()
     assert not (tmp_path / "broken-0.npy").exists()
-    again = start("broken", 0)
-    output, _ = again.communicate(timeout=120)
-    assert again.returncode == 0 and "continuing at time" in output
-    for rank in range(ranks):
-        a, b = np.load(tmp_path / f"whole-{rank}.npy"), np.load(tmp_path / f"broken-{rank}.npy")
-        assert np.array_equal(a, b)
+    assert "continuing at time" in finish(runs("broken", ranks, 0))
+    assert_bit_equal(tmp_path, ranks)
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
+def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, runs, ranks, number):
+    broken = runs("broken", ranks, 0.3)
+    until(broken, "time 0.25")
+    os.kill(int((tmp_path / f"broken-pid{ranks - 1}").read_text()), number)
+    output, _ = broken.communicate(timeout=60)
+    assert broken.returncode == 128 + number, output
+    assert f"stopped by {number.name}; restart=True goes on from here" in output
+    assert "continuing at time 0.25" in finish(runs("broken", ranks, 0))
+    finish(runs("whole", ranks, 0))
+    assert_bit_equal(tmp_path, ranks)
+
+
+def test_ten_signals_at_random_moments_do_not_change_the_result(tmp_path, runs):
+    """From the interpreter's start to the last step, as they come."""
+    finish(runs("whole", 1, 0))
+    moments, codes = np.random.default_rng(0).uniform(0.0, 2.5, 10), []
+    for moment in moments:
+        broken = runs("broken", 1, 0.4)
+        time.sleep(moment)
+        broken.send_signal(signal.SIGTERM)
+        broken.communicate(timeout=60)
+        codes.append(broken.returncode)
+    # Before it listens the signal kills it; after its end there is none to hear it.
+    assert set(codes) <= {0, -signal.SIGTERM, 128 + signal.SIGTERM} and 128 + signal.SIGTERM in codes, codes
+    finish(runs("broken", 1, 0))
+    assert_bit_equal(tmp_path, 1)
+
+
+def test_without_a_folder_signals_are_as_they_were(law):
+    before = [signal.getsignal(number) for number in fe2.stopping.SIGNALS]
+    seen = []
+    bar(MPI.COMM_SELF, law, steps=1, log=lambda line: seen.extend(signal.getsignal(n) for n in fe2.stopping.SIGNALS))
+    assert seen == before
 
 
 @pytest.mark.mpi

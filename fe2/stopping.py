@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Signals that end a run: what a batch system sends some time before it kills."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from mpi4py import MPI
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(SystemExit):
+    """A run that a signal has told to stop.
+
+    If nobody catches it, the program ends with the code 128 + the signal's number, as shells say of what it has killed.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self._name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"stopped by {self._name}"
+
+
+class Heard:
+    """Listens to signals while it is entered, as a context manager; only in the main thread, as Python allows.
+
+    Attributes:
+        number: of the last signal, or 0.
+    """
+
+    def __init__(self, signals: Sequence[signal.Signals] = ()):
+        self.number, self._signals = 0, signals
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Heard":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self._signals}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+
+    def obey(self, comm: MPI.Comm) -> None:
+        """Raise Stopped on all ranks if a signal has reached any (collective)."""
+        if number := comm.allreduce(self.number, MPI.MAX):
+            raise Stopped(number)
