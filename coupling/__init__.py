@@ -3,10 +3,11 @@
 
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
-exact law where the model's certificate is not good enough), and the fields inside of a point (`micro_fields`). Operator
-networks act on functions of DOLFINx (`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the
-residual of a form (`Residual`) or from what its solvers found, on all ranks (`samples`). Where each point has a cell of
-its own, a network of their modes (`mode_network`) makes the law (`ModesLaw`).
+exact law where the model's certificate is not good enough), on a device of their own or one that ranks share (`place`),
+and the fields inside of a point (`micro_fields`). Operator networks act on functions of DOLFINx (`FieldOperator`),
+precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from what its solvers
+found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes (`mode_network`) makes
+the law (`ModesLaw`).
 
 It is the only package that imports both sides: neither knows the other.
 """
@@ -16,6 +17,7 @@ from coupling.data import cell_data
 from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
+from coupling.placement import Placement, place
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
@@ -28,6 +30,7 @@ __all__ = [
     "ModesLaw",
     "OutsideRange",
     "OutsideRangeWarning",
+    "Placement",
     "Residual",
     "SurrogateLaw",
     "TranslationError",
@@ -36,6 +39,7 @@ __all__ = [
     "micro_fields",
     "mode_network",
     "phase_law",
+    "place",
     "samples",
     "sparse_operator",
     "translate",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
+from coupling.placement import Placement, SharedBatch
 from fe2 import Law, Response, StepFailed, together
 from fe2.snapshots import fingerprint
 from spon import EquiNO, Fields, Model, certify
@@ -82,20 +83,26 @@ class _Predictor:
 
     def __call__(self, strain: Array) -> tuple[Array, Array]:
         """Stress (n, d) and tangent (n, d, d) at strains (n, d)."""
-        n, d = strain.shape
+        stress, tangent = np.empty_like(strain), np.empty((*strain.shape, strain.shape[1]))
+        self.fill(strain, stress, tangent)
+        return stress, tangent
+
+    def fill(self, strain: Array, stress: Array, tangent: Array) -> None:
+        """Write stress (n, d) and tangent (n, d, d) at strains (n, d)."""
         if self.compiled is not None:
             real = self.compiled.dtype
-            arrays = np.ascontiguousarray(strain, real), np.empty((n, d), real), np.empty((n, d, d), real)
-            self.compiled(*arrays)
-            return arrays[1].astype(np.float64, copy=False), arrays[2].astype(np.float64, copy=False)
-        stress, tangent = np.empty((n, d)), np.empty((n, d, d))
+            own = [np.ascontiguousarray(strain, real)]
+            own += [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
+            self.compiled(*own)
+            if own[1] is not stress:
+                stress[:], tangent[:] = own[1:]
+            return
         given, *wanted = (torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent))
         with torch.no_grad():
-            for first in range(0, n, self.chunk):
+            for first in range(0, len(strain), self.chunk):
                 part = slice(first, first + self.chunk)
                 for out, values in zip(wanted, self.model(given[part].to(self.device, self.dtype)), strict=True):
                     out[part].copy_(values)
-        return stress, tangent
 
 
 class ExactPart:
@@ -143,7 +150,8 @@ class SurrogateLaw:
 
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
-        device, dtype: where and in which precision the copy is evaluated; results are float64 in any case.
+        device: where the copy is evaluated; or what `coupling.place` found for this rank, which may be a device that
+            several ranks share, see there. dtype: in which precision; results are float64 in any case.
         chunk: points that torch evaluates at a time; some thousand are right for the cache of a CPU, more for a GPU.
         compiled: on a CPU, whether a model with a potential is evaluated as machine code, which is three times as fast
             as torch and differs from it by rounding. It needs a C compiler (cc, or what $CC names), which DOLFINx needs
@@ -165,7 +173,7 @@ class SurrogateLaw:
         self,
         model: Model,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | Placement = "cpu",
         dtype: torch.dtype = torch.float64,
         chunk: int = 1024,
         compiled: bool = True,
@@ -176,8 +184,12 @@ class SurrogateLaw:
         self.range = _Range(model)
         self.strain_size = self.range.lower.size
         self.outside = outside
-        self._predict = _Predictor(model, device, dtype, chunk, compiled)
-        self.is_compiled = self._predict.compiled is not None
+        placement = device if isinstance(device, Placement) else Placement(torch.device(device), MPI.COMM_SELF)
+        # Whoever does not own a GPU does not touch it.
+        here = placement.device if placement.owner else "cpu"
+        predictor = _Predictor(model, here, dtype, chunk, compiled and placement.device.type == "cpu")
+        self._predict = SharedBatch(placement, predictor.fill, self.strain_size)
+        self.is_compiled = predictor.compiled is not None
         self._exact = None if isinstance(outside, str) else ExactPart(outside, self.strain_size)
         self.state_size = 0 if self._exact is None else self._exact.state_size
         self.is_outside = self.is_exact = np.zeros(0, dtype=bool)
@@ -202,7 +214,7 @@ class SurrogateLaw:
             self.is_exact = np.zeros(len(strain), dtype=bool)
             if self.outside == "error" and self.is_outside.any():
                 raise OutsideRange(self.range.describe(strain))
-            out = Response(*self._predict(strain), guess.copy())
+        out = Response(*self._predict(strain, comm), guess.copy())
         if self.outside == "warn":
             found = comm.gather(self.range.describe(strain) if self.is_outside.any() else None)
             shown = [f"rank {rank}: {text}" for rank, text in enumerate(found or ()) if text]
@@ -212,6 +224,10 @@ class SurrogateLaw:
             self.is_exact = self.is_outside | self._exact.since_accepted(state, guess)
             self._exact.replace(self.is_exact, strain, state, guess, out, comm)
         return out
+
+    def destroy(self) -> None:
+        """Free the memory that ranks on one device share (collective)."""
+        self._predict.destroy()
 
 
 class CertifiedLaw:
