@@ -187,7 +187,7 @@ def study(quick, steps, seeds, known, keep):
     found = {"unknowns": rve.unknowns.size, "seeds": []}
     for seed in range(seeds):
         network, training = train(rve, cells, steps, seed)
-        if seed == 0:
+        if seed == 0 and not quick:
             MODEL.parent.mkdir(parents=True, exist_ok=True)
             network.save(MODEL)
         record = {"training": training, "trained": errors(network, unseen, strains, exact)}

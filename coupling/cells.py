@@ -27,8 +27,10 @@ from spon.transfer import evaluation
 
 Array = npt.NDArray[np.float64]
 
-# Of the last Newton step but one, as part of the strain in the norm of energy; the last one squares it.
-_STEP = 1e-4
+# Newton steps that are small enough to be the last, as part of the strain in the norm of energy; they are taken, and
+# leave of an error its square. Where the macroscale iterates too, the two converge together: its next strain is nearer,
+# and the slopes of the coefficients foresee what it asks for.
+_STEP, _STEP_IN_LOOP = 1e-4, 1e-2
 _ITERATIONS = 30
 
 
@@ -93,7 +95,8 @@ class ModesLaw:
     """Stress and tangent of points that have each a cell of their own, from a trained network of their modes.
 
     The network is asked once for each cell. From then on each evaluation minimises the energy in its modes, so that the
-    stress is that of fields which are there, as `local_strain` says.
+    stress is that of fields which are there, as `local_strain` says. It goes as far as the macroscale can feel, to an
+    error of 1e-4 after a large change of strain and to rounding when Newton's method of the macroscale has converged.
 
     With an exact law, points whose error estimate is above the tolerance are solved exactly, and stay so until the step
     is accepted or given up, as those of `CertifiedLaw`.
@@ -165,7 +168,9 @@ class ModesLaw:
                 guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1
             )
             ahead = slopes.reshape(*before.shape, -1) @ (strain - last)[:, :, None]
-            stress, tangent, coefficients, slopes = self.respond(which, strain, before + ahead[:, :, 0])
+            stress, tangent, coefficients, slopes = self.respond(
+                which, strain, before + ahead[:, :, 0], step=_STEP_IN_LOOP
+            )
             after = np.hstack([state[:, :1], strain, coefficients, slopes.reshape(len(strain), -1)])
             out = Response(stress, tangent, np.hstack([after, guess[:, own:]]))
             self.is_exact = np.zeros(len(strain), dtype=bool)
@@ -181,11 +186,12 @@ class ModesLaw:
         return out
 
     def respond(
-        self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None
+        self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None, step: float = _STEP
     ) -> tuple[Array, Array, Array, Array]:
         """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and slopes (n, r, d) of the cells `which` (n,).
 
-        `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance.
+        `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance. `step`
+        of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
 
         Raises:
             fe2.StepFailed: naming the first strain at which no minimum of the energy was found.
@@ -193,7 +199,7 @@ class ModesLaw:
         if self._compiled is None:
             return self._by_torch(which, strain)
         start = np.zeros((len(strain), self.network.r)) if start is None else start
-        *found, iterations = self._compiled(self._cells, which, strain, start, _STEP, _ITERATIONS)
+        *found, iterations = self._compiled(self._cells, which, strain, start, step, _ITERATIONS)
         if (iterations < 0).any():
             k = int(np.flatnonzero(iterations < 0)[0])
             raise StepFailed(f"cell {which[k]}: no least energy in its modes at the strain {strain[k].tolist()}")
