@@ -139,6 +139,8 @@ class Fluxes(nn.Module):
         depth: rounds on the first coarse space. finer: rounds on the output's, which has them all if there is no other.
 
     Attributes:
+        coarsening: by how many spaces all rounds are moved to coarser ones, as far as there are any, from which the fields
+            are carried to the output: cheap, and as good to learn from at first.
         outputs: number of fields. reach: (components of the output, outputs), one where a component is made of fields
             that vanish where it has Dirichlet values.
 
@@ -178,11 +180,11 @@ class Fluxes(nn.Module):
         square = float(means @ self.greens[0][0](means[:, None])[:, 0]) / space.volume
         self.unit = square**0.5 if square > 0 else 1.0
         self.rounds = [1] * depth + [0] * finer if len(levels) > 1 else [0] * (depth + finer)
-        used = max(self.rounds) + 1
+        self.coarsening = 0
         self.look, self.load = nn.ModuleList(), nn.ModuleList()
         self.above, self.below, self.prolong = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         lower, upper = space.points.min(0).values, space.points.max(0).values
-        for k, level in enumerate(levels[:used]):
+        for k, level in enumerate(levels):
             units = torch.tensor([self.unit] * d + [1.0], dtype=torch.float64).repeat(len(level.weights))
             look = scipy.sparse.diags_array(units.numpy()) @ level.fields.scipy
             by = level.weights.repeat_interleave(d + 1).numpy() / self.unit**2
@@ -219,12 +221,13 @@ class Fluxes(nn.Module):
         """Fields (nodes, batch, outputs) from features (nodes, batch, .) and what is seen at the output's points."""
         batch = features.shape[1]
         seen = [torch.cat([others, loads], -1)]
-        for above in self.above:
+        for above in self.above[: self.rounds[0] + self.coarsening]:
             seen.append(above(seen[-1]))
         split = [others.shape[-1], loads.shape[-1]]
         fields = state = None
-        at = self.rounds[0]
-        for k, (level, law) in enumerate(zip(self.rounds, self.laws)):
+        rounds = [min(level + self.coarsening, len(self.look) - 1) for level in self.rounds]
+        at = rounds[0]
+        for k, (level, law) in enumerate(zip(rounds, self.laws)):
             if k == 0 or level < at:
                 places = getattr(self, f"places_{level}")[:, None].expand(-1, batch, -1)
                 here, direct = seen[level].split(split, -1)
@@ -238,6 +241,8 @@ class Fluxes(nn.Module):
             flux = flux.view(points, batch, -1, self.outputs).transpose(1, 2).reshape(-1, batch, self.outputs)
             step = self.solve(self.load[level](flux), level)
             fields = step if k == 0 else fields + step
+        for level in reversed(range(at)):
+            fields = self.prolong[level](fields)
         return fields * (1 + self.scaling(features))
 
     def _look(self, fields: Tensor, level: int) -> Tensor:

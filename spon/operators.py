@@ -2,6 +2,8 @@
 """Training and use of operator networks: least errors or losses, series of states, and errors in norms of the space."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ def train(
     batch: int = 16,
     rate: float = 3e-3,
     lbfgs: int = 0,
+    nested: Sequence[float] = (),
     validation: float = 0.1,
     every: int = 100,
     patience: int = 10,
@@ -45,12 +48,15 @@ def train(
             one of a form in UFL.
         steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
         lbfgs: iterations afterwards.
+        nested: of the processor "fluxes", shares of the steps in which its rounds are on coarser spaces, from there on to
+            finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then the
+            output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too.
         validation: share of samples that are only looked at, every `every` steps.
         patience: looks without improvement by one per cent after which it stops.
         seed: of the validation samples and the batches. log: takes a line now and then.
 
     Raises:
-        ValueError: neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
+        ValueError: shares that leave no step, or another processor; neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
             relative error is not defined.
         FloatingPointError: a loss that is not finite at the start.
     """
@@ -63,6 +69,8 @@ def train(
     samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
     if outputs is not None and (outputs.shape[-2:] != (space.dofs, samples) or outputs.ndim > 3):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
+    if nested and not (network.fluxes and min(nested) > 0 and sum(nested) < 1):
+        raise ValueError(f"nested = {tuple(nested)}, need positive shares below one in all, and the processor 'fluxes'")
     following = None if outputs is None else (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
     if any(x.shape[-1] != samples for x in fields):
         sizes = [x.shape[-1] for x in fields]
@@ -94,10 +102,21 @@ def train(
             parts.append(loss(answer, *some).mean())
         return sum(parts[1:], parts[0])
 
-    history = fit_samples(
-        network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
-        patience=patience, generator=generator, log=log,
-    )  # fmt: skip
+    def coarsen(by: int) -> None:
+        network.processor.coarsening = by
+
+    ends = [round(steps * share) for share in accumulate(nested)]
+    changes = {end + 1: partial(coarsen, len(nested) - k) for k, end in enumerate(ends, 1)}
+    try:
+        if nested:
+            coarsen(len(nested))
+        history = fit_samples(
+            network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
+            patience=patience, generator=generator, changes=changes, log=log,
+        )  # fmt: skip
+    finally:
+        if nested:
+            coarsen(0)
     if lbfgs:
         history = history.then(
             fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=log)

@@ -3,7 +3,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,10 @@ class Watch:
         if not (self.history.loss[0] < float("inf") and self.best < float("inf")):
             raise FloatingPointError(f"at the start the loss is {loss}, in validation {checked}")
         return self.since >= self.patience or not checked < float("inf")
+
+    def restart(self) -> None:
+        """What follows is not to be compared with what was recorded."""
+        self.best, self.since = float("inf"), 0
 
     def end(self) -> History:
         """Go back to the best parameters."""
@@ -141,6 +145,7 @@ def fit_samples(
     every: int,
     patience: int,
     generator: torch.Generator,
+    changes: Mapping[int, Callable[[], None]] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> History:
     """AdamW on batches of samples, its learning rate along a cosine; otherwise as `fit`.
@@ -150,7 +155,9 @@ def fit_samples(
     Args:
         loss: of samples with given numbers (n,). learn, check: numbers of those to learn from and to validate with.
         steps: in all, with `batch` samples each and the largest learning rate `rate`. generator: of the batches.
+        changes: to the loss, before steps with these numbers; only after the last may it stop early.
     """
+    changes = dict(changes or {})
     parameters = [p for p in parameters if p.requires_grad]
     watch = Watch(parameters, patience, log)
     optimiser = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
@@ -169,6 +176,9 @@ def fit_samples(
         watch.look(0, "start", float(loss(learn[:batch])), checked())
     queue, recent = learn[:0], []
     for step in range(1, steps + 1):
+        if step in changes:
+            changes.pop(step)()
+            watch.restart()
         if len(queue) < min(batch, len(learn)):
             queue = learn[torch.randperm(len(learn), generator=generator).to(learn.device)]
         now, queue = queue[:batch], queue[batch:]
@@ -180,7 +190,8 @@ def fit_samples(
         schedule.step()
         recent.append(value.detach())
         if step % every == 0 or step == steps:
-            if watch.look(step, "AdamW", float(torch.stack(recent).mean()), checked()):
+            enough = watch.look(step, "AdamW", float(torch.stack(recent).mean()), checked())
+            if enough and not (changes and math.isfinite(watch.history.validation[-1])):
                 watch.history.stopped = f"no better validation in {patience * every} steps"
                 break
             recent = []
