@@ -27,7 +27,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import baselines
@@ -43,8 +43,8 @@ from spon.operator import Operator
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
-FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 20.0, "seeds": 3}
-BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 12.0, "seeds": 3}
+BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2)
 DEFAULT = {"batch": 16, "rate": 3e-3}  # those of `spon.operators.train`
 TUNED = "Darcy, smooth"  # the problem, and with a seed that no record has
 QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
@@ -52,18 +52,20 @@ QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
 
 @dataclass(frozen=True)
 class Method:
-    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid."""
+    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid. training: options of
+    `operators.train` that belong to it."""
 
     make: Callable
     gridded: bool = False
+    training: dict = field(default_factory=dict)
 
 
-def ours(processor, **size):
+def ours(processor, training=None, **size):
     def make(spaces, problem, seed):
         told = {"integral": problem.integral, "increment": problem.increment}
         return Operator(spaces, processor=processor, seed=seed, **told, **size)
 
-    return Method(make)
+    return Method(make, training=training or {})
 
 
 def other(kind):
@@ -76,7 +78,7 @@ def other(kind):
 
 
 METHODS = {
-    "SPON-MG, fluxes": ours("fluxes", channels=12),
+    "SPON-MG, fluxes": ours("fluxes", {"nested": (0.4, 0.4)}, channels=12),
     "SPON-MG, messages": ours("multigrid"),
     "SPON, messages": ours("messages"),
     "MgNO, finite elements": ours("mgno"),
@@ -130,7 +132,7 @@ def tune(problem, spaces, method, seconds, start):
 
     def error(place):
         if place not in found:
-            settings = {"batch": BATCHES[place[0]], "rate": RATES[place[1]]}
+            settings = {"batch": BATCHES[place[0]], "rate": RATES[place[1]]} | method.training
             steps = affordable(make, inputs, outputs, seconds, settings)
             history, _ = train(make(100), inputs, outputs, steps, 100, settings)
             found[place] = min(x for x in history.validation if math.isfinite(x))
@@ -156,6 +158,7 @@ def study(problem, spaces, method, seconds, seeds, settings):
     def make(seed):
         return method.make(spaces, problem, seed).float()
 
+    settings = settings | method.training
     steps = affordable(make, inputs, outputs, seconds, settings)
     records = []
     for seed in range(seeds):

@@ -162,6 +162,75 @@ def test_a_right_law_gives_the_solution(degree):
     np.testing.assert_allclose(network(f).detach()[:, 0].numpy(), u, rtol=0, atol=1e-13)
 
 
+def test_rounds_on_coarser_spaces():
+    """With a right law, the finite element solution there, as a field of the output; conditions stay to the last bit."""
+    V, W = lagrange(square(8)), lagrange(square(4))
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[boundary(V)], processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1, coarse=[W]
+    )
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+        network.processor.laws[0].mix.weight[-1, 0] = 1.0  # the source
+        network.readout.weight.fill_(network.processor.unit**2)
+    network.processor.coarsening = 1
+    answer = network(torch.ones(81, 1, dtype=torch.float64)).detach()
+    assert answer[network.spaces.output.fixed].abs().max() == 0.0
+    bc, v = boundary(W), ufl.TestFunction(W)
+    stiffness = ufl.inner(ufl.grad(ufl.TrialFunction(W)), ufl.grad(v)) * ufl.dx
+    load = fem.assemble_vector(fem.form(1.0 * v * ufl.dx)).array
+    load[bc.dof_indices()[0]] = 0.0
+    matrix = fem.assemble_matrix(fem.form(stiffness), bcs=[bc]).to_scipy()
+    u = torch.from_numpy(scipy.sparse.linalg.spsolve(matrix.tocsc(), load))
+    torch.testing.assert_close(answer[:, 0], network.spaces.prolongations[0] @ u, rtol=0, atol=1e-14)
+    network.processor.coarsening = 5  # there are no others
+    assert torch.equal(network(torch.ones(81, 1, dtype=torch.float64)), answer)
+
+
+def test_nested_training():
+    """From coarser to finer spaces: as accurate as all steps on the finest, and ends there, whatever happens."""
+    V, *coarse = (lagrange(square(n)) for n in (16, 8, 4))
+    bc, v = boundary(V), ufl.TestFunction(V)
+    A = fem.assemble_matrix(fem.form(ufl.inner(ufl.grad(ufl.TrialFunction(V)), ufl.grad(v)) * ufl.dx), bcs=[bc])
+    x, y = V.tabulate_dof_coordinates()[:, :2].T
+    waves = np.array([np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(3) for j in range(3)])
+    f = torch.from_numpy(waves.T @ np.random.default_rng(0).standard_normal((9, 80)))
+    used, errors = [], {}
+    for nested in ((), (0.3, 0.4)):
+        network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], processor="fluxes", channels=8, coarse=coarse)
+        loads = torch.where(network.spaces.output.fixed[:, None], 0.0, network.spaces.output.mass @ f)
+        u = torch.from_numpy(scipy.sparse.linalg.spsolve(A.to_scipy().tocsc(), loads.numpy()))
+
+        def loss(answer, forcing, network=network):
+            used.append(network.processor.coarsening)
+            return 0.0 * answer.sum(0)
+
+        operators.train(network, f[:, :60], u[:, :60], steps=200, rate=1e-2, loss=loss, nested=nested, every=50)
+        assert network.processor.coarsening == 0
+        errors[nested] = float(operators.relative_errors(network, f[:, 60:], u[:, 60:]).mean())
+        if not nested:
+            assert set(used) == {0}
+            used.clear()
+    assert sorted(set(used)) == [0, 1, 2] and used == sorted(used, reverse=True)
+    assert abs(used.count(2) - 60) <= 6 and abs(used.count(1) - 80) <= 6  # looks at the validation samples besides
+    assert errors[0.3, 0.4] < 2 * errors[()] < 0.2
+
+    def broken(answer, forcing):
+        if network.processor.coarsening == 1:
+            raise RuntimeError("the loss of another")
+        return answer.square().sum(0)
+
+    with pytest.raises(RuntimeError, match="the loss of another"):
+        operators.train(network, f, loss=broken, steps=20, nested=(0.3, 0.4))
+    assert network.processor.coarsening == 0
+    for nested in ((1.0,), (0.5, 0.5), (-0.1,), (0.0, 0.5)):
+        with pytest.raises(ValueError, match=r"nested = \(.*\), need positive shares below one in all"):
+            operators.train(network, f, u, nested=nested)
+    other = spon.OperatorNetwork(input=V, output=V, bcs=[bc], processor="multigrid", coarse=coarse)
+    with pytest.raises(ValueError, match="and the processor 'fluxes'"):
+        operators.train(other, f, u, nested=(0.5,))
+
+
 def test_dirichlet_values_reach_into_the_domain():
     """Before anything is learned: the harmonic field with these values, here a linear function, of each component."""
     V = lagrange(irregular(6), 2, (2,))
