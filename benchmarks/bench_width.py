@@ -3,7 +3,8 @@
 
 The reference is the solution with quadratic elements on a square of 64 × 64, for the forcing or the coefficient as it
 is; networks and linear elements see its nodal values on their own mesh. So errors are of both the mesh and the network.
-Norms are those of the reference's space; fields of unstructured meshes are interpolated there.
+Norms are those of the reference's space; fields of unstructured meshes are interpolated there. Networks that have learned
+in a square are also used in an L-shape, whose reference is on a mesh as fine.
 
     python3 benchmarks/bench_width.py           all anew in benchmarks/width.json
     python3 benchmarks/bench_width.py --quick   coarse meshes for a moment, no figures to keep
@@ -29,11 +30,11 @@ import spon
 from spon import norms, operators, transfer
 
 RESULTS = Path(__file__).with_name("width.json")
-FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 400,
+FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 800,
         "channels": (4, 8, 16, 32)}  # fmt: skip
 QUICK = {"widths": (4, 8), "others": (8,), "fine": 8, "samples": 20, "unseen": 4, "steps": 4, "channels": (4,)}
-SETTINGS = {"batch": 8, "rate": 1e-2}
-SEEDS = 1
+SETTINGS = {"batch": 8, "rate": 1e-2, "nested": (0.4, 0.4)}
+SEEDS = 3
 
 
 def poisson_fields(points, count):
@@ -61,11 +62,11 @@ def solved(kind, V, fields):
 
 
 class Reference:
-    """Unseen fields of a kind and their solutions in a space as good as exact, and errors relative to them."""
+    """Unseen fields of a kind and their solutions in a space as good as exact on a domain, and errors relative to them."""
 
-    def __init__(self, kind, effort):
+    def __init__(self, kind, effort, domain):
         self.kind, self.unseen, self.count = kind, effort["unseen"], effort["samples"] + effort["unseen"]
-        self.V = fem.functionspace(domains.square(effort["fine"]), ("P", 2))
+        self.V = fem.functionspace(domain, ("P", 2))
         self.space = spon.read_space(self.V)
         fields = self.fields(self.V)[:, effort["samples"] :]
         self.solutions = torch.from_numpy(solved(kind, self.V, fields))
@@ -99,6 +100,14 @@ def unstructured(n):
     return spaces(domains.unstructured(1 / n), [domains.unstructured(1 / k) for k in (n // 2, n // 4)])
 
 
+def l_shape(n):
+    """In another domain."""
+    return spaces(domains.l_shape(1 / n), [domains.l_shape(2 / n)])
+
+
+OTHERS = {"squares": squares, "unstructured": unstructured, "L-shape": l_shape}
+
+
 def train(reference, made, effort, seed, **options):
     """A network of these spaces in single precision, and the seconds of this core that its training took."""
     fields = reference.fields(made["output"])[:, : effort["samples"]]
@@ -129,7 +138,8 @@ def errors_on(reference, network, made):
 
 def run(path, effort, seeds):
     for kind in KINDS:
-        reference = Reference(kind, effort)
+        reference = Reference(kind, effort, domains.square(effort["fine"]))
+        corner = Reference(kind, effort, domains.l_shape(1 / effort["fine"]))
         for n in effort["widths"]:
             made = squares(n)
             records = [errors_on(reference, train(reference, made, effort, seed)[0], made) for seed in range(seeds)]
@@ -137,9 +147,10 @@ def run(path, effort, seeds):
             print(kind, "width", n, records[0], flush=True)
         trained = effort["widths"][-2]
         networks = [train(reference, squares(trained), effort, seed)[0] for seed in range(seeds)]
-        for name, make in (("squares", squares), ("unstructured", unstructured)):
+        for name, make in OTHERS.items():
             for n in effort["others"]:
-                records = [errors_on(reference, network, make(n)) for network in networks]
+                against = corner if make is l_shape else reference
+                records = [errors_on(against, network, make(n)) for network in networks]
                 learned.keep(path, about(), kind, "other meshes", name, n, record=records)
                 print(kind, name, n, records[0], flush=True)
         learned.keep(path, about(), kind, "trained on", record=trained)
@@ -182,7 +193,7 @@ def table(path):
             + " |"
         )
     out += ["", *lines(f"trained on {figures[kinds[0]]['trained on']}, used on", header)]
-    for name in ("squares", "unstructured"):
+    for name in OTHERS:
         for n in figures[kinds[0]]["other meshes"][name]:
             columns = [pair(figures[k]["other meshes"][name][n], who) for k in kinds for who in ("elements", "network")]
             out.append(f"| {name}, {n} | " + " | ".join(columns) + " |")

@@ -32,8 +32,8 @@ class Green(nn.Module):
     make it accurate: a polynomial of B K of Chebyshev's, and so a linear map, symmetric too.
 
     Args:
-        stiffness: (nodes, nodes). fixed: (nodes,) bool. prolong, below: (nodes, coarser nodes) and what solves there;
-            None on the coarsest space.
+        stiffness: (nodes, nodes). fixed: (nodes,) bool. prolong, below: (nodes, coarser nodes), to fields that vanish at
+            the fixed nodes, and what solves on the coarser space; None on the coarsest.
 
     Raises:
         ValueError: a coarsest space that is too large to be inverted.
@@ -44,7 +44,7 @@ class Green(nn.Module):
     ):
         super().__init__()
         free, count = np.flatnonzero(~fixed), len(fixed)
-        self.below = None
+        self.below, self.prolong = None, None if prolong is None else Fixed(prolong)
         if len(free) <= INVERTED:
             inverse = np.zeros((count, count))
             inverse[np.ix_(free, free)] = np.linalg.inv(stiffness[free][:, free].toarray())
@@ -57,7 +57,7 @@ class Green(nn.Module):
             )
         mask = scipy.sparse.diags_array((~fixed).astype(float))
         self.below, self.stiffness = below, Fixed(SparseOperator.of(mask @ stiffness @ mask))
-        self.prolong, self.restrict = Fixed(prolong), Fixed(prolong.T)
+        self.restrict = Fixed(prolong.T)
         # No eigenvalue of D⁻¹K is larger than the largest sum of absolute values in a row.
         diagonal = stiffness.diagonal()
         bound = (np.asarray(abs(stiffness).sum(axis=1)).ravel() / diagonal).max()
@@ -182,7 +182,7 @@ class Fluxes(nn.Module):
         self.rounds = [1] * depth + [0] * finer if len(levels) > 1 else [0] * (depth + finer)
         self.coarsening = 0
         self.look, self.load = nn.ModuleList(), nn.ModuleList()
-        self.above, self.below, self.prolong = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.above, self.below = nn.ModuleList(), nn.ModuleList()
         lower, upper = space.points.min(0).values, space.points.max(0).values
         for k, level in enumerate(levels):
             units = torch.tensor([self.unit] * d + [1.0], dtype=torch.float64).repeat(len(level.weights))
@@ -194,7 +194,6 @@ class Fluxes(nn.Module):
             if k > 0:
                 self.above.append(Fixed(level.above))
                 self.below.append(Fixed(level.below))
-                self.prolong.append(Fixed(prolongations[k - 1]))
         self.linear, fluxes = linear, self.outputs * (d + 1)
         self.lift = perceptron([d + others, 2 * channels, channels], generator)
         direct = loads if linear else others
@@ -207,6 +206,11 @@ class Fluxes(nn.Module):
         """Fields (nodes, batch, outputs) of loads on the k-th space."""
         parts = load.split(self.counts, -1)
         return torch.cat([greens[k](part) for greens, part in zip(self.greens, parts)], -1)
+
+    def carry(self, fields: Tensor, k: int) -> Tensor:
+        """Fields of the k-th space from those (nodes, batch, outputs) of the one below."""
+        parts = fields.split(self.counts, -1)
+        return torch.cat([greens[k].prolong(part) for greens, part in zip(self.greens, parts)], -1)
 
     def extension(self, discretisation: Discretisation) -> Tensor:
         """Fields (nodes, components) of the output with its Dirichlet values and no sources."""
@@ -233,7 +237,7 @@ class Fluxes(nn.Module):
                 here, direct = seen[level].split(split, -1)
                 fresh = self.lift(torch.cat([places, here], -1))
                 state = fresh if k == 0 else fresh + self.below[level](state)
-                fields = fields if k == 0 else self.prolong[level](fields)
+                fields = fields if k == 0 else self.carry(fields, level)
                 direct, at = direct if self.linear else here, level
             looked = direct if k == 0 else torch.cat([direct, self._look(fields, level)], -1)
             state, flux = law(state, looked)
@@ -242,7 +246,7 @@ class Fluxes(nn.Module):
             step = self.solve(self.load[level](flux), level)
             fields = step if k == 0 else fields + step
         for level in reversed(range(at)):
-            fields = self.prolong[level](fields)
+            fields = self.carry(fields, level)
         return fields * (1 + self.scaling(features))
 
     def _look(self, fields: Tensor, level: int) -> Tensor:
@@ -270,16 +274,19 @@ def _stiffness(level, shift: float) -> scipy.sparse.csr_array:
 def _greens(levels, prolongations, fixed: np.ndarray, volume: float) -> list[Green]:
     """What solves on each level, with some of the finest nodes fixed, (nodes,) bool.
 
-    Coarser nodes are fixed where their fields do not vanish at all of these. Without any, constants have a stiffness of
-    their own.
+    Coarser nodes are fixed that are nearer to one of these than to any other coarse one: their fields are half as large
+    there, or more. The meshes need not have the same boundary, so that a little of others' is cut off. Without any
+    fixed, constants have a stiffness of their own.
     """
     d = levels[0].places.shape[1]
     shift = 0.0 if fixed.any() else volume ** (-2 / d)
-    held = [fixed]
+    held, carry = [fixed], []
     for prolong in prolongations:
-        held.append(np.asarray(abs(prolong.scipy[held[-1]]).sum(axis=0)).ravel() > 1e-12)
+        carry.append(SparseOperator.of(scipy.sparse.diags_array((~held[-1]).astype(float)) @ prolong.scipy))
+        largest = abs(prolong.scipy[held[-1]]).max(axis=0).toarray().ravel() if held[-1].any() else 0.0
+        held.append(np.broadcast_to(largest >= 0.5, prolong.shape[1]))
     found: list[Green] = []
     for k in reversed(range(len(levels))):
-        prolong, below = (prolongations[k], found[0]) if found else (None, None)
+        prolong, below = (carry[k], found[0]) if found else (None, None)
         found.insert(0, Green(_stiffness(levels[k], shift), held[k], prolong, below))
     return found
