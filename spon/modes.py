@@ -22,6 +22,7 @@ alone; as the coefficients of the modes are those of the least energy, their der
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import scipy.sparse
 import torch
@@ -354,14 +355,16 @@ def train(
     every: int = 100,
     patience: int = 10,
     seed: int = 0,
+    comm: Any = None,
+    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
 ) -> History:
     """Train for the least mean logarithm of the energy of random cells at random strains, without solving anything.
 
     Args:
         phases: (cells, samples), integers. strains: per cell, uniform in the box of `half_range`.
-        steps, batch, rate, every, patience, seed, log: as in `spon.operators.train`. validation: share of cells that
-            are only looked at.
+        steps, batch, rate, every, patience, seed, comm, checkpoint, log: as in `spon.operators.train`. validation: share
+            of cells that are only looked at.
 
     Raises:
         ValueError: phases that the network does not know, or too few cells.
@@ -381,7 +384,7 @@ def train(
 
     return fit_samples(
         network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
-        patience=patience, generator=generator, log=log,
+        patience=patience, generator=generator, comm=comm, checkpoint=checkpoint, log=log,
     )  # fmt: skip
 
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Training and use of operator networks: least errors or losses, series of states, and errors in norms of the space."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spon import norms
 from spon.operator import Operator
+from spon.parallel import Ranks
 from spon.training import History, fit, fit_samples
 
 NORMS = {"L2": norms.l2, "H1": norms.natural, "energy": norms.seminorm}
@@ -31,6 +34,8 @@ def train(
     every: int = 100,
     patience: int = 10,
     seed: int = 0,
+    comm: Any = None,
+    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
 ) -> History:
     """Train for the least mean relative error, for the least mean of a `loss` of one's own, or for that of their sum.
@@ -53,7 +58,10 @@ def train(
             output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too.
         validation: share of samples that are only looked at, every `every` steps.
         patience: looks without improvement by one per cent after which it stops.
-        seed: of the validation samples and the batches. log: takes a line now and then.
+        seed: of the validation samples and the batches. log: takes a line now and then, on the first rank.
+        comm: a communicator of mpi4py, whose ranks share each batch; all have the same samples and end with the same
+            network (collective). checkpoint: a file from which AdamW goes on if the program was ended; see
+            `training.fit_samples`. L-BFGS has neither: each rank does all of it.
 
     Raises:
         ValueError: shares that leave no step, or another processor; neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
@@ -112,14 +120,18 @@ def train(
             coarsen(len(nested))
         history = fit_samples(
             network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
-            patience=patience, generator=generator, changes=changes, log=log,
+            patience=patience, generator=generator, changes=changes, comm=comm,
+            checkpoint=checkpoint, log=log,
         )  # fmt: skip
     finally:
         if nested:
             coarsen(0)
     if lbfgs:
         history = history.then(
-            fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=log)
+            fit(
+                network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs,
+                log=log if Ranks(comm).first else None,
+            )  # fmt: skip
         )
     return history
 

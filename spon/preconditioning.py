@@ -10,7 +10,9 @@ made for that: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), 
 The network may have other inputs, such as the coefficient that A belongs to, and then serves many matrices.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +133,8 @@ def train(
     every: int = 50,
     patience: int = 10,
     seed: int = 0,
+    comm: Any = None,
+    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
 ) -> History:
     """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
@@ -140,7 +144,7 @@ def train(
 
     Args:
         preconditioners: with one network. samples: fields, spread over them and over the numbers of `sweeps`.
-        steps, batch, rate, validation, every, patience, seed, log: see `spon.operators.train`.
+        steps, batch, rate, validation, every, patience, seed, comm, checkpoint, log: see `spon.operators.train`.
 
     Raises:
         ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.
@@ -194,5 +198,5 @@ def train(
     order = torch.randperm(samples, generator=generator).to(fields.device)
     return fit_samples(
         network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
-        patience=patience, generator=generator, log=log,
+        patience=patience, generator=generator, comm=comm, checkpoint=checkpoint, log=log,
     )  # fmt: skip

@@ -2,12 +2,18 @@
 """Fitting parameters: Adam to begin with, then L-BFGS on the full batch, with early stop on a validation loss."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from spon.parallel import Ranks
+from spon.resuming import Progress
 
 
 @dataclass(slots=True)
@@ -146,6 +152,8 @@ def fit_samples(
     patience: int,
     generator: torch.Generator,
     changes: Mapping[int, Callable[[], None]] | None = None,
+    comm: Any = None,
+    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
 ) -> History:
     """AdamW on batches of samples, its learning rate along a cosine; otherwise as `fit`.
@@ -153,49 +161,95 @@ def fit_samples(
     After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
 
     Args:
-        loss: of samples with given numbers (n,). learn, check: numbers of those to learn from and to validate with.
+        loss: mean over samples with given numbers (n,). learn, check: numbers of those to learn from and to validate
+            with.
         steps: in all, with `batch` samples each and the largest learning rate `rate`. generator: of the batches.
         changes: to the loss, before steps with these numbers; only after the last may it stop early.
+        comm: ranks that share each batch, with the same arguments on all (collective); None for this one alone.
+        checkpoint: a file that is written at each look and, if it is there, gone on from: to the same parameters, on the
+            same number of ranks. It is removed in the end.
+
+    Raises:
+        ValueError: a checkpoint of other steps, batches, rates, samples or parameters.
     """
-    changes = dict(changes or {})
-    parameters = [p for p in parameters if p.requires_grad]
-    watch = Watch(parameters, patience, log)
+    parameters, ranks = [p for p in parameters if p.requires_grad], Ranks(comm)
+    pending = dict(sorted((changes or {}).items()))
+    watch = Watch(parameters, patience, log if ranks.first else None)
     optimiser = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
 
     def share(step: int) -> float:
         """Of the learning rate: up over the first tenth, and down along a cosine."""
         return min(10 * (step + 1) / steps, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+    def mean(which: Tensor) -> float:
+        """The loss of many samples, some at a time."""
+        parts = ranks.share(which).split(batch)
 
-    def checked() -> float:
-        with torch.no_grad():
-            return float(sum(len(part) * loss(part) for part in check.split(batch)) / len(check))
+        def work() -> Tensor:
+            with torch.no_grad():
+                return sum((len(part) * loss(part) for part in parts if len(part)), torch.zeros((), dtype=torch.float64))
 
-    with torch.no_grad():
-        watch.look(0, "start", float(loss(learn[:batch])), checked())
-    queue, recent = learn[:0], []
-    for step in range(1, steps + 1):
-        if step in changes:
-            changes.pop(step)()
+        return float(ranks.sum(work)) / len(which)
+
+    def gradient(which: Tensor) -> Tensor:
+        """Leave the gradient of the loss of some samples in the parameters; returns the loss."""
+        mine = ranks.share(which)
+        if ranks.alone:
+            value = loss(mine)
+            value.backward()
+            return value.detach()
+
+        def work() -> Tensor:
+            if not len(mine):
+                return torch.zeros(1 + sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
+            value = loss(mine) * (len(mine) / len(which))
+            value.backward()
+            return torch.cat([value.detach().reshape(1), *(_gradient(p) for p in parameters)])
+
+        value, *parts = ranks.sum(work).split([1, *sizes])
+        for p, part in zip(parameters, parts):
+            p.grad = part.view_as(p)
+        return value[0]
+
+    sizes, queue, recent, first = [p.numel() for p in parameters], learn[:0], [], 1
+    about = {"steps": steps, "batch": batch, "rate": rate, "every": every, "learn": len(learn), "check": len(check)}
+    saved = Progress.read(checkpoint, about) if checkpoint is not None and Path(checkpoint).exists() else None
+    if saved is None:
+        watch.look(0, "start", mean(learn[:batch]), mean(check))
+    else:
+        first, queue = saved.restore(parameters, optimiser, watch, generator)
+        queue = queue.to(learn.device)
+        while pending and next(iter(pending)) < first:
+            pending.pop(next(iter(pending)))()
+    for step in range(first, steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * share(step - 1)
+        if step in pending:
+            pending.pop(step)()
             watch.restart()
         if len(queue) < min(batch, len(learn)):
             queue = learn[torch.randperm(len(learn), generator=generator).to(learn.device)]
         now, queue = queue[:batch], queue[batch:]
         optimiser.zero_grad()
-        value = loss(now)
-        value.backward()
+        recent.append(gradient(now))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        schedule.step()
-        recent.append(value.detach())
         if step % every == 0 or step == steps:
-            enough = watch.look(step, "AdamW", float(torch.stack(recent).mean()), checked())
-            if enough and not (changes and math.isfinite(watch.history.validation[-1])):
+            enough = watch.look(step, "AdamW", float(torch.stack(recent).mean()), mean(check))
+            if enough and not (pending and math.isfinite(watch.history.validation[-1])):
                 watch.history.stopped = f"no better validation in {patience * every} steps"
                 break
             recent = []
+            if checkpoint is not None and ranks.first and step < steps:
+                Progress.of(step, queue, parameters, optimiser, watch, generator).save(checkpoint, about)
+    if checkpoint is not None and ranks.first:
+        Path(checkpoint).unlink(missing_ok=True)
     return watch.end()
+
+
+def _gradient(p: Tensor) -> Tensor:
+    """As a vector; of a parameter that had no part in the loss it is zero."""
+    return (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
 
 
 def fit_in_batches(

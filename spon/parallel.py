@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Ranks that train one network together, each on its share of every batch."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Ranks:
+    """The ranks of a communicator of mpi4py, or this process alone.
+
+    Args:
+        comm: that all ranks call with, or None. spon does not import mpi4py; whoever has a communicator has it.
+    """
+
+    def __init__(self, comm: Any = None):
+        self._comm = comm if comm is not None and comm.size > 1 else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is but one."""
+        return self._comm is None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and prints."""
+        return self._comm is None or self._comm.rank == 0
+
+    def share(self, which: Tensor) -> Tensor:
+        """This rank's part of what all have (n, ...); the parts differ in length by one at most."""
+        return which if self._comm is None else which.tensor_split(self._comm.size)[self._comm.rank]
+
+    def sum(self, work: Callable[[], Tensor]) -> Tensor:
+        """The sum over all ranks of what `work` returns, to the same bits on all of them (collective).
+
+        What it raises on one rank is raised on all; it must not be collective itself.
+        """
+        if self._comm is None:
+            return work()
+        found, error = None, None
+        try:
+            found = work()
+        except Exception as e:
+            error = e
+        errors = self._comm.allgather(None if error is None else _portable(error))
+        if error is not None:
+            raise error
+        for other in errors:
+            if other is not None:
+                raise other
+        assert found is not None
+        mine = found.detach().cpu().numpy()
+        # Each rank adds up all parts in the order of the ranks: how messages travel does not show.
+        total = sum(self._comm.allgather(mine))
+        return torch.as_tensor(total, dtype=found.dtype).to(found.device)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself if it survives the way to another rank, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
