@@ -3,7 +3,7 @@
 
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
-exact law where the model's certificate is not good enough), on a device of their own or one that ranks share (`place`),
+model's modes or the exact law where the model's certificate is not good enough), on a device of their own or one that ranks share (`place`),
 and the fields inside of a point (`micro_fields`). Operator networks act on functions of DOLFINx (`FieldOperator`),
 precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from what its solvers
 found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes (`mode_network`) makes
@@ -13,8 +13,9 @@ It is the only package that imports both sides: neither knows the other.
 """
 
 from coupling.cells import ModesLaw, mode_network
+from coupling.certified import CertifiedLaw
 from coupling.data import cell_data
-from coupling.laws import CertifiedLaw, OutsideRange, OutsideRangeWarning, SurrogateLaw
+from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.placement import Placement, place

@@ -27,6 +27,7 @@ from spon.preconditioning import Preconditioner
 from spon.program import Program, ProgramError
 from spon.reading import read_space
 from spon.reduced import ReducedModel, ReducedNotConverged
+from spon.refined import Refined, Refinement
 from spon.samples import Samples, load_samples
 from spon.spaces import MixedSpace, Space, load_space
 from spon.sparse import SparseOperator
@@ -55,6 +56,8 @@ __all__ = [
     "ProgramError",
     "ReducedModel",
     "ReducedNotConverged",
+    "Refined",
+    "Refinement",
     "Samples",
     "Space",
     "SparseOperator",

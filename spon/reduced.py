@@ -7,6 +7,7 @@ this is what networks are compared with, and what they learn from.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -74,27 +75,47 @@ class ReducedModel(Model):
         Raises:
             ReducedNotConverged: naming the first strain without solution.
         """
-        d, r = self.modes.shape[1:]
+        rest = strain.new_zeros(len(strain), self.modes.shape[2])
+        solution, missing = self._newton(strain, rest, tolerance, iterations)
+        if not (missing <= tolerance).all():
+            k = int(missing.nan_to_num(torch.inf).argmax())
+            raise ReducedNotConverged(
+                f"strain {strain[k].tolist()}: the reduced residual is {float(missing[k]):.2e} of the stress after "
+                f"{iterations} iterations, need {tolerance:.0e}"
+            )
+        return solution
+
+    def attempt(
+        self, strain: Tensor, start: Tensor, *, tolerance: float = 1e-10, iterations: int = 30
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Stress (n, d), tangent (n, d, d) [MPa] and coefficients (n, r) from a start (n, r); NaN without solution."""
+        solution, missing = self._newton(strain, start, tolerance, iterations)
+        found = missing <= tolerance
+        parts = (solution.stress, solution.tangent, solution.coefficients)
+        return tuple(torch.where(found.view(-1, *[1] * (x.ndim - 1)), x, torch.nan) for x in parts)
+
+    def _newton(
+        self, strain: Tensor, start: Tensor, tolerance: float, iterations: int
+    ) -> tuple[ReducedSolution, Tensor]:
+        """The last iterate, and the residuals (n,) as parts of the stress."""
+        d = self.modes.shape[1]
         fields = torch.cat([torch.eye(d, dtype=strain.dtype).expand(len(self.modes), d, d), self.modes], dim=2)
-        flat = (fields * self.weights[:, None, None]).reshape(-1, d + r)
-        all_ = torch.cat([strain, strain.new_zeros(len(strain), r)], dim=1)
-        for _ in range(iterations):
+        flat = (fields * self.weights[:, None, None]).reshape(-1, fields.shape[2])
+        all_ = torch.cat([strain, start], dim=1)
+        for iteration in count(1):
             local = torch.einsum("pdr,nr->npd", fields, all_)
             stress = self.laws.stress(local)
             forces = stress.reshape(len(strain), -1) @ flat
-            residual, scale = forces[:, d:].norm(dim=1), (stress.square().sum(-1) @ self.weights).sqrt() + 1e-300
+            missing = forces[:, d:].norm(dim=1) / ((stress.square().sum(-1) @ self.weights).sqrt() + 1e-300)
             tangent = self.laws.tangent(local)
             stiffness = self._stiffness(fields, tangent)
-            if (residual <= tolerance * scale).all():
-                slopes = -torch.linalg.solve(stiffness[:, d:, d:], stiffness[:, d:, :d])
-                condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ slopes
-                return ReducedSolution(all_[:, d:], slopes, forces[:, :d], condensed, local, stress, tangent)
-            all_[:, d:] -= torch.linalg.solve(stiffness[:, d:, d:], forces[:, d:])
-        k = int((residual / scale).nan_to_num(torch.inf).argmax())
-        raise ReducedNotConverged(
-            f"strain {strain[k].tolist()}: the reduced residual is {float(residual[k] / scale[k]):.2e} of the stress "
-            f"after {iterations} iterations, need {tolerance:.0e}"
-        )
+            # What is no number any more stays so, and keeps nobody else from going on.
+            if iteration == iterations or not (missing > tolerance).any():
+                break
+            all_[:, d:] -= torch.linalg.solve_ex(stiffness[:, d:, d:], forces[:, d:])[0]
+        slopes = -torch.linalg.solve_ex(stiffness[:, d:, d:], stiffness[:, d:, :d])[0]
+        condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ slopes
+        return ReducedSolution(all_[:, d:], slopes, forces[:, :d], condensed, local, stress, tangent), missing
 
     def _stiffness(self, fields: Tensor, tangent: Tensor) -> Tensor:
         """Σ_p w_p Φᵀ C Φ, (n, d + r, d + r)."""
