@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""The certified law on a structure that leaves the trained range: what each point needs, how accurate and how fast it is.
+
+Cook's membrane of RVE3 on a coarse mesh, moved twice as far as brings its strains to the end of the ±4 % range that the
+model has learned; with exact FE², and with the certified law at its default tolerance with and without the tier of the
+model's modes. Errors are those of the force at equal displacement, the largest of all steps, and of the macroscale
+stress at the quadrature points, as relative L² norm, the largest of all steps. Shares of points are those at the end of
+each step. One core.
+
+    python3 benchmarks/bench_tiers.py           all anew in benchmarks/tiers.json and docs/tiers.png
+    python3 benchmarks/bench_tiers.py --quick   a coarser cell and fewer steps, printed and not kept
+    python3 benchmarks/bench_tiers.py --table   the table of the README
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import dolfinx
+import learned
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+from fe2 import pictures
+
+RESULTS = Path(__file__).with_name("tiers.json")
+PICTURE = Path(__file__).parents[1] / "docs" / "tiers.png"
+FULL = {"mesh_size": 0.06, "n": 5, "steps": 10, "training": {}}
+QUICK = {"mesh_size": 0.1, "n": 2, "steps": 4, "training": {"samples": 256, "lbfgs": 150}}
+MOVE = 3.2
+TIERS = ("network", "modes", "exact")
+
+
+def run(law, effort):
+    """A record of each step: force, strains over the range, points by tier, outside; the stresses; and the seconds."""
+    problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=effort["n"]), law)
+    problem.fix("left", (0.0, 0.0))
+    problem.fix("right", (None, MOVE))
+    problem.watch("right")
+    records, stresses, seconds = [], [], 0.0
+    for k in range(effort["steps"]):
+        begin = time.process_time()
+        problem.solve(steps=effort["steps"], until=(k + 1) / effort["steps"], max_cuts=4, log=None)
+        seconds += time.process_time() - begin
+        tier = getattr(law, "tier", np.full(len(problem.sigma.strains()), 2))
+        records.append(
+            {
+                "force": problem.history[-1].force["right"][1],
+                "strain_over_range": float((abs(problem.sigma.strains()) / learned.BOX).max()),
+                "tiers": np.bincount(tier, minlength=3).tolist(),
+                "outside": int((abs(problem.sigma.strains()) > learned.BOX).any(axis=1).sum()),
+            }
+        )
+        stresses.append(problem.sigma.stresses())
+    problem.destroy()
+    return records, np.array(stresses), seconds
+
+
+def study(effort, stem):
+    rve = learned.rve("RVE3", effort["mesh_size"])
+    model = learned.trained(rve, stem, **effort["training"])
+    laws = {
+        "exact": fe2.ExactLaw(rve),
+        "certified": coupling.CertifiedLaw(model, fe2.ExactLaw(rve)),
+        "certified, without modes": coupling.CertifiedLaw(model, fe2.ExactLaw(rve), modes=False),
+    }
+    run(fe2.UFLLaw(learned.MATERIALS[1]), effort | {"steps": 1})  # compiles the forms
+    found, right = {"unknowns": rve.unknowns.size, "laws": {}}, None
+    for name, law in laws.items():
+        records, stress, seconds = run(law, effort)
+        right = (records, stress, seconds) if right is None else right
+        off = np.linalg.norm(stress - right[1], axis=(1, 2)) / np.linalg.norm(right[1], axis=(1, 2))
+        force_off = [abs(a["force"] / b["force"] - 1) for a, b in zip(records, right[0])]
+        found["laws"][name] = {
+            "steps": records, "seconds": seconds, "times_as_fast": right[2] / seconds,
+            "force_error": max(force_off), "stress_error": float(off.max()),
+        }  # fmt: skip
+        print(name, json.dumps({k: v for k, v in found["laws"][name].items() if k != "steps"}), flush=True)
+    found["tolerance"] = laws["certified"].tolerance
+    rve.destroy()
+    return found
+
+
+def table(found):
+    lines = ["| law | force off [%] | stress off [%] | exact, most of all steps | in modes | run [s] | times as fast |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, law in found["laws"].items():
+        tiers = np.array([step["tiers"] for step in law["steps"]])
+        most = f"{tiers[:, 2].max()} of {tiers[0].sum()}"
+        lines.append(
+            f"| {name} | {100 * law['force_error']:.2g} | {100 * law['stress_error']:.2g} | {most} | "
+            f"{tiers[:, 1].max()} | {law['seconds']:.2f} | {law['times_as_fast']:.3g} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(found, path):
+    """Shares of points by tier over the steps, and the forces."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
+    move = MOVE * np.arange(1, len(found["laws"]["exact"]["steps"]) + 1) / len(found["laws"]["exact"]["steps"])
+    for axis, name in zip(axes, ("certified", "certified, without modes")):
+        steps = found["laws"][name]["steps"]
+        shares = np.array([step["tiers"] for step in steps]).T
+        axis.stackplot(move, 100 * shares / shares.sum(0), labels=TIERS, colors=("#4c9f70", "#e0b13c", "#b03a2e"))
+        outside = np.array([step["outside"] for step in steps]) / shares.sum(0)
+        axis.plot(move, 100 * outside, "k--", label="outside of the trained range")
+        axis.set(xlabel="displacement [mm]", ylabel="points [%]", ylim=(0, 100), xlim=(move[0], move[-1]), title=name)
+    axes[0].legend(fontsize=8, loc="lower left")
+    for name, style in (("exact", "k-"), ("certified", "o"), ("certified, without modes", "x")):
+        force = [step["force"] for step in found["laws"][name]["steps"]]
+        axes[2].plot(move, force, style, label=name, mfc="none")
+    axes[2].set(xlabel="displacement [mm]", ylabel="force [N/mm]", title="force")
+    axes[2].legend(fontsize=8)
+    print(f"picture: {pictures.save(figure, path, dpi=100)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.table:
+        print(table(json.loads(RESULTS.read_text())["found"]))
+        return
+    found = study(QUICK if given.quick else FULL, "RVE3-tiers-quick" if given.quick else "RVE3-tiers")
+    if not given.quick:
+        about = {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
+        learned.keep(RESULTS, about, "found", record=found)
+    draw(found, Path("results/tiers/tiers.png") if given.quick else PICTURE)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
