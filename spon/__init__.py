@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces.
 
-`load` a `Model`, evaluate and `certify` it. Training is in `spon.learn`, what to compare with in `spon.companions` and
+`load` a `Model`, evaluate and `certify` it; `export_c` writes it for programs without Python. Training is in `spon.learn`, what to compare with in `spon.companions` and
 `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
@@ -31,6 +31,7 @@ from spon.refined import Refined, Refinement
 from spon.samples import Samples, load_samples
 from spon.spaces import MixedSpace, Space, load_space
 from spon.sparse import SparseOperator
+from spon.standalone import export_c
 
 __all__ = [
     "CellData",
@@ -62,6 +63,7 @@ __all__ = [
     "Space",
     "SparseOperator",
     "certify",
+    "export_c",
     "graph",
     "load",
     "load_modes",

@@ -55,19 +55,10 @@ class CompiledPotential(_Compiled):
         if dtype not in _REALS:
             raise ValueError(f"dtype = {dtype}: need torch.float64 or torch.float32")
         real, self.dtype = _REALS[dtype]
-        norms, size = potential.norms, potential.half_range.numel()
-        self.strain_size = size
-        constants = {"REAL": real, "SINGLE": int(real == "float"), "D": size, "K": len(norms.maps)}
-        constants |= {"WIDTH": potential.width, "LANES": _lanes(potential)}
-        super().__init__(source("lanes.h") + source("potential.c"), constants)
-        with torch.no_grad():
-            (a1, a2, a3), (c1, c2, _) = potential.weights, potential.offsets
-            rest = torch.zeros_like(potential.half_range)
-            smoothing2 = torch.tensor(norms.smoothing**2, dtype=torch.float64)
-            parts = (rest, potential.stiffness, potential.half_range, potential.scale, smoothing2, a1, c1, a2, c2, a3,
-                     norms.metrics())  # fmt: skip
-            # In the order of the C struct `network`.
-            self._network = np.concatenate([part.cpu().numpy().ravel() for part in parts]).astype(self.dtype)
+        self.strain_size = potential.half_range.numel()
+        constants = {"REAL": real, "SINGLE": int(real == "float"), "LANES": _lanes(potential)}
+        super().__init__(source("lanes.h") + source("potential.c"), constants | potential_constants(potential))
+        self._network = potential_parameters(potential).astype(self.dtype)
         self._library.set_rest(ctypes.c_void_p(self._network.ctypes.data))
 
     def __call__(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
@@ -91,6 +82,22 @@ class CompiledPotential(_Compiled):
             *(ctypes.c_void_p(a.ctypes.data) for a in (self._network, strain, stress, tangent)),
             ctypes.c_int(torch.get_num_threads()),
         )
+
+
+def potential_constants(potential: Potential) -> dict[str, int]:
+    """Sizes that potential.c is compiled for."""
+    return {"D": potential.half_range.numel(), "K": len(potential.norms.maps), "WIDTH": potential.width}
+
+
+@torch.no_grad()
+def potential_parameters(potential: Potential) -> npt.NDArray[np.float64]:
+    """The C struct `network` of potential.c as one row of numbers, whose `rest` is still to be set."""
+    (a1, a2, a3), (c1, c2, _) = potential.weights, potential.offsets
+    rest = torch.zeros_like(potential.half_range)
+    smoothing2 = torch.tensor(potential.norms.smoothing**2, dtype=torch.float64)
+    parts = (rest, potential.stiffness, potential.half_range, potential.scale, smoothing2, a1, c1, a2, c2, a3,
+             potential.norms.metrics())  # fmt: skip
+    return np.concatenate([part.cpu().numpy().ravel() for part in parts]).astype(np.float64)
 
 
 def compiled_potential(potential: Potential | None, dtype: torch.dtype) -> CompiledPotential | None:

@@ -2,6 +2,7 @@
 """Every demo runs at its smallest size and leaves what it says."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ DEMOS = {
     "preconditioner": ["preconditioner.png"],
     "structures": ["structures.png", "model.safetensors"],
     "surrogate": ["surrogate.png", "model.safetensors"],
+    "umat": ["umat.png", "cell.c", "cell.h"],
 }
 
 
@@ -46,7 +48,10 @@ def test_demo(name, tmp_path):
         "preconditioner",
         "structures",
         "surrogate",
+        "umat",
     )
+    if name == "umat" and not all(map(shutil.which, ("cc", "gfortran"))):
+        pytest.skip("there is no gfortran, or no C compiler")
     if name in learning:
         pytest.importorskip("torch")
         pytest.importorskip("safetensors.torch")
