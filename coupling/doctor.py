@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""What this installation has, what would be chosen, and what is wrong with it.
+
+    python3 -m coupling.doctor                    on this machine
+    mpirun -n 4 python3 -m coupling.doctor        for these ranks; also under srun
+    python3 -m coupling.doctor --json             for programs
+
+The exit code is 1 if something is wrong that a run would suffer from.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dolfinx
+import mpi4py
+import numpy as np
+import torch
+import ufl
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from coupling.placement import place
+from spon.machine_code import compiler
+
+# What an optional package is for.
+OPTIONAL = {
+    "gmsh": "cells and structures with curved phases",
+    "meshio": "mesh files",
+    "h5py": "snapshots",
+    "matplotlib": "pictures",
+    "pyvista": "pictures in 3D",
+    "rich": "progress bars",
+    "dolfinx_external_operator": "laws as operators in forms",
+}
+SLOW = 5.0  # 10⁹ operations a second, below which a product of matrices is that of no optimised BLAS
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """versions: name → text. ranks: one entry for each node. problems: sentences; empty if all is well."""
+
+    versions: dict[str, str]
+    petsc: dict[str, Any]
+    nodes: list[dict[str, Any]]
+    optional: dict[str, bool]
+    speed: dict[str, float]
+    compiler: str
+    placement: list[str]
+    problems: list[str] = field(default_factory=list)
+
+
+def examine(comm: MPI.Intracomm) -> Report:
+    """Look at this installation from all ranks; the same report on all of them (collective)."""
+    nodes = _nodes(comm)
+    speed = _speed() if comm.rank == 0 else None
+    speed = comm.bcast(speed)
+    placement = comm.bcast(_placement(comm))
+    optional = {name: importlib.util.find_spec(name) is not None for name in OPTIONAL}
+    report = Report(_versions(), _petsc(), nodes, optional, speed, " ".join(compiler()), placement)
+    report.problems.extend(problems(report, launched_ranks(), comm.size))
+    return comm.bcast(report)
+
+
+def problems(report: Report, launched: int, size: int) -> list[str]:
+    """What is wrong, and what to do about it, a sentence each.
+
+    launched: ranks that the launcher says it has started, 1 if there is none. size: that MPI knows of.
+    """
+    found = []
+    if launched > size:
+        found.append(
+            f"the launcher has started {launched} ranks, of which each is alone (MPI.COMM_WORLD has {size}): mpi4py is "
+            f"linked to another MPI, {report.versions['MPI']}; start with its own mpirun or srun --mpi=pmix"
+        )
+    for node in report.nodes:
+        if (wanted := node["ranks"] * node["threads"]) > node["cores"]:
+            found.append(
+                f"{node['name']}: {node['ranks']} ranks of {node['threads']} threads share {node['cores']} cores: set "
+                f"OMP_NUM_THREADS={max(1, node['cores'] // node['ranks'])}, or start fewer ranks"
+            )
+    if "MUMPS" not in report.petsc["packages"]:
+        found.append("PETSc was built without MUMPS, which solves cells and small structures")
+    if report.petsc["scalar"] != "float64":
+        found.append(f"PETSc computes with {report.petsc['scalar']}, need a build for real double precision")
+    for name, rate in report.speed.items():
+        if rate < SLOW:
+            found.append(
+                f"{name} multiplies matrices with {rate:.1f} GFLOP/s, as without an optimised BLAS (Debian: "
+                "libopenblas0-pthread)"
+            )
+    if not report.compiler:
+        found.append("there is no C compiler, neither cc nor $CC: DOLFINx compiles no forms, learned laws run in torch")
+    return found
+
+
+def launched_ranks() -> int:
+    """How many ranks the launcher says that it has started."""
+    names = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
+    sizes = [int(value) for name in names if (value := os.environ.get(name, "")).isdigit()]
+    return max(sizes, default=1)
+
+
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version(), "DOLFINx": dolfinx.__version__, "UFL": ufl.__version__}
+    found |= {"dolfinx_mpc": importlib.metadata.version("dolfinx_mpc")}
+    found |= {"PETSc": ".".join(map(str, PETSc.Sys.getVersion())), "mpi4py": mpi4py.__version__}
+    found |= {"MPI": MPI.Get_library_version().split("\n")[0].split(",")[0].strip(), "NumPy": np.__version__}
+    return found | {"torch": torch.__version__}
+
+
+def _petsc() -> dict[str, Any]:
+    packages = ("MUMPS", "hypre", "superlu_dist", "HPDDM", "ML", "cuda", "hip")
+    has = [name for name in packages if PETSc.Sys.hasExternalPackage(name.lower())]
+    return {
+        "scalar": np.dtype(PETSc.ScalarType).name,
+        "integer": np.dtype(PETSc.IntType).name,
+        "packages": has,
+        "options": os.environ.get("PETSC_OPTIONS", ""),
+    }
+
+
+def _nodes(comm: MPI.Intracomm) -> list[dict[str, Any]]:
+    """Of each node: name, ranks, cores that they may use in all, threads of each, shared memory."""
+    cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    mine = (MPI.Get_processor_name(), cores, torch.get_num_threads(), _gpus())
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, its_cores, threads, gpus in comm.allgather(mine):
+        node = nodes.setdefault(name, {"name": name, "ranks": 0, "cores": set(), "threads": threads, "GPUs": gpus})
+        node["ranks"] += 1
+        node["cores"] |= its_cores
+        node["threads"] = max(node["threads"], threads)
+    return [node | {"cores": len(node["cores"])} for node in nodes.values()]
+
+
+def _gpus() -> list[str]:
+    found = []
+    for k in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(k)
+        found.append(f"cuda:{k} {about.name}, {about.total_memory / 2**30:.0f} GiB")
+    return found
+
+
+def _speed(n: int = 600) -> dict[str, float]:
+    """10⁹ operations a second of products of matrices in double precision, of the fastest of three."""
+    a = np.random.default_rng(0).standard_normal((n, n))
+    b = torch.from_numpy(a)
+
+    def rate(product) -> float:
+        taken = []
+        for _ in range(4):
+            start = time.perf_counter()
+            product()
+            taken.append(time.perf_counter() - start)
+        return 2 * n**3 / min(taken[1:]) / 1e9
+
+    return {"NumPy": rate(lambda: a @ a), "torch": rate(lambda: b @ b)}
+
+
+def _placement(comm: MPI.Intracomm) -> list[str]:
+    """What `coupling.place` says that it has chosen, on the first rank."""
+    lines: list[str] = []
+    place(comm, log=lines.append)
+    return lines
+
+
+def text(report: Report) -> str:
+    """The report as lines to read."""
+    lines = ["versions   " + ", ".join(f"{name} {version}" for name, version in report.versions.items())]
+    petsc = report.petsc
+    lines.append(f"PETSc      {petsc['scalar']}, {petsc['integer']}, with {', '.join(petsc['packages']) or 'no packages'}")
+    if petsc["options"]:
+        lines.append(f"           PETSC_OPTIONS={petsc['options']}")
+    for node in report.nodes:
+        gpus = "; ".join(node["GPUs"]) or "no GPU that torch sees"
+        lines.append(
+            f"node       {node['name']}: {node['ranks']} ranks of {node['threads']} threads on {node['cores']} cores, {gpus}"
+        )
+    lines += [f"learned laws   {line}" for line in report.placement]
+    lines.append("products   " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in report.speed.items()))
+    lines.append(f"compiler   {report.compiler or 'none'}")
+    missing = [f"{name} ({OPTIONAL[name]})" for name, there in report.optional.items() if not there]
+    lines.append(f"not there  {', '.join(missing) or 'nothing'}")
+    lines += [f"WRONG      {problem}" for problem in report.problems] or ["all is well"]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None, comm: MPI.Intracomm = MPI.COMM_WORLD) -> int:
+    """Examine and print on the first rank; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_args(arguments)
+    report = examine(comm)
+    if comm.rank == 0:
+        print(json.dumps(asdict(report), indent=1) if given.json else text(report), flush=True)
+    return int(bool(report.problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
