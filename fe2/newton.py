@@ -54,6 +54,8 @@ class Newton:
         self._b = fem.Function(V).x
         self._owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
         self._A = fem_petsc.create_matrix(self._jacobian)
+        self._rigid = _rigid_motions(self._A, V)
+        self._A.setNearNullSpace(self._rigid)
         self._x, self._f = self._A.createVecs()
         self._snes = snes = PETSc.SNES().create(self._comm)
         snes.setOptionsPrefix(prefix)
@@ -148,6 +150,15 @@ class Newton:
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
-        objects: tuple[Any, ...] = (self._snes, self._A, self._x, self._f)
+        objects: tuple[Any, ...] = (self._snes, self._A, self._rigid, self._x, self._f)
         for o in objects:
             o.destroy()
+
+
+def _rigid_motions(A: PETSc.Mat, V: fem.FunctionSpace) -> PETSc.NullSpace:
+    """Translations and small rotations, which algebraic multigrid has to know of (collective)."""
+    places = A.createVecRight()
+    places.array[:] = V.tabulate_dof_coordinates()[: V.dofmap.index_map.size_local, : V.mesh.geometry.dim].ravel()
+    motions = PETSc.NullSpace().createRigidBody(places)
+    places.destroy()
+    return motions

@@ -399,3 +399,20 @@ def test_wrong_use_is_told(law):
         problem.fix("left", (0.0,))
     with pytest.raises(ValueError, match="restart needs the folder"):
         problem.solve(restart=True)
+
+
+@pytest.mark.mpi
+def test_multigrid_is_told_of_rigid_motions(law, comm):
+    """Translations and a rotation are in the span of the near-nullspace of the matrix."""
+    problem = bar(comm, law, steps=1)
+    A, x = problem._newton._A, problem.V.tabulate_dof_coordinates()
+    owned = problem.V.dofmap.index_map.size_local
+    vectors = A.getNearNullSpace().getVecs()
+    assert len(vectors) == 3
+    for motion in (np.array([1.0, 0.0]) + 0 * x[:, :2], np.stack([-x[:, 1], x[:, 0]], 1)):
+        rest = A.createVecRight()
+        rest.array[:] = motion[:owned].ravel()
+        size = rest.norm()
+        for vector in vectors:
+            rest.axpy(-rest.dot(vector), vector)
+        assert rest.norm() < 1e-12 * size
