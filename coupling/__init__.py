@@ -7,7 +7,7 @@ model's modes or the exact law where the model's certificate is not good enough)
 and the fields inside of a point (`micro_fields`). Operator networks act on functions of DOLFINx (`FieldOperator`),
 precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from what its solvers
 found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes (`mode_network`) makes
-the law (`ModesLaw`).
+the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
 
 It is the only package that imports both sides: neither knows the other.
 """
@@ -15,6 +15,7 @@ It is the only package that imports both sides: neither knows the other.
 from coupling.cells import ModesLaw, mode_network
 from coupling.certified import CertifiedLaw
 from coupling.data import cell_data
+from coupling.grids import GridLaw, grid_cells
 from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
@@ -26,6 +27,7 @@ from coupling.translate import TranslationError, local_laws, phase_law, translat
 __all__ = [
     "CertifiedLaw",
     "FieldOperator",
+    "GridLaw",
     "LearnedPC",
     "MicroFields",
     "ModesLaw",
@@ -36,6 +38,7 @@ __all__ = [
     "SurrogateLaw",
     "TranslationError",
     "cell_data",
+    "grid_cells",
     "local_laws",
     "micro_fields",
     "mode_network",

@@ -6,7 +6,8 @@
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
 `load_samples` reads; one that is linear makes a `Preconditioner`, trained by `spon.preconditioning.train`.
-Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`.
+Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`; on regular grids many are solved
+at once, as full-field problems, by `GridCells`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
@@ -19,6 +20,7 @@ from spon.certificate import Certificate, certify
 from spon.equino import CellFields, EquiNO, Fields
 from spon.files import load
 from spon.graphs import Graph, graph
+from spon.grid import GridCells, GridNotConverged, GridResponse
 from spon.model import Model
 from spon.modes import CellMesh, CellResponse, ModeNetwork, load_modes
 from spon.operator import Operator, OperatorNetwork, load_operator
@@ -43,6 +45,9 @@ __all__ = [
     "EquiNO",
     "Fields",
     "Graph",
+    "GridCells",
+    "GridNotConverged",
+    "GridResponse",
     "LocalLaws",
     "LocalSolve",
     "MixedSpace",

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Cells on grids in batches: the same discrete problems as those of `fe2.RVE`, one for all and all for themselves."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+import torch
+from dolfinx.mesh import compute_midpoints
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+import spon
+
+MATERIALS = {
+    1: fe2.SaturatingElastic(),
+    2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328),
+    3: fe2.RambergOsgood(bulk=1000.0, shear=500.0, reference=10.0, alpha=0.3, exponent=3.0),
+}
+
+
+def discs(n, count, seed=0):
+    """Labels (count, n, n) of cells with a disc each."""
+    centres, x = np.random.default_rng(seed).uniform(0.35, 0.65, (count, 2)), (np.arange(n) + 0.5) / n
+    far = (x[:, None] - centres[:, 0, None, None]) ** 2 + (x - centres[:, 1, None, None]) ** 2
+    return 1 + (far < 0.09).astype(int)
+
+
+def materials():
+    return {tag: MATERIALS[tag] for tag in (1, 2)}
+
+
+def strains(count, dim=2, size=0.03):
+    return fe2.sample.box(count, dim, size, seed=1)
+
+
+def near(found, right, tolerance):
+    for name in ("stress", "tangent", "energy"):
+        mine, other = getattr(found, name).numpy(), getattr(right, name)
+        assert np.allclose(mine, other, rtol=0, atol=tolerance * abs(other).max()), name
+
+
+@pytest.mark.parametrize("plane", ["strain", "stress"])
+def test_it_is_the_exact_problem_in_the_plane(plane):
+    labels = discs(8, 3)
+    labels[2, :3] = 2  # and a lamina
+    e = strains(3)
+    found = coupling.grid_cells(labels, materials(), plane=plane).homogenise(torch.from_numpy(e))
+    for k in range(3):
+        cell = meshes.from_labels(labels[k], MPI.COMM_SELF)
+        right = fe2.RVE(cell, materials(), degree=1, plane=plane).homogenise(e[k : k + 1])
+        one = spon.GridResponse(*(getattr(found, name)[k : k + 1] for name in found.__slots__))
+        near(one, right, 1e-9)
+    assert torch.equal(found.tangent, found.tangent.mT)
+
+
+def test_it_is_the_exact_problem_in_space():
+    """On a grid that is no cube, with voxels that are none, and three phases."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 4, (2, 4, 3, 5))
+    spacing = (0.25, 0.4, 0.2)
+    e = strains(2, 3, 0.02)
+    box = np.array(spacing) * labels.shape[1:]
+    found = coupling.grid_cells(labels, MATERIALS, box=box).homogenise(torch.from_numpy(e))
+    for k in range(2):
+        cell = meshes.from_labels(labels[k], MPI.COMM_SELF, spacing=spacing)
+        right = fe2.RVE(cell, MATERIALS, degree=1).homogenise(e[k : k + 1])
+        one = spon.GridResponse(*(getattr(found, name)[k : k + 1] for name in found.__slots__))
+        near(one, right, 1e-9)
+
+
+def test_products_do_not_grow_with_the_grid():
+    """Conjugate gradients know the medium on every grid: four times the pixels in each direction, and a third more."""
+    products = {}
+    for n in (8, 32):
+        found = coupling.grid_cells(discs(n, 3), materials()).homogenise(torch.from_numpy(strains(3)))
+        products[n] = int(found.products.max())
+    assert products[32] < 1.6 * products[8]
+
+
+def test_the_tangent_is_the_slope_of_the_stress():
+    cells, e = coupling.grid_cells(discs(8, 2), materials()), torch.from_numpy(strains(2))
+    C, step = cells.homogenise(e).tangent, 1e-6
+    for k in range(3):
+        shift = torch.zeros(3, dtype=torch.float64)
+        shift[k] = step
+        ahead, behind = (cells.homogenise(x, tangent=False).stress for x in (e + shift, e - shift))
+        torch.testing.assert_close(C[:, :, k], (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-5 * float(C.max()))
+
+
+def test_mean_work_is_the_work_of_means():
+    """Hill and Mandel, for any periodic fluctuation against a stress in equilibrium."""
+    cells, e = coupling.grid_cells(discs(8, 2), materials()), torch.from_numpy(strains(2))
+    found = cells.homogenise(e, tolerance=1e-13)
+    other = torch.randn(2, 1, 8, 8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moved = cells._strain(other)[:, 0]
+    assert moved.mean((1, 2)).abs().max() < 1e-14 * moved.abs().max()
+    local = e[:, None, None] + cells._strain(found.fluctuation[:, None])[:, 0]
+    stress = cells._at("stress", local, cells.phase)
+    work = (stress * moved).sum(-1).mean((1, 2))
+    assert work.abs().max() < 1e-11 * ((stress * moved).sum(-1).abs().mean())
+
+
+def test_no_cell_changes_what_another_is():
+    labels, e = discs(8, 4), strains(4)
+    e[2] *= 1e-6  # which is done at once
+    together = coupling.grid_cells(labels, materials()).homogenise(torch.from_numpy(e))
+    for k in range(4):
+        alone = coupling.grid_cells(labels[[k]], materials()).homogenise(torch.from_numpy(e[[k]]))
+        torch.testing.assert_close(together.stress[[k]], alone.stress, rtol=1e-12, atol=0)
+        assert together.iterations[k] == alone.iterations[0]
+
+
+def test_from_another_fluctuation_to_the_same_result():
+    cells, e = coupling.grid_cells(discs(8, 2), materials()), torch.from_numpy(strains(2))
+    first = cells.homogenise(e)
+    again = cells.homogenise(e, start=first.fluctuation)
+    assert (again.iterations == 0).all()
+    torch.testing.assert_close(again.stress, first.stress, rtol=0, atol=0)
+    near_by = cells.homogenise(1.01 * e, start=first.fluctuation)
+    fresh = cells.homogenise(1.01 * e)
+    torch.testing.assert_close(near_by.stress, fresh.stress, rtol=1e-8, atol=0)
+    assert (near_by.products < fresh.products).all()
+
+
+def test_no_stress_at_rest_and_a_homogeneous_cell():
+    labels = np.ones((1, 4, 4), dtype=int)
+    cells = coupling.grid_cells(labels, {1: MATERIALS[1]})
+    rest = cells.homogenise(torch.zeros(1, 3, dtype=torch.float64))
+    assert rest.stress.abs().max() == 0.0 and rest.iterations[0] == 0
+    e = torch.from_numpy(strains(1))
+    law = coupling.phase_law(MATERIALS[1], 2, "strain")
+    found = cells.homogenise(e)
+    torch.testing.assert_close(found.stress, law.stress(e), rtol=1e-13, atol=0)
+    torch.testing.assert_close(found.tangent, law.tangent(e), rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.mpi
+def test_a_structure_of_image_cells(comm):
+    """Each point with an image of its own, against an exact problem at each."""
+    domain = meshes.bar(comm, size=(2.0, 1.0), n=(2, 1))
+    places = fe2.law_places(domain)
+    labels = np.stack([discs(6, 1, seed=int(round(100 * x[0] + 10 * x[1])))[0] for x in places]).reshape(-1, 6, 6)
+    grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (3, 3)), MPI.COMM_SELF)
+    like = fe2.RVE(grid, materials(), degree=1)
+
+    def solve(law):
+        problem = fe2.MacroProblem(domain, law)
+        problem.fix("left", (0.0, 0.0))
+        problem.fix("right", (0.04, None))
+        problem.watch("right")
+        return problem.solve(steps=2, log=None)[-1].force["right"]
+
+    middles = compute_midpoints(grid.mesh, 2, np.arange(36, dtype=np.int32))[:, :2]
+    i, j = np.floor(6 * (middles + 0.5)).astype(int).T
+    right = solve(fe2.VaryingLaw(like, labels[:, i, j]))
+    assert np.allclose(solve(coupling.GridLaw(labels, materials(), chunk=3)), right, rtol=1e-8)
+
+
+def test_wrong_use_is_told():
+    with pytest.raises(ValueError, match=r"labels have the shape \(1, 4\)"):
+        coupling.grid_cells(np.ones((1, 4), dtype=int), {1: MATERIALS[1]})
+    with pytest.raises(ValueError, match=r"label 2 has no law, there are \[1\]"):
+        coupling.grid_cells(discs(8, 1), {1: MATERIALS[1]})
+    with pytest.raises(ValueError, match=r"label 2 \(LinearElastic.*stiffness .* MPa at rest"):
+        coupling.grid_cells(discs(8, 1), {1: MATERIALS[1], 2: fe2.LinearElastic(bulk=1e-6, shear=1e-6)})
+    cells = coupling.grid_cells(discs(8, 2), materials())
+    with pytest.raises(ValueError, match=r"strains have the shape \(3, 3\), need \(2, 3\)"):
+        cells.homogenise(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="the strain of cell 1 is"):
+        cells.homogenise(torch.tensor([[0.0] * 3, [0.0, np.nan, 0.0]]))
+    with pytest.raises(spon.GridNotConverged, match="cell 0, strain"):
+        cells.homogenise(torch.from_numpy(strains(2)), tolerance=1e-30)
+    law = coupling.GridLaw(discs(8, 2), materials())
+    with pytest.raises(ValueError, match="there are 3 points on this rank and 2 cells"):
+        law.initial_state(3)
