@@ -8,7 +8,8 @@ tolerance and strain as ours, and stress and tangent of both must agree.
 
 random: strains spread over the whole box. near: strains as neighbouring points of a structure have them.
 
-    python3 benchmarks/bench_micro.py        prints a table and writes benchmarks/micro.json
+    python3 benchmarks/bench_micro.py           prints figures and writes benchmarks/micro.json
+    python3 benchmarks/bench_micro.py --table   the table of the README from that file
 """
 
 import json
@@ -33,6 +34,7 @@ import meshes
 from fe2.body import quadrature_degree
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+RESULTS = Path(__file__).with_name("micro.json")
 SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
 RANDOM = np.random.default_rng(0).uniform(-0.04, 0.04, (32, 3))
 NEAR = np.array([0.02, -0.01, 0.025]) + np.random.default_rng(1).uniform(-0.002, 0.002, (32, 3))
@@ -179,6 +181,12 @@ def efficiency(points=128):
 
 
 def main():
+    if "--table" in sys.argv:
+        print(table(json.loads(RESULTS.read_text())))
+        return
+    if len(sys.argv) > 1:
+        micro_phase(int(sys.argv[1]))
+        return
     rows = []
     for name in SIZES:
         rows.append(r := compare(name))
@@ -206,11 +214,26 @@ def main():
         "dolfinx": dolfinx.__version__,
         "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
     }
-    path = Path(__file__).with_name("micro.json")
-    part = path.with_suffix(".part")
+    part = RESULTS.with_suffix(".part")
     part.write_text(json.dumps({"about": about, "cells": rows, "ranks": ranks}, indent=2) + "\n")
-    part.rename(path)
+    part.rename(RESULTS)
+
+
+def table(record):
+    """Markdown: solves per second and their ratios to the naive way."""
+    lines = ["| cell | unknowns | neighbouring strains [1/s] | ratio to LU / Cholesky | random strains [1/s] | "
+             "ratio to LU / Cholesky | state per point |", "|---" * 7 + "|"]  # fmt: skip
+    for r in record["cells"]:
+        both = [
+            f"{r[f'solves_per_second_{kind}']:.1f} | {r[f'ratio_{kind}_lu']:.1f} / {r[f'ratio_{kind}_cholesky']:.1f}"
+            for kind in ("near", "random")
+        ]
+        end = f"{r['kilobytes_state_per_point']:.0f} kB"
+        lines.append(f"| {r['cell']} | {r['unknowns']:,} | {' | '.join(both)} | {end} |")
+    ranks = record["ranks"]
+    lines += ["", f"Two ranks take {ranks['seconds_2_ranks']:.1f} s for what one does in {ranks['seconds_1_rank']:.1f} s."]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    micro_phase(int(sys.argv[1])) if len(sys.argv) > 1 else main()
+    main()

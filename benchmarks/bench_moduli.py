@@ -6,7 +6,8 @@ along the fibre). Published: C. T. Sun & R. S. Vaidya, Compos. Sci. Technol. 56,
 F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in later papers. What is known exactly: Hill's
 bounds and Rayleigh's series, see tests/references.py.
 
-    python3 benchmarks/bench_moduli.py       prints a table and writes benchmarks/moduli.json
+    python3 benchmarks/bench_moduli.py           prints a table and writes benchmarks/moduli.json
+    python3 benchmarks/bench_moduli.py --table   the table from that file
 """
 
 import json
@@ -25,6 +26,7 @@ import references
 
 ALUMINIUM, BORON = (68.3, 0.30), (379.3, 0.10)  # E [GPa], ν
 FRACTION = 0.47
+RESULTS = Path(__file__).with_name("moduli.json")
 PUBLISHED = {  # as printed there, GPa
     "Sun & Vaidya 1996": {"E1": "215", "E2": "144", "G12": "57.2", "G23": "45.9", "nu12": "0.19", "nu23": "0.29"},
     "Xia et al. 2003": {"E1": "214", "E2": "143", "G12": "54.2", "G23": "45.7", "nu12": "0.195", "nu23": "0.253"},
@@ -69,26 +71,30 @@ def known():
 def table(rows, exact):
     """Markdown: the finest mesh, what the last refinement and the second thickness changed, and the references."""
     coarse, fine, thick = rows[-3:]
-    print("| | fe2x | last refinement | twice as thick |", " | ".join(PUBLISHED), "| known |")
-    print("|---|---|---|---|" + "---|" * len(PUBLISHED) + "---|")
+    titles = ["", "fe2x", "last refinement", "twice as thick", *PUBLISHED, "known"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for name in NAMES:
         digits = 2 if name[0] in "EG" else 4
         changes = [f"{abs(a[name] / b[name] - 1):.0e}" for a, b in ((fine, coarse), (thick, fine))]
         bounds = sorted({f"{v:.{digits}f}" for v in exact.get(name, [])})
         cells = [f"{fine[name]:.{digits}f}", *changes, *(p[name] for p in PUBLISHED.values()), " to ".join(bounds)]
-        print("|", " | ".join([name + (" [GPa]" if digits == 2 else ""), *cells]), "|")
+        lines.append("| " + " | ".join([name + (" [GPa]" if digits == 2 else ""), *cells]) + " |")
+    return "\n".join(lines)
 
 
 def main():
+    if "--table" in sys.argv:
+        record = json.loads(RESULTS.read_text())
+        print(table(record["meshes"], record["exact"]))
+        return
     rows = [moduli(edges) for edges in (16, 32, 64)] + [moduli(64, slender=2.0)]
     exact = known()
-    table(rows, exact)
+    print(table(rows, exact))
     about = {"dolfinx": dolfinx.__version__, "moduli": "GPa", "degree": 2, "fraction": FRACTION}
-    path = Path(__file__).with_name("moduli.json")
-    part = path.with_suffix(".part")
+    part = RESULTS.with_suffix(".part")
     record = {"about": about, "meshes": rows, "published": PUBLISHED, "exact": exact}
     part.write_text(json.dumps(record, indent=2) + "\n")
-    part.rename(path)
+    part.rename(RESULTS)
 
 
 if __name__ == "__main__":

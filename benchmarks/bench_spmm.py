@@ -7,6 +7,7 @@ own, so that the peak of its memory is its own, too. All ways are timed beside e
 the processor's time of a single thread, which others on the machine disturb less than that of the clock.
 
     python3 benchmarks/bench_spmm.py [cpu | cuda]     prints tables and writes benchmarks/spmm.json
+    python3 benchmarks/bench_spmm.py --table          the tables from that file
 """
 
 import json
@@ -25,6 +26,7 @@ from scipy.spatial import cKDTree
 
 import spon
 
+RESULTS = Path(__file__).with_name("spmm.json")
 DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 MATRICES = ((10_000, 7), (40_000, 20))
 COLUMNS = (1, 32, 256)
@@ -163,21 +165,31 @@ def messages():
     return table
 
 
+def tables(record):
+    """Markdown: times of products, beside those of `spon`, and of training steps."""
+    lines = []
+    for matrix, rows in record["products"].items():
+        ways = list(next(iter(rows.values())))
+        lines += [f"| {matrix}: columns | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
+        for b, row in rows.items():
+            cells = [f"{1e3 * row[w]:.2f} ms ({row[w] / row['spon']:.1f})" for w in ways]
+            lines.append(f"| {b} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [f"| messages, {NODES} nodes, {NODES * NEAREST} edges, width {WIDTH} | training step | memory |",
+              "|---|---|---|"]  # fmt: skip
+    lines += [f"| {way} | {row['seconds']:.2f} s | {row['MiB']:.0f} MiB |" for way, row in record["messages"].items()]
+    return "\n".join(lines)
+
+
 def main():
+    if "--table" in sys.argv:
+        print(tables(json.loads(RESULTS.read_text())))
+        return
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     record = {"products": {}, "messages": messages()}
     for nodes, k in MATRICES:
-        record["products"][f"{nodes} rows, {k} per row"] = table = products(nodes, k)
-        ways = list(table[1])
-        print(f"| {nodes} rows, {k} per row: columns |", " | ".join(ways), "|")
-        print("|---|" + "---|" * len(ways))
-        for b, row in table.items():
-            cells = [f"{1e3 * row[w]:.2f} ms ({row[w] / row['spon']:.1f})" for w in ways]
-            print(f"| {b} |", " | ".join(cells), "|")
-    print(f"| messages, {NODES} nodes, {NODES * NEAREST} edges, width {WIDTH} | training step | memory |")
-    print("|---|---|---|")
-    for way, row in record["messages"].items():
-        print(f"| {way} | {row['seconds']:.2f} s | {row['MiB']:.0f} MiB |")
+        record["products"][f"{nodes} rows, {k} per row"] = products(nodes, k)
+    print(tables(record))
     record["about"] = {
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -187,7 +199,7 @@ def main():
         "dtype": "float64",
         "unit": "s",
     }
-    path = Path(__file__).with_name("spmm.json" if DEVICE == "cpu" else f"spmm_{DEVICE}.json")
+    path = RESULTS if DEVICE == "cpu" else RESULTS.with_name(f"spmm_{DEVICE}.json")
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=2) + "\n")
     part.rename(path)

@@ -361,3 +361,22 @@ def test_errors_by_width_are_measured(tmp_path):
     figures = json.loads((tmp_path / "results/width/quick.json").read_text())["Poisson"]["width"]
     coarse, fine = (figures[n][0]["elements"] for n in ("4", "8"))
     assert 2.5 < coarse["L2"] / fine["L2"] < 4.5 and 1.6 < coarse["H1"] / fine["H1"] < 2.4
+
+
+def test_the_page_of_results_is_that_of_the_files():
+    """`make results` after each change of a figure."""
+    import results
+
+    assert results.PAGE.read_text() == results.page()
+
+
+@pytest.mark.parametrize("name", ["evaluation", "grid"])
+def test_benchmarks_run(name, tmp_path):
+    """At their smallest size, in a folder of their own."""
+    script = Path(__file__).parents[1] / "benchmarks" / f"bench_{name}.py"
+    (tmp_path / "results").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("|") > 10

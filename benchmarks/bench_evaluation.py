@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""Stress and tangent of learned cells: points per second by the size of the batch, beside what the processor can do.
+
+Two networks: the potential that `spon.learn.train` makes by default, and a branch of the size of the published one, which
+goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters are
+random, which takes the same time. Ways:
+
+- machine code, as `coupling.SurrogateLaw` has it (potentials alone), in float64 and float32
+- closed form in torch, value and derivative in one pass, 1,024 points at a time
+- reverse mode by torch.func, vmap(jacrev) of the stress, as is usual, in batches
+- point by point with reverse mode, as the published code does
+
+The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run over the operations that a point takes in
+closed form, see `operations`; and, on a line that is far above, the bandwidth of a copy over the numbers that go in and
+out. On one core, the best of runs for a second.
+
+    python3 benchmarks/bench_evaluation.py           all anew in benchmarks/evaluation.json and docs/evaluation.png
+    python3 benchmarks/bench_evaluation.py --quick   small batches, printed and not kept
+    python3 benchmarks/bench_evaluation.py --table   the table of the README
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import learned
+import numpy as np
+import torch
+
+from fe2 import pictures
+from spon.compiled import CompiledPotential
+from spon.networks import Branch, Potential
+
+RESULTS = Path(__file__).with_name("evaluation.json")
+PICTURE = Path(__file__).parents[1] / "docs" / "evaluation.png"
+BATCHES = (1, 16, 256, 1024, 16384, 262144)
+SLOW = 1024  # the largest batch of ways that take long
+CHUNK = 1024
+D = 3
+TYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def operations(kind, network):
+    """Floating-point operations of stress and tangent of a point in closed form; a product and a sum are two.
+
+    Of a potential with inputs i (strains and norms), d strain components and two layers of w: each of the matrices i × w
+    and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers and
+    of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each strain
+    component all but the first. An activation and its derivatives count as 34 (potential.c has so many), a square root
+    and a division as one.
+    """
+    if kind == "potential":
+        w, norms = network.width, len(network.norms.maps)
+        i, pairs = D + norms, D * (D + 1) // 2
+        matrices = 2 * 2 * (i * w + w * w) + 2 * D * w * w + 2 * D * norms * w
+        curvature = 3 * pairs * (2 * w + norms) + D * w
+        return matrices + curvature + 34 * 2 * w + norms * (2 * D * D + 4 * D) + 4 * D * D
+    sizes = [D, *network.widths, network.scale.numel()]
+    products = [a * b for a, b in zip(sizes, sizes[1:])]
+    return 2 * sum(products) + 2 * D * sum(products[1:]) + (34 + D) * sum(network.widths) + 2 * 16 * D * (1 + D)
+
+
+def networks():
+    half = torch.full((D,), 0.04, dtype=torch.float64)
+    stiffness = torch.eye(D, dtype=torch.float64) * 5000
+    potential = Potential(stiffness, half, 1.0)
+    branch = Branch(half, torch.ones(16, dtype=torch.float64), widths=(64,) * 4, activation="swish", through_zero=False)
+    return {"potential": potential, "branch": branch}
+
+
+def stress_of(kind, network, means):
+    """strains (n, 3) → stress (n, 3) and tangent (n, 3, 3) in closed form."""
+    if kind == "potential":
+        return network
+
+    def respond(strain):
+        coefficients, slopes = network.with_tangent(strain)
+        return coefficients @ means.T, means @ slopes
+
+    return respond
+
+
+def value_of(kind, network, means):
+    """The stress (3,) of one strain (3,), which is to be differentiated."""
+    if kind == "potential":
+        return lambda e: network(e[None])[0][0]
+    return lambda e: (network(e[None]) @ means.T)[0]
+
+
+def best_rate(work, n, seconds):
+    """Points per second of the fastest run."""
+    work()
+    best, begin = np.inf, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return n / best
+
+
+def ways(kind, network, means, name, n):
+    """Name → what evaluates n strains."""
+    dtype = TYPES[name]
+    strain = (0.04 * (2 * torch.rand(n, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)).to(dtype)
+    network, means = network.to(dtype), means.to(dtype)
+    respond, value = stress_of(kind, network, means), value_of(kind, network, means)
+    found = {}
+    if kind == "potential":
+        code = CompiledPotential(network.double(), dtype)
+        rows = strain.numpy()
+        stress, tangent = np.empty_like(rows), np.empty((n, D, D), dtype=rows.dtype)
+        found["machine code"] = lambda: code(rows, stress, tangent)
+        network.to(dtype)
+    found["closed form, torch"] = lambda: [respond(part) for part in strain.split(CHUNK)]
+    if n <= SLOW:
+        both = torch.func.vmap(torch.func.jacrev(lambda e: (value(e),) * 2, has_aux=True))
+        if name == "float64":
+            found["vmap(jacrev), torch"] = lambda: both(strain)
+        if n <= 16 and name == "float64":
+            found["one by one, torch"] = lambda: [torch.func.jacrev(value)(e) for e in strain]
+    return found
+
+
+def ceilings(seconds):
+    """10⁹ operations per second of products of matrices by dtype, and bytes per second of a copy."""
+    found = {}
+    for name, dtype in TYPES.items():
+        a = torch.rand(1024, 1024, dtype=dtype)
+        found[name] = best_rate(lambda a=a: a @ a, 2 * 1024**3, seconds) / 1e9
+    block = torch.zeros(2**24, dtype=torch.float64)
+    other = torch.empty_like(block)
+    found["copy"] = best_rate(lambda: other.copy_(block), 2 * 8 * 2**24, seconds)
+    return found
+
+
+def study(batches, seconds):
+    top = ceilings(seconds)
+    means = torch.randn(D, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = {"ceilings": top, "networks": {}}
+    with torch.no_grad():
+        for kind, network in networks().items():
+            count = operations(kind, network)
+            record = {"parameters": sum(p.numel() for p in network.parameters()), "operations": count, "rates": {}}
+            for name in TYPES:
+                for n in batches:
+                    for way, work in ways(kind, network, means, name, n).items():
+                        rate = best_rate(work, n, seconds)
+                        record["rates"].setdefault(f"{way}, {name}", {})[n] = rate
+                        print(f"{kind}, {way}, {name}, {n}: {rate:.3g} points/s", flush=True)
+                real = 8 if name == "float64" else 4
+                record[f"roofline, {name}"] = top[name] * 1e9 / count
+                record[f"bandwidth, {name}"] = top["copy"] / (real * (2 * D + D * D))
+            found["networks"][kind] = record
+    return found
+
+
+def table(found):
+    batches = sorted({int(n) for r in found["networks"].values() for rates in r["rates"].values() for n in rates})
+    lines = ["| network | way | " + " | ".join(f"{n:,}" for n in batches) + " | of the roofline |",
+             "|---" * (len(batches) + 3) + "|"]  # fmt: skip
+    for kind, record in found["networks"].items():
+        for way, rates in record["rates"].items():
+            shown = [f"{rates[str(n)]:.2g}" if str(n) in rates else "" for n in batches]
+            top = record[f"roofline, {way.split(', ')[-1]}"]
+            lines.append(f"| {kind} | {way} | " + " | ".join(shown) + f" | {100 * max(rates.values()) / top:.0f} % |")
+    return "\n".join(lines)
+
+
+def draw(found, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
+    for axis, (kind, record) in zip(axes, found["networks"].items()):
+        for way, rates in record["rates"].items():
+            style = "--" if way.endswith("float32") else "-"
+            axis.loglog([int(n) for n in rates], list(rates.values()), style, marker=".", label=way)
+        for name, style in (("float64", "k-"), ("float32", "k--")):
+            axis.axhline(record[f"roofline, {name}"], color="k", linestyle=style[1:], linewidth=0.8)
+        axis.set(xlabel="points in a batch", title=f"{kind}, {record['operations']:,} operations a point")
+        axis.legend(fontsize=7)
+    axes[0].set(ylabel="points per second; in black, the rooflines")
+    print(f"picture: {pictures.save(figure, path, dpi=100)}")
+
+
+def processor():
+    """The name of the processor, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.table:
+        print(table(json.loads(RESULTS.read_text())["found"]))
+        return
+    found = study((1, 64), 0.05) if given.quick else study(BATCHES, 1.0)
+    found = json.loads(json.dumps(found))  # numbers of points become text, as in a file
+    if not given.quick:
+        about = {"processor": processor(), "cores": os.cpu_count(), "threads": 1, "torch": torch.__version__}
+        learned.keep(RESULTS, about | {"gpu": "not yet measured"}, "found", record=found)
+    draw(found, Path("results/evaluation.png") if given.quick else PICTURE)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
