@@ -9,6 +9,8 @@ precondition its solvers (`LearnedPC`), and learn from the residual of a form (`
 found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes (`mode_network`) makes
 the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
 
+Laws also serve programs that know nothing of `fe2`: `PointLaw` and `micro_simulation`.
+
 It is the only package that imports both sides: neither knows the other.
 """
 
@@ -20,6 +22,7 @@ from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.placement import Placement, place
+from coupling.points import PointLaw, micro_simulation
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
@@ -34,6 +37,7 @@ __all__ = [
     "OutsideRange",
     "OutsideRangeWarning",
     "Placement",
+    "PointLaw",
     "Residual",
     "SurrogateLaw",
     "TranslationError",
@@ -41,6 +45,7 @@ __all__ = [
     "grid_cells",
     "local_laws",
     "micro_fields",
+    "micro_simulation",
     "mode_network",
     "phase_law",
     "place",

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Laws as plain functions of arrays and as micro simulations: state, notation, and what they refuse."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from mpi4py import MPI
+
+import coupling
+import fe2
+
+STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
+
+
+def path(steps=4):
+    """Strains (steps, 1, 3) into the plastic range and back."""
+    return np.linspace(0, 1, steps + 1)[1:, None, None] * np.array([0.02, -0.01, 0.015]) * [[[1]], [[2]], [[1]], [[-1]]]
+
+
+def followed(law, strains):
+    """Stresses by the interface of `fe2.Law` itself, each step accepted."""
+    state, found = law.initial_state(strains.shape[1]), []
+    for e in strains:
+        out = law.evaluate(e, state, state, MPI.COMM_SELF)
+        state, found = out.state, [*found, out.stress]
+    return np.array(found)
+
+
+def test_a_path_step_by_step():
+    """What is asked in between changes nothing; a rejected step is as if it had not been."""
+    law = fe2.UFLLaw(STEEL)
+    right, respond = followed(law, path()), coupling.PointLaw(law, 1)
+    for e, stress in zip(path(), right, strict=True):
+        respond(0.5 * e)
+        respond(3.0 * e)
+        respond.reject()
+        found, tangent = respond(e)
+        assert np.allclose(found, stress, rtol=1e-10)
+        step = 1e-7
+        for k in range(3):
+            shift = step * np.eye(3)[k]
+            slope = (respond(e + shift)[0] - respond(e - shift)[0]) / (2 * step)
+            assert np.allclose(tangent[0, :, k], slope[0], rtol=0, atol=1e-5 * abs(tangent).max())
+        respond(e)
+        respond.accept()
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_engineering_notation(dim):
+    """Work and stiffness are the same numbers in both."""
+    law, d = fe2.UFLLaw(fe2.LinearElastic(bulk=100.0, shear=40.0), dim=dim), dim * (dim + 1) // 2
+    mandel = np.random.default_rng(0).standard_normal((5, d)) * 0.01
+    engineering = fe2.mandel.to_engineering(mandel)
+    stress, tangent = coupling.PointLaw(law, 5)(mandel)
+    other, stiffness = coupling.PointLaw(law, 5, notation="engineering")(engineering)
+    assert np.allclose((stress * mandel).sum(1), (other * engineering).sum(1), rtol=1e-13)
+    assert np.allclose(stiffness, fe2.mandel.stiffness_to_engineering(tangent), rtol=1e-13)
+    assert np.allclose(np.einsum("nij,nj->ni", stiffness, engineering), other, rtol=1e-12)
+
+
+@pytest.mark.mpi
+def test_ranks_share_the_work(trained, comm):
+    """A law that spreads its points over the ranks, some of which have none."""
+    count = 0 if comm.rank == 1 else 2
+    respond = coupling.PointLaw(fe2.ExactLaw(trained.rve), count, comm=comm)
+    e = np.tile([0.01, 0.0, 0.005], (count, 1))
+    stress, _ = respond(e)
+    right = trained.rve.homogenise(np.array([[0.01, 0.0, 0.005]])).stress
+    assert np.allclose(stress, right, rtol=1e-9)
+
+
+def test_wrong_strains_are_told():
+    respond = coupling.PointLaw(fe2.UFLLaw(STEEL), 2)
+    with pytest.raises(ValueError, match=r"strain has the shape \(3,\), need \(2, 3\)"):
+        respond([0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="the strain of point 1 is"):
+        respond([[0.0] * 3, [np.nan] * 3])
+    with pytest.raises(ValueError, match="notation = 'Voigt'"):
+        coupling.PointLaw(fe2.UFLLaw(STEEL), 2, notation="Voigt")
+
+
+def test_a_micro_simulation_as_the_manager_uses_it(tmp_path):
+    """From a file of the user's; iterations of a coupling step go back to the state that was saved."""
+    file = tmp_path / "micro.py"
+    file.write_text(
+        "import coupling, fe2\n"
+        "law = fe2.UFLLaw(fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0))\n"
+        "MicroSimulation = coupling.micro_simulation(law)\n"
+    )
+    spec = importlib.util.spec_from_file_location("micro", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    simulation, other = module.MicroSimulation(7), module.MicroSimulation(8)
+    assert (simulation.initialize()["stress"] == 0.0).all()
+    right = followed(fe2.UFLLaw(STEEL), path())
+    for e, stress in zip(path(), right, strict=True):
+        saved = simulation.get_state()
+        for trial in (0.3, 2.0):  # iterations that do not converge
+            simulation.solve({"strain": trial * e[0]}, 0.1)
+            simulation.set_state(saved)
+        found = simulation.solve({"strain": e[0]}, 0.1)
+        assert np.allclose(found["stress"], stress[0], rtol=1e-10) and found["tangent"].shape == (9,)
+    # A point that took another rank's place goes on from its state.
+    other.set_state(simulation.get_state())
+    e = 0.4 * path()[0, 0]
+    assert np.array_equal(other.solve({"strain": e}, 0.1)["stress"], simulation.solve({"strain": e}, 0.1)["stress"])
+    with pytest.raises(KeyError, match="macro data have no 'strain', only 'temperature'"):
+        simulation.solve({"temperature": 3.0}, 0.1)
+    with pytest.raises(ValueError, match="the state has 1 numbers"):
+        simulation.set_state(np.zeros(1).tobytes())
