@@ -33,7 +33,8 @@ RESULTS = Path(__file__).with_name("width.json")
 FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 800,
         "channels": (4, 8, 16, 32)}  # fmt: skip
 QUICK = {"widths": (4, 8), "others": (8,), "fine": 8, "samples": 20, "unseen": 4, "steps": 4, "channels": (4,)}
-SETTINGS = {"batch": 8, "rate": 1e-2, "nested": (0.4, 0.4)}
+SETTINGS = {"batch": 8, "rate": 1e-2}
+NESTED = {32: (0.4, 0.4), 16: (0.4,)}  # squares along an edge → shares, so that rounds are on 4 × 4 at first
 SEEDS = 3
 
 
@@ -108,8 +109,9 @@ def l_shape(n):
 OTHERS = {"squares": squares, "unstructured": unstructured, "L-shape": l_shape}
 
 
-def train(reference, made, effort, seed, **options):
-    """A network of these spaces in single precision, and the seconds of this core that its training took."""
+def train(reference, n, effort, seed, **options):
+    """A network on squares in single precision, and the seconds of this core that its training took."""
+    made = squares(n)
     fields = reference.fields(made["output"])[:, : effort["samples"]]
     solutions = solved(reference.kind, made["output"], fields)
     network = spon.OperatorNetwork(processor="fluxes", seed=seed, **{"channels": 8} | made | options).float()
@@ -117,8 +119,9 @@ def train(reference, made, effort, seed, **options):
     inputs, outputs = (torch.from_numpy(x).float() for x in (fields, solutions))
     steps = effort["steps"]
     operators.train(
-        network, inputs, outputs, steps=steps, every=max(1, steps // 10), patience=11, seed=seed, **SETTINGS
-    )
+        network, inputs, outputs, steps=steps, every=max(1, steps // 10), patience=11, seed=seed,
+        nested=NESTED.get(n, ()), **SETTINGS,
+    )  # fmt: skip
     return network, time.process_time() - start
 
 
@@ -142,11 +145,11 @@ def run(path, effort, seeds):
         corner = Reference(kind, effort, domains.l_shape(1 / effort["fine"]))
         for n in effort["widths"]:
             made = squares(n)
-            records = [errors_on(reference, train(reference, made, effort, seed)[0], made) for seed in range(seeds)]
+            records = [errors_on(reference, train(reference, n, effort, seed)[0], made) for seed in range(seeds)]
             learned.keep(path, about(), kind, "width", n, record=records)
             print(kind, "width", n, records[0], flush=True)
         trained = effort["widths"][-2]
-        networks = [train(reference, squares(trained), effort, seed)[0] for seed in range(seeds)]
+        networks = [train(reference, trained, effort, seed)[0] for seed in range(seeds)]
         for name, make in OTHERS.items():
             for n in effort["others"]:
                 against = corner if make is l_shape else reference
@@ -157,7 +160,7 @@ def run(path, effort, seeds):
         for channels in effort["channels"]:
             made, records = squares(trained), []
             for seed in range(seeds):
-                network, seconds = train(reference, made, effort, seed, channels=channels)
+                network, seconds = train(reference, trained, effort, seed, channels=channels)
                 size = {"parameters": sum(p.numel() for p in network.parameters()), "seconds": seconds}
                 records.append(errors_on(reference, network, made) | size)
             learned.keep(path, about(), kind, "parameters", channels, record=records)
