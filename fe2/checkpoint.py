@@ -44,8 +44,9 @@ def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, A
         file.attrs["record"] = json.dumps(record)
     with together(comm):
         if comm.rank == 0:
-            shutil.rmtree(old, ignore_errors=True)
+            # Where a kill between the renamings has left only the old one, it stays until there is another.
             if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
             part.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
