@@ -26,6 +26,7 @@ from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
+from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged
 from fe2.stopping import Stopped
 
@@ -53,6 +54,7 @@ __all__ = [
     "RambergOsgood",
     "Region",
     "Response",
+    "RunFolder",
     "SaturatingElastic",
     "Step",
     "StepFailed",

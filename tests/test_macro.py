@@ -318,22 +318,6 @@ def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, runs, ranks, n
     assert_bit_equal(tmp_path, ranks)
 
 
-def test_ten_signals_at_random_moments_do_not_change_the_result(tmp_path, runs):
-    """From the interpreter's start to the last step, as they come."""
-    finish(runs("whole", 1, 0))
-    moments, codes = np.random.default_rng(0).uniform(0.0, 2.5, 10), []
-    for moment in moments:
-        broken = runs("broken", 1, 0.4)
-        time.sleep(moment)
-        broken.send_signal(signal.SIGTERM)
-        broken.communicate(timeout=60)
-        codes.append(broken.returncode)
-    # Before it listens the signal kills it; after its end there is none to hear it.
-    assert set(codes) <= {0, -signal.SIGTERM, 128 + signal.SIGTERM} and 128 + signal.SIGTERM in codes, codes
-    finish(runs("broken", 1, 0))
-    assert_bit_equal(tmp_path, 1)
-
-
 def test_without_a_folder_signals_are_as_they_were(law):
     before = [signal.getsignal(number) for number in fe2.stopping.SIGNALS]
     seen = []
