@@ -79,7 +79,8 @@ class RunFolder:
         # Not collective: if one rank fails alone, the others are elsewhere.
         if self._file is not None:
             end = "done" if error is None else f"{type(error).__name__}: {error}"
-            self._record["starts"][-1]["end"] = end
+            # Again the versions: something may have been imported since.
+            self._record["starts"][-1] |= {"versions": versions(), "end": end}
             self._put("run.json", self._record)
             self._note(end)
             self._file.close()
@@ -150,7 +151,7 @@ def _plain(name: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, default=os.fspath))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"config[{name!r}] = {value!r}: need numbers, text, paths, or lists of them: {error}") from error
+        raise TypeError(f"config[{name!r}] = {value!r}: need numbers, text, paths, or lists of them") from error
 
 
 def _start(comm: MPI.Intracomm) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+# %% [markdown]
+# # A run on a cluster
+# A structure with the law of your choice, in a folder that says what it was. The time limit of a batch system ends it
+# with a signal, after which a checkpoint is there; the same command then goes on where it was, until it is done.
+#
+#     mpirun -n 2 python3 demos/batch/demo_batch.py --structure cook --law exact
+#
+# `slurm.sh` and `mpirun.sh` beside this file start it on clusters.
+
+# %%
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from mpi4py import MPI
+
+import fe2
+import meshes
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--structure", choices=("cook", "l_profile", "plate"), default="cook")
+parser.add_argument("--law", choices=("exact", "surrogate", "certified"), default="exact")
+parser.add_argument("--model", type=Path, help="model file of the cell, such as demo_surrogate.py leaves")
+parser.add_argument("--mesh-size", type=float, default=0.1, help="of the cell")
+parser.add_argument("--n", type=int, default=5, help="cells along an edge of the structure")
+parser.add_argument("--steps", type=int, default=10, help="load steps")
+parser.add_argument("--small", action="store_true", help="the smallest problem")
+parser.add_argument("--folder", type=Path, default=Path("results/batch"))
+options = parser.parse_args()
+if (options.law == "exact") != (options.model is None):
+    parser.error(f"--law {options.law} with --model {options.model}: a model is for the surrogate and the certified law")
+if options.small:
+    options.mesh_size, options.n = 0.2, 2
+comm = MPI.COMM_WORLD
+
+# %% [markdown]
+# ## The structures
+# Each is held somewhere and moved at its right end.
+
+# %%
+structures: dict[str, tuple[Callable, dict]] = {
+    "cook": (meshes.cook, {"left": (0.0, 0.0), "right": (None, 1.6)}),
+    "l_profile": (meshes.l_profile, {"top": (0.0, 0.0), "right": (None, 7.0)}),
+    "plate": (meshes.plate_with_hole, {"left": (0.0, None), "bottom": (None, 0.0), "right": (0.022, None)}),
+}
+make, held = structures[options.structure]
+
+# %% [markdown]
+# ## The law
+# The cell has three stiff circles in a matrix whose shear stiffness fades. A surrogate is evaluated on the GPUs of each
+# node, shared by the ranks if there are fewer of them, or on the ranks' own cores if there is none. Where strains are
+# outside of what it has been trained for, the exact law takes over: a run should not end at night for that.
+
+# %%
+cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=options.mesh_size)
+materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+
+
+def law(log: Callable[[str], None]) -> fe2.Law:
+    """The law that was asked for; `log` takes a line for each device."""
+    exact = fe2.ExactLaw(fe2.RVE(cell, materials))
+    if options.law == "exact":
+        return exact
+    import coupling
+    import spon
+
+    model = spon.load(options.model, whole=True)
+    if options.law == "certified":
+        return coupling.CertifiedLaw(model, exact)
+    return coupling.SurrogateLaw(model, device=coupling.place(comm, log=log), outside=exact)
+
+
+# %% [markdown]
+# ## The run
+# All that defines it is its configuration. In the folder of a run with another one, this one is refused.
+
+# %%
+config = {name: value for name, value in vars(options).items() if name != "folder"}
+with fe2.RunFolder(options.folder, comm, config) as run:
+    problem = fe2.MacroProblem(make(comm, n=options.n), law(run.log))
+    for boundary, values in held.items():
+        problem.fix(boundary, values)
+    problem.watch("right")
+    last = run.solve(problem, steps=options.steps, fields=True)[-1]
+    run.write("result.json", {"displacement": last.displacement["right"], "force": last.force["right"]})
+    run.log(f"displacement {last.displacement['right']}, force {last.force['right']}")
