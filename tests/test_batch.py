@@ -39,7 +39,9 @@ def batch(tmp_path):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "SLURM"))}
         environment["PATH"] = f"{commands}:{environment['PATH']}"
         environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), environment.get("PYTHONPATH", "")])
-        environment |= {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(PROJECT), "STARTED": str(tmp_path / "started")}
+        environment["STARTED"] = str(tmp_path / "started")
+        if script == "slurm.sh":
+            environment |= {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(PROJECT)}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen([BATCH / script, *options], env=environment | variables, cwd=tmp_path, **streams)
 
@@ -112,7 +114,8 @@ def test_jobs_of_two_ranks(batch, tmp_path):
     assert code == 0, output
     reference = results(tmp_path / "once")
 
-    batch.fake("srun", SRUN % "mpirun -n 2")
+    # By its variables mpirun would believe that there is SLURM.
+    batch.fake("srun", SRUN % "env -u SLURM_JOB_ID mpirun -n 2")
     queued_until_done(batch, tmp_path / "slurm", [1, 3])
     assert results(tmp_path / "slurm") == reference
 
