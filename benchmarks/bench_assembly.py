@@ -4,8 +4,8 @@
 Cook's membrane of 10⁴ and of 10⁵ quadrature points, in one load step, on one rank and on two: the learned law alone;
 what surrounds it (strains, checks of numbers that are not finite, copies); assembly of residual and matrix; and the
 linear solver, with PETSc's options by default (a direct solver) and with conjugate gradients and algebraic multigrid,
-which the near-nullspace of rigid motions is given to. The formula is the matrix of the cell alone, compiled from UFL. The
-structure is solved three times in turns, of which the fastest counts; the numbers of iterations are the materials'.
+which the near-nullspace of rigid motions is given to. The formula is the matrix of the cell alone, compiled from UFL.
+The structure is solved three times in turns, of which the fastest counts; the numbers of iterations are the materials'.
 
     python3 benchmarks/bench_assembly.py           all anew in benchmarks/assembly.json and docs/assembly.png
     python3 benchmarks/bench_assembly.py --quick   a small structure, printed and not kept

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Stress and tangent of learned cells: points per second by the size of the batch, beside what the processor can do.
 
-Two networks: the potential that `spon.learn.train` makes by default, and a branch of the size of the published one, which
-goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters are
-random, which takes the same time. Ways:
+Two networks: the potential that `spon.learn.train` makes by default, and a branch of the size of the published one,
+which goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters
+are random, which takes the same time. Ways:
 
 - machine code, as `coupling.SurrogateLaw` has it (potentials alone), in float64 and float32
 - closed form in torch, value and derivative in one pass, 1,024 points at a time
 - reverse mode by torch.func, vmap(jacrev) of the stress, as is usual, in batches
 - point by point with reverse mode, as the published code does
 
-The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run over the operations that a point takes in
-closed form, see `operations`; and, on a line that is far above, the bandwidth of a copy over the numbers that go in and
-out. On one core, the best of runs for a second.
+The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run over the operations that a point takes
+in closed form, see `operations`; and, on a line that is far above, the bandwidth of a copy over the numbers that go in
+and out. On one core, the best of runs for a second.
 
     python3 benchmarks/bench_evaluation.py           all anew in benchmarks/evaluation.json and docs/evaluation.png
     python3 benchmarks/bench_evaluation.py --quick   small batches, printed and not kept
@@ -24,6 +24,7 @@ import json
 import os
 import platform
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import learned
@@ -46,21 +47,21 @@ TYPES = {"float64": torch.float64, "float32": torch.float32}
 def operations(kind, network):
     """Floating-point operations of stress and tangent of a point in closed form; a product and a sum are two.
 
-    Of a potential with inputs i (strains and norms), d strain components and two layers of w: each of the matrices i × w
-    and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers and
-    of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each strain
-    component all but the first. An activation and its derivatives count as 34 (potential.c has so many), a square root
-    and a division as one.
+    Of a potential with inputs i (strains and norms), d strain components and two layers of w: each of the matrices i ×
+    w and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers
+    and of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each
+    strain component all but the first. An activation and its derivatives count as 38, those of tanh in potential.c (a
+    polynomial of degree 13 and what is around it), a square root and a division as one.
     """
     if kind == "potential":
         w, norms = network.width, len(network.norms.maps)
         i, pairs = D + norms, D * (D + 1) // 2
         matrices = 2 * 2 * (i * w + w * w) + 2 * D * w * w + 2 * D * norms * w
-        curvature = 3 * pairs * (2 * w + norms) + D * w
-        return matrices + curvature + 34 * 2 * w + norms * (2 * D * D + 4 * D) + 4 * D * D
+        curvature = 3 * pairs * (2 * w + norms) + 2 * pairs * norms + D * w
+        return matrices + curvature + 38 * 2 * w + norms * (2 * D * D + 4 * D) + 4 * D * D
     sizes = [D, *network.widths, network.scale.numel()]
-    products = [a * b for a, b in zip(sizes, sizes[1:])]
-    return 2 * sum(products) + 2 * D * sum(products[1:]) + (34 + D) * sum(network.widths) + 2 * 16 * D * (1 + D)
+    products = [a * b for a, b in pairwise(sizes)]
+    return 2 * sum(products) + 2 * D * sum(products[1:]) + (38 + D) * sum(network.widths) + 2 * 16 * D * (1 + D)
 
 
 def networks():
@@ -104,7 +105,8 @@ def best_rate(work, n, seconds):
 def ways(kind, network, means, name, n):
     """Name → what evaluates n strains."""
     dtype = TYPES[name]
-    strain = (0.04 * (2 * torch.rand(n, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    strain = (0.04 * (2 * torch.rand(n, D, generator=generator, dtype=torch.float64) - 1)).to(dtype)
     network, means = network.to(dtype), means.to(dtype)
     respond, value = stress_of(kind, network, means), value_of(kind, network, means)
     found = {}

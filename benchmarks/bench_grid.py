@@ -2,8 +2,8 @@
 """Full-field problems of image cells in batches by FFT, beside the exact solver one by one.
 
 Cells are those of `bench_cells.py` in 2D, discs of fibre in a matrix that softens, and balls of fibre in 3D, at random
-strains of a ±4 % box, from rest. Both solve the same discrete problem, stress and tangent to the same tolerance. Seconds
-are of one core, the least of two runs; setting up is not counted.
+strains of a ±4 % box, from rest. Both solve the same discrete problem, stress and tangent to the same tolerance.
+Seconds are of one core, the least of two runs; setting up is not counted.
 
     python3 benchmarks/bench_grid.py           all anew in benchmarks/grid.json
     python3 benchmarks/bench_grid.py --quick   small grids, printed and not kept
@@ -78,7 +78,7 @@ def study(grids, device):
             cell = meshes.from_labels(labels[k], MPI.COMM_SELF)
             rve = fe2.RVE(cell, learned.MATERIALS, degree=1)
             right = rve.homogenise(strains[k : k + 1])  # compiles
-            exact += fastest(lambda rve=rve, k=k: rve.homogenise(strains[k : k + 1])) / some
+            exact += fastest(lambda rve=rve, e=strains[k : k + 1]: rve.homogenise(e)) / some
             off = max(off, float(abs(answer.stress[k].cpu().numpy() - right.stress[0]).max() / abs(right.stress).max()))
             unknowns = rve.unknowns.size
             rve.destroy()
@@ -91,8 +91,8 @@ def study(grids, device):
 
 
 def table(found):
-    lines = ["| grid | unknowns | a cell [ms], by size of the batch | Newton iterations / products | exact solver [ms] | "
-             "stress apart | memory [MiB] |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| grid | unknowns | a cell [ms], by size of the batch | Newton iterations / products | exact solver [ms] "
+             "| stress apart | memory [MiB] |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, record in found.items():
         batches = record["batches"]
         each = " / ".join(f"{1e3 * row['seconds_per_cell']:.3g} ({n})" for n, row in batches.items())

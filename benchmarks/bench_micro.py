@@ -231,7 +231,8 @@ def table(record):
         end = f"{r['kilobytes_state_per_point']:.0f} kB"
         lines.append(f"| {r['cell']} | {r['unknowns']:,} | {' | '.join(both)} | {end} |")
     ranks = record["ranks"]
-    lines += ["", f"Two ranks take {ranks['seconds_2_ranks']:.1f} s for what one does in {ranks['seconds_1_rank']:.1f} s."]
+    one, two = ranks["seconds_1_rank"], ranks["seconds_2_ranks"]
+    lines += ["", f"Two ranks take {two:.1f} s for what one does in {one:.1f} s."]
     return "\n".join(lines)
 
 

@@ -52,8 +52,8 @@ QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
 
 @dataclass(frozen=True)
 class Method:
-    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid. training: options of
-    `operators.train` that belong to it."""
+    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid. training: options
+    of `operators.train` that belong to it."""
 
     make: Callable
     gridded: bool = False

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The certified law on a structure that leaves the trained range: what each point needs, how accurate and how fast it is.
+"""The certified law on a structure that leaves the trained range: what each point needs, how accurate and how fast it
+is.
 
 Cook's membrane of RVE3 on a coarse mesh, moved twice as far as brings its strains to the end of the ±4 % range that the
 model has learned; with exact FE², and with the certified law at its default tolerance with and without the tier of the

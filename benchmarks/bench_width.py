@@ -3,8 +3,8 @@
 
 The reference is the solution with quadratic elements on a square of 64 × 64, for the forcing or the coefficient as it
 is; networks and linear elements see its nodal values on their own mesh. So errors are of both the mesh and the network.
-Norms are those of the reference's space; fields of unstructured meshes are interpolated there. Networks that have learned
-in a square are also used in an L-shape, whose reference is on a mesh as fine.
+Norms are those of the reference's space; fields of unstructured meshes are interpolated there. Networks that have
+learned in a square are also used in an L-shape, whose reference is on a mesh as fine.
 
     python3 benchmarks/bench_width.py           all anew in benchmarks/width.json
     python3 benchmarks/bench_width.py --quick   coarse meshes for a moment, no figures to keep
@@ -63,7 +63,8 @@ def solved(kind, V, fields):
 
 
 class Reference:
-    """Unseen fields of a kind and their solutions in a space as good as exact on a domain, and errors relative to them."""
+    """Unseen fields of a kind and their solutions in a space as good as exact on a domain, and errors relative to
+    them."""
 
     def __init__(self, kind, effort, domain):
         self.kind, self.unseen, self.count = kind, effort["unseen"], effort["samples"] + effort["unseen"]

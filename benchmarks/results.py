@@ -19,9 +19,9 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER / "RESULTS.md"
 HEAD = """# What was measured
 
-Made by `make results` from the files beside this one; `make benchmark` measures everything anew and then makes it. Ratios
-are of one run, side by side. How each figure is measured is said at the top of its script. Figures of a GPU: not yet
-measured, unless a section says otherwise.
+Made by `make results` from the files beside this one; `make benchmark` measures everything anew and then makes it.
+Ratios are of one run, side by side. How each figure is measured is said at the top of its script. Figures of a GPU: not
+yet measured, unless a section says otherwise.
 """
 
 

@@ -180,9 +180,9 @@ class CertifiedLaw:
         mine = (*self._counts, *now, self.is_outside.sum())
         *counts, outside = np.sum(comm.allgather(np.array(mine)), axis=0).tolist()
         return (
-            f"tolerance {self.tolerance:.1e}: of {sum(counts[:3])} points in {self._evaluations} evaluations {counts[1]} "
-            f"in modes and {counts[2]} exact; in the last {counts[4]} and {counts[5]} of {sum(counts[3:])} ({outside} "
-            "outside of the trained range)"
+            f"tolerance {self.tolerance:.1e}: of {sum(counts[:3])} points in {self._evaluations} evaluations "
+            f"{counts[1]} in modes and {counts[2]} exact; in the last {counts[4]} and {counts[5]} of {sum(counts[3:])} "
+            f"({outside} outside of the trained range)"
         )
 
     # Strains that the model should have known.
@@ -197,7 +197,8 @@ class CertifiedLaw:
                 self._collected[box] = value.copy()
 
     def collected(self, comm: MPI.Comm = MPI.COMM_SELF) -> Array:
-        """Strains (k, d) that the model was not good enough for, from all ranks of `comm` and the same on all (collective).
+        """Strains (k, d) that the model was not good enough for, from all ranks of `comm` and the same on all
+        (collective).
 
         Of the many of all iterations there is one for each box of a twentieth of the trained range, the largest in it;
         they are what to solve next: `fe2.sample.snapshots(rve, law.collected(comm), path, comm, append=True)`.

@@ -81,7 +81,7 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
             f"linked to another MPI, {report.versions['MPI']}; start with its own mpirun or srun --mpi=pmix"
         )
     for node in report.nodes:
-        if (wanted := node["ranks"] * node["threads"]) > node["cores"]:
+        if node["ranks"] * node["threads"] > node["cores"]:
             found.append(
                 f"{node['name']}: {node['ranks']} ranks of {node['threads']} threads share {node['cores']} cores: set "
                 f"OMP_NUM_THREADS={max(1, node['cores'] // node['ranks'])}, or start fewer ranks"
@@ -175,13 +175,15 @@ def text(report: Report) -> str:
     """The report as lines to read."""
     lines = ["versions   " + ", ".join(f"{name} {version}" for name, version in report.versions.items())]
     petsc = report.petsc
-    lines.append(f"PETSc      {petsc['scalar']}, {petsc['integer']}, with {', '.join(petsc['packages']) or 'no packages'}")
+    packages = ", ".join(petsc["packages"]) or "no packages"
+    lines.append(f"PETSc      {petsc['scalar']}, {petsc['integer']}, with {packages}")
     if petsc["options"]:
         lines.append(f"           PETSC_OPTIONS={petsc['options']}")
     for node in report.nodes:
         gpus = "; ".join(node["GPUs"]) or "no GPU that torch sees"
         lines.append(
-            f"node       {node['name']}: {node['ranks']} ranks of {node['threads']} threads on {node['cores']} cores, {gpus}"
+            f"node       {node['name']}: {node['ranks']} ranks of {node['threads']} threads on {node['cores']} cores, "
+            f"{gpus}"
         )
     lines += [f"learned laws   {line}" for line in report.placement]
     lines.append("products   " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in report.speed.items()))

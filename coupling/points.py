@@ -78,10 +78,12 @@ def micro_simulation(law: Law) -> type:
         import coupling, spon
         MicroSimulation = coupling.micro_simulation(coupling.SurrogateLaw(spon.load("model.safetensors")))
 
-    Macro data are "strain", a vector of d components; micro data "stress" (d,) and "tangent", the rows of the tangent one
-    after the other (d²,). The state that the manager saves for another iteration of a coupling step is the accepted one;
-    a time step whose data are asked for again from there, with `set_state`, was not good. The interface is that of its
-    documentation: `MicroSimulation(sim_id)`, `initialize()`, `solve(macro_data, dt)`, `get_state()`, `set_state(state)`.
+    Macro data are "strain", a vector of d components; micro data "stress" (d,) and "tangent", the rows of the tangent
+    one after the other (d²,). The state that the manager saves for another iteration of a coupling step is the accepted
+    one; a time step whose data are asked for again from there, with `set_state`, was not good. The interface is that of
+    its
+    documentation: `MicroSimulation(sim_id)`, `initialize()`, `solve(macro_data, dt)`, `get_state()`,
+        `set_state(state)`.
     """
 
     class MicroSimulation:

@@ -97,9 +97,7 @@ def make(settings):
 def train(network, steps, log=None):
     """Train and return the seconds of this core that it took."""
     start = time.process_time()
-    # Laws of fluxes belong to no mesh, and learn most on coarser ones.
-    nested = (0.4, 0.4) if network.fluxes else ()
-    operators.train(network, f[:, :samples], exact[:, :samples], steps=steps, nested=nested, log=log)
+    operators.train(network, f[:, :samples], exact[:, :samples], steps=steps, log=log)
     return time.process_time() - start
 
 

@@ -47,9 +47,10 @@ if options.model is None:
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
     fe2.sample.snapshots(rve, fe2.sample.sobol(24 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
-    settings = {"r": 8, "resolved": 16, "samples": 256, "lbfgs": 150} if options.small else {}
+    r, samples, lbfgs = (8, 256, 150) if options.small else (16, 1024, 1000)
+    data = coupling.cell_data(rve, fe2.sample.read(snapshots))
     with Live() as live:
-        model, *_ = learn.train(coupling.cell_data(rve, fe2.sample.read(snapshots)), **settings, log=live)
+        model, *_ = learn.train(data, r=r, samples=samples, lbfgs=lbfgs, log=live)
 else:
     model = spon.load(options.model)
 

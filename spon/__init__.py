@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces.
 
-`load` a `Model`, evaluate and `certify` it; `export_c` writes it for programs without Python. Training is in `spon.learn`, what to compare with in `spon.companions` and
-`spon.variational`.
+`load` a `Model`, evaluate and `certify` it; `export_c` writes it for programs without Python. Training is in
+`spon.learn`, what to compare with in `spon.companions` and `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
 `load_samples` reads; one that is linear makes a `Preconditioner`, trained by `spon.preconditioning.train`.
-Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`; on regular grids many are solved
-at once, as full-field problems, by `GridCells`.
+Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`; on regular grids many are
+solved at once, as full-field problems, by `GridCells`.
 Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
 
 It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is

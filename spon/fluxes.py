@@ -32,8 +32,8 @@ class Green(nn.Module):
     make it accurate: a polynomial of B K of Chebyshev's, and so a linear map, symmetric too.
 
     Args:
-        stiffness: (nodes, nodes). fixed: (nodes,) bool. prolong, below: (nodes, coarser nodes), to fields that vanish at
-            the fixed nodes, and what solves on the coarser space; None on the coarsest.
+        stiffness: (nodes, nodes). fixed: (nodes,) bool. prolong, below: (nodes, coarser nodes), to fields that vanish
+            at the fixed nodes, and what solves on the coarser space; None on the coarsest.
 
     Raises:
         ValueError: a coarsest space that is too large to be inverted.
@@ -97,7 +97,7 @@ class Green(nn.Module):
 
     def cycle(self, f: Tensor) -> Tensor:
         """B f (nodes, columns), one cycle, or the solution where there is an inverse."""
-        if self.below is None:
+        if self.below is None or self.prolong is None:
             return self.inverse @ f
         v = self.relax * f
         for _ in range(SWEEPS - 1):
@@ -136,10 +136,12 @@ class Fluxes(nn.Module):
     Args:
         channels: twice the number of fields; laws have states of as many numbers. features: at a node, others and
             loads: at a point, the numbers that are seen. linear: whether the fields are to be linear in the loads.
+        unit: of length, that of the domain if None; where a network is used on another domain it keeps its own.
         depth: rounds on the first coarse space. finer: rounds on the output's, which has them all if there is no other.
 
     Attributes:
-        coarsening: by how many spaces all rounds are moved to coarser ones, as far as there are any, from which the fields
+        coarsening: by how many spaces all rounds are moved to coarser ones, as far as there are any, from which the
+            fields
             are carried to the output: cheap, and as good to learn from at first.
         outputs: number of fields. reach: (components of the output, outputs), one where a component is made of fields
             that vanish where it has Dirichlet values.
@@ -159,6 +161,7 @@ class Fluxes(nn.Module):
         linear: bool,
         depth: int = 5,
         finer: int = 1,
+        unit: float | None = None,
     ):
         super().__init__()
         levels = discretisation.points
@@ -178,7 +181,7 @@ class Fluxes(nn.Module):
         # In the unit of length in which a source of one makes a field of one, on average.
         means = levels[0].fields.T @ _weighted(levels[0], torch.ones_like(levels[0].weights), d)
         square = float(means @ self.greens[0][0](means[:, None])[:, 0]) / space.volume
-        self.unit = square**0.5 if square > 0 else 1.0
+        self.unit = unit or (square**0.5 if square > 0 else 1.0)
         self.rounds = [1] * depth + [0] * finer if len(levels) > 1 else [0] * (depth + finer)
         self.coarsening = 0
         self.look, self.load = nn.ModuleList(), nn.ModuleList()

@@ -7,11 +7,11 @@ direction, and so is the solution. The fluctuation of the displacement is period
     r(u) = ∫ Bᵀ σ(E + B u) = 0
 
 is solved by Newton's method with conjugate gradients. Their preconditioner is the inverse of the same elements for a
-homogeneous medium, which a Fourier transform splits into blocks of d × d, one for each frequency: the number of iterations
-depends on the contrast of the phases and not on the grid (Ladecký, Leute, Falsafi, Pultarová, Pastewka, Junge & Zeman,
-Appl. Math. Comput. 446, 2023). The tangent of the mean stress is that of the discrete problem, by conjugate gradients
-for all strain components at once. Everything has the cell first; no cell waits for another but for the slowest of its
-batch, and none changes another's result.
+homogeneous medium, which a Fourier transform splits into blocks of d × d, one for each frequency: the number of
+iterations depends on the contrast of the phases and not on the grid (Ladecký, Leute, Falsafi, Pultarová, Pastewka,
+Junge & Zeman, Appl. Math. Comput. 446, 2023). The tangent of the mean stress is that of the discrete problem, by
+conjugate gradients for all strain components at once. Everything has the cell first; no cell waits for another but for
+the slowest of its batch, and none changes another's result.
 """
 
 import math
@@ -35,7 +35,8 @@ class GridNotConverged(RuntimeError):
 @dataclass(frozen=True, slots=True, eq=False)
 class GridResponse:
     """Of n cells: stress (n, d), tangent (n, d, d) [MPa], energy (n,) [MPa], NaN if a law has none; fluctuation
-    (n, *grid, dim) [length] of the nodes; iterations (n,) of Newton's method, products (n,) of the tangent with fields."""
+    (n, *grid, dim) [length] of the nodes; iterations (n,) of Newton's method, products (n,) of the tangent with
+    fields."""
 
     stress: Tensor
     tangent: Tensor
@@ -69,7 +70,8 @@ class GridCells:
     ):
         self.grid, self.dim = tuple(labels.shape[1:]), labels.ndim - 1
         if self.dim not in (2, 3) or min(self.grid) < 2:
-            raise ValueError(f"labels have the shape {tuple(labels.shape)}, need (n, nx, ny) or (n, nx, ny, nz), 2 or more")
+            shape = tuple(labels.shape)
+            raise ValueError(f"labels have the shape {shape}, need (n, nx, ny) or (n, nx, ny, nz), of 2 or more")
         self.strain_size = d = self.dim * (self.dim + 1) // 2
         for tag, law in laws.items():
             if law.strain_size != d:
@@ -85,8 +87,8 @@ class GridCells:
         if float(sizes.min()) < _SOFTEST * float(sizes.max()):
             k = int(sizes.amin(1).argmin())
             raise ValueError(
-                f"label {present[k]} ({self._laws[k].name}) has the stiffness {float(sizes[k, 0]):.3g} MPa at rest beside "
-                f"{float(sizes.max()):.3g}, and the iterations grow with their ratio: need {_SOFTEST:.0e} of it at least"
+                f"label {present[k]} ({self._laws[k].name}) has the stiffness {float(sizes[k, 0]):.3g} MPa at rest "
+                f"beside {float(sizes.max()):.3g}, and the iterations grow with their ratio: need {_SOFTEST:.0e} of it"
             )
         lengths = np.array([1.0] * self.dim) * np.array(self.grid) / self.grid[0] if box is None else np.array(box)
         shape = _shape_slopes(lengths / self.grid)
@@ -190,8 +192,8 @@ class GridCells:
         else:
             k = int(left[0])
             raise GridNotConverged(
-                f"cell {k}, strain {strain[k].tolist()}: {float((off / size)[0]):.1e} of the stress is not in equilibrium "
-                f"after {_NEWTON} iterations, need {tolerance:.0e}"
+                f"cell {k}, strain {strain[k].tolist()}: {float((off / size)[0]):.1e} of the stress is not in "
+                f"equilibrium after {_NEWTON} iterations, need {tolerance:.0e}"
             )
         return self._response(mean, u, iterations, products, tangent, tolerance)
 
@@ -253,8 +255,9 @@ class GridCells:
             moved = units + (C[:, None] @ self._strain(slopes)[..., None])[..., 0]
             effective = moved.mean((2, 3)).mT
             effective = (effective + effective.mT) / 2
-        energies = [law.energy_program is not None for law in self._laws]
-        energy = self._at("energy", local, self.phase).mean((1, 2)) if all(energies) else mean.new_full((len(self),), torch.nan)
+        energy = mean.new_full((len(self),), torch.nan)
+        if all(law.energy_program is not None for law in self._laws):
+            energy = self._at("energy", local, self.phase).mean((1, 2))
         return GridResponse(stress.mean((1, 2)), effective, energy, u, iterations, products)
 
 

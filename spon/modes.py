@@ -363,8 +363,8 @@ def train(
 
     Args:
         phases: (cells, samples), integers. strains: per cell, uniform in the box of `half_range`.
-        steps, batch, rate, every, patience, seed, comm, checkpoint, log: as in `spon.operators.train`. validation: share
-            of cells that are only looked at.
+        steps, batch, rate, every, patience, seed, comm, checkpoint, log: as in `spon.operators.train`. validation:
+            share of cells that are only looked at.
 
     Raises:
         ValueError: phases that the network does not know, or too few cells.

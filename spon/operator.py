@@ -317,7 +317,7 @@ class Operator(nn.Module):
     ) -> "Operator":
         """The same network on other spaces, of a refined mesh or another domain: its parameters belong to no node.
 
-        It is as good there as what it has learned holds there: lengths are seen in units of the domain. For the
+        It is as good there as what it has learned holds there. For the
         arguments see `OperatorNetwork`.
 
         Raises:
@@ -328,7 +328,9 @@ class Operator(nn.Module):
             inputs, output, bcs=bcs, periodic=periodic, velocity=velocity, coarse=coarse, encoder=encoder,
             points=self.fluxes,
         )  # fmt: skip
-        network = Operator(spaces, **self.settings).to(self.scale.device, self.scale.dtype)
+        # A law is of lengths as they were where it was learned.
+        kept = {"unit": self.processor.unit} if self.fluxes else {}
+        network = Operator(spaces, **self.settings | kept).to(self.scale.device, self.scale.dtype)
         mine, others = self.state_dict(), network.state_dict()
         wrong = sorted(name for name in mine.keys() | others.keys() if name not in mine or name not in others)
         wrong += [name for name in mine if name in others and mine[name].shape != others[name].shape]

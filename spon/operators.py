@@ -53,9 +53,10 @@ def train(
             one of a form in UFL.
         steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
         lbfgs: iterations afterwards.
-        nested: of the processor "fluxes", shares of the steps in which its rounds are on coarser spaces, from there on to
-            finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then the
-            output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too.
+        nested: of the processor "fluxes", shares of the steps in which its rounds are on coarser spaces, from there on
+            to finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then the
+            output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too, as long
+            as the coarsest that rounds are on has some four elements along an edge.
         validation: share of samples that are only looked at, every `every` steps.
         patience: looks without improvement by one per cent after which it stops.
         seed: of the validation samples and the batches. log: takes a line now and then, on the first rank.
@@ -64,8 +65,8 @@ def train(
             `training.fit_samples`. L-BFGS has neither: each rank does all of it.
 
     Raises:
-        ValueError: shares that leave no step, or another processor; neither outputs nor a loss, fields of other shapes, a norm of another name, or samples whose
-            relative error is not defined.
+        ValueError: shares that leave no step, or another processor; neither outputs nor a loss, fields of other shapes,
+            a norm of another name, or samples whose relative error is not defined.
         FloatingPointError: a loss that is not finite at the start.
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -127,11 +128,9 @@ def train(
         if nested:
             coarsen(0)
     if lbfgs:
+        said = log if Ranks(comm).first else None
         history = history.then(
-            fit(
-                network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs,
-                log=log if Ranks(comm).first else None,
-            )  # fmt: skip
+            fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=said)
         )
     return history
 

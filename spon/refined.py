@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Between a network and a solved cell: the best that a model's modes can do, at many strains at once.
 
-The networks of a `spon.EquiNO` name coefficients of modes. Without them, the displacement is that of the least energy in
-its modes (Galerkin's method on the cubature, as in `spon.ReducedModel`), and its derivatives are the stress and the
+The networks of a `spon.EquiNO` name coefficients of modes. Without them, the displacement is that of the least energy
+in its modes (Galerkin's method on the cubature, as in `spon.ReducedModel`), and its derivatives are the stress and the
 tangent. The stress field in equilibrium that belongs to it is the one nearest to its law in the norm of the compliance
 C⁻¹, C being the law's tangent: it is a step of Newton's method for the largest lower bound of the energy, so that the
 gap is off its least value by what is quadratic in it. Both fields are admissible at any strain, in the trained range or
@@ -26,9 +26,9 @@ _ITERATIONS = 30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes, mean energy
-    `upper` (n,) and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no least
-    energy was found."""
+    """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes, mean
+    energy `upper` (n,) and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no
+    least energy was found."""
 
     stress: Tensor
     tangent: Tensor
@@ -63,7 +63,7 @@ class Refinement:
         """At strains (n, d). `at`: the points at which the gap is computed, by default those of the cubature."""
         start = self.model.displacement(strain)
         # What a network says far outside of its range may be worse than nothing.
-        start = torch.where(((strain >= self.model.lower) & (strain <= self.model.upper)).all(1, keepdim=True), start, 0.0)
+        start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
         stress, tangent, coefficients = self._least(strain, start)
         upper, gap = self._gap(strain, coefficients, self.at if at is None else at)
         return Refined(stress, tangent, coefficients, upper, torch.where(stress.isfinite().all(1), gap, torch.inf))

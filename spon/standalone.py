@@ -35,15 +35,16 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     Raises:
         ValueError: a model without potential, or a name that is no identifier.
     """
-    if getattr(model, "potential", None) is None or type(model).forward is not EquiNO.forward:
+    potential = getattr(model, "potential", None)
+    if potential is None or type(model).forward is not EquiNO.forward:
         raise ValueError("the model has no potential, whose derivative is the stress; need one of spon.learn.train")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    d = model.potential.half_range.numel()
-    constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **potential_constants(model.potential)}
-    numbers = {"parameters": potential_parameters(model.potential)}
+    d = potential.half_range.numel()
+    constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **potential_constants(potential)}
+    numbers = {"parameters": potential_parameters(potential)}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
     lines = [f"/* Written by spon.export_c: a learned cell, {d} Mandel components; see {name}.h. */"]
     lines += [f"#define {key} {value}" for key, value in constants.items()]
@@ -63,8 +64,8 @@ def _array(name: str, values: np.ndarray) -> str:
     return f"static double {name}[] = {{\n  " + ",\n  ".join(rows) + "};\n"
 
 
-_HEADER = """/* Written by spon.export_c. Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
- * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
+_HEADER = """/* Written by spon.export_c. Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE)
+ [MPa], in rows. * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
 #ifdef __cplusplus

@@ -166,16 +166,16 @@ def fit_samples(
         steps: in all, with `batch` samples each and the largest learning rate `rate`. generator: of the batches.
         changes: to the loss, before steps with these numbers; only after the last may it stop early.
         comm: ranks that share each batch, with the same arguments on all (collective); None for this one alone.
-        checkpoint: a file that is written at each look and, if it is there, gone on from: to the same parameters, on the
-            same number of ranks. It is removed in the end.
+        checkpoint: a file that is written at each look and, if it is there, gone on from: to the same parameters, on
+            the same number of ranks. It is removed in the end.
 
     Raises:
         ValueError: a checkpoint of other steps, batches, rates, samples or parameters.
     """
-    parameters, ranks = [p for p in parameters if p.requires_grad], Ranks(comm)
+    fitted, ranks = [p for p in parameters if p.requires_grad], Ranks(comm)
     pending = dict(sorted((changes or {}).items()))
-    watch = Watch(parameters, patience, log if ranks.first else None)
-    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
+    watch = Watch(fitted, patience, log if ranks.first else None)
+    optimiser = torch.optim.AdamW(fitted, rate, weight_decay=1e-5)
 
     def share(step: int) -> float:
         """Of the learning rate: up over the first tenth, and down along a cosine."""
@@ -187,7 +187,8 @@ def fit_samples(
 
         def work() -> Tensor:
             with torch.no_grad():
-                return sum((len(part) * loss(part) for part in parts if len(part)), torch.zeros((), dtype=torch.float64))
+                found = [len(part) * loss(part) for part in parts if len(part)]
+                return sum(found, torch.zeros((), dtype=torch.float64))
 
         return float(ranks.sum(work)) / len(which)
 
@@ -201,23 +202,23 @@ def fit_samples(
 
         def work() -> Tensor:
             if not len(mine):
-                return torch.zeros(1 + sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
+                return torch.zeros(1 + sum(sizes), dtype=fitted[0].dtype, device=fitted[0].device)
             value = loss(mine) * (len(mine) / len(which))
             value.backward()
-            return torch.cat([value.detach().reshape(1), *(_gradient(p) for p in parameters)])
+            return torch.cat([value.detach().reshape(1), *(_gradient(p) for p in fitted)])
 
         value, *parts = ranks.sum(work).split([1, *sizes])
-        for p, part in zip(parameters, parts):
+        for p, part in zip(fitted, parts):
             p.grad = part.view_as(p)
         return value[0]
 
-    sizes, queue, recent, first = [p.numel() for p in parameters], learn[:0], [], 1
+    sizes, queue, recent, first = [p.numel() for p in fitted], learn[:0], [], 1
     about = {"steps": steps, "batch": batch, "rate": rate, "every": every, "learn": len(learn), "check": len(check)}
     saved = Progress.read(checkpoint, about) if checkpoint is not None and Path(checkpoint).exists() else None
     if saved is None:
         watch.look(0, "start", mean(learn[:batch]), mean(check))
     else:
-        first, queue = saved.restore(parameters, optimiser, watch, generator)
+        first, queue = saved.restore(fitted, optimiser, watch, generator)
         queue = queue.to(learn.device)
         while pending and next(iter(pending)) < first:
             pending.pop(next(iter(pending)))()
@@ -232,7 +233,7 @@ def fit_samples(
         now, queue = queue[:batch], queue[batch:]
         optimiser.zero_grad()
         recent.append(gradient(now))
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(fitted, 1.0)
         optimiser.step()
         if step % every == 0 or step == steps:
             enough = watch.look(step, "AdamW", float(torch.stack(recent).mean()), mean(check))
@@ -241,7 +242,7 @@ def fit_samples(
                 break
             recent = []
             if checkpoint is not None and ranks.first and step < steps:
-                Progress.of(step, queue, parameters, optimiser, watch, generator).save(checkpoint, about)
+                Progress.of(step, queue, fitted, optimiser, watch, generator).save(checkpoint, about)
     if checkpoint is not None and ranks.first:
         Path(checkpoint).unlink(missing_ok=True)
     return watch.end()

@@ -380,3 +380,24 @@ def test_benchmarks_run(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("|") > 10
+
+
+def test_operations_of_a_network_by_hand():
+    """The smallest potential, one norm and one unit in each layer; and a branch of one layer of one."""
+    import bench_evaluation
+
+    from spon.networks import Branch, Potential
+
+    half = torch.ones(3, dtype=torch.float64)
+    smallest = Potential(torch.eye(3, dtype=torch.float64), half, 1.0, width=1, norms=1)
+    # Inputs 4: forward 4 + 1, back 1 + 4, with of slopes 3 for the norm and 3 for the second layer: products and sums.
+    matrices = 2 * (4 + 1 + 1 + 4 + 3 + 3)
+    # Three squares (two layers and the norm) of 6 entries with 3 operations, 6 of the metric with 2, 3 products of
+    # slopes.
+    curvature = 3 * 6 * 3 + 6 * 2 + 3
+    # Two activations; the norm's 9 products and sums, and 12 around it; the linear part and the units, 4 each.
+    assert bench_evaluation.operations("potential", smallest) == matrices + curvature + 2 * 38 + (2 * 9 + 12) + 4 * 9
+    branch = Branch(half, torch.ones(2, dtype=torch.float64), widths=(1,), through_zero=False)
+    # Forward 3 + 2, the slopes of 3 components through the last 2; one activation, and 3 components times its slope;
+    # and 16 coefficients to 3 stresses and 9 slopes.
+    assert bench_evaluation.operations("branch", branch) == 2 * (3 + 2) + 2 * 3 * 2 + 38 + 3 + 2 * 16 * 3 * 4

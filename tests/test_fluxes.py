@@ -163,10 +163,11 @@ def test_a_right_law_gives_the_solution(degree):
 
 
 def test_rounds_on_coarser_spaces():
-    """With a right law, the finite element solution there, as a field of the output; conditions stay to the last bit."""
+    """With a right law, the finite element solution there, as a field of the output; conditions stay to the last
+    bit."""
     V, W = lagrange(square(8)), lagrange(square(4))
     network = spon.OperatorNetwork(
-        input=V, output=V, bcs=[boundary(V)], processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1, coarse=[W]
+        input=V, output=V, bcs=[boundary(V)], coarse=[W], processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1
     )
     with torch.no_grad():
         for p in network.parameters():
@@ -378,6 +379,36 @@ def test_a_network_on_other_spaces(processor):
         size = abs(fields[-1]).max()
         first, second = (abs(field - fields[-1]).max() / size for field in fields[:2])
         assert second < first / 2 and first < 0.2
+
+
+def test_a_right_law_is_right_in_another_domain(tmp_path):
+    """It keeps its unit of length: in a box of twice the size and another shape, and from a file of that network."""
+
+    def spaces(domain):
+        V = lagrange(domain)
+        return {"input": V, "output": V, "bcs": [boundary(V)]}
+
+    network = spon.OperatorNetwork(
+        processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1, **spaces(square(6))
+    )
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+        network.processor.laws[0].mix.weight[-1, 0] = 1.0  # the source
+        network.readout.weight.fill_(network.processor.unit**2)
+    made = spaces(mesh.create_rectangle(MPI.COMM_SELF, [[0.0, 0.0], [2.0, 1.0]], [12, 6]))
+    V, (bc,) = made["output"], made["bcs"]
+    other = network.on(**made)
+    v = ufl.TestFunction(V)
+    stiffness = ufl.inner(ufl.grad(ufl.TrialFunction(V)), ufl.grad(v)) * ufl.dx
+    load = fem.assemble_vector(fem.form(1.0 * v * ufl.dx)).array
+    load[bc.dof_indices()[0]] = 0.0
+    matrix = fem.assemble_matrix(fem.form(stiffness), bcs=[bc]).to_scipy()
+    u = torch.from_numpy(scipy.sparse.linalg.spsolve(matrix.tocsc(), load))
+    one = torch.ones(len(u), 1, dtype=torch.float64)
+    torch.testing.assert_close(other(one).detach()[:, 0], u, rtol=0, atol=1e-14)
+    other.save(tmp_path / "other")
+    torch.testing.assert_close(spon.load_operator(tmp_path / "other")(one), other(one), rtol=0, atol=0)
 
 
 def test_a_norm_of_what_is_no_number_is_none():

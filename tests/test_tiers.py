@@ -127,7 +127,8 @@ def test_a_point_stays_as_high_as_it_was_until_the_step_is_accepted(trained):
 
 @pytest.mark.mpi
 def test_a_structure_beyond_the_range(trained, comm):
-    """Many points leave the trained range: few are exact, and the forces are those of exact FE² within the tolerance."""
+    """Many points leave the trained range: few are exact, and the forces are those of exact FE² within the
+    tolerance."""
 
     def solve(law):
         problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)

@@ -41,8 +41,8 @@ def flat(network):
 
 @pytest.mark.mpi
 def test_ranks_train_one_network(comm):
-    """Their shares of a batch add up to it, so that the network is that of one rank but for rounding; also where a batch
-    is smaller than the ranks are many. And it is the same on all to the last bit."""
+    """Their shares of a batch add up to it, so that the network is that of one rank but for rounding; also where a
+    batch is smaller than the ranks are many. And it is the same on all to the last bit."""
     for batch in (7, 2):
         alone, loss = problem()
         history = run(alone, loss, batch=batch)

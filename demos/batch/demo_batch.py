@@ -29,7 +29,7 @@ parser.add_argument("--small", action="store_true", help="the smallest problem")
 parser.add_argument("--folder", type=Path, default=Path("results/batch"))
 options = parser.parse_args()
 if (options.law == "exact") != (options.model is None):
-    parser.error(f"--law {options.law} with --model {options.model}: a model is for the surrogate and the certified law")
+    parser.error(f"--law {options.law} with --model {options.model}: models are for surrogate and certified law")
 if options.small:
     options.mesh_size, options.n = 0.2, 2
 comm = MPI.COMM_WORLD
