@@ -167,7 +167,7 @@ def test_rounds_on_coarser_spaces():
     bit."""
     V, W = lagrange(square(8)), lagrange(square(4))
     network = spon.OperatorNetwork(
-        input=V, output=V, bcs=[boundary(V)], coarse=[W], processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1
+        input=V, output=V, bcs=[boundary(V)], coarse=[W], processor="fluxes", channels=2, linear_in=[0], depth=0
     )
     with torch.no_grad():
         for p in network.parameters():
