@@ -131,15 +131,13 @@ budget = pick(0.5, 100.0, 900.0)  # seconds of one core for each
 
 def make(settings):
     """A network in single precision, whose steps take half the time."""
-    return spon.OperatorNetwork(
-        input=V, output=V, coarse=coarse, processor="fluxes", channels=12, seed=0, **settings
-    ).to(torch.float32)
+    return spon.OperatorNetwork(input=V, output=V, coarse=coarse, seed=0, **settings).to(torch.float32)
 
 
 def train(network, steps, log=None):
     """Train and return the seconds of this core that it took."""
     start = time.process_time()
-    operators.train(network, before, after, steps=steps, batch=8, rate=1e-2, nested=(0.4, 0.4), log=log)
+    operators.train(network, before, after, steps=steps, log=log)
     return time.process_time() - start
 
 
