@@ -54,18 +54,49 @@ static inline void tanh_of(lanes x)
   }
 }
 
-/* h_il += factor x_i x_l of symmetric h, row by row below the diagonal. */
-static inline void add_square(lanes h[PAIRS], const lanes factor, lanes x[D])
+/* Eight lanes as one value that stays in a register, anywhere in memory. */
+#define PACK 8
+typedef REAL pack __attribute__((vector_size(PACK * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#define EACH_PACK for (int b = 0; b < LANES; b += PACK)
+#define AT(x) (*(pack *)&(x)[b])
+
+/* y_m = start_m + sum_j a[j down + m along] x_j, with some of the sums in registers at a time. */
+static inline void product(const REAL *restrict a, const int down, const int along, const int in, const int out,
+                           const REAL *restrict start, lanes *restrict x, lanes *restrict y)
 {
-  for (int i = 0, e = 0; i < D; ++i)
-    for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] += factor[b] * x[i][b] * x[l][b];
+  enum { SUMS = 8 };
+  EACH_PACK for (int first = 0; first < out; first += SUMS) {
+    const int count = out - first < SUMS ? out - first : SUMS;
+    pack sum[SUMS];
+    for (int k = 0; k < count; ++k) sum[k] = (pack){0} + (start ? start[first + k] : 0);
+    for (int j = 0; j < in; ++j) {
+      const pack one = AT(x[j]);
+      for (int k = 0; k < count; ++k) sum[k] += a[j * down + (first + k) * along] * one;
+    }
+    for (int k = 0; k < count; ++k) AT(y[first + k]) = sum[k];
+  }
+}
+
+/* h_il += sum_j factor_j x_ij x_lj of symmetric h, row by row below the diagonal. */
+static inline void add_squares(lanes h[PAIRS], const int count, lanes *restrict factor, lanes (*x)[count])
+{
+  EACH_PACK {
+    pack sum[PAIRS];
+    for (int e = 0; e < PAIRS; ++e) sum[e] = AT(h[e]);
+    for (int j = 0; j < count; ++j)
+      for (int i = 0, e = 0; i < D; ++i) {
+        const pack part = AT(factor[j]) * AT(x[i][j]);
+        for (int l = 0; l <= i; ++l, ++e) sum[e] += part * AT(x[l][j]);
+      }
+    for (int e = 0; e < PAIRS; ++e) AT(h[e]) = sum[e];
+  }
 }
 
 /* `gradient`: the gradient of g in place of the stress. */
 static void block(const network *restrict p, lanes strain[D], lanes stress[D], lanes tangent[PAIRS], int gradient)
 {
   /* The strain in units of its range, the norms beside it, and their slopes. */
-  lanes x[IN], slope[SOME(K)][D], curved[SOME(K)];
+  lanes x[IN], slope[D][SOME(K)], curved[SOME(K)];
   for (int i = 0; i < D; ++i) EACH x[i][b] = strain[i][b] / p->half_range[i];
   for (int k = 0; k < K; ++k) {
     lanes square;
@@ -75,27 +106,19 @@ static void block(const network *restrict p, lanes strain[D], lanes stress[D], l
       EACH y[b] = 0;
       for (int l = 0; l < D; ++l) EACH y[b] += p->metrics[k][i][l] * x[l][b];
       EACH square[b] += y[b] * x[i][b];
-      EACH slope[k][i][b] = y[b];
+      EACH slope[i][k][b] = y[b];
     }
     EACH x[D + k][b] = sqrt(square[b]);
     EACH curved[k][b] = 1 / x[D + k][b];
-    for (int i = 0; i < D; ++i) EACH slope[k][i][b] *= curved[k][b];
+    for (int i = 0; i < D; ++i) EACH slope[i][k][b] *= curved[k][b];
   }
 
   /* Forward through both layers. */
-  lanes one[WIDTH], two[WIDTH], sum;
-  for (int j = 0; j < WIDTH; ++j) {
-    EACH sum[b] = p->c1[j];
-    for (int i = 0; i < IN; ++i) EACH sum[b] += p->a1[i][j] * x[i][b];
-    tanh_of(sum);
-    EACH one[j][b] = sum[b];
-  }
-  for (int m = 0; m < WIDTH; ++m) {
-    EACH sum[b] = p->c2[m];
-    for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a2[j][m] * one[j][b];
-    tanh_of(sum);
-    EACH two[m][b] = sum[b];
-  }
+  lanes one[WIDTH], two[WIDTH];
+  product(&p->a1[0][0], WIDTH, 1, IN, WIDTH, p->c1, x, one);
+  for (int j = 0; j < WIDTH; ++j) tanh_of(one[j]);
+  product(&p->a2[0][0], WIDTH, 1, WIDTH, WIDTH, p->c2, one, two);
+  for (int m = 0; m < WIDTH; ++m) tanh_of(two[m]);
 
   /* And back: derivatives of g by what goes into a layer, and second ones of its activation times that. */
   lanes bend_one[WIDTH], bend_two[WIDTH], slope_one[WIDTH], back[WIDTH], outer[IN];
@@ -104,54 +127,38 @@ static void block(const network *restrict p, lanes strain[D], lanes stress[D], l
     bend_two[m][b] = -2 * two[m][b] * d;
     two[m][b] = d;
   }
-  for (int j = 0; j < WIDTH; ++j) {
-    EACH sum[b] = 0;
-    for (int m = 0; m < WIDTH; ++m) EACH sum[b] += p->a2[j][m] * two[m][b];
-    EACH {
-      slope_one[j][b] = 1 - one[j][b] * one[j][b];
-      back[j][b] = sum[b] * slope_one[j][b];
-      bend_one[j][b] = -2 * one[j][b] * back[j][b];
-    }
+  product(&p->a2[0][0], 1, WIDTH, WIDTH, WIDTH, 0, two, back);
+  for (int j = 0; j < WIDTH; ++j) EACH {
+    slope_one[j][b] = 1 - one[j][b] * one[j][b];
+    back[j][b] *= slope_one[j][b];
+    bend_one[j][b] = -2 * one[j][b] * back[j][b];
   }
-  for (int i = 0; i < IN; ++i) {
-    EACH sum[b] = 0;
-    for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a1[i][j] * back[j][b];
-    EACH outer[i][b] = sum[b];
-  }
+  product(&p->a1[0][0], 1, WIDTH, WIDTH, IN, 0, back, outer);
 
   /* Gradient, and the Hessian's parts: curvature of the norms, of the first layer and of the second, each along what
    * the strain components do to it. */
   for (int i = 0; i < D; ++i) {
+    lanes sum;
     EACH sum[b] = outer[i][b] - p->rest[i];
-    for (int k = 0; k < K; ++k) EACH sum[b] += slope[k][i][b] * outer[D + k][b];
+    for (int k = 0; k < K; ++k) EACH sum[b] += slope[i][k][b] * outer[D + k][b];
     EACH stress[i][b] = sum[b];
   }
   if (gradient) return;
-  lanes h[PAIRS], first[WIDTH][D], second[D];
+  lanes h[PAIRS], first[D][WIDTH], second[D][WIDTH];
   for (int e = 0; e < PAIRS; ++e) EACH h[e][b] = 0;
   for (int k = 0; k < K; ++k) {
     EACH curved[k][b] *= -outer[D + k][b];
-    add_square(h, curved[k], slope[k]);
     for (int i = 0, e = 0; i < D; ++i)
       for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] -= curved[k][b] * p->metrics[k][i][l];
   }
-  for (int j = 0; j < WIDTH; ++j) {
-    for (int i = 0; i < D; ++i) {
-      EACH sum[b] = p->a1[i][j];
-      for (int k = 0; k < K; ++k) EACH sum[b] += slope[k][i][b] * p->a1[D + k][j];
-      EACH first[j][i][b] = sum[b];
-    }
-    add_square(h, bend_one[j], first[j]);
-    for (int i = 0; i < D; ++i) EACH first[j][i][b] *= slope_one[j][b];
+  if (K > 0) add_squares(h, K, curved, slope);
+  for (int i = 0; i < D; ++i) product(&p->a1[D][0], WIDTH, 1, K, WIDTH, p->a1[i], slope[i], first[i]);
+  add_squares(h, WIDTH, bend_one, first);
+  for (int i = 0; i < D; ++i) {
+    for (int j = 0; j < WIDTH; ++j) EACH first[i][j][b] *= slope_one[j][b];
+    product(&p->a2[0][0], WIDTH, 1, WIDTH, WIDTH, 0, first[i], second[i]);
   }
-  for (int m = 0; m < WIDTH; ++m) {
-    for (int i = 0; i < D; ++i) {
-      EACH sum[b] = 0;
-      for (int j = 0; j < WIDTH; ++j) EACH sum[b] += p->a2[j][m] * first[j][i][b];
-      EACH second[i][b] = sum[b];
-    }
-    add_square(h, bend_two[m], second);
-  }
+  add_squares(h, WIDTH, bend_two, second);
 
   for (int i = 0, e = 0; i < D; ++i) {
     const REAL unit = p->scale / p->half_range[i];
