@@ -65,6 +65,8 @@ class RunFolder:
         with together(self.comm):
             if config != first:
                 raise ValueError(f"rank {self.comm.rank} differs from rank 0: {_differences(first, config)}")
+        # Only when all agree is there anything to write.
+        with together(self.comm):
             if self.comm.rank == 0:
                 self._record = self._known(config)
                 self._record["starts"].append(_start(self.comm))
