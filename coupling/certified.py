@@ -109,6 +109,7 @@ class CertifiedLaw:
 
     @property
     def is_exact(self) -> Mask:
+        """Which of this rank's points (n,) the exact law answered in the last evaluation."""
         return self.tier == 2
 
     def initial_state(self, n: int) -> Array:

@@ -29,6 +29,7 @@ from spon.compiled import compiled_potential
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+
 class OutsideRange(StepFailed):
     """A strain outside of what a model was trained for.
 

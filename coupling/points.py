@@ -81,9 +81,8 @@ def micro_simulation(law: Law) -> type:
     Macro data are "strain", a vector of d components; micro data "stress" (d,) and "tangent", the rows of the tangent
     one after the other (d²,). The state that the manager saves for another iteration of a coupling step is the accepted
     one; a time step whose data are asked for again from there, with `set_state`, was not good. The interface is that of
-    its
-    documentation: `MicroSimulation(sim_id)`, `initialize()`, `solve(macro_data, dt)`, `get_state()`,
-        `set_state(state)`.
+    its documentation: `MicroSimulation(sim_id)`, `initialize()`, `solve(macro_data, dt)`, `get_state()` and
+    `set_state(state)`.
     """
 
     class MicroSimulation:

@@ -92,7 +92,8 @@ class Refinement:
     def _nearest(self, epsilon: Tensor) -> Tensor:
         """Coefficients (n, r) of the stress field nearest to the law's at strains (n, m, d) of the cubature."""
         modes, weights = self.at.stress_modes, self.at.weights
-        compliance = torch.linalg.inv(self.at.laws.tangent(epsilon)) * weights[:, None, None]
+        # Where a law has lost its stiffness there is no inverse, and no gap, and others are not kept from theirs.
+        compliance = torch.linalg.inv_ex(self.at.laws.tangent(epsilon))[0] * weights[:, None, None]
         weighted = compliance @ modes
         matrix = torch.einsum("pdr,npds->nrs", modes, weighted)
         right = torch.einsum("npdr,npd->nr", weighted, self.at.laws.stress(epsilon))
