@@ -6,10 +6,10 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.laws import ExactPart, Predictor, Range
+from coupling.laws import ExactPart, Range
 from fe2 import Law, Response, together
 from fe2.snapshots import fingerprint
-from spon import EquiNO, Fields, certify
+from spon import EquiNO, Evaluator, Fields, certify
 from spon.certificate import energy_at_rest
 from spon.convex import largest_tangent
 from spon.refined import Refinement
@@ -53,7 +53,7 @@ class CertifiedLaw:
         at: fields at all points of the cell, e.g. `model.cell.fields`: the certificate is a bound then. None
             takes the model's cubature: an estimate, and far cheaper.
         modes: whether the modes are asked before the exact law.
-        chunk: points of the structure in one evaluation of the model.
+        chunk: points of the structure that torch evaluates at a time.
 
     Attributes:
         strain_size: d. state_size: that of the exact law and 2.
@@ -77,7 +77,7 @@ class CertifiedLaw:
         floor: float = 0.1,
         at: Fields | None = None,
         modes: bool = True,
-        chunk: int = 1024,
+        chunk: int | None = None,
     ):
         for name, value in (("tolerance", tolerance), ("floor", floor)):
             if not value >= 0:
@@ -87,7 +87,7 @@ class CertifiedLaw:
         self.tolerance = tolerance
         self.range = Range(model)
         self.strain_size = self.range.lower.size
-        self._predict = Predictor(model, "cpu", torch.float64, chunk)
+        self._predict = Evaluator(model, chunk=chunk)
         self._at = self._predict.model.cubature if at is None else at
         for law in self._at.laws.laws:
             if law.energy_program is None:

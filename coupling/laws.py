@@ -12,7 +12,6 @@ number of exact solutions of its point so far, and the point was exact in this s
 is above that of the accepted state.
 """
 
-import copy
 import warnings
 from typing import Literal
 
@@ -23,8 +22,8 @@ from mpi4py import MPI
 
 from coupling.placement import Placement, SharedBatch
 from fe2 import Law, Response, StepFailed, together
-from spon import EquiNO, Model
-from spon.compiled import compiled_potential
+from spon import Model
+from spon.evaluation import Evaluator
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -64,42 +63,6 @@ class Range:
         )
 
 
-class Predictor:
-    """A copy of a model on a device, which fills NumPy arrays; on the CPU as machine code, if `compiled` and it can."""
-
-    def __init__(self, model: Model, device: str | torch.device, dtype: torch.dtype, chunk: int, compiled: bool = True):
-        if chunk < 1:
-            raise ValueError(f"chunk = {chunk}: need at least 1 point")
-        self.device, self.dtype, self.chunk = torch.device(device), dtype, chunk
-        self.model = copy.deepcopy(model).to(self.device, dtype).requires_grad_(False).eval()
-        # What another class makes of its potential is not known here.
-        known = type(model).forward is EquiNO.forward and compiled and self.device.type == "cpu"
-        self.compiled = compiled_potential(model.potential if known else None, dtype)
-
-    def __call__(self, strain: Array) -> tuple[Array, Array]:
-        """Stress (n, d) and tangent (n, d, d) at strains (n, d)."""
-        stress, tangent = np.empty_like(strain), np.empty((*strain.shape, strain.shape[1]))
-        self.fill(strain, stress, tangent)
-        return stress, tangent
-
-    def fill(self, strain: Array, stress: Array, tangent: Array) -> None:
-        """Write stress (n, d) and tangent (n, d, d) at strains (n, d)."""
-        if self.compiled is not None:
-            real = self.compiled.dtype
-            own = [np.ascontiguousarray(strain, real)]
-            own += [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
-            self.compiled(*own)
-            if own[1] is not stress:
-                stress[:], tangent[:] = own[1:]
-            return
-        given, *wanted = (torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent))
-        with torch.no_grad():
-            for first in range(0, len(strain), self.chunk):
-                part = slice(first, first + self.chunk)
-                for out, values in zip(wanted, self.model(given[part].to(self.device, self.dtype)), strict=True):
-                    out[part].copy_(values)
-
-
 class ExactPart:
     """The exact law for some of the points; a row is that of the law and the number of exact solutions so far."""
 
@@ -135,11 +98,11 @@ class SurrogateLaw:
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
         device: where the copy is evaluated; or what `coupling.place` found for this rank, which may be a device that
-            several ranks share, see there. dtype: in which precision; results are float64 in any case.
-        chunk: points that torch evaluates at a time; some thousand are right for the cache of a CPU, more for a GPU.
-        compiled: on a CPU, whether a model with a potential is evaluated as machine code, which is three times as fast
-            as torch and differs from it by rounding. It needs a C compiler (cc, or what $CC names), which DOLFINx needs
-            too; where there is none, torch does it.
+            several ranks share, see there.
+        dtype, tangent_dtype, chunk: see `spon.Evaluator`.
+        compiled: whether a `spon.EquiNO` is evaluated as machine code on a CPU, and by a kernel of its own on a GPU,
+            which are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or what $CC
+            names), which DOLFINx needs too, the other Triton; where they are not, torch does it.
         outside: for strains outside of the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
             that takes these points, such as `fe2.ExactLaw(rve)`; see the module for when a point goes back.
 
@@ -147,7 +110,7 @@ class SurrogateLaw:
         strain_size: d. state_size: 0, or that of the law for the outside and 1.
         is_outside: (n,) which of this rank's points were outside in the last evaluation.
         is_exact: (n,) which of them had the exact law.
-        outside: what is done with them. is_compiled: whether the model is machine code.
+        outside: what is done with them. way: how the model is evaluated, "machine code", "fused kernel" or "torch".
 
     Raises:
         ValueError: another `outside`, a chunk below 1, or laws of different strains.
@@ -159,7 +122,8 @@ class SurrogateLaw:
         *,
         device: str | torch.device | Placement = "cpu",
         dtype: torch.dtype = torch.float64,
-        chunk: int = 1024,
+        tangent_dtype: torch.dtype | None = None,
+        chunk: int | None = None,
         compiled: bool = True,
         outside: Literal["error", "warn"] | Law = "error",
     ):
@@ -171,9 +135,10 @@ class SurrogateLaw:
         placement = device if isinstance(device, Placement) else Placement(torch.device(device), MPI.COMM_SELF)
         # Whoever does not own a GPU does not touch it.
         here = placement.device if placement.owner else "cpu"
-        predictor = Predictor(model, here, dtype, chunk, compiled and placement.device.type == "cpu")
-        self._predict = SharedBatch(placement, predictor.fill, self.strain_size)
-        self.is_compiled = predictor.compiled is not None
+        compiled = compiled and torch.device(here).type == placement.device.type
+        evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
+        self._predict = SharedBatch(placement, evaluator.fill, self.strain_size)
+        self.way = evaluator.way
         self._exact = None if isinstance(outside, str) else ExactPart(outside, self.strain_size)
         self.state_size = 0 if self._exact is None else self._exact.state_size
         self.is_outside = self.is_exact = np.zeros(0, dtype=bool)

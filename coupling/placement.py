@@ -109,7 +109,7 @@ class SharedBatch:
         if comm.size < group.size:
             raise ValueError(f"{group.size} ranks share {self.placement.device}, but evaluate together on {comm.size}")
         if group.size == 1:
-            stress, tangent = np.empty((n, d)), np.empty((n, d, d))
+            stress, tangent = self._empty(n, d), self._empty(n, d, d)
             with together(comm):
                 self._fill(strain, stress, tangent)
             return stress, tangent
@@ -132,6 +132,12 @@ class SharedBatch:
                 self._fill(given, stress, tangent)
         self._meet()
         return stress[mine].copy(), tangent[mine].copy()
+
+    def _empty(self, *shape: int) -> Array:
+        """An array, for a GPU of pages that stay where they are; torch keeps those of before."""
+        if self.placement.device.type == "cuda":
+            return torch.empty(shape, dtype=torch.float64, pin_memory=True).numpy()
+        return np.empty(shape)
 
     def _meet(self) -> None:
         """What any of the group has written is there for all of it."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Operator learning between finite element spaces.
 
-`load` a `Model`, evaluate and `certify` it; `export_c` writes it for programs without Python. Training is in
-`spon.learn`, what to compare with in `spon.companions` and `spon.variational`.
+`load` a `Model`, evaluate it, at many points by an `Evaluator`, and `certify` it; `export_c` writes it for programs
+without Python. Training is in `spon.learn`, what to compare with in `spon.companions` and `spon.variational`.
 Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
 Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
 `load_samples` reads; one that is linear makes a `Preconditioner`, trained by `spon.preconditioning.train`.
@@ -18,6 +18,7 @@ from spon.archive import ModelFileError
 from spon.cell import CellData, CellSpace
 from spon.certificate import Certificate, certify
 from spon.equino import CellFields, EquiNO, Fields
+from spon.evaluation import Evaluator
 from spon.files import load
 from spon.graphs import Graph, graph
 from spon.grid import GridCells, GridNotConverged, GridResponse
@@ -43,6 +44,7 @@ __all__ = [
     "CellSpace",
     "Certificate",
     "EquiNO",
+    "Evaluator",
     "Fields",
     "Graph",
     "GridCells",

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is evaluated most, as machine code: a potential's stress and tangent, the conjugate of a law's energy, and
-cells in their modes.
+"""What is evaluated most at a cell's points, as machine code: the conjugate of a law's energy, and cells in their
+modes; `spon.response` has the stress and tangent of a model.
 
-The C files are the same formulas as `spon.networks.Potential.forward`, `spon.convex.conjugate` and
-`spon.ModeNetwork.respond`, which are the reference, and stay in use for training, on GPUs, and where there is no
-compiler.
+The C files are the same formulas as `spon.convex.conjugate` and `spon.ModeNetwork.respond`, which are the reference,
+and stay in use for training, on GPUs, and where there is no compiler.
 """
 
 import ctypes
@@ -18,105 +17,26 @@ import numpy.typing as npt
 import torch
 
 from spon.machine_code import compiler, function, library, source
-from spon.networks import Potential
 from spon.point_law import PhaseLaw
 from spon.program import beside
 
-_REALS = {torch.float64: ("double", np.float64), torch.float32: ("float", np.float32)}
 
-
-class _Compiled:
+class Compiled:
     """C source with constants as a library, which is looked up again where it was sent to or copied."""
 
     def __init__(self, text: str, constants: dict[str, str | int]):
         self._made_of = text, constants
-        self._library = library(text, constants)
+        self.library = library(text, constants)
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "_library"}
+        return {name: value for name, value in vars(self).items() if name != "library"}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
-        self._library = library(*self._made_of)
+        self.library = library(*self._made_of)
 
 
-class CompiledPotential(_Compiled):
-    """Stress and tangent of a potential, as its parameters are now.
-
-    Args:
-        potential: of which a copy of the parameters is taken. dtype: float64 or float32.
-
-    Raises:
-        ValueError: another dtype.
-        OSError: no compiler, or one that fails; says what it said.
-    """
-
-    def __init__(self, potential: Potential, dtype: torch.dtype = torch.float64):
-        if dtype not in _REALS:
-            raise ValueError(f"dtype = {dtype}: need torch.float64 or torch.float32")
-        real, self.dtype = _REALS[dtype]
-        self.strain_size = potential.half_range.numel()
-        constants = {"REAL": real, "SINGLE": int(real == "float"), "LANES": _lanes(potential)}
-        super().__init__(source("lanes.h") + source("potential.c"), constants | potential_constants(potential))
-        self._network = potential_parameters(potential).astype(self.dtype)
-        self._library.set_rest(ctypes.c_void_p(self._network.ctypes.data))
-
-    def __call__(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
-        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), on as many threads as torch has.
-
-        Raises:
-            ValueError: arrays of other shapes or types, not contiguous, or not to be written to.
-        """
-        n, d = len(strain), self.strain_size
-        for name, array, shape in (
-            ("strain", strain, (n, d)), ("stress", stress, (n, d)), ("tangent", tangent, (n, d, d))
-        ):  # fmt: skip
-            right = array.shape == shape and array.dtype == self.dtype and array.flags.c_contiguous
-            if not (right and (array is strain or array.flags.writeable)):
-                raise ValueError(
-                    f"{name} has shape {array.shape} and type {array.dtype}, need {shape} and {np.dtype(self.dtype)}, "
-                    "contiguous, and writeable for what is found"
-                )
-        self._library.response(
-            ctypes.c_long(n),
-            *(ctypes.c_void_p(a.ctypes.data) for a in (self._network, strain, stress, tangent)),
-            ctypes.c_int(torch.get_num_threads()),
-        )
-
-
-def potential_constants(potential: Potential) -> dict[str, int]:
-    """Sizes that potential.c is compiled for."""
-    return {"D": potential.half_range.numel(), "K": len(potential.norms.maps), "WIDTH": potential.width}
-
-
-@torch.no_grad()
-def potential_parameters(potential: Potential) -> npt.NDArray[np.float64]:
-    """The C struct `network` of potential.c as one row of numbers, whose `rest` is still to be set."""
-    (a1, a2, a3), (c1, c2, _) = potential.weights, potential.offsets
-    rest = torch.zeros_like(potential.half_range)
-    smoothing2 = torch.tensor(potential.norms.smoothing**2, dtype=torch.float64)
-    parts = (rest, potential.stiffness, potential.half_range, potential.scale, smoothing2, a1, c1, a2, c2, a3,
-             potential.norms.metrics())  # fmt: skip
-    return np.concatenate([part.cpu().numpy().ravel() for part in parts]).astype(np.float64)
-
-
-def compiled_potential(potential: Potential | None, dtype: torch.dtype) -> CompiledPotential | None:
-    """The potential as machine code; None if there is none, for another precision, for layers so wide that torch is as
-    fast, or without a compiler; with a warning if the compiler fails."""
-    if potential is None or dtype not in _REALS or _lanes(potential) < 8 or not compiler():
-        return None
-    return _or_torch(lambda: CompiledPotential(potential, dtype), "the model")
-
-
-def _lanes(potential: Potential) -> int:
-    """Points side by side, up to 64, so that what they need is in the cache, and no danger to a thread's stack."""
-    lanes = 8
-    while lanes >= 8 and 8 * lanes * potential.width * (potential.half_range.numel() + 6) > 2**19:
-        lanes //= 2
-    return lanes
-
-
-class CompiledConjugate(_Compiled):
+class CompiledConjugate(Compiled):
     """ψ*(σ) = max_e σ·e − ψ(e) of a law with energy and without local unknowns, in float64.
 
     Raises:
@@ -149,7 +69,7 @@ class CompiledConjugate(_Compiled):
                 )
         stress, start = stress.contiguous(), start.contiguous()
         value = stress.new_empty(len(stress))
-        self._library.conjugates(
+        self.library.conjugates(
             ctypes.c_long(len(stress)),
             (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays)),  # the C struct `constants`
             *(ctypes.c_void_p(x.data_ptr()) for x in (stress, start, value)),
@@ -167,10 +87,10 @@ def compiled_conjugate(law: PhaseLaw) -> CompiledConjugate | None:
 
 @functools.cache
 def _conjugate(law: PhaseLaw, cc: tuple[str, ...]) -> CompiledConjugate | None:
-    return _or_torch(lambda: CompiledConjugate(law), law.name)
+    return or_torch(lambda: CompiledConjugate(law), law.name)
 
 
-class CompiledModes(_Compiled):
+class CompiledModes(Compiled):
     """Stress and tangent of cells in r modes, each with phases of its own, in float64.
 
     Args:
@@ -255,7 +175,7 @@ class CompiledModes(_Compiled):
         numbers = (ctypes.c_void_p * len(self.laws))(*(a.ctypes.data for a in self._arrays))
         places = (cells.phase, cells.modes, cells.weights, cells.constant, strain, coefficients, stress, tangent,
                   slopes, iterations)  # fmt: skip
-        self._library.respond(
+        self.library.respond(
             ctypes.c_long(n),
             numbers,
             ctypes.c_int(cells.phase.shape[1]),
@@ -284,10 +204,11 @@ class CellsInModes:
 
 def compiled_modes(laws: Sequence[PhaseLaw], r: int) -> CompiledModes | None:
     """Cells in r modes as machine code; None without a compiler, with a warning if it fails."""
-    return _or_torch(lambda: CompiledModes(laws, r), "the cells' energy") if compiler() else None
+    return or_torch(lambda: CompiledModes(laws, r), "the cells' energy") if compiler() else None
 
 
-def _or_torch(make, what: str):
+def or_torch(make, what: str):
+    """What `make` returns, or None, with a warning, if the compiler fails."""
     try:
         return make()
     except OSError as error:

@@ -7,49 +7,48 @@ from pathlib import Path
 
 import numpy as np
 
-from spon.compiled import potential_constants, potential_parameters
 from spon.equino import EquiNO
-from spon.machine_code import source
+from spon.response import response_network, written
 
 _LANES = 8  # points side by side: few, since such programs mostly ask for one
 
 
 def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Path:
-    """Write `name`.c and `name`.h: stress and consistent tangent of a model with a potential, in plain C99.
+    """Write `name`.c and `name`.h: stress and consistent tangent of a model, in plain C99.
 
     There is no file to read and nothing to link but libm: the parameters are in the source, as hexadecimal numbers, and
     the code is the one that `coupling.SurrogateLaw` compiles, so that both agree to rounding. It defines
 
         int name_response(long n, const double *strain, double *stress, double *tangent);
 
-    Mandel strains (n, d) in, stresses (n, d) and symmetric tangents (n, d, d) [MPa] out, in rows. It returns how many
-    strains are outside of the trained range; theirs are NaN. Threads may call it at once. Compile with GCC, Clang or
-    one that knows their attributes, with -O3 -march=native for speed.
+    Mandel strains (n, d) in, stresses (n, d) and tangents (n, d, d) [MPa] out, in rows. It returns how many strains are
+    outside of the trained range; theirs are NaN. Threads may call it at once. Compile with GCC, Clang or one that knows
+    their attributes, with -O3 -march=native for speed.
 
     Args:
-        model: `spon.EquiNO` with a potential. folder: which is made if it is not there. name: a C identifier.
+        model: `spon.EquiNO`. folder: which is made if it is not there. name: a C identifier.
 
     Returns:
         The path of the C file.
 
     Raises:
-        ValueError: a model without potential, or a name that is no identifier.
+        ValueError: a model that is evaluated in another way than `spon.EquiNO`, or a name that is no identifier.
     """
-    potential = getattr(model, "potential", None)
-    if potential is None or type(model).forward is not EquiNO.forward:
-        raise ValueError("the model has no potential, whose derivative is the stress; need one of spon.learn.train")
+    known = response_network(model)
+    if known is None:
+        raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    d = potential.half_range.numel()
-    constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **potential_constants(potential)}
-    numbers = {"parameters": potential_parameters(potential)}
+    code, d = written(*known), model.lower.numel()
+    constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
+    numbers = {"parameters": code.parameters}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
     lines = [f"/* Written by spon.export_c: a learned cell, {d} Mandel components; see {name}.h. */"]
     lines += [f"#define {key} {value}" for key, value in constants.items()]
     lines += [f"#define response {name}_evaluate", f"#define set_rest {name}_set_rest"]
-    lines += [source("lanes.h"), source("potential.c")]
+    lines += [code.text]
     lines += [_array(key, values) for key, values in numbers.items()]
     lines += [_WRAPPER.replace("NAME", name)]
     (folder / f"{name}.h").write_text(_HEADER.replace("NAME", name).replace("SIZE", str(d)))

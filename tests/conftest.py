@@ -18,6 +18,15 @@ try:
 except ImportError:  # `spon` is tested on machines without FEniCSx, too
     MPI = None
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
+if torch is None or not torch.cuda.is_available():
+    # Where there is no GPU, Triton's kernels are interpreted; it must know before it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 RANK, SIZE = (MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size) if MPI else (0, 1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine code of a potential: the same numbers as its formulas in torch."""
+"""The machine code of potentials and branches: the same numbers as their formulas in torch."""
 
 import copy
 import ctypes
@@ -16,12 +16,11 @@ pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import branch, by_torch, difference, potential
 
-import spon.compiled
 import spon.machine_code
-from spon.compiled import CompiledPotential
-from spon.networks import Potential
 from spon.program import OPERATIONS, Program
+from spon.response import CompiledResponse, written
 
 if not spon.machine_code.compiler():
     pytest.skip("there is no C compiler", allow_module_level=True)
@@ -33,29 +32,12 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def potential(d=3, width=24, norms=8, seed=0):
-    """One whose networks count: weights of the size of one, not those of a beginning."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    half = 0.02 + 0.03 * torch.rand(d, generator=generator, dtype=torch.float64)
-    return Potential(1e3 * (x @ x.T + torch.eye(d)), half, 5.0, width=width, norms=norms, seed=seed)
-
-
-def by_torch(p, strain):
-    with torch.no_grad():
-        return [a.numpy() for a in p(torch.from_numpy(strain))]
-
-
-def by_machine(p, strain, dtype=torch.float64):
-    code = CompiledPotential(p, dtype)
+def by_machine(p, strain, dtype=torch.float64, means=None):
+    code = CompiledResponse(p, means, dtype)
     n, d = strain.shape
     arrays = strain.astype(code.dtype), np.empty((n, d), code.dtype), np.empty((n, d, d), code.dtype)
     code(*arrays)
     return arrays[1:]
-
-
-def difference(found, right):
-    return max(abs(f - r).max(initial=0.0) / abs(r).max(initial=1e-300) for f, r in zip(found, right))
 
 
 @pytest.mark.parametrize("d, width, norms", [(3, 24, 8), (6, 24, 8), (3, 5, 1), (3, 16, 0)])
@@ -64,6 +46,24 @@ def test_machine_code_is_the_formula(d, width, norms, n):
     p = potential(d, width, norms)
     strain = 0.05 * np.random.default_rng(n).uniform(-1, 1, (n, d))
     assert difference(by_machine(p, strain), by_torch(p, strain)) < 1e-13
+
+
+@pytest.mark.parametrize("activation", ["tanh", "swish"])
+@pytest.mark.parametrize("through_zero", [True, False])
+@pytest.mark.parametrize("d, widths, norms", [(3, (64,) * 4, 0), (6, (24, 7), 8), (3, (5,), 1), (3, (70, 17), 3)])
+def test_machine_code_of_a_branch_is_the_formula(d, widths, norms, activation, through_zero):
+    b, means = branch(d, widths=widths, norms=norms, activation=activation, through_zero=through_zero)
+    strain = 0.05 * np.random.default_rng(1).uniform(-1, 1, (75, d))
+    strain[0] = 0
+    found, right = by_machine(b, strain, means=means), by_torch(b, strain, means)
+    assert difference(found, right) < 1e-13
+    assert through_zero == (not found[0][0].any())  # to the last bit
+    assert difference(by_machine(b, strain, torch.float32, means), right) < 1e-5
+
+
+def test_a_branch_needs_the_means_of_its_modes():
+    with pytest.raises(ValueError, match="means = None"):
+        CompiledResponse(branch()[0])
 
 
 @settings(deadline=None, derandomize=True)
@@ -152,20 +152,22 @@ def test_infinite_strains_are_what_they_are_in_torch():
         assert np.array_equal(np.isfinite(found), np.isfinite(right))
 
 
-@pytest.mark.parametrize("width", [500, 4000])
+@pytest.mark.parametrize("width", [500, 8000])
 def test_wide_layers_do_not_overflow_the_stack(width):
     """Fewer points side by side, and none at all where torch is as fast."""
     p = potential(6, width)
-    code = spon.compiled.compiled_potential(p, torch.float64)
-    assert (code is None) == (width == 4000)
-    if code is not None:
-        strain = 0.05 * np.random.default_rng(0).uniform(-1, 1, (100, 6))
-        assert difference(by_machine(p, strain), by_torch(p, strain)) < 1e-12
+    assert (written(p).lanes() == 0) == (width == 8000)
+    if width == 8000:
+        with pytest.raises(ValueError, match="too wide"):
+            CompiledResponse(p)
+        return
+    strain = 0.05 * np.random.default_rng(0).uniform(-1, 1, (100, 6))
+    assert difference(by_machine(p, strain), by_torch(p, strain)) < 1e-12
 
 
 def test_it_can_be_copied_and_sent():
     p, strain = potential(), 0.05 * np.random.default_rng(0).uniform(-1, 1, (10, 3))
-    code = CompiledPotential(p)
+    code = CompiledResponse(p)
     for other in (copy.deepcopy(code), pickle.loads(pickle.dumps(code))):
         arrays = np.empty((10, 3)), np.empty((10, 3, 3))
         other(strain, *arrays)
@@ -213,7 +215,7 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(OSError, match=r"no home folder .* set \$XDG_CACHE_HOME"):
-        CompiledPotential(potential())
+        CompiledResponse(potential())
 
 
 def test_a_compiler_with_options(monkeypatch):
@@ -224,7 +226,7 @@ def test_a_compiler_with_options(monkeypatch):
 
 
 def test_wrong_arrays_are_named():
-    code = CompiledPotential(potential())
+    code = CompiledResponse(potential())
     with pytest.raises(ValueError, match=r"tangent has shape \(2, 3\).*need \(2, 3, 3\)"):
         code(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"strain has shape .* type float32"):
@@ -233,16 +235,15 @@ def test_wrong_arrays_are_named():
         code(np.zeros((1, 3)), np.frombuffer(bytes(24)).reshape(1, 3), np.zeros((1, 3, 3)))
     with pytest.raises(ValueError, match=r"strain has .* contiguous"):
         code(np.zeros((3, 2)).T, np.zeros((2, 3)), np.zeros((2, 3, 3)))
-    assert spon.compiled.compiled_potential(potential(), torch.float16) is None
     with pytest.raises(ValueError, match="float16"):
-        CompiledPotential(potential(), torch.float16)
+        CompiledResponse(potential(), dtype=torch.float16)
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch):
     spon.machine_code._library.cache_clear()
     monkeypatch.setenv("CC", shutil.which("false"))
     with pytest.raises(OSError, match=r"false .* ended with 1"):
-        CompiledPotential(potential(width=9))
+        CompiledResponse(potential(width=9))
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(OSError, match="no C compiler"):
-        CompiledPotential(potential(width=9))
+        CompiledResponse(potential(width=9))

@@ -53,7 +53,7 @@ def spoilt(model):
 def test_surrogate_law_is_the_model(trained):
     e = strains(50)
     law = coupling.SurrogateLaw(trained.model, compiled=False)
-    assert (law.strain_size, law.state_size) == (3, 0) and not law.is_compiled
+    assert (law.strain_size, law.state_size) == (3, 0) and law.way == "torch"
     h = evaluate(law, e)
     stress, tangent = trained.model(torch.from_numpy(e))
     assert np.array_equal(h.stress, stress.numpy()) and np.array_equal(h.tangent, tangent.numpy())
@@ -67,15 +67,15 @@ def test_surrogate_law_is_the_model(trained):
 
 def test_machine_code_is_used_where_it_can_be(trained, monkeypatch):
     e, law = strains(50), coupling.SurrogateLaw(trained.model)
-    assert law.is_compiled and is_model(trained, evaluate(law, e), e)
+    assert law.way == "machine code" and is_model(trained, evaluate(law, e), e)
     monkeypatch.setenv("CC", "no-such-compiler")
     law = coupling.SurrogateLaw(trained.model)
-    assert not law.is_compiled and is_model(trained, evaluate(law, e), e)
+    assert law.way == "torch" and is_model(trained, evaluate(law, e), e)
     monkeypatch.setenv("CC", shutil.which("false"))
     spon.machine_code._library.cache_clear()
     with pytest.warns(UserWarning, match="evaluated by torch: .*false"):
         law = coupling.SurrogateLaw(trained.model)
-    assert not law.is_compiled
+    assert law.way == "torch"
 
 
 def test_surrogate_law_follows_the_exact_one(trained):
@@ -249,7 +249,7 @@ def test_a_model_of_another_class_is_asked_itself(trained):
 
     e = strains(10)
     law = coupling.SurrogateLaw(Twice(trained.model))
-    assert not law.is_compiled
+    assert law.way == "torch"
     assert np.allclose(
         evaluate(law, e).stress, 2 * evaluate(coupling.SurrogateLaw(trained.model), e).stress, rtol=1e-12
     )

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Evaluation of a model at many points, NumPy arrays in and out, in the fastest way that a device has for it."""
+
+import contextlib
+import copy
+import functools
+import importlib.util
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spon.launches import Launches
+from spon.model import Model
+from spon.response import compiled_response, response_network
+
+Array = npt.NDArray[np.float64]
+
+CHUNKS = {"cpu": 1024, "cuda": 131072}  # what fits a core's cache; what hides a transfer behind another
+
+
+class Evaluator:
+    """A copy of a model on a device.
+
+    Args:
+        model: e.g. `spon.EquiNO`. device: "cpu" or a GPU. dtype: in which precision; results are float64 in any case.
+        tangent_dtype: that of the tangent, if a lower one will do; it is used by the fused kernel alone.
+        chunk: points that torch evaluates at a time; None for some thousand on a CPU and some 100,000 on a GPU.
+        compiled: whether machine code may be used on a CPU, and the fused kernel on a GPU; where there is no compiler
+            or no Triton, or for a model of another kind than `spon.EquiNO`, torch does it.
+
+    Attributes:
+        model: the copy. way: "machine code", "fused kernel" or "torch".
+
+    Raises:
+        ValueError: a chunk below 1, or precisions that the kernel does not have.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+        *,
+        tangent_dtype: torch.dtype | None = None,
+        chunk: int | None = None,
+        compiled: bool = True,
+    ):
+        device = torch.device(device)
+        self.chunk = CHUNKS.get(device.type, CHUNKS["cpu"]) if chunk is None else chunk
+        if self.chunk < 1:
+            raise ValueError(f"chunk = {chunk}: need at least 1 point")
+        self.dtype = dtype
+        self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False).eval()
+        self.way: Literal["machine code", "fused kernel", "torch"] = "torch"
+        self._code = compiled_response(model, dtype) if compiled and device.type == "cpu" else None
+        self._launches = None
+        if self._code is not None:
+            self.way = "machine code"
+        elif device.type == "cuda":
+            respond, known = self._by_torch, response_network(model) if compiled else None
+            if known is not None and _triton():
+                from spon.fused import FusedResponse  # which needs Triton
+
+                respond = FusedResponse(*known, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
+                self.way = "fused kernel"
+            self._launches = Launches(respond, model.lower.numel(), device, self.chunk)
+
+    def __call__(self, strain: Array) -> tuple[Array, Array]:
+        """Stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
+        stress, tangent = np.empty_like(strain), np.empty((*strain.shape, strain.shape[1]))
+        self.fill(strain, stress, tangent)
+        return stress, tangent
+
+    def fill(self, strain: Array, stress: Array, tangent: Array) -> None:
+        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
+        if self._code is not None:
+            real = self._code.dtype
+            own = [np.ascontiguousarray(strain, real)]
+            own += [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
+            self._code(*own)
+            if own[1] is not stress:
+                stress[:], tangent[:] = own[1:]
+        elif self._launches is not None:
+            self._launches(strain, stress, tangent)
+        else:
+            arrays = [torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent)]
+            for parts in zip(*(a.split(self.chunk) for a in arrays), strict=True):
+                self._by_torch(*parts)
+
+    @torch.no_grad()
+    def _by_torch(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
+        with _full_precision():
+            for out, values in zip((stress, tangent), self.model(strain.to(self.dtype)), strict=True):
+                out.copy_(values)
+
+
+@functools.cache
+def _triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products in float32 are made in float32: TF32, which a program may have allowed, has 10 bits for a stress."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Points in rows, block by block (after potential.c or branch.c): strain (n, D) to stress (n, D) and tangent (n, D, D)
+ * [MPa]. It is plain C99, whoever calls it.
+ */
+void response(long n, const network *p, const REAL *strain, REAL *stress, REAL *tangent, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long first = 0; first < n; first += LANES) {
+    lanes e[D], s[D], t[D * D];
+    const int count = n - first < LANES ? (int)(n - first) : LANES;
+    for (int i = 0; i < D; ++i)
+      EACH e[i][b] = strain[(first + (b < count ? b : 0)) * D + i];
+    block(p, e, s, t);
+    for (int b = 0; b < count; ++b) {
+      for (int i = 0; i < D; ++i) stress[(first + b) * D + i] = s[i][b];
+      for (int i = 0; i < D * D; ++i) tangent[(first + b) * D * D + i] = t[i][b];
+    }
+  }
+}
