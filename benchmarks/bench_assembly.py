@@ -14,7 +14,6 @@ The structure is solved three times in turns, of which the fastest counts; the n
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import time
 import warnings
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -178,8 +177,7 @@ def main():
             sys.exit(done.stdout + done.stderr)
         found[name] = json.loads(done.stdout.strip().splitlines()[-1])
         if not given.quick:
-            about = {"cores": os.cpu_count(), "threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
-            learned.keep(RESULTS, about, "runs", name, record=found[name])
+            keeping.keep(RESULTS, "runs", name, record=found[name])
         print(table({name: found[name]}).splitlines()[-1], flush=True)
     draw(found, Path("results/assembly.png") if given.quick else PICTURE)
     print(table(found))

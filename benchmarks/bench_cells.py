@@ -19,7 +19,7 @@ import json
 import time
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -252,8 +252,7 @@ def main():
 
     def keep(found):
         if not given.quick:
-            about = {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
-            learned.keep(RESULTS, about, "found", record=found)
+            keeping.keep(RESULTS, "found", record=found)
 
     effort = (10, 1) if given.quick else (given.steps, given.seeds)
     print(table(study(given.quick, *effort, known, keep)))

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import keeping
 import learned
 import numpy as np
 import torch
@@ -230,7 +231,7 @@ def main():
         return table(json.loads(RESULTS.read_text())["cells"])
     torch.set_num_threads(1)
     for name in options.cells or SIZES:
-        learned.keep(RESULTS, {"threads": 1}, "cells", name, record=study(name, options.strains))
+        keeping.keep(RESULTS, "cells", name, record=study(name, options.strains))
 
 
 if __name__ == "__main__":

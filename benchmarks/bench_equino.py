@@ -15,11 +15,10 @@ matrix, mean and maximum.
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -218,16 +217,16 @@ def study(name, size, stem, effort, only, path):
     parts = (("train", 0), ("test", 1))
     data, unseen = (learned.solved(cell, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
     cell.destroy()
-    learned.keep(path, about(), "cells", name, "floors", record=floors(data, unseen, effort["ranks"]))
+    keeping.keep(path, "cells", name, "floors", record=floors(data, unseen, effort["ranks"]))
     for method in METHODS:
         if only in method:
             records = METHODS[method](data, unseen, effort)
-            learned.keep(path, about(), "cells", name, "methods", method, record=records)
+            keeping.keep(path, "cells", name, "methods", method, record=records)
             print(row(name, method, records), flush=True)
     for r in effort["ranks"] if only in "modes" else ():
         (model, *_), seconds = timed(learn.train, data, r=r, **effort["modes"])
         record = errors(model, unseen) | {"seconds": seconds}
-        learned.keep(path, about(), "cells", name, "ranks", r, record=record)
+        keeping.keep(path, "cells", name, "ranks", r, record=record)
 
 
 # Tables.
@@ -286,11 +285,6 @@ def tables(path):
             columns += [percent(found[k].values()) if found else "" for k in ("homogenised", "tangent")]
             lines.append("| " + " | ".join(columns) + " |")
     return "\n".join(lines)
-
-
-def about():
-    versions = {"dolfinx": dolfinx.__version__, "torch": torch.__version__.split("+")[0]}
-    return {"cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
 
 
 def main():

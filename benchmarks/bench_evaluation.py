@@ -5,7 +5,7 @@ Two networks: the potential that `spon.learn.train` makes by default, and a bran
 which goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters
 are random, which takes the same time. Ways:
 
-- machine code, as `coupling.SurrogateLaw` has it (potentials alone), in float64 and float32
+- machine code, as `coupling.SurrogateLaw` has it, in float64 and float32
 - closed form in torch, value and derivative in one pass, 1,024 points at a time
 - reverse mode by torch.func, vmap(jacrev) of the stress, as is usual, in batches
 - point by point with reverse mode, as the published code does
@@ -20,20 +20,20 @@ and out. On one core, the best of runs for a second.
 """
 
 import argparse
+import copy
 import json
-import os
-import platform
 import time
 from itertools import pairwise
 from pathlib import Path
 
-import learned
+import keeping
 import numpy as np
 import torch
 
 from fe2 import pictures
-from spon.compiled import CompiledPotential
+from spon.launches import Launches
 from spon.networks import Branch, Potential
+from spon.response import CompiledResponse
 
 RESULTS = Path(__file__).with_name("evaluation.json")
 PICTURE = Path(__file__).parents[1] / "docs" / "evaluation.png"
@@ -110,12 +110,11 @@ def ways(kind, network, means, name, n):
     network, means = network.to(dtype), means.to(dtype)
     respond, value = stress_of(kind, network, means), value_of(kind, network, means)
     found = {}
-    if kind == "potential":
-        code = CompiledPotential(network.double(), dtype)
-        rows = strain.numpy()
-        stress, tangent = np.empty_like(rows), np.empty((n, D, D), dtype=rows.dtype)
-        found["machine code"] = lambda: code(rows, stress, tangent)
-        network.to(dtype)
+    code = CompiledResponse(network.double(), None if kind == "potential" else means.double(), dtype)
+    rows = strain.numpy()
+    stress, tangent = np.empty_like(rows), np.empty((n, D, D), dtype=rows.dtype)
+    found["machine code"] = lambda: code(rows, stress, tangent)
+    network.to(dtype)
     found["closed form, torch"] = lambda: [respond(part) for part in strain.split(CHUNK)]
     if n <= SLOW:
         both = torch.func.vmap(torch.func.jacrev(lambda e: (value(e),) * 2, has_aux=True))
@@ -123,6 +122,43 @@ def ways(kind, network, means, name, n):
             found["vmap(jacrev), torch"] = lambda: both(strain)
         if n <= 16 and name == "float64":
             found["one by one, torch"] = lambda: [torch.func.jacrev(value)(e) for e in strain]
+    return found
+
+
+def ways_on_gpu(kind, network, means, n):
+    """Name → what evaluates n strains on the GPU."""
+    from spon.fused import FusedResponse
+
+    device = torch.device("cuda:0")
+    strain = np.random.default_rng(0).uniform(-0.04, 0.04, (n, D))
+    arrays = strain, np.empty((n, D)), np.empty((n, D, D))
+    there = [torch.from_numpy(a).to(device) for a in arrays]
+    closed = stress_of(kind, copy.deepcopy(network).to(device), means.to(device))
+
+    def by_torch(strain, stress, tangent):
+        for out, values in zip((stress, tangent), closed(strain)):
+            out.copy_(values)
+
+    def resident(respond):
+        def work():
+            respond(*there)
+            torch.cuda.synchronize()
+
+        return work
+
+    found = {}
+    own = None if kind == "potential" else means
+    responds = {
+        "fused kernel, GPU": FusedResponse(network, own, device=device),
+        "fused kernel, tangent in float32, GPU": FusedResponse(
+            network, own, device=device, tangent_dtype=torch.float32
+        ),
+        "closed form, torch, GPU": by_torch,
+    }
+    for name, respond in responds.items():
+        launches = Launches(respond, D, device, 131072)
+        found[f"{name}, resident"] = resident(respond)
+        found[name] = lambda launches=launches: launches(*arrays)
     return found
 
 
@@ -155,6 +191,11 @@ def study(batches, seconds):
                 real = 8 if name == "float64" else 4
                 record[f"roofline, {name}"] = top[name] * 1e9 / count
                 record[f"bandwidth, {name}"] = top["copy"] / (real * (2 * D + D * D))
+            network.double()
+            for n in (*batches, 2**20) if torch.cuda.is_available() else ():
+                for way, work in ways_on_gpu(kind, network, means, n).items():
+                    rate = record["rates"].setdefault(f"{way}, float64", {})[n] = best_rate(work, n, seconds)
+                    print(f"{kind}, {way}, {n}: {rate:.3g} points/s", flush=True)
             found["networks"][kind] = record
     return found
 
@@ -166,8 +207,10 @@ def table(found):
     for kind, record in found["networks"].items():
         for way, rates in record["rates"].items():
             shown = [f"{rates[str(n)]:.2g}" if str(n) in rates else "" for n in batches]
-            top = record[f"roofline, {way.split(', ')[-1]}"]
-            lines.append(f"| {kind} | {way} | " + " | ".join(shown) + f" | {100 * max(rates.values()) / top:.0f} % |")
+            share = max(rates.values()) / record[f"roofline, {way.split(', ')[-1]}"]
+            # The roofline is that of a core.
+            shown.append("" if "GPU" in way else f"{100 * share:.0f} %")
+            lines.append(f"| {kind} | {way} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -190,15 +233,6 @@ def draw(found, path):
     print(f"picture: {pictures.save(figure, path, dpi=100)}")
 
 
-def processor():
-    """The name of the processor, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
@@ -211,8 +245,7 @@ def main():
     found = study((1, 64), 0.05) if given.quick else study(BATCHES, 1.0)
     found = json.loads(json.dumps(found))  # numbers of points become text, as in a file
     if not given.quick:
-        about = {"processor": processor(), "cores": os.cpu_count(), "threads": 1, "torch": torch.__version__}
-        learned.keep(RESULTS, about | {"gpu": "not yet measured"}, "found", record=found)
+        keeping.keep(RESULTS, "found", record=found)
     draw(found, Path("results/evaluation.png") if given.quick else PICTURE)
     print(table(found))
 

@@ -12,11 +12,10 @@ Seconds are of one core, the least of two runs; setting up is not counted.
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -115,11 +114,9 @@ def main():
         return
     found = study(QUICK if given.quick else FULL, "cpu")
     if not given.quick:
-        about = {"cores": os.cpu_count(), "threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
-        gpu = "not yet measured"
+        keeping.keep(RESULTS, "found", record=found)
         if torch.cuda.is_available():
-            gpu = study(FULL, "cuda") | {"device": torch.cuda.get_device_name()}
-        learned.keep(RESULTS, about | {"gpu": gpu}, "found", record=found)
+            keeping.keep(RESULTS, "on the GPU", record=study(FULL, "cuda"))
     print(table(found))
 
 

@@ -17,7 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -182,8 +182,7 @@ def main():
             if comm.rank == 0:
                 print(f"{name}: {structure}\n{show(record)}", flush=True)
                 if not options.quick:
-                    about = {"ranks": comm.size, "threads": 1, "steps": STEPS, "dolfinx": dolfinx.__version__}
-                    learned.keep(FILE, about, "runs", f"{name}: {structure}", record=record)
+                    keeping.keep(FILE, "runs", f"{name}: {structure}", record=record, ranks=comm.size, steps=STEPS)
         rve.destroy()
 
 

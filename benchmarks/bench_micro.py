@@ -14,15 +14,14 @@ random: strains spread over the whole box. near: strains as neighbouring points 
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 import tracemalloc
 from pathlib import Path
 
-import dolfinx
 import dolfinx_mpc
+import keeping
 import numpy as np
 import ufl
 from dolfinx import fem
@@ -207,16 +206,7 @@ def main():
         f"micro phase, {ranks['points']} points of RVE3: 1 rank {ranks['seconds_1_rank']:.1f} s, 2 ranks "
         f"{ranks['seconds_2_ranks']:.1f} s, efficiency {ranks['efficiency']:.2f}"
     )
-    about = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "dolfinx": dolfinx.__version__,
-        "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
-    }
-    part = RESULTS.with_suffix(".part")
-    part.write_text(json.dumps({"about": about, "cells": rows, "ranks": ranks}, indent=2) + "\n")
-    part.rename(RESULTS)
+    keeping.write(RESULTS, {"about": keeping.about(), "cells": rows, "ranks": ranks})
 
 
 def table(record):

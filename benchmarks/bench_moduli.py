@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-import dolfinx
+import keeping
 import numpy as np
 from mpi4py import MPI
 
@@ -90,11 +90,8 @@ def main():
     rows = [moduli(edges) for edges in (16, 32, 64)] + [moduli(64, slender=2.0)]
     exact = known()
     print(table(rows, exact))
-    about = {"dolfinx": dolfinx.__version__, "moduli": "GPa", "degree": 2, "fraction": FRACTION}
-    part = RESULTS.with_suffix(".part")
-    record = {"about": about, "meshes": rows, "published": PUBLISHED, "exact": exact}
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.rename(RESULTS)
+    about = keeping.about(moduli="GPa", degree=2, fraction=FRACTION)
+    keeping.write(RESULTS, {"about": about, "meshes": rows, "published": PUBLISHED, "exact": exact})
 
 
 if __name__ == "__main__":

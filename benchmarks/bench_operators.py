@@ -24,15 +24,13 @@ integral.
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import baselines
-import dolfinx
-import learned
+import keeping
 import numpy as np
 import torch
 from problems import PROBLEMS
@@ -216,17 +214,17 @@ def run(path, given, effort):
         )  # fmt: skip
         size = {"n": effort["n"], "dofs": spaces.output.dofs, "samples": effort["samples"], "unseen": effort["unseen"]}
         if not given.tune:
-            learned.keep(path, about(), "problems", name, "size", record=size)
+            keeping.keep(path, "problems", name, "size", record=size)
         for title, method in METHODS.items():
             if given.only not in title or (method.gridded and problem.grid is None):
                 continue
             if given.tune:
                 found = tune(problem, spaces, method, effort["seconds"] / 2, settings_of(path, title))
-                learned.keep(path, about(), "settings", title, record=found)
+                keeping.keep(path, "settings", title, record=found)
                 print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
                 continue
             records = study(problem, spaces, method, effort["seconds"], effort["seeds"], settings_of(path, title))
-            learned.keep(path, about(), "problems", name, "methods", title, record=records)
+            keeping.keep(path, "problems", name, "methods", title, record=records)
             print(row(name, title, records), flush=True)
 
 
@@ -303,11 +301,6 @@ def table(path):
         titles = ["problem", "method", *(f"L² error {when} [%]" for when in times)]
         lines += ["", "| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", *along]
     return "\n".join(lines)
-
-
-def about():
-    versions = {"dolfinx": dolfinx.__version__, "torch": torch.__version__.split("+")[0]}
-    return {"cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
 
 
 def main():

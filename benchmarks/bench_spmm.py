@@ -12,13 +12,13 @@ the processor's time of a single thread, which others on the machine disturb les
 
 import json
 import multiprocessing
-import platform
 import resource
 import sys
 import time
 import warnings
 from pathlib import Path
 
+import keeping
 import numpy as np
 import scipy
 import torch
@@ -190,19 +190,8 @@ def main():
     for nodes, k in MATRICES:
         record["products"][f"{nodes} rows, {k} per row"] = products(nodes, k)
     print(tables(record))
-    record["about"] = {
-        "device": torch.cuda.get_device_name() if DEVICE == "cuda" else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "mkl": torch.backends.mkl.is_available(),
-        "scipy": scipy.__version__,
-        "dtype": "float64",
-        "unit": "s",
-    }
-    path = RESULTS if DEVICE == "cpu" else RESULTS.with_name(f"spmm_{DEVICE}.json")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.rename(path)
+    record["about"] = keeping.about(mkl=torch.backends.mkl.is_available(), SciPy=scipy.__version__, unit="s")
+    keeping.write(RESULTS if DEVICE == "cpu" else RESULTS.with_name(f"spmm_{DEVICE}.json"), record)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import json
 import time
 from pathlib import Path
 
+import keeping
 import learned
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ def main():
     torch.set_num_threads(1)
     if not given.table:
         for name in given.cells or learned.SIZES:
-            learned.keep(RESULTS, {"threads": 1, "torch": torch.__version__}, "cells", name, record=study(name))
+            keeping.keep(RESULTS, "cells", name, record=study(name))
     print(table(json.loads(RESULTS.read_text())["cells"]))
 
 

@@ -18,7 +18,7 @@ import json
 import time
 from pathlib import Path
 
-import dolfinx
+import keeping
 import learned
 import numpy as np
 import torch
@@ -136,8 +136,7 @@ def main():
         return
     found = study(QUICK if given.quick else FULL, "RVE3-tiers-quick" if given.quick else "RVE3-tiers")
     if not given.quick:
-        about = {"threads": 1, "dolfinx": dolfinx.__version__, "torch": torch.__version__}
-        learned.keep(RESULTS, about, "found", record=found)
+        keeping.keep(RESULTS, "found", record=found)
     draw(found, Path("results/tiers/tiers.png") if given.quick else PICTURE)
     print(table(found))
 

@@ -13,13 +13,11 @@ learned in a square are also used in an L-shape, whose reference is on a mesh as
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
-import dolfinx
 import domains
-import learned
+import keeping
 import numpy as np
 import problems
 import torch
@@ -147,7 +145,7 @@ def run(path, effort, seeds):
         for n in effort["widths"]:
             made = squares(n)
             records = [errors_on(reference, train(reference, n, effort, seed)[0], made) for seed in range(seeds)]
-            learned.keep(path, about(), kind, "width", n, record=records)
+            keeping.keep(path, kind, "width", n, record=records)
             print(kind, "width", n, records[0], flush=True)
         trained = effort["widths"][-2]
         networks = [train(reference, trained, effort, seed)[0] for seed in range(seeds)]
@@ -155,16 +153,16 @@ def run(path, effort, seeds):
             for n in effort["others"]:
                 against = corner if make is l_shape else reference
                 records = [errors_on(against, network, make(n)) for network in networks]
-                learned.keep(path, about(), kind, "other meshes", name, n, record=records)
+                keeping.keep(path, kind, "other meshes", name, n, record=records)
                 print(kind, name, n, records[0], flush=True)
-        learned.keep(path, about(), kind, "trained on", record=trained)
+        keeping.keep(path, kind, "trained on", record=trained)
         for channels in effort["channels"]:
             made, records = squares(trained), []
             for seed in range(seeds):
                 network, seconds = train(reference, trained, effort, seed, channels=channels)
                 size = {"parameters": sum(p.numel() for p in network.parameters()), "seconds": seconds}
                 records.append(errors_on(reference, network, made) | size)
-            learned.keep(path, about(), kind, "parameters", channels, record=records)
+            keeping.keep(path, kind, "parameters", channels, record=records)
             print(kind, "channels", channels, records[0], flush=True)
 
 
@@ -209,11 +207,6 @@ def table(path):
             columns += [f"{100 * mean(records, 'apart'):.2g}", f"{mean(records, 'seconds'):.0f}"]
         out.append(f"| {records[0]['parameters']:,} | " + " | ".join(columns) + " |")
     return "\n".join(out)
-
-
-def about():
-    versions = {"dolfinx": dolfinx.__version__, "torch": torch.__version__.split("+")[0]}
-    return {"cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
 
 
 def main():

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks of learned cells share: the cells, their solved problems, their models, and files of figures.
+"""What the benchmarks of learned cells share: the cells, their solved problems and their models.
 
 The cells are RVE1-3 in the range of the published benchmark: 100 snapshots at a Latin hypercube in the box of ±4 %
 (shear as γ = 2 ε_xy). Snapshots and models are kept under results/equino and taken from there if they are of this cell.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +49,3 @@ def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
                 with Live() as live:
                     learn.train(data, **settings, log=live)[0].save(path)
     return spon.load(path, whole=True)
-
-
-def keep(path, about, *keys, record):
-    """Put a record under these keys of a JSON file, which is replaced as a whole, and leave the others."""
-    figures = json.loads(path.read_text()) if path.exists() else {}
-    figures["about"] = about
-    place = figures
-    for key in keys[:-1]:
-        place = place.setdefault(str(key), {})
-    place[str(keys[-1])] = record
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(figures, indent=1) + "\n")
-    part.rename(path)

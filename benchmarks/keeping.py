@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks keep: figures in JSON files, with the machine and the versions that they are of."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def processor():
+    """The name of the processor, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def about(**more):
+    """Processor, cores, threads of each rank, GPU, and versions."""
+    found = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "Python": platform.python_version(),
+    }
+    for title, name in (("DOLFINx", "fenics-dolfinx"), ("torch", "torch"), ("NumPy", "numpy")):
+        found[title] = version(name)
+    return found | {"PETSc": petsc()} | more
+
+
+def version(name):
+    """Of a package, without its build, or "none"."""
+    try:
+        return importlib.metadata.version(name).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def petsc():
+    try:
+        from petsc4py import PETSc
+    except ImportError:
+        return "none"
+    return ".".join(map(str, PETSc.Sys.getVersion()))
+
+
+def write(path, figures):
+    """Replace a JSON file as a whole."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(figures, indent=1) + "\n")
+    part.rename(path)
+
+
+def keep(path, *keys, record, **more):
+    """Put a record under these keys of a JSON file and leave the others; `more`: to be said of the run beside `about`.
+
+    The file says on what its last record was measured.
+    """
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    figures["about"] = about(**more)
+    place = figures
+    for key in keys[:-1]:
+        place = place.setdefault(str(key), {})
+    place[str(keys[-1])] = record
+    write(path, figures)
