@@ -9,7 +9,8 @@ ranks share (`place`), and the fields inside of a point (`micro_fields`). Operat
 what its solvers found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes
 (`mode_network`) makes the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
 
-Laws also serve programs that know nothing of `fe2`: `PointLaw` and `micro_simulation`.
+Laws also serve programs that know nothing of `fe2`: `PointLaw`, `micro_simulation`, and `ExternalLaw`, the function of
+an external operator in a form.
 
 It is the only package that imports both sides: neither knows the other.
 """
@@ -17,6 +18,7 @@ It is the only package that imports both sides: neither knows the other.
 from coupling.cells import ModesLaw, mode_network
 from coupling.certified import CertifiedLaw
 from coupling.data import cell_data
+from coupling.external import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
 from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.micro import MicroFields, micro_fields
@@ -29,6 +31,7 @@ from coupling.translate import TranslationError, local_laws, phase_law, translat
 
 __all__ = [
     "CertifiedLaw",
+    "ExternalLaw",
     "FieldOperator",
     "GridLaw",
     "LearnedPC",

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""A law as the function of an external operator in a form (dolfinx_external_operator, DOLFINx 0.10 and later).
+
+The package puts a symbol into a UFL form whose values come from Python, and asks for them and for their derivatives by
+the operand, as arrays at the quadrature points:
+
+    Q = fem.functionspace(mesh, basix.ufl.quadrature_element(cell, value_shape=(d,), degree=2))
+    respond = coupling.ExternalLaw(law, mesh.comm)
+    S = FEMExternalOperator(fe2.mandel.strain(u), function_space=Q, external_function=respond)
+    F = ufl.inner(S, fe2.mandel.strain(v)) * dx
+
+Residual and Jacobian ask one after the other at the same strains; the law is asked once.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from coupling.points import PointLaw
+from fe2 import Law
+
+Array = npt.NDArray[np.float64]
+
+
+class ExternalLaw:
+    """What `FEMExternalOperator(..., external_function=...)` wants: derivatives → function of the operand's values.
+
+    Args:
+        law: any `fe2.Law`; the operand is its strain, in Mandel components. comm: all ranks of the form.
+
+    Its state goes on with `accept`, once a step is solved; until then every evaluation starts from the same one.
+    """
+
+    def __init__(self, law: Law, comm: MPI.Comm = MPI.COMM_SELF):
+        self.law, self.comm = law, comm
+        self._respond: PointLaw | None = None
+        self._strain = np.empty((0, law.strain_size))
+        self._found: tuple[Array, Array] | None = None
+
+    def __call__(self, derivatives: tuple[int, ...]) -> Callable[[Array], Array]:
+        """Stress for (0,), tangent for (1,): functions of strains (cells, points, d) that return flat arrays [MPa].
+
+        They are collective, as the assembly is. Raises ValueError for other derivatives.
+        """
+        if derivatives not in ((0,), (1,)):
+            raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
+        return lambda strain: self._at(strain)[derivatives[0]].ravel()
+
+    def accept(self) -> None:
+        """The state of the last evaluation is where the next step starts."""
+        if self._respond is not None:
+            self._respond.accept()
+            self._found = None
+
+    def _at(self, strain: Array) -> tuple[Array, Array]:
+        rows = np.asarray(strain, dtype=np.float64).reshape(-1, self.law.strain_size)
+        if self._respond is None:
+            self._respond = PointLaw(self.law, len(rows), comm=self.comm)
+        known = self._found is not None and np.array_equal(rows, self._strain)
+        # A law may share its work among the ranks, so all of them ask or none.
+        if not self.comm.allreduce(known, MPI.LAND):
+            self._found, self._strain = self._respond(rows), rows.copy()
+        return self._found
