@@ -11,7 +11,7 @@ tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
 code=0; $$tools/bin/ruff check . || code=1; mypy || code=1; exit $$code
 endef
 
-.PHONY: help demo test test-all benchmark results lint shell clean
+.PHONY: help demo test test-all performance benchmark results lint shell clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -27,9 +27,11 @@ test:  ## the tests, in serial and on two and three ranks
 test-all:  ## the same with the slow ones
 	FE2X_SLOW=1 $(RUN) tests/run
 
-benchmark:  ## every benchmark, one after the other (hours), and the page of their results
-	$(RUN) bash -ec 'for script in benchmarks/bench_*.py; do echo "== $$script"; python3 "$$script"; done'
-	$(MAKE) results
+performance:  ## the benchmarks that are about time (an hour), and the page of results
+	$(RUN) python3 benchmarks/results.py --measure performance
+
+benchmark:  ## every benchmark, one after the other (many hours), and the page of results
+	$(RUN) python3 benchmarks/results.py --measure all
 
 results:  ## benchmarks/RESULTS.md, from what the benchmarks have kept
 	$(RUN) python3 benchmarks/results.py

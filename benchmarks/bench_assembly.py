@@ -45,6 +45,12 @@ RUNS = {
     "10⁵ points, multigrid": (158, 1, MULTIGRID),
     "10⁵ points, 2 ranks, multigrid": (158, 2, MULTIGRID),
 }
+# What two ranks make of it: title → runs on one and on two, and how much the work grows.
+SCALING = {
+    "strong, 10⁴ points": ("10⁴ points", "10⁴ points, 2 ranks", 1),
+    "strong, 10⁵ points, multigrid": ("10⁵ points, multigrid", "10⁵ points, 2 ranks, multigrid", 1),
+    "weak, 10⁴ points a rank": ("10⁴ points", "2 · 10⁴ points, 2 ranks", 2),
+}
 QUICK = {"64 points": (4, 1, {}), "64 points, 2 ranks": (4, 2, MULTIGRID)}
 PARTS = ("law", "around it", "assembly", "solver")
 
@@ -115,6 +121,18 @@ def table(runs):
     return "\n".join(lines)
 
 
+def scaling(runs):
+    """Efficiencies of two ranks: the time of one over that of two, by the work of a rank."""
+    lines = ["| two ranks | law | law and around | assembly | solver | iteration |", "|---" * 6 + "|"]
+    for title, (one, two, growth) in SCALING.items():
+        parts = [runs[name]["learned"]["parts"] for name in (one, two)]
+        times = np.array([[p["law"], p["law"] + p["around it"], p["assembly"], p["solver"], sum(p.values())]
+                          for p in parts])  # fmt: skip
+        efficiencies = times[0] * growth / (2 * times[1])
+        lines.append(f"| {title} | " + " | ".join(f"{x:.2f}" for x in efficiencies) + " |")
+    return "\n".join(lines)
+
+
 def draw(runs, path):
     """A bar for each law of each structure, of the parts of an iteration."""
     import matplotlib
@@ -165,7 +183,8 @@ def main():
         one(given.one, given.quick)
         return
     if given.table:
-        print(table(json.loads(RESULTS.read_text())["runs"]))
+        runs = json.loads(RESULTS.read_text())["runs"]
+        print(f"{table(runs)}\n\n{scaling(runs)}")
         return
     model_of(given.quick)
     found = {}

@@ -1,38 +1,50 @@
 # SPDX-License-Identifier: MIT
 """The performance page: what each benchmark has kept, as one Markdown file.
 
-    python3 benchmarks/results.py          writes benchmarks/RESULTS.md
+    python3 benchmarks/results.py                         writes benchmarks/RESULTS.md
+    python3 benchmarks/results.py --measure performance   first measures what is about time (an hour); or all (many)
 
 Each `bench_NAME.py` here whose `NAME.json` is there has a section: what is measured, the tables that it prints with
-`--table`, its picture in docs/ if it has one, and on what it ran. Nothing is measured by this script.
+`--table`, its picture in docs/ if it has one, and on what it ran.
 """
 
+import argparse
 import contextlib
 import importlib
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "RESULTS.md"
+# The benchmarks that are about time, in the order of the page; the others are about accuracy.
+PERFORMANCE = ("evaluation", "tiers", "micro", "grid", "training", "assembly", "surrogate", "spmm")
 HEAD = """# What was measured
 
-Made by `make results` from the files beside this one; `make benchmark` measures everything anew and then makes it.
-Ratios are of one run, side by side. How each figure is measured is said at the top of its script. Figures of a GPU: not
-yet measured, unless a section says otherwise.
+Made by `make results` from the files beside this one; `make performance` measures anew what is about time, `make
+benchmark` everything. Ratios are of one run, side by side. How each figure is measured is said at the top of its
+script. Figures of a GPU: not yet measured, unless a section says otherwise.
 """
+
+
+def names() -> tuple[list[str], list[str]]:
+    """The benchmarks about time, and the others."""
+    there = [script.stem.removeprefix("bench_") for script in sorted(FOLDER.glob("bench_*.py"))]
+    return list(PERFORMANCE), [name for name in there if name not in PERFORMANCE]
 
 
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for script in sorted(FOLDER.glob("bench_*.py")):
-        name = script.stem.removeprefix("bench_")
-        record = script.with_name(f"{name}.json")
-        if record.exists():
-            parts.append(section(name, script, json.loads(record.read_text()).get("about", {})))
+    for title, some in zip(("# Time", "# Accuracy"), names(), strict=True):
+        parts.append(f"{title}\n")
+        for name in some:
+            script, record = FOLDER / f"bench_{name}.py", FOLDER / f"{name}.json"
+            if record.exists():
+                parts.append(section(name, script, json.loads(record.read_text()).get("about", {})))
     return "\n".join(parts)
 
 
@@ -51,6 +63,17 @@ def section(name: str, script: Path, about: dict) -> str:
     return "\n".join([*lines, f"*{command}; {said}.*" if said else f"*{command}.*", ""])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", choices=("performance", "all"), help="first run these benchmarks")
+    given = parser.parse_args()
+    time, others = names()
+    for name in {None: [], "performance": time, "all": time + others}[given.measure]:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, str(FOLDER / f"bench_{name}.py")], check=True)
     PAGE.write_text(page())
     print(f"page: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

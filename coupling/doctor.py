@@ -38,6 +38,7 @@ OPTIONAL = {
     "matplotlib": "pictures",
     "pyvista": "pictures in 3D",
     "rich": "progress bars",
+    "triton": "fused kernels on GPUs",
     "dolfinx_external_operator": "laws as operators in forms",
 }
 SLOW = 5.0  # 10⁹ operations a second, below which a product of matrices is that of no optimised BLAS

@@ -11,6 +11,8 @@ Products are in the precision that is asked for, never in TF32. The tangent may 
 Newton's method then takes the same path to the same solution, with an iteration more at most.
 """
 
+import contextlib
+
 import torch
 import triton
 import triton.language as tl
@@ -286,9 +288,11 @@ class FusedResponse:
 
     def _launch(self, strain: Tensor, stress: Tensor, tangent: Tensor, **flags: bool) -> None:
         n = len(strain)
-        self._kernel[(triton.cdiv(n, self._points),)](
-            strain, stress, tangent, n, *self._parameters, **self._sizes, **self._options, **flags
-        )
+        # Triton launches on torch's current GPU.
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
+            self._kernel[(triton.cdiv(n, self._points),)](
+                strain, stress, tangent, n, *self._parameters, **self._sizes, **self._options, **flags
+            )
 
 
 def _power(n: int) -> int:

@@ -370,7 +370,7 @@ def test_the_page_of_results_is_that_of_the_files():
     assert results.PAGE.read_text() == results.page()
 
 
-@pytest.mark.parametrize("name", ["evaluation", "grid"])
+@pytest.mark.parametrize("name", ["evaluation", "grid", "training"])
 def test_benchmarks_run(name, tmp_path):
     """At their smallest size, in a folder of their own."""
     script = Path(__file__).parents[1] / "benchmarks" / f"bench_{name}.py"

@@ -174,6 +174,23 @@ def test_structure_with_the_surrogate(trained, exact_bar, comm):
     assert distance(learned, exact_bar) < 0.01
 
 
+class Rounded(coupling.SurrogateLaw):
+    """The tangent in single precision, as a GPU may compute it."""
+
+    def evaluate(self, *arguments):
+        out = super().evaluate(*arguments)
+        out.tangent[:] = out.tangent.astype(np.float32)
+        return out
+
+
+def test_newton_does_with_a_tangent_in_single_precision(trained):
+    """The same solution, by one more iteration a step at most."""
+    right, found = (bar(MPI.COMM_SELF, kind(trained.model)) for kind in (coupling.SurrogateLaw, Rounded))
+    least, count = ([len(step.residuals) for step in problem.history] for problem in (right, found))
+    assert 0 < distance(found, right) < 1e-8
+    assert all(b <= a + 1 for a, b in zip(least, count, strict=True))
+
+
 @pytest.mark.mpi
 def test_certified_structure_without_tolerance_is_the_exact_one(trained, exact_bar, comm):
     law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=0.0)

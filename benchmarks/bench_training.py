@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""What learning costs: a cell's snapshots and networks by stages, an operator's steps, and memory, on 1 and 2 ranks.
+
+RVE3 with 100 snapshots and the default settings of `spon.learn.train`: the exact problems, shared by the ranks; modes
+and cubature; what the law demands at the strains to learn at, by the reduced model; and the fit of three networks. Then
+steps of the operator network of the Poisson problem of `bench_operators.py`, fluxes, on 32 × 32 squares, batches of 16
+samples that the ranks share. Memory is the most that a rank has had until then. A core for each rank.
+
+    python3 benchmarks/bench_training.py           all anew in benchmarks/training.json
+    python3 benchmarks/bench_training.py --quick   small ones, printed and not kept
+    python3 benchmarks/bench_training.py --table   the table of the README
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keeping
+import learned
+import problems
+import torch
+from mpi4py import MPI
+
+import coupling
+import fe2
+from spon import learn, operators
+from spon.discretisation import discretise
+from spon.operator import Operator
+
+RESULTS = Path(__file__).with_name("training.json")
+FULL = {"mesh_size": 0.03, "snapshots": 100, "training": {}, "squares": 32, "steps": 200}
+QUICK = {"mesh_size": 0.15, "snapshots": 24, "training": {"samples": 64, "lbfgs": 20}, "squares": 8, "steps": 10}
+
+
+class Clock:
+    """Seconds and memory of one stage after the other, the slowest and the largest rank's."""
+
+    def __init__(self, comm):
+        self.comm, self.stages = comm, {}
+        self.start()
+
+    def start(self):
+        self.comm.Barrier()
+        self._begin = time.perf_counter()
+
+    def stop(self, name):
+        seconds = self.comm.allreduce(time.perf_counter() - self._begin, MPI.MAX)
+        used = self.comm.allreduce(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, MPI.MAX)
+        self.stages[name] = {"seconds": seconds, "memory": used}
+        self.start()
+
+
+def cell(effort, comm):
+    """The stages of a cell; those after the snapshots on one rank."""
+    rve = learned.rve("RVE3", effort["mesh_size"])
+    strains = fe2.sample.latin_hypercube(effort["snapshots"], 2, learned.BOX, seed=0)
+    rve.homogenise(strains[:1])  # compiles
+    folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
+    path, clock = Path(folder) / "snapshots.h5", Clock(comm)
+    fe2.sample.snapshots(rve, strains, path, comm, progress=False)
+    clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")
+    if comm.size == 1:
+        data = coupling.cell_data(rve, fe2.sample.read(path))
+        bases = learn.bases(data)
+        clock.stop(f"modes, and a cubature of {len(bases.points)} points")
+        half, count = torch.from_numpy(data.half_range), effort["training"].get("samples", 1024)
+        learn.targets(bases, learn.sample(count, half, 0))
+        clock.stop(f"the law at {count:,} strains")
+        learn.train(data, **effort["training"])
+        clock.stop("all of spon.learn.train, with the two above")
+    return clock.stages
+
+
+def operator(effort, comm):
+    """Steps of an operator network."""
+    problem = problems.PROBLEMS["Poisson"](effort["squares"], 64, 2)
+    spaces = discretise([problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse, points=True)
+    network, steps = Operator(spaces, processor="fluxes", channels=12).float(), effort["steps"]
+
+    def run(count):
+        operators.train(
+            network, problem.inputs.float(), problem.outputs.float(), steps=count, every=10 * count, comm=comm
+        )
+
+    run(5)
+    clock = Clock(comm)
+    run(steps)
+    clock.stop(f"{steps} steps, {effort['squares']} × {effort['squares']} squares, {spaces.answer.dofs:,} unknowns")
+    return clock.stages
+
+
+WORKS = {"cell": cell, "operator": operator}
+
+
+def study(quick):
+    found = {}
+    for name in WORKS:
+        for ranks in (1, 2):
+            launch = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
+            command = [*launch, sys.executable, __file__, "--one", name, *(["--quick"] if quick else [])]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stdout + done.stderr)
+            stages = found.setdefault(name, {})[ranks] = json.loads(done.stdout.strip().splitlines()[-1])
+            print(name, ranks, stages, flush=True)
+    return found
+
+
+def table(found):
+    lines = ["| what | stage | ranks | seconds | efficiency | memory of a rank [MiB] |", "|---|---|---|---|---|---|"]
+    for name, runs in found.items():
+        for ranks, stages in runs.items():
+            for stage, record in stages.items():
+                alone = runs["1"][stage]["seconds"]
+                efficiency = f"{alone / int(ranks) / record['seconds']:.2f}" if int(ranks) > 1 else ""
+                numbers = f"{ranks} | {record['seconds']:.3g} | {efficiency} | {record['memory']:.0f}"
+                lines.append(f"| {name} | {stage} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--one", choices=WORKS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.one:
+        stages = WORKS[given.one](QUICK if given.quick else FULL, MPI.COMM_WORLD)
+        if MPI.COMM_WORLD.rank == 0:
+            print(json.dumps(stages), flush=True)
+        return
+    if given.table:
+        print(table(json.loads(RESULTS.read_text())["found"]))
+        return
+    found = json.loads(json.dumps(study(given.quick)))  # numbers of ranks become text, as in a file
+    if not given.quick:
+        keeping.keep(RESULTS, "found", record=found)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
