@@ -3,7 +3,6 @@
 
 import contextlib
 import copy
-import functools
 import importlib.util
 from collections.abc import Iterator
 from typing import Literal
@@ -13,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spon.launches import Launches
+from spon.launches import Launches, Respond
 from spon.model import Model
+from spon.networks import Branch
 from spon.response import compiled_response, response_network
 
 Array = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ class Evaluator:
         tangent_dtype: that of the tangent, if a lower one will do; it is used by the fused kernel alone.
         chunk: points that torch evaluates at a time; None for some thousand on a CPU and some 100,000 on a GPU.
         compiled: whether machine code may be used on a CPU, and the fused kernel on a GPU; where there is no compiler
-            or no Triton, or for a model of another kind than `spon.EquiNO`, torch does it.
+            or no Triton, or for a model of another kind than `spon.EquiNO` or with wide layers, torch does it.
 
     Attributes:
         model: the copy. way: "machine code", "fused kernel" or "torch".
@@ -61,13 +61,9 @@ class Evaluator:
         if self._code is not None:
             self.way = "machine code"
         elif device.type == "cuda":
-            respond, known = self._by_torch, response_network(model) if compiled else None
-            if known is not None and _triton():
-                from spon.fused import FusedResponse  # which needs Triton
-
-                respond = FusedResponse(*known, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
-                self.way = "fused kernel"
-            self._launches = Launches(respond, model.lower.numel(), device, self.chunk)
+            fused = _fused(model, device, dtype, tangent_dtype) if compiled else None
+            self.way = "torch" if fused is None else "fused kernel"
+            self._launches = Launches(fused or self._by_torch, model.lower.numel(), device, self.chunk)
 
     def __call__(self, strain: Array) -> tuple[Array, Array]:
         """Stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
@@ -98,9 +94,19 @@ class Evaluator:
                 out.copy_(values)
 
 
-@functools.cache
-def _triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _fused(
+    model: Model, device: torch.device, dtype: torch.dtype, tangent_dtype: torch.dtype | None
+) -> Respond | None:
+    """The model as one kernel, where there is Triton and it is of a kind and of widths that the kernel knows."""
+    known = response_network(model)
+    if known is None or importlib.util.find_spec("triton") is None:
+        return None
+    from spon.fused import WIDEST, FusedResponse  # which need Triton
+
+    network, means = known
+    if max(network.widths if isinstance(network, Branch) else [network.width]) > WIDEST:
+        return None
+    return FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
 
 
 @contextlib.contextmanager

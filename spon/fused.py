@@ -20,6 +20,7 @@ from torch import Tensor
 
 from spon.networks import Branch, Potential
 
+WIDEST = 64  # of a layer: its matrix in float64 is 32 KiB of the 228 that a multiprocessor has for all its blocks
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32}
 
 
@@ -95,7 +96,7 @@ def _through(dz, a, D2: tl.constexpr, W: tl.constexpr):
     return tl.reshape(tl.dot(flat, a.to(dz.dtype), input_precision="ieee", out_dtype=dz.dtype), dz.shape)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _branch(
     strain, stress, tangent, n, rest, half_range, smoothing2, linear, first, offsets, hidden, last, metrics,
     D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr, DEPTH: tl.constexpr, SWISH: tl.constexpr,
@@ -126,7 +127,7 @@ def _branch(
         tl.store(tangent + (rows[:, None] * D + j) * D + i[None, :], t, mask=inside[:, None] & (i < D)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _potential(
     strain, stress, tangent, n, rest, half_range, smoothing2, stiffness, scale, a1, c1, a2, c2, a3, metrics,
     D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr, AT_REST: tl.constexpr,
@@ -203,7 +204,8 @@ class FusedResponse:
         nothing or little leaves the registers on a GPU of the Hopper kind, which has 255 for each thread.
 
     Raises:
-        ValueError: another dtype, a tangent of higher precision than the stress, or no means for a branch.
+        ValueError: another dtype, a tangent of higher precision than the stress, layers wider than `WIDEST`, or no means
+        for a branch.
     """
 
     def __init__(
@@ -220,7 +222,7 @@ class FusedResponse:
         tangent_dtype = dtype if tangent_dtype is None else tangent_dtype
         if dtype not in _TYPES or tangent_dtype not in _TYPES or tangent_dtype.itemsize > dtype.itemsize:
             raise ValueError(
-                f"dtype = {dtype}, tangent_dtype = {tangent_dtype}: need float64 or float32, the tangent's not above"
+                f"dtype = {dtype}, tangent_dtype = {tangent_dtype}: need float64 or float32, the tangent not above"
             )
         self.device, self._points = torch.device(device), points
         self.strain_size = network.half_range.numel()
@@ -246,8 +248,7 @@ class FusedResponse:
 
     def _of_potential(self, network: Potential) -> list[Tensor]:
         (a1, a2, a3), (c1, c2, _) = network.weights, network.offsets
-        w = max(_power(network.width), 16)
-        self._sizes |= {"W": w}
+        self._sizes["W"] = w = _width(network.width)
         self._rest = torch.zeros(self.strain_size)
         scale = network.scale[None]
         return [network.stiffness, scale, _padded(a1, None, w), _padded(c1, w), _padded(a2, w, w), _padded(c2, w),
@@ -258,8 +259,8 @@ class FusedResponse:
             raise ValueError("means = None: need those of the stress modes, (d, r)")
         first, *hidden, last = network.weights
         *offsets, constant = network.offsets
-        w = max(_power(max(network.widths)), 16)
-        self._sizes |= {"W": w, "DEPTH": len(offsets), "SWISH": network.activation == "swish"}
+        self._sizes["W"] = w = _width(max(network.widths))
+        self._sizes |= {"DEPTH": len(offsets), "SWISH": network.activation == "swish"}
         if network.linear is None:
             self._rest = -means @ (network.scale * constant + network.mean)
             linear = means.new_zeros(self.strain_size, self.strain_size)
@@ -293,6 +294,13 @@ class FusedResponse:
             self._kernel[(triton.cdiv(n, self._points),)](
                 strain, stress, tangent, n, *self._parameters, **self._sizes, **self._options, **flags
             )
+
+
+def _width(units: int) -> int:
+    """What layers are padded to, at least the 16 that matrix units need."""
+    if units > WIDEST:
+        raise ValueError(f"a layer has {units} units: the kernel is for {WIDEST} at most")
+    return max(_power(units), 16)
 
 
 def _power(n: int) -> int:

@@ -102,4 +102,8 @@ class _Recorded:
 
 def _room(size: int, d: int, device: torch.device) -> list[Tensor]:
     """For strains, stresses and tangents. What no point is written to stays a strain of zero, or an old one."""
-    return [torch.zeros(size, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))]
+    room = [torch.zeros(size, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))]
+    if device.type == "cuda":
+        # Other streams are about to use it, and what the kernels read, which was written on the current one.
+        torch.cuda.synchronize(device)
+    return room

@@ -83,6 +83,8 @@ def test_what_it_cannot_do_is_said():
         FusedResponse(network, device="cpu")
     with pytest.raises(ValueError, match=r"dtype = torch\.float32, tangent_dtype = torch\.float64"):
         FusedResponse(network, means, device="cpu", dtype=torch.float32, tangent_dtype=torch.float64)
+    with pytest.raises(ValueError, match="a layer has 65 units: the kernel is for 64 at most"):
+        FusedResponse(potential(width=65), device="cpu")
     kernel = FusedResponse(network, means, device="cpu")
     e = torch.zeros(4, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"tangent has shape \(4, 3\) on cpu, need \(4, 3, 3\)"):

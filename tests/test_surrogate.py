@@ -2,6 +2,7 @@
 """Laws backed by a trained model: what the model says, and the exact law where it is needed."""
 
 import copy
+import os
 import shutil
 import warnings
 
@@ -21,8 +22,10 @@ import coupling
 import fe2
 import meshes
 import spon
+import spon.evaluation
 import spon.machine_code
 from spon import learn
+from spon.networks import Potential
 
 
 def evaluate(law, strain, state=None, guess=None, comm=MPI.COMM_SELF):
@@ -76,6 +79,22 @@ def test_machine_code_is_used_where_it_can_be(trained, monkeypatch):
     with pytest.warns(UserWarning, match="evaluated by torch: .*false"):
         law = coupling.SurrogateLaw(trained.model)
     assert law.way == "torch"
+
+
+def test_the_kernel_for_gpus_is_the_model(trained):
+    """In batches as on a GPU, by Triton's interpreter."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("with a GPU Triton compiles; tests/test_gpu.py has this")
+    cpu, e = torch.device("cpu"), strains(50)
+    fused = spon.evaluation._fused(trained.model, cpu, torch.float64, None)
+    found = np.empty((50, 3)), np.empty((50, 3, 3))
+    spon.launches.Launches(fused, 3, cpu, 64)(e, *found)
+    right = [x.detach().numpy() for x in trained.model(torch.from_numpy(e))]
+    assert all(np.allclose(f, r, rtol=1e-12, atol=1e-12 * abs(r).max()) for f, r in zip(found, right, strict=True))
+    wide = copy.deepcopy(trained.model)
+    wide.potential = Potential(torch.eye(3, dtype=torch.float64), wide.upper, 1.0, width=65)
+    assert spon.evaluation._fused(wide, cpu, torch.float64, None) is None
 
 
 def test_surrogate_law_follows_the_exact_one(trained):
