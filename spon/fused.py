@@ -204,8 +204,8 @@ class FusedResponse:
         nothing or little leaves the registers on a GPU of the Hopper kind, which has 255 for each thread.
 
     Raises:
-        ValueError: another dtype, a tangent of higher precision than the stress, layers wider than `WIDEST`, or no means
-        for a branch.
+        ValueError: another dtype, a tangent of higher precision than the stress, layers wider than `WIDEST`, or no
+        means for a branch.
     """
 
     def __init__(
