@@ -10,7 +10,6 @@ Seconds are of one core, the least of two runs; setting up is not counted.
     python3 benchmarks/bench_grid.py --table   the table of the README
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -104,10 +103,7 @@ def table(found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
-    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    given = parser.parse_args()
+    given = keeping.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))

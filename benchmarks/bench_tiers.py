@@ -16,7 +16,6 @@ the end of each step. One core.
     python3 benchmarks/bench_tiers.py --table   the table of the README
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -160,10 +159,7 @@ def draw(found, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
-    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    given = parser.parse_args()
+    given = keeping.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))

@@ -124,9 +124,7 @@ def table(found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
-    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    parser = keeping.parser(__doc__)
     parser.add_argument("--one", choices=WORKS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks keep: figures in JSON files, with the machine and the versions that they are of."""
+"""What the benchmarks share: their options, and files of figures with the machine and the versions they are of."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -8,6 +9,14 @@ import platform
 from pathlib import Path
 
 import torch
+
+
+def parser(doc):
+    """Options that most benchmarks have, after the text at the top of the script."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    made.add_argument("--table", action="store_true", help="print the tables and run nothing")
+    return made
 
 
 def processor():
