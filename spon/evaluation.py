@@ -36,7 +36,7 @@ class Evaluator:
         model: the copy. way: "machine code", "fused kernel" or "torch".
 
     Raises:
-        ValueError: a chunk below 1, or precisions that the kernel does not have.
+        ValueError: a chunk below 1, a GPU where there is none, or precisions that the kernel does not have.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Evaluator:
         compiled: bool = True,
     ):
         device = torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device = {str(device)!r}: torch {torch.__version__} sees no GPU here, need 'cpu'")
         self.chunk = CHUNKS.get(device.type, CHUNKS["cpu"]) if chunk is None else chunk
         if self.chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")

@@ -83,6 +83,12 @@ def test_chunks_are_positive():
         spon.Evaluator(Half(potential()), chunk=0)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"device = 'cuda:0': torch .* sees no GPU here, need 'cpu'"):
+        spon.Evaluator(Half(potential()), "cuda:0")
+
+
 def test_float32_is_never_tf32():
     """What a program has allowed is there again afterwards."""
     before = torch.get_float32_matmul_precision()
