@@ -152,7 +152,7 @@ def draw(runs, path):
         left += values
     axis.invert_yaxis()
     axis.set(xlabel="time of an iteration, % of that with the learned cell")
-    axis.legend(fontsize=8, ncols=4)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=4)
     print(f"picture: {pictures.save(figure, path, dpi=100)}")
 
 
