@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from fe2 import pictures
-from spon.launches import Launches
+from spon.launches import Launches, empty
 from spon.networks import Branch, Potential
 from spon.response import CompiledResponse
 
@@ -130,7 +130,7 @@ def ways_on_gpu(kind, network, means, n):
 
     device = torch.device("cuda:0")
     strain = np.random.default_rng(0).uniform(-0.04, 0.04, (n, D))
-    arrays = strain, np.empty((n, D)), np.empty((n, D, D))
+    arrays = strain, empty((n, D), device), empty((n, D, D), device)
     there = [torch.from_numpy(a).to(device) for a in arrays]
     closed = stress_of(kind, copy.deepcopy(network).to(device), means.to(device))
 

@@ -12,8 +12,10 @@ samples that the ranks share. Memory is the most that a rank has had until then.
 """
 
 import argparse
+import atexit
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,6 +63,8 @@ def cell(effort, comm):
     strains = fe2.sample.latin_hypercube(effort["snapshots"], 2, learned.BOX, seed=0)
     rve.homogenise(strains[:1])  # compiles
     folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
+    if comm.rank == 0:
+        atexit.register(shutil.rmtree, folder)
     path, clock = Path(folder) / "snapshots.h5", Clock(comm)
     fe2.sample.snapshots(rve, strains, path, comm, progress=False)
     clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")

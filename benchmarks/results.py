@@ -49,9 +49,9 @@ def page() -> str:
 
 
 def section(name: str, script: Path, about: dict) -> str:
-    """A benchmark's section; its first sentence is that of its docstring."""
+    """A benchmark's section; its title is the first paragraph of its docstring."""
     module = importlib.import_module(script.stem)
-    title, out = (module.__doc__ or "").split("\n")[0].rstrip("."), io.StringIO()
+    title, out = " ".join((module.__doc__ or "").split("\n\n")[0].split()).rstrip("."), io.StringIO()
     with mock.patch.object(sys, "argv", [str(script), "--table"]), contextlib.redirect_stdout(out):
         module.main()
     picture = FOLDER.parent / "docs" / f"{name}.png"

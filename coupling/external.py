@@ -30,7 +30,8 @@ class ExternalLaw:
     Args:
         law: any `fe2.Law`; the operand is its strain, in Mandel components. comm: all ranks of the form.
 
-    Its state goes on with `accept`, once a step is solved; until then every evaluation starts from the same one.
+    Its state goes on with `accept`, once a step is solved; until then every evaluation starts from the same one, and
+    `reject` is for a step that is given up.
     """
 
     def __init__(self, law: Law, comm: MPI.Comm = MPI.COMM_SELF):
@@ -42,16 +43,23 @@ class ExternalLaw:
     def __call__(self, derivatives: tuple[int, ...]) -> Callable[[Array], Array]:
         """Stress for (0,), tangent for (1,): functions of strains (cells, points, d) that return flat arrays [MPa].
 
-        They are collective, as the assembly is. Raises ValueError for other derivatives.
+        They are collective, as the assembly is; strains that are not finite are a ValueError on all ranks. Raises
+        ValueError for other derivatives.
         """
         if derivatives not in ((0,), (1,)):
             raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
-        return lambda strain: self._at(strain)[derivatives[0]].ravel()
+        return lambda strain: self._at(strain)[derivatives[0]].flatten()
 
     def accept(self) -> None:
         """The state of the last evaluation is where the next step starts."""
         if self._respond is not None:
             self._respond.accept()
+            self._found = None
+
+    def reject(self) -> None:
+        """Forget what was evaluated since the last `accept`: the step is given up."""
+        if self._respond is not None:
+            self._respond.reject()
             self._found = None
 
     def _at(self, strain: Array) -> tuple[Array, Array]:

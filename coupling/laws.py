@@ -98,7 +98,7 @@ class SurrogateLaw:
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
         device: where the copy is evaluated; or what `coupling.place` found for this rank, which may be a device that
-            several ranks share, see there.
+            several ranks share, see there; these then make the law together.
         dtype, tangent_dtype, chunk: see `spon.Evaluator`.
         compiled: whether a `spon.EquiNO` is evaluated as machine code on a CPU, and by a kernel of its own on a GPU,
             which are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or what $CC
@@ -136,9 +136,10 @@ class SurrogateLaw:
         # Whoever does not own a GPU does not touch it.
         here = placement.device if placement.owner else "cpu"
         compiled = compiled and torch.device(here).type == placement.device.type
-        evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
+        with together(placement.group):
+            evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
         self._predict = SharedBatch(placement, evaluator.fill, self.strain_size)
-        self.way = evaluator.way
+        self.way = placement.group.bcast(evaluator.way)
         self._exact = None if isinstance(outside, str) else ExactPart(outside, self.strain_size)
         self.state_size = 0 if self._exact is None else self._exact.state_size
         self.is_outside = self.is_exact = np.zeros(0, dtype=bool)

@@ -16,6 +16,7 @@ import torch
 from mpi4py import MPI
 
 from fe2 import together
+from spon.launches import empty
 
 Array = npt.NDArray[np.float64]
 Fill = Callable[[Array, Array, Array], None]
@@ -109,7 +110,7 @@ class SharedBatch:
         if comm.size < group.size:
             raise ValueError(f"{group.size} ranks share {self.placement.device}, but evaluate together on {comm.size}")
         if group.size == 1:
-            stress, tangent = self._empty(n, d), self._empty(n, d, d)
+            stress, tangent = (empty(shape, self.placement.device) for shape in ((n, d), (n, d, d)))
             with together(comm):
                 self._fill(strain, stress, tangent)
             return stress, tangent
@@ -132,12 +133,6 @@ class SharedBatch:
                 self._fill(given, stress, tangent)
         self._meet()
         return stress[mine].copy(), tangent[mine].copy()
-
-    def _empty(self, *shape: int) -> Array:
-        """An array, for a GPU of pages that stay where they are; torch keeps those of before."""
-        if self.placement.device.type == "cuda":
-            return torch.empty(shape, dtype=torch.float64, pin_memory=True).numpy()
-        return np.empty(shape)
 
     def _meet(self) -> None:
         """What any of the group has written is there for all of it."""

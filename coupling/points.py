@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2 import Law, mandel
+from fe2 import Law, mandel, together
 
 Array = npt.NDArray[np.float64]
 Notation = Literal["Mandel", "engineering"]
@@ -51,12 +51,13 @@ class PointLaw:
         Raises:
             ValueError: strains of another shape or that are not finite. What the law raises.
         """
-        given = np.ascontiguousarray(strain, dtype=np.float64)
-        if given.shape != (len(self.state), self.law.strain_size):
-            raise ValueError(f"strain has the shape {given.shape}, need {(len(self.state), self.law.strain_size)}")
-        if not np.isfinite(given).all():
-            k = int(np.flatnonzero(~np.isfinite(given).all(axis=1))[0])
-            raise ValueError(f"the strain of point {k} is {given[k].tolist()}, need finite numbers")
+        with together(self.comm):
+            given = np.ascontiguousarray(strain, dtype=np.float64)
+            if given.shape != (len(self.state), self.law.strain_size):
+                raise ValueError(f"strain has the shape {given.shape}, need {(len(self.state), self.law.strain_size)}")
+            if not np.isfinite(given).all():
+                k = int(np.flatnonzero(~np.isfinite(given).all(axis=1))[0])
+                raise ValueError(f"the strain of point {k} is {given[k].tolist()}, need finite numbers")
         found = self.law.evaluate(given / self._factor, self.state, self._last, self.comm)
         self._last = found.state
         return found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor)

@@ -4,6 +4,7 @@
 import contextlib
 import copy
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spon.launches import Launches, Respond
+from spon.launches import Launches, Respond, empty
 from spon.model import Model
 from spon.networks import Branch
 from spon.response import compiled_response, response_network
@@ -36,7 +37,7 @@ class Evaluator:
         model: the copy. way: "machine code", "fused kernel" or "torch".
 
     Raises:
-        ValueError: a chunk below 1, a GPU where there is none, or precisions that the kernel does not have.
+        ValueError: a chunk below 1, a device that is not there, or precisions that the kernel does not have.
     """
 
     def __init__(
@@ -49,13 +50,11 @@ class Evaluator:
         chunk: int | None = None,
         compiled: bool = True,
     ):
-        device = torch.device(device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device = {str(device)!r}: torch {torch.__version__} sees no GPU here, need 'cpu'")
+        device = _device(device)
         self.chunk = CHUNKS.get(device.type, CHUNKS["cpu"]) if chunk is None else chunk
         if self.chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
-        self.dtype = dtype
+        self.device, self.dtype = device, dtype
         self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False).eval()
         self.way: Literal["machine code", "fused kernel", "torch"] = "torch"
         self._code = compiled_response(model, dtype) if compiled and device.type == "cpu" else None
@@ -65,23 +64,26 @@ class Evaluator:
         elif device.type == "cuda":
             fused = _fused(model, device, dtype, tangent_dtype) if compiled else None
             self.way = "torch" if fused is None else "fused kernel"
-            self._launches = Launches(fused or self._by_torch, model.lower.numel(), device, self.chunk)
+            # What another class asks the GPU for on the way is not known, and may be what cannot be recorded.
+            recorded = response_network(model) is not None
+            self._launches = Launches(fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
 
     def __call__(self, strain: Array) -> tuple[Array, Array]:
         """Stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
-        stress, tangent = np.empty_like(strain), np.empty((*strain.shape, strain.shape[1]))
+        strain = np.asarray(strain, dtype=np.float64)
+        stress, tangent = (empty(shape, self.device) for shape in (strain.shape, (*strain.shape, strain.shape[1])))
         self.fill(strain, stress, tangent)
         return stress, tangent
 
     def fill(self, strain: Array, stress: Array, tangent: Array) -> None:
-        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
+        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), all float64."""
         if self._code is not None:
             real = self._code.dtype
-            own = [np.ascontiguousarray(strain, real)]
-            own += [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
-            self._code(*own)
-            if own[1] is not stress:
-                stress[:], tangent[:] = own[1:]
+            found = [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
+            self._code(np.ascontiguousarray(strain, real), *found)
+            for out, values in zip((stress, tangent), found, strict=True):
+                if values is not out:
+                    out[:] = values
         elif self._launches is not None:
             self._launches(strain, stress, tangent)
         else:
@@ -96,6 +98,22 @@ class Evaluator:
                 out.copy_(values)
 
 
+def _device(name: str | torch.device) -> torch.device:
+    """A CPU, or a GPU that is there, with its number."""
+    device = torch.device(name)
+    if device.type not in CHUNKS:
+        raise ValueError(f"device = {str(device)!r}: need 'cpu' or 'cuda'")
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError(f"device = {str(device)!r}: torch {torch.__version__} sees no GPU here, need 'cpu'")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= count:
+        raise ValueError(f"device = {str(device)!r}: torch sees {count} GPUs here, the last is 'cuda:{count - 1}'")
+    return torch.device("cuda", index)
+
+
 def _fused(
     model: Model, device: torch.device, dtype: torch.dtype, tangent_dtype: torch.dtype | None
 ) -> Respond | None:
@@ -108,7 +126,14 @@ def _fused(
     network, means = known
     if max(network.widths if isinstance(network, Branch) else [network.width]) > WIDEST:
         return None
-    return FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
+    kernel = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
+    d = model.lower.numel()
+    try:  # an older Triton, or a GPU with less memory on its multiprocessors, may not have what it takes
+        kernel(*(torch.zeros(1, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))))
+    except Exception as error:  # of classes that Triton has in one version or another
+        warnings.warn(f"the model cannot be one kernel on {device} and is evaluated by torch: {error}", stacklevel=4)
+        return None
+    return kernel
 
 
 @contextlib.contextmanager

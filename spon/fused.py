@@ -127,13 +127,14 @@ def _branch(
         tl.store(tangent + (rows[:, None] * D + j) * D + i[None, :], t, mask=inside[:, None] & (i < D)[None, :])
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "at_rest"])
 def _potential(
-    strain, stress, tangent, n, rest, half_range, smoothing2, stiffness, scale, a1, c1, a2, c2, a3, metrics,
-    D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr, AT_REST: tl.constexpr,
+    strain, stress, tangent, n, at_rest, rest, half_range, smoothing2, stiffness, scale, a1, c1, a2, c2, a3, metrics,
+    D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr,
     POINTS: tl.constexpr, REAL: tl.constexpr, TANGENT: tl.constexpr,
 ):  # fmt: skip
-    """`Potential.forward`; AT_REST: the gradient in place of the stress, and no tangent."""
+    """`Potential.forward`; at_rest: the gradient in place of the stress, and no tangent. It is no constant, so that one
+    and the same code finds the gradient at rest and elsewhere."""
     rows = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     inside = rows < n
     unit, i = tl.arange(0, W), tl.arange(0, D2)
@@ -168,7 +169,7 @@ def _potential(
     gradient -= tl.load(rest + i, mask=i < D, other=0.0).to(REAL)[None, :]
     places = rows[:, None] * D + i[None, :]
     here = inside[:, None] & (i < D)[None, :]
-    if AT_REST:
+    if at_rest:
         tl.store(stress + places, gradient, mask=here)
     else:
         size = tl.load(scale).to(REAL)
@@ -242,7 +243,7 @@ class FusedResponse:
         if isinstance(network, Potential) or network.linear is not None:
             zero = torch.zeros(1, self.strain_size, dtype=torch.float64, device=self.device)
             found, unused = torch.empty_like(zero), zero.new_empty(1, self.strain_size, self.strain_size)
-            self._launch(zero, found, unused, **({"AT_REST": True} if self._kernel is _potential else {}))
+            self._launch(zero, found, unused, at_rest=1)
             # By the very operations that find it elsewhere, so that the stress at zero strain is zero to the last bit.
             self._parameters[0] = found[0].clone()
 
@@ -285,14 +286,15 @@ class FusedResponse:
                     "contiguous"
                 )
         if n:
-            self._launch(strain, stress, tangent, **({"AT_REST": False} if self._kernel is _potential else {}))
+            self._launch(strain, stress, tangent, at_rest=0)
 
-    def _launch(self, strain: Tensor, stress: Tensor, tangent: Tensor, **flags: bool) -> None:
+    def _launch(self, strain: Tensor, stress: Tensor, tangent: Tensor, at_rest: int) -> None:
         n = len(strain)
+        flags = [at_rest] if self._kernel is _potential else []
         # Triton launches on torch's current GPU.
         with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
             self._kernel[(triton.cdiv(n, self._points),)](
-                strain, stress, tangent, n, *self._parameters, **self._sizes, **self._options, **flags
+                strain, stress, tangent, n, *flags, *self._parameters, **self._sizes, **self._options
             )
 
 

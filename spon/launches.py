@@ -25,13 +25,15 @@ class Launches:
 
     Args:
         respond: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains (n, d), float64 on the
-            device, without asking the device for anything. d: strain components.
+            device. d: strain components.
         device: a GPU; with "cpu" nothing is recorded and everything else is the same, which is for tests.
-        chunk: points on their way at a time, where they are more than in the largest recorded batch.
+        chunk: points on their way at a time, at most. recorded: whether small batches are; `respond` must not ask the
+            device for anything then.
     """
 
-    def __init__(self, respond: Respond, d: int, device: torch.device, chunk: int):
+    def __init__(self, respond: Respond, d: int, device: torch.device, chunk: int, recorded: bool = True):
         self._respond, self._d, self.device, self.chunk = respond, d, device, chunk
+        self._sizes = [size for size in SIZES if size <= chunk] if recorded else []
         self._recorded: dict[int, _Recorded] = {}
         self._slots: list[list[Tensor]] = []
         self._streams = [torch.cuda.Stream(device) for _ in range(2)] if device.type == "cuda" else []
@@ -42,7 +44,7 @@ class Launches:
         if not n:
             return
         arrays = [torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent)]
-        size = next((s for s in SIZES if n <= s), 0)
+        size = next((s for s in self._sizes if n <= s), 0)
         if not size:
             return self._stream(*arrays)
         if size not in self._recorded:
@@ -52,17 +54,20 @@ class Launches:
     def _stream(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
         if not self._slots:
             self._slots = [_room(self.chunk, self._d, self.device) for _ in range(2)]
-        for k, first in enumerate(range(0, len(strain), self.chunk)):
-            part = slice(first, first + self.chunk)
-            # A slot's last copies are done before its next begin: they are of one stream.
-            with torch.cuda.stream(self._streams[k % 2]) if self._streams else contextlib.nullcontext():
-                given, *found = (room[: len(strain[part])] for room in self._slots[k % 2])
-                given.copy_(strain[part], non_blocking=True)
-                self._respond(given, *found)
-                for out, values in zip((stress, tangent), found, strict=True):
-                    out[part].copy_(values, non_blocking=True)
-        for stream in self._streams:
-            stream.synchronize()
+        try:
+            for k, first in enumerate(range(0, len(strain), self.chunk)):
+                part = slice(first, first + self.chunk)
+                # A slot's last copies are done before its next begin: they are of one stream.
+                with torch.cuda.stream(self._streams[k % 2]) if self._streams else contextlib.nullcontext():
+                    given, *found = (room[: len(strain[part])] for room in self._slots[k % 2])
+                    given.copy_(strain[part], non_blocking=True)
+                    self._respond(given, *found)
+                    for out, values in zip((stress, tangent), found, strict=True):
+                        out[part].copy_(values, non_blocking=True)
+        finally:
+            # Also after an error: nothing is on its way any more into memory that may be given back.
+            for stream in self._streams:
+                stream.synchronize()
 
 
 class _Recorded:
@@ -89,15 +94,25 @@ class _Recorded:
         n = len(strain)
         (given, *found), (given_host, *found_host) = self._here, self._host
         given_host[:n] = strain
-        with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
-            given[:n].copy_(given_host[:n], non_blocking=True)
-            self._work()
-            for host, here in zip(found_host, found, strict=True):
-                host[:n].copy_(here[:n], non_blocking=True)
-        if self._stream is not None:
-            self._stream.synchronize()
+        try:
+            with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
+                given[:n].copy_(given_host[:n], non_blocking=True)
+                self._work()
+                for host, here in zip(found_host, found, strict=True):
+                    host[:n].copy_(here[:n], non_blocking=True)
+        finally:
+            if self._stream is not None:
+                self._stream.synchronize()
         for out, host in zip((stress, tangent), found_host, strict=True):
             out.copy_(host[:n])
+
+
+def empty(shape: tuple[int, ...], device: torch.device) -> Array:
+    """An array for results of a device; for a GPU of pages that stay where they are, so that it writes them itself
+    while others are computed. torch keeps those of before."""
+    if device.type == "cuda":
+        return torch.empty(shape, dtype=torch.float64, pin_memory=True).numpy()
+    return np.empty(shape)
 
 
 def _room(size: int, d: int, device: torch.device) -> list[Tensor]:

@@ -42,7 +42,7 @@ class Written:
         lanes = 64
         while lanes > 64 // size and size * lanes * self.numbers > self.cache:
             lanes //= 2
-        return lanes if size * lanes * self.numbers <= 2**19 else 0
+        return lanes if size * lanes * self.numbers <= 2**20 else 0
 
 
 def written(network: Potential | Branch, means: Tensor | None = None) -> Written:
@@ -55,9 +55,9 @@ def _potential(network: Potential) -> Written:
     (a1, a2, a3), (c1, c2, _) = network.weights, network.offsets
     d, w = network.half_range.numel(), network.width
     parts = (torch.zeros(d), network.stiffness, network.half_range, network.scale, _smoothing2(network), a1, c1, a2, c2,
-             a3, network.norms.metrics())  # fmt: skip
+             a3, _metrics(network))  # fmt: skip
     constants: dict[str, str | int] = {"D": d, "K": len(network.norms.maps), "WIDTH": w}
-    return Written(_text("potential.c"), constants, _row(parts), w * (d + 6), 2**19)
+    return Written(_text("potential.c"), constants, _row(parts), w * (2 * d + 6), 2**19)
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def _branch(network: Branch, means: Tensor | None) -> Written:
     rest = means.new_zeros(d) if through_zero else -means @ (network.scale * constant + network.mean)
     chain = [part for a, c in zip(weights, offsets, strict=True) for part in (a, c)]
     parts = (rest, torch.tensor(float(through_zero)), network.half_range, _smoothing2(network), linear,
-             last @ (network.scale[:, None] * means.T), *chain, network.norms.metrics())  # fmt: skip
+             last @ (network.scale[:, None] * means.T), *chain, _metrics(network))  # fmt: skip
     most = max(d + k, *network.widths)
     constants: dict[str, str | int] = {
         "D": d,
@@ -92,6 +92,12 @@ def _text(file: str) -> str:
 
 def _smoothing2(network: Potential | Branch) -> Tensor:
     return torch.tensor(network.norms.smoothing**2, dtype=torch.float64)
+
+
+def _metrics(network: Potential | Branch) -> Tensor:
+    """Of the norms; zeros where there are none, since C has no array of no numbers."""
+    d = network.half_range.numel()
+    return network.norms.metrics() if len(network.norms.maps) else torch.zeros(1, d, d)
 
 
 def _row(parts: tuple[Tensor, ...]) -> npt.NDArray[np.float64]:

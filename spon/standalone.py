@@ -14,7 +14,7 @@ _LANES = 8  # points side by side: few, since such programs mostly ask for one
 
 
 def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Path:
-    """Write `name`.c and `name`.h: stress and consistent tangent of a model, in plain C99.
+    """Write `name`.c and `name`.h: stress and consistent tangent of a model, in C99 with GCC's vectors.
 
     There is no file to read and nothing to link but libm: the parameters are in the source, as hexadecimal numbers, and
     the code is the one that `coupling.SurrogateLaw` compiles, so that both agree to rounding. It defines
@@ -32,7 +32,8 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
         The path of the C file.
 
     Raises:
-        ValueError: a model that is evaluated in another way than `spon.EquiNO`, or a name that is no identifier.
+        ValueError: a model that is evaluated in another way than `spon.EquiNO`, or with too wide layers, or a name that
+        is no identifier.
     """
     known = response_network(model)
     if known is None:
@@ -42,6 +43,8 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     code, d = written(*known), model.lower.numel()
+    if not code.lanes():
+        raise ValueError("the model's layers are too wide for the stack of a thread")
     constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
     numbers = {"parameters": code.parameters}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
@@ -51,7 +54,7 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     lines += [code.text]
     lines += [_array(key, values) for key, values in numbers.items()]
     lines += [_WRAPPER.replace("NAME", name)]
-    (folder / f"{name}.h").write_text(_HEADER.replace("NAME", name).replace("SIZE", str(d)))
+    (folder / f"{name}.h").write_text(_HEADER.replace("SIZE", str(d)).replace("NAME", name))
     path = folder / f"{name}.c"
     path.write_text("\n".join(lines))
     return path
@@ -63,8 +66,8 @@ def _array(name: str, values: np.ndarray) -> str:
     return f"static double {name}[] = {{\n  " + ",\n  ".join(rows) + "};\n"
 
 
-_HEADER = """/* Written by spon.export_c. Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE)
- [MPa], in rows. * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
+_HEADER = """/* Written by spon.export_c.
+ * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows. Returns how many strains are outside of the trained range; what belongs to them is NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
 #ifdef __cplusplus

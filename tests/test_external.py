@@ -64,6 +64,29 @@ def test_the_state_goes_on_when_it_is_accepted():
     assert not np.allclose(respond((0,))(e), coupling.ExternalLaw(law)((0,))(e))
 
 
+def test_a_step_that_is_given_up_is_as_if_it_had_not_been():
+    law = fe2.UFLLaw(fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0))
+    respond, e = coupling.ExternalLaw(law), strains()
+    first = respond((0,))(3 * e)
+    respond.reject()
+    respond.accept()
+    first[:] = respond((0,))(3 * e)
+    assert np.array_equal(first, coupling.ExternalLaw(law)((0,))(3 * e))
+    respond((0,))(3 * e)[:] = 0.0  # what is handed out is the caller's own
+    assert np.array_equal(respond((0,))(3 * e), first)
+
+
+@pytest.mark.mpi
+def test_what_is_wrong_on_one_rank_is_raised_on_all():
+    comm, e = MPI.COMM_WORLD, strains()
+    respond = coupling.ExternalLaw(fe2.UFLLaw(SOFT), comm)
+    respond((0,))(e)
+    if comm.rank == comm.size - 1:
+        e[2, 1, 0] = np.nan
+    with pytest.raises((ValueError, RuntimeError), match="the strain of point 9 is"):
+        respond((0,))(e)
+
+
 def test_other_derivatives_are_refused():
     with pytest.raises(ValueError, match=r"derivatives = \(2,\): a law has those of order \(0,\)"):
         coupling.ExternalLaw(fe2.UFLLaw(SOFT))((2,))

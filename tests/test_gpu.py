@@ -24,14 +24,14 @@ class Alone(spon.Model):
 
     def __init__(self, network, means):
         super().__init__(-network.half_range, network.half_range)
-        self.network, self.means = network, means
+        self.network = network
+        self.register_buffer("means", means)
 
     def forward(self, strain):
         if self.means is None:
             return self.network(strain)
-        means = self.means.to(strain)
         coefficients, slopes = self.network.with_tangent(strain)
-        return coefficients @ means.T, means @ slopes
+        return coefficients @ self.means.T, self.means @ slopes
 
 
 NETWORKS = {
@@ -51,9 +51,31 @@ def strains(n, d):
 def test_torch_on_the_gpu(name, n):
     network, means = NETWORKS[name]
     e = strains(n, network.half_range.numel())
+    right, d = by_torch(network, e, means), e.shape[1]
     evaluator = spon.Evaluator(Alone(network, means), CUDA)
+    assert difference(evaluator(e), right) < 1e-12
+    model = Alone(network, means).to(CUDA)
+
+    @torch.no_grad()
+    def respond(strain, stress, tangent):
+        for out, values in zip((stress, tangent), model(strain)):
+            out.copy_(values)
+
+    launch, found = launches.Launches(respond, d, CUDA, 131072), (np.empty((n, d)), np.empty((n, d, d)))
     for _ in range(2):  # recorded, and replayed
-        assert difference(evaluator(e), by_torch(network, e, means)) < 1e-12
+        launch(e, *found)
+        assert difference(found, right) < 1e-12
+
+
+def test_a_model_that_asks_the_gpu_is_not_recorded():
+    class Asks(Alone):
+        def forward(self, strain):
+            float(strain.sum())
+            return super().forward(strain)
+
+    network, means = NETWORKS["potential"]
+    e = strains(10, 3)
+    assert difference(spon.Evaluator(Asks(network, means), CUDA)(e), by_torch(network, e, means)) < 1e-12
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -7,11 +7,10 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from networks import branch, by_torch, difference, potential
+from networks import by_torch, difference, potential
 
 import spon
 from spon import launches
-from spon.evaluation import _full_precision
 
 
 class Half(spon.Model):
@@ -51,7 +50,7 @@ def test_batches_of_all_sizes(n):
 
 
 def test_one_recording_serves_all_batches_up_to_its_size():
-    launch = launches.Launches(lambda e, s, t: s.copy_(e), 3, torch.device("cpu"), chunk=1000)
+    launch = launches.Launches(lambda e, s, t: s.copy_(e), 3, torch.device("cpu"), chunk=2000)
     for n in (5, 100, 256, 300):
         launch(strains(n), np.empty((n, 3)), np.empty((n, 3, 3)))
     assert sorted(launch._recorded) == [256, 1024]
@@ -83,29 +82,58 @@ def test_chunks_are_positive():
         spon.Evaluator(Half(potential()), chunk=0)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"device = 'cuda:0': torch .* sees no GPU here, need 'cpu'"):
-        spon.Evaluator(Half(potential()), "cuda:0")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"device = 'meta': need 'cpu' or 'cuda'"):
+        spon.Evaluator(Half(potential()), "meta")
+    count = torch.cuda.device_count()
+    said = f"torch sees {count} GPUs here" if count else "sees no GPU here, need 'cpu'"
+    with pytest.raises(ValueError, match=f"device = 'cuda:{count}': torch .*{said.removeprefix('torch ')}"):
+        spon.Evaluator(Half(potential()), f"cuda:{count}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_strains_of_other_types(kind, dtype):
+    """What comes out is float64 in any case."""
+    network = potential()
+    e = np.zeros((5, 3), dtype=kind) if kind == np.int64 else strains(5).astype(kind)
+    found = spon.Evaluator(Half(network), dtype=dtype)(e)
+    right = [a / 2 for a in by_torch(network, e.astype(np.float64))]
+    assert [a.dtype for a in found] == [np.float64, np.float64]
+    assert np.allclose(found[0], right[0], rtol=1e-5, atol=1e-5 * abs(right[1]).max())
+    assert difference(found[1:], right[1:]) < 1e-5
 
 
 def test_float32_is_never_tf32():
-    """What a program has allowed is there again afterwards."""
+    """What a program has allowed is not so while a model is evaluated, and is so again afterwards."""
+
+    class Asks(Half):
+        def forward(self, strain):
+            seen.append(torch.get_float32_matmul_precision())
+            return super().forward(strain)
+
+    seen, evaluator = [], spon.Evaluator(Asks(potential()), dtype=torch.float32)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        with _full_precision():
-            assert torch.get_float32_matmul_precision() == "highest"
+        evaluator(strains(3))
+        assert seen == ["highest"]
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def test_branches_through_torch_and_machine_code_agree():
-    network, means = branch(widths=(20, 20), through_zero=False)
-    e = strains(33)
-    right = by_torch(network, e, means)
-    code = spon.response.CompiledResponse(network, means)
-    found = np.empty((33, 3)), np.empty((33, 3, 3))
-    code(e, *found)
-    assert difference(found, right) < 1e-13
+@pytest.mark.parametrize("recorded", [True, False])
+def test_no_batch_is_larger_than_a_chunk(recorded):
+    sizes = []
+
+    def respond(strain, stress, tangent):
+        sizes.append(len(strain))
+        stress.copy_(strain)
+
+    launch = launches.Launches(respond, 3, torch.device("cpu"), chunk=500, recorded=recorded)
+    for n in (100, 1200):
+        e, found = strains(n), np.empty((n, 3))
+        launch(e, found, np.empty((n, 3, 3)))
+        assert np.array_equal(found, e)
+    assert sizes == [256 if recorded else 100, 500, 500, 200]

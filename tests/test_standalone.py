@@ -17,22 +17,23 @@ import torch
 from trained import strains
 
 import spon
-from spon.networks import Branch
+from spon.networks import Branch, Potential
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
-def branched(model):
+def branched(model, norms):
     """The model with a branch for all of its stress coefficients, as it is published."""
     other = copy.deepcopy(model)
     scale = torch.linspace(1, 2, other.means.shape[1], dtype=torch.float64)
-    other.potential, other.stress = None, Branch(model.upper, scale, widths=(20, 20), activation="swish", norms=2)
+    other.potential, other.stress = None, Branch(model.upper, scale, widths=(20, 20), activation="swish", norms=norms)
     return other
 
 
-@pytest.fixture(scope="module", params=["potential", "branch"])
+@pytest.fixture(scope="module", params=["potential", "branch", "branch without norms"])
 def exported(request, trained):
-    return trained.model if request.param == "potential" else branched(trained.model)
+    norms = {"branch": 2, "branch without norms": 0}
+    return trained.model if request.param == "potential" else branched(trained.model, norms[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -90,4 +91,10 @@ def test_what_cannot_be_written_is_refused(trained, tmp_path):
     other.__class__ = type("Scaled", (spon.EquiNO,), {"forward": lambda self, strain: strain})
     with pytest.raises(ValueError, match=r"the model is a Scaled with a forward of its own; need a spon\.EquiNO"):
         spon.export_c(other, tmp_path)
+    other = copy.deepcopy(trained.model)
+    other.potential = Potential(torch.eye(3, dtype=torch.float64), other.upper, 1.0, width=6000)
+    with pytest.raises(ValueError, match="too wide"):
+        spon.export_c(other, tmp_path)
     assert not list(tmp_path.iterdir())
+    spon.export_c(trained.model, tmp_path, "UNITSIZE")
+    assert "int UNITSIZE_response(" in (tmp_path / "UNITSIZE.h").read_text()
