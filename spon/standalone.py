@@ -67,7 +67,8 @@ def _array(name: str, values: np.ndarray) -> str:
 
 
 _HEADER = """/* Written by spon.export_c.
- * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows. Returns how many strains are outside of the trained range; what belongs to them is NaN. */
+ * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
+ * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
 #ifdef __cplusplus
