@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 # Points of a cell whose certificates are computed at a time: some MB, so that the cache holds them.
-_LOCAL_POINTS = 2**15
+_LOCAL_POINTS = 2**16
 
 
 class CertifiedLaw:
