@@ -27,7 +27,7 @@ test:  ## the tests, in serial and on two and three ranks
 test-all:  ## the same with the slow ones
 	FE2X_SLOW=1 $(RUN) tests/run
 
-performance:  ## the benchmarks that are about time (an hour), and the page of results
+performance:  ## the benchmarks that are about time (half an hour), and the page of results
 	$(RUN) python3 benchmarks/results.py --measure performance
 
 benchmark:  ## every benchmark, one after the other (many hours), and the page of results

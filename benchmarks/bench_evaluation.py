@@ -49,8 +49,9 @@ def operations(kind, network):
     Of a potential with inputs i (strains and norms), d strain components and two layers of w: each of the matrices i ×
     w and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers
     and of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each
-    strain component all but the first. An activation and its derivatives count as 38, those of tanh in potential.c (a
-    polynomial of degree 13 and what is around it), a square root and a division as one.
+    strain component all but the first. An activation and its derivatives count as 38, those of tanh in layers.h (a
+    polynomial of degree 13, which is of degree 7 in float32, and what is around it), a square root and a division as
+    one.
     """
     if kind == "potential":
         w, norms = network.width, len(network.norms.maps)

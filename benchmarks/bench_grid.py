@@ -106,7 +106,8 @@ def main():
     given = keeping.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     if given.table:
-        print(table(json.loads(RESULTS.read_text())["found"]))
+        figures = json.loads(RESULTS.read_text())
+        print("\n\n".join(table(figures[key]) for key in ("found", "on the GPU") if key in figures))
         return
     found = study(QUICK if given.quick else FULL, "cpu")
     if not given.quick:

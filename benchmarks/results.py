@@ -2,7 +2,7 @@
 """The performance page: what each benchmark has kept, as one Markdown file.
 
     python3 benchmarks/results.py                         writes benchmarks/RESULTS.md
-    python3 benchmarks/results.py --measure performance   first measures what is about time (an hour); or all (many)
+    python3 benchmarks/results.py --measure performance   first measures what is about time, half an hour; or all
 
 Each `bench_NAME.py` here whose `NAME.json` is there has a section: what is measured, the tables that it prints with
 `--table`, its picture in docs/ if it has one, and on what it ran.

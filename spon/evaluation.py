@@ -51,7 +51,7 @@ class Evaluator:
         compiled: bool = True,
     ):
         device = _device(device)
-        self.chunk = CHUNKS.get(device.type, CHUNKS["cpu"]) if chunk is None else chunk
+        self.chunk = CHUNKS[device.type] if chunk is None else chunk
         if self.chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.device, self.dtype = device, dtype
@@ -69,8 +69,10 @@ class Evaluator:
             self._launches = Launches(fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
 
     def __call__(self, strain: Array) -> tuple[Array, Array]:
-        """Stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d)."""
+        """Stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d); raises ValueError for another shape."""
         strain = np.asarray(strain, dtype=np.float64)
+        if strain.ndim != 2 or strain.shape[1] != self.model.lower.numel():
+            raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.model.lower.numel()})")
         stress, tangent = (empty(shape, self.device) for shape in (strain.shape, (*strain.shape, strain.shape[1])))
         self.fill(strain, stress, tangent)
         return stress, tangent
@@ -126,10 +128,12 @@ def _fused(
     network, means = known
     if max(network.widths if isinstance(network, Branch) else [network.width]) > WIDEST:
         return None
-    kernel = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
     d = model.lower.numel()
     try:  # an older Triton, or a GPU with less memory on its multiprocessors, may not have what it takes
+        kernel = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
         kernel(*(torch.zeros(1, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))))
+    except ValueError:  # of what was asked for
+        raise
     except Exception as error:  # of classes that Triton has in one version or another
         warnings.warn(f"the model cannot be one kernel on {device} and is evaluated by torch: {error}", stacklevel=4)
         return None

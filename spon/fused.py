@@ -256,20 +256,15 @@ class FusedResponse:
                 _padded(a3[:, 0], w)]  # fmt: skip
 
     def _of_branch(self, network: Branch, means: Tensor | None) -> list[Tensor]:
-        if means is None:
-            raise ValueError("means = None: need those of the stress modes, (d, r)")
-        first, *hidden, last = network.weights
-        *offsets, constant = network.offsets
+        first, *hidden, _ = network.weights
+        *offsets, _ = network.offsets
+        linear, last, constant = network.to_stress(means)
+        self._rest = -constant
         self._sizes["W"] = w = _width(max(network.widths))
         self._sizes |= {"DEPTH": len(offsets), "SWISH": network.activation == "swish"}
-        if network.linear is None:
-            self._rest = -means @ (network.scale * constant + network.mean)
-            linear = means.new_zeros(self.strain_size, self.strain_size)
-        else:
-            self._rest, linear = torch.zeros(self.strain_size), means @ network.linear.T
         inner = torch.stack([_padded(a, w, w) for a in hidden]) if hidden else torch.zeros(1)
         return [linear, _padded(first, None, w), torch.stack([_padded(c, w) for c in offsets]), inner,
-                _padded(means @ (last * network.scale).T, None, w)]  # fmt: skip
+                _padded(last.T, None, w)]  # fmt: skip
 
     def __call__(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
         """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), all contiguous on the device, of whatever

@@ -36,7 +36,7 @@ class Launches:
         self._sizes = [size for size in SIZES if size <= chunk] if recorded else []
         self._recorded: dict[int, _Recorded] = {}
         self._slots: list[list[Tensor]] = []
-        self._streams = [torch.cuda.Stream(device) for _ in range(2)] if device.type == "cuda" else []
+        self._streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2)]
 
     def __call__(self, strain: Array, stress: Array, tangent: Array) -> None:
         """Write stress (n, d) and tangent (n, d, d) at strains (n, d)."""
@@ -58,7 +58,7 @@ class Launches:
             for k, first in enumerate(range(0, len(strain), self.chunk)):
                 part = slice(first, first + self.chunk)
                 # A slot's last copies are done before its next begin: they are of one stream.
-                with torch.cuda.stream(self._streams[k % 2]) if self._streams else contextlib.nullcontext():
+                with _on(self._streams[k % 2]):
                     given, *found = (room[: len(strain[part])] for room in self._slots[k % 2])
                     given.copy_(strain[part], non_blocking=True)
                     self._respond(given, *found)
@@ -67,7 +67,8 @@ class Launches:
         finally:
             # Also after an error: nothing is on its way any more into memory that may be given back.
             for stream in self._streams:
-                stream.synchronize()
+                if stream is not None:
+                    stream.synchronize()
 
 
 class _Recorded:
@@ -95,7 +96,7 @@ class _Recorded:
         (given, *found), (given_host, *found_host) = self._here, self._host
         given_host[:n] = strain
         try:
-            with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
+            with _on(self._stream):
                 given[:n].copy_(given_host[:n], non_blocking=True)
                 self._work()
                 for host, here in zip(found_host, found, strict=True):
@@ -105,6 +106,11 @@ class _Recorded:
                 self._stream.synchronize()
         for out, host in zip((stress, tangent), found_host, strict=True):
             out.copy_(host[:n])
+
+
+def _on(stream: "torch.cuda.Stream | None") -> contextlib.AbstractContextManager:
+    """What is launched goes to this stream; None: there is no GPU."""
+    return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
 def empty(shape: tuple[int, ...], device: torch.device) -> Array:

@@ -135,6 +135,18 @@ class Branch(nn.Module):
         new.linear = nn.Parameter((self.linear @ change.T).detach())
         return new
 
+    def to_stress(self, means: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What leads straight to the stress, the mean of modes with means (d, r) and these coefficients: the matrix
+        (d, d) of the strain, that (w, d) of the last layer's units, and a constant (d,), zero `through_zero`, where
+        the stress at zero strain is to be taken off instead. Raises ValueError without means."""
+        if means is None:
+            raise ValueError("means = None: need those of the stress modes, (d, r)")
+        last = self.weights[-1] @ (self.scale[:, None] * means.T)
+        if self.linear is not None:
+            return means @ self.linear.T, last, means.new_zeros(len(means))
+        constant = means @ (self.scale * self.offsets[-1] + self.mean)
+        return means.new_zeros(len(means), len(means)), last, constant
+
     def forward(self, strain: Tensor) -> Tensor:
         """Coefficients (n, r)."""
         y = self._chain(strain / self.half_range)

@@ -62,17 +62,13 @@ def _potential(network: Potential) -> Written:
 
 @torch.no_grad()
 def _branch(network: Branch, means: Tensor | None) -> Written:
-    if means is None:
-        raise ValueError("means = None: need those of the stress modes, (d, r)")
     d, k = network.half_range.numel(), len(network.norms.maps)
-    *weights, last = network.weights
-    *offsets, constant = network.offsets
-    through_zero = network.linear is not None
-    linear = means @ network.linear.T if network.linear is not None else means.new_zeros(d, d)
-    rest = means.new_zeros(d) if through_zero else -means @ (network.scale * constant + network.mean)
-    chain = [part for a, c in zip(weights, offsets, strict=True) for part in (a, c)]
-    parts = (rest, torch.tensor(float(through_zero)), network.half_range, _smoothing2(network), linear,
-             last @ (network.scale[:, None] * means.T), *chain, _metrics(network))  # fmt: skip
+    linear, last, constant = network.to_stress(means)
+    layers = zip(network.weights[:-1], network.offsets[:-1], strict=True)
+    chain = [part for layer in layers for part in layer]
+    through_zero = torch.tensor(float(network.linear is not None))
+    parts = (-constant, through_zero, network.half_range, _smoothing2(network), linear, last, *chain,
+             _metrics(network))  # fmt: skip
     most = max(d + k, *network.widths)
     constants: dict[str, str | int] = {
         "D": d,

@@ -40,11 +40,11 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
         raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     code, d = written(*known), model.lower.numel()
     if not code.lanes():
         raise ValueError("the model's layers are too wide for the stack of a thread")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
     numbers = {"parameters": code.parameters}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}

@@ -77,6 +77,12 @@ def test_the_model_is_a_copy():
     assert np.array_equal(evaluator(e)[0], before)
 
 
+@pytest.mark.parametrize("shape", [(3,), (4, 6)])
+def test_strains_of_another_shape_are_named(shape):
+    with pytest.raises(ValueError, match=r"strains have the shape .*, the model takes \(n, 3\)"):
+        spon.Evaluator(Half(potential()))(np.zeros(shape))
+
+
 def test_chunks_are_positive():
     with pytest.raises(ValueError, match="chunk = 0: need at least 1 point"):
         spon.Evaluator(Half(potential()), chunk=0)

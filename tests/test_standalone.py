@@ -94,7 +94,7 @@ def test_what_cannot_be_written_is_refused(trained, tmp_path):
     other = copy.deepcopy(trained.model)
     other.potential = Potential(torch.eye(3, dtype=torch.float64), other.upper, 1.0, width=6000)
     with pytest.raises(ValueError, match="too wide"):
-        spon.export_c(other, tmp_path)
+        spon.export_c(other, tmp_path / "new")
     assert not list(tmp_path.iterdir())
     spon.export_c(trained.model, tmp_path, "UNITSIZE")
     assert "int UNITSIZE_response(" in (tmp_path / "UNITSIZE.h").read_text()

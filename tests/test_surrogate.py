@@ -81,7 +81,7 @@ def test_machine_code_is_used_where_it_can_be(trained, monkeypatch):
     assert law.way == "torch"
 
 
-def test_the_kernel_for_gpus_is_the_model(trained):
+def test_the_kernel_for_gpus_is_the_model(trained, monkeypatch):
     """In batches as on a GPU, by Triton's interpreter."""
     pytest.importorskip("triton", reason="Triton is not installed")
     if os.environ.get("TRITON_INTERPRET") != "1":
@@ -92,6 +92,9 @@ def test_the_kernel_for_gpus_is_the_model(trained):
     spon.launches.Launches(fused, 3, cpu, 64)(e, *found)
     right = [x.detach().numpy() for x in trained.model(torch.from_numpy(e))]
     assert all(np.allclose(f, r, rtol=1e-12, atol=1e-12 * abs(r).max()) for f, r in zip(found, right, strict=True))
+    monkeypatch.setattr(fused.__class__, "_launch", lambda *arguments, **flags: 1 / 0)
+    with pytest.warns(UserWarning, match="cannot be one kernel on cpu and is evaluated by torch: division by zero"):
+        assert spon.evaluation._fused(trained.model, cpu, torch.float64, None) is None
     wide = copy.deepcopy(trained.model)
     wide.potential = Potential(torch.eye(3, dtype=torch.float64), wide.upper, 1.0, width=65)
     assert spon.evaluation._fused(wide, cpu, torch.float64, None) is None
