@@ -96,9 +96,9 @@ def fung(strain, bulk, shear, k1, k2, angle):
 
 numbers = {"bulk": 2000.0, "shear": 600.0, "k1": 1500.0, "k2": 250.0, "angle": np.pi / 4}  # MPa, MPa, MPa, -, rad
 materials = {
-    cell.names["matrix"]: fe2.Energy(fung, parameters=numbers),
-    cell.names["coating"]: fe2.LinearElastic.young(500.0, 0.4),
-    cell.names["inclusion"]: fe2.LinearElastic.young(20_000.0, 0.25),
+    "matrix": fe2.Energy(fung, parameters=numbers),
+    "coating": fe2.LinearElastic.young(500.0, 0.4),
+    "inclusion": fe2.LinearElastic.young(20_000.0, 0.25),
 }
 rve = fe2.RVE(cell, materials)
 

@@ -5,7 +5,7 @@ Everything here lives on the full, unconstrained displacement space. What the bo
 structure make of it is decided elsewhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from ufl.algorithms import expand_derivatives
 import meshes
 from fe2 import mandel
 from fe2.materials import Material
+from fe2.phases import materials_by_tag
 from meshes._compat import coordinate_map
 
 Array = npt.NDArray[np.float64]
@@ -137,7 +138,7 @@ class Body:
 
     Args:
         domain: mesh and cell tags (a `meshes.TaggedMesh`).
-        materials: tag → material.
+        materials: tag, or name in `domain.names` → material.
         degree: polynomial degree of the displacement.
         plane: "strain" or "stress"; two-dimensional meshes only.
 
@@ -149,14 +150,22 @@ class Body:
 
     Raises:
         ValueError: unknown `plane`, or a geometry of higher degree than the displacement.
-        meshes.MeshError: a tag without material, or a material without tag.
+        meshes.MeshError: a tag without material, a material without tag, or an unknown name. TypeError: another kind of
+        mesh or material.
     """
 
     def __init__(
-        self, domain: meshes.TaggedMesh, materials: Mapping[int, Material], *, degree: int = 2, plane: str = "strain"
+        self,
+        domain: meshes.TaggedMesh,
+        materials: meshes.ByPhase[Material],
+        *,
+        degree: int = 2,
+        plane: str = "strain",
     ):
         if plane not in ("strain", "stress"):
             raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
+        meshes.need_tagged_mesh(domain, "domain")
+        materials = materials_by_tag(materials, domain.names)
         meshes.check_materials(domain, materials)
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim

@@ -2,7 +2,7 @@
 """The macroscale problem, for those who have no residual of their own: loads over pseudo-time, solved by PETSc SNES."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class MacroProblem:
 
     Args:
         domain: mesh and tags of the structure (`meshes.TaggedMesh`), spread over its communicator.
-        law: the law of the whole structure, or cell tag → law.
+        law: the law of the whole structure, or cell tag, or name in `domain.names` → law.
         degree: of the displacement.
         options_prefix: of the PETSc options of SNES, KSP and PC.
 
@@ -89,11 +89,12 @@ class MacroProblem:
     def __init__(
         self,
         domain: meshes.TaggedMesh,
-        law: Law | Mapping[int, Law],
+        law: Law | meshes.ByPhase[Law],
         *,
         degree: int = 1,
         options_prefix: str = "macro_",
     ):
+        meshes.need_tagged_mesh(domain, "domain")
         self.domain, self.mesh = domain, domain.mesh
         self.comm = self.mesh.comm
         self.V = fem.functionspace(self.mesh, ("Lagrange", degree, (self.mesh.geometry.dim,)))

@@ -15,6 +15,7 @@ import meshes
 from fe2 import mandel
 from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
+from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import together
 from meshes._compat import geometry_dofmap
 
@@ -52,11 +53,11 @@ class QuadratureLaw:
     Call `update()` whenever u has changed and `commit()` when the step is accepted.
 
     Args:
-        law: the law of all cells, or tag → law.
+        law: the law of all cells, or tag, or name in `names` → law.
         u: displacement, a `fem.Function` on a Lagrange space.
         strain: UFL vector (d,) of u; None for the Mandel vector of the small strain.
         cell_tags: `MeshTags` of the cells, for tag → law and for the measure `dx`.
-        names: name → tag, for error messages.
+        names: name of a phase → tag.
 
     Attributes:
         stress: `fem.Function` (d,); tangent: `fem.Function` (d, d); dx: the measure with the law's quadrature points.
@@ -64,12 +65,13 @@ class QuadratureLaw:
         cells: those that this rank owns; points: (points, dim) of the reference cell.
 
     Raises:
-        ValueError: a tag without law, a law without tag, or laws that take different strains.
+        ValueError: a tag without law, a law without tag, an unknown name, or laws that take different strains.
+        TypeError: something that is no law.
     """
 
     def __init__(
         self,
-        law: Law | Mapping[int, Law],
+        law: Law | meshes.ByPhase[Law],
         u: fem.Function,
         *,
         strain=None,
@@ -82,8 +84,10 @@ class QuadratureLaw:
         # Each rank evaluates the points of the cells it owns; no form reads the others.
         self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
         if isinstance(law, Mapping):
-            parts = _parts(mesh, law, cell_tags, {tag: name for name, tag in (names or {}).items()})
+            laws = laws_by_tag(law, names or {})
+            parts = _parts(mesh, laws, cell_tags, {tag: name for name, tag in (names or {}).items()})
         else:
+            need_law(law)
             parts = [(type(law).__name__, law, self.cells)]
         for label, part, _ in parts:
             if self.strain.ufl_shape != (part.strain_size,):

@@ -17,7 +17,6 @@ then solves for all their steps at once, which is what `ReducedStiffness` is fas
 solved again by itself, in sub-steps.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,7 +96,7 @@ class RVE:
     Args:
         cell: `meshes.TaggedMesh` of the cell; its bounding box is the period and the volume that averages refer to,
             so that voids count with zero stress.
-        materials: tag → material.
+        materials: tag, or name in `cell.names` → material.
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".
         plane: "strain" or "stress", for 2D cells.
@@ -114,13 +113,14 @@ class RVE:
 
     Raises:
         ValueError: an unknown boundary condition. meshes.MeshError: a cell that is not periodic-conforming (periodic
-        only), a tag without material, a mesh that is spread over ranks.
+        only), a tag without material, an unknown name, a mesh that is spread over ranks. TypeError: another kind of
+        mesh or material.
     """
 
     def __init__(
         self,
         cell: meshes.TaggedMesh,
-        materials: Mapping[int, Material],
+        materials: meshes.ByPhase[Material],
         *,
         degree: int = 2,
         boundary: str = "periodic",
@@ -130,6 +130,7 @@ class RVE:
         max_substeps: int = 16,
         options_prefix: str = "micro_",
     ):
+        meshes.need_tagged_mesh(cell, "cell")
         if boundary not in CONDITIONS:
             raise ValueError(f"boundary = {boundary!r}: need one of {', '.join(map(repr, CONDITIONS))}")
         if cell.mesh.comm.size > 1:

@@ -11,12 +11,14 @@ from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
+from .tags import ByPhase, by_tag, need_tagged_mesh
 
 __all__ = [
     "BENCHMARKS",
     "INCLUSION",
     "MATRIX",
     "VOID",
+    "ByPhase",
     "Circle",
     "Cylinder",
     "Ellipse",
@@ -26,6 +28,7 @@ __all__ = [
     "TaggedMesh",
     "bar",
     "benchmark",
+    "by_tag",
     "cell",
     "check_cells",
     "check_materials",
@@ -36,6 +39,7 @@ __all__ = [
     "l_profile",
     "laminate",
     "mark",
+    "need_tagged_mesh",
     "packing",
     "plate_with_hole",
     "read",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,3 +79,51 @@ class TaggedMesh:
         parts = self.mesh.comm.allgather(local)
         total = float(np.prod(upper - lower))
         return {tag: sum(p.get(tag, 0.0) for p in parts) / total for tag in sorted(set().union(*parts))}
+
+    @classmethod
+    def of(
+        cls,
+        mesh: Mesh,
+        cell_tags: MeshTags | None = None,
+        facet_tags: MeshTags | None = None,
+        *,
+        names: Mapping[str, int] | None = None,
+        facet_names: Mapping[str, int] | None = None,
+    ) -> TaggedMesh:
+        """A mesh of your own, made or read with DOLFINx.
+
+        Args:
+            mesh: the mesh.
+            cell_tags: phase of each cell; all cells are the matrix, with the tag 1, if None.
+            facet_tags: parts of the boundary; none if None.
+            names: name of a phase → tag; "matrix" for 1 if there are no cell tags. facet_names: name of a part of the
+                boundary → tag.
+
+        Raises:
+            TypeError: another kind of mesh or tags. MeshError: tags of another mesh, or not of cells and
+            facets.
+        """
+        import dolfinx.mesh
+
+        if not isinstance(mesh, dolfinx.mesh.Mesh):
+            raise TypeError(f"mesh is of the type {type(mesh).__name__}, need a dolfinx.mesh.Mesh")
+        dim = mesh.topology.dim
+        if cell_tags is None:
+            index_map = mesh.topology.index_map(dim)
+            cells = np.arange(index_map.size_local + index_map.num_ghosts, dtype=np.int32)
+            cell_tags = dolfinx.mesh.meshtags(mesh, dim, cells, np.full(len(cells), MATRIX, dtype=np.int32))
+            names = {"matrix": MATRIX} if names is None else names
+        if facet_tags is None:
+            nothing = np.empty(0, dtype=np.int32)
+            facet_tags = dolfinx.mesh.meshtags(mesh, dim - 1, nothing, nothing)
+        for argument, tags, of, need in (
+            ("cell_tags", cell_tags, "cells", dim),
+            ("facet_tags", facet_tags, "facets", dim - 1),
+        ):
+            if not isinstance(tags, dolfinx.mesh.MeshTags):
+                raise TypeError(f"{argument} is of the type {type(tags).__name__}, need dolfinx.mesh.MeshTags")
+            if tags.dim != need:
+                raise MeshError(f"{argument} has tags of entities of dimension {tags.dim}, {of} have {need}")
+            if tags.topology is not mesh.topology._cpp_object:
+                raise MeshError(f"{argument} belongs to another mesh")
+        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Phases by tag or by name, wherever something is given for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import dolfinx.mesh
+import numpy as np
+
+from .errors import MeshError
+from .tagged import TaggedMesh
+
+T = TypeVar("T")
+
+# Something for each phase, by tag or by name.
+ByPhase = Mapping[int, T] | Mapping[str, T] | Mapping[int | str, T]
+
+
+def by_tag(given: ByPhase[T], names: Mapping[str, int], what: str) -> dict[int, T]:
+    """What is given for each phase, by tag.
+
+    Args:
+        given: tag of a phase, or its name → anything.
+        names: name of a phase → tag, as in `TaggedMesh.names`.
+        what: is given, for messages, such as "material".
+
+    Raises:
+        MeshError: a name that is not among `names`, or one phase twice.
+        TypeError: not a mapping, or a key that is neither a tag nor a name.
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"the {what}s are {short(given)}, need one for each phase: {{tag or name: {what}}}")
+    found: dict[int, T] = {}
+    for key, value in given.items():
+        if isinstance(key, str):
+            if key not in names:
+                known = ", ".join(f'"{name}" (tag {tag})' for name, tag in names.items()) or "none; use its tag"
+                raise MeshError(f'there is a {what} for "{key}", but no phase has this name. Names of phases: {known}')
+            tag = names[key]
+        elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            tag = int(key)
+        else:
+            raise TypeError(f"there is a {what} for {key!r}, need the tag of a phase, an integer, or its name")
+        if tag in found:
+            raise MeshError(f"there are two {what}s for the phase of {phase_label(tag, names)}, by tag and by name")
+        found[tag] = value
+    return found
+
+
+def phase_label(tag: int, names: Mapping[str, int]) -> str:
+    """The tag as messages have it, with its name if it has one."""
+    called = [name for name, number in names.items() if number == tag]
+    return f'tag {tag} ("{called[0]}")' if called else f"tag {tag}"
+
+
+def need_tagged_mesh(value: object, argument: str) -> None:
+    """Raise unless the value is a `TaggedMesh`.
+
+    Raises:
+        TypeError: names the argument, and says how to make a `TaggedMesh` of a mesh of DOLFINx.
+    """
+    if isinstance(value, TaggedMesh):
+        return
+    if isinstance(value, dolfinx.mesh.Mesh):
+        make = f"meshes.TaggedMesh.of({argument}, cell_tags, names={{name: tag}})"
+        raise TypeError(f"{argument} is a dolfinx.mesh.Mesh, which does not know its phases: give {make}")
+    raise TypeError(
+        f"{argument} is {short(value)}, need a meshes.TaggedMesh, as from meshes.cell or meshes.read, or TaggedMesh.of"
+    )
+
+
+def short(value: object) -> str:
+    """What a value is, in a few words for a message."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = getattr(value, "__name__", None)
+    if callable(value) and name is not None:
+        return f"the function {name}"
+    shown = repr(value)
+    if shown.startswith("<"):
+        return f"of the type {type(value).__name__}"
+    return f"{shown if len(shown) <= 40 else shown[:37] + '...'} ({type(value).__name__})"
