@@ -21,10 +21,11 @@ from coupling.data import cell_data
 from coupling.external import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
 from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
+from coupling.manager import MicroData, micro_simulation
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.placement import Placement, place
-from coupling.points import PointLaw, micro_simulation
+from coupling.points import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
@@ -35,6 +36,7 @@ __all__ = [
     "FieldOperator",
     "GridLaw",
     "LearnedPC",
+    "MicroData",
     "MicroFields",
     "ModesLaw",
     "OutsideRange",

@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Laws for programs that know nothing of `fe2`: a plain function of arrays, and a micro simulation of preCICE.
+"""Laws for programs that know nothing of `fe2`: a plain function of arrays.
 
-Both hold the state of their points: what they answer does not change it until `accept` says that the step is good.
+It holds the state of its points: what it answers does not change it until `accept` says that the step is good.
 """
 
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
 from fe2 import Law, mandel, together
+from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
 Notation = Literal["Mandel", "engineering"]
+
+
+def check_notation(notation: str) -> None:
+    """Raise ValueError unless it is one of `Notation`."""
+    if notation not in get_args(Notation):
+        raise ValueError(f"notation = {notation!r}, need {' or '.join(map(repr, get_args(Notation)))}")
 
 
 class PointLaw:
@@ -33,12 +40,14 @@ class PointLaw:
         state: (n, state_size) that was accepted last.
 
     Raises:
-        ValueError: another notation.
+        ValueError: another notation, fewer than 0 points. TypeError: something that is no law.
     """
 
     def __init__(self, law: Law, n: int, *, comm: MPI.Comm = MPI.COMM_SELF, notation: Notation = "Mandel"):
-        if notation not in ("Mandel", "engineering"):
-            raise ValueError(f"notation = {notation!r}, need 'Mandel' or 'engineering'")
+        check_notation(notation)
+        need_law(law)
+        if n < 0:
+            raise ValueError(f"n = {n} points, need 0 or more")
         self.law, self.comm = law, comm
         ones = np.ones(law.strain_size)
         # Engineering shears are √2 times those of Mandel vectors, stresses a √2-th.
@@ -49,9 +58,11 @@ class PointLaw:
         """Stress (n, d) and consistent tangent (n, d, d) [MPa] at strains (n, d) of the end of the step.
 
         Raises:
-            ValueError: strains of another shape or that are not finite. What the law raises.
+            ValueError: strains of another shape, complex or not finite. What the law raises.
         """
         with together(self.comm):
+            if np.iscomplexobj(strain):
+                raise ValueError("strain is complex, need real numbers")
             given = np.ascontiguousarray(strain, dtype=np.float64)
             if given.shape != (len(self.state), self.law.strain_size):
                 raise ValueError(f"strain has the shape {given.shape}, need {(len(self.state), self.law.strain_size)}")
@@ -69,56 +80,3 @@ class PointLaw:
     def reject(self) -> None:
         """Forget what was evaluated since the last `accept`."""
         self._last = self.state
-
-
-def micro_simulation(law: Law) -> type:
-    """The class that the Micro Manager of preCICE asks for, of a law in Mandel notation.
-
-    Its configuration names a file of yours with
-
-        import coupling, spon
-        MicroSimulation = coupling.micro_simulation(coupling.SurrogateLaw(spon.load("model.safetensors")))
-
-    Macro data are "strain", a vector of d components; micro data "stress" (d,) and "tangent", the rows of the tangent
-    one after the other (d²,). The state that the manager saves for another iteration of a coupling step is the accepted
-    one; a time step whose data are asked for again from there, with `set_state`, was not good. The interface is that of
-    its documentation: `MicroSimulation(sim_id)`, `initialize()`, `solve(macro_data, dt)`, `get_state()` and
-    `set_state(state)`.
-    """
-
-    class MicroSimulation:
-        """One point of the law."""
-
-        def __init__(self, sim_id: int):
-            self.sim_id, self._respond = sim_id, PointLaw(law, 1)
-
-        def initialize(self) -> dict[str, Array]:
-            """Micro data at rest."""
-            return self._data(np.zeros(law.strain_size))
-
-        def solve(self, macro_data: dict[str, Any], dt: float) -> dict[str, Array]:
-            """Micro data at the macro data {"strain": (d,)}; raises KeyError or ValueError for others."""
-            if "strain" not in macro_data:
-                raise KeyError(f"macro data have no 'strain', only {', '.join(map(repr, macro_data)) or 'nothing'}")
-            # The manager has gone on from what was solved last, unless it has set the state back.
-            self._respond.accept()
-            return self._data(np.asarray(macro_data["strain"], dtype=np.float64))
-
-        def get_state(self) -> bytes:
-            """What `set_state` goes back to, as bytes that the manager may send to another rank."""
-            self._respond.accept()
-            return self._respond.state.tobytes()
-
-        def set_state(self, state: bytes) -> None:
-            """Go back to a state; raises ValueError for one of another law."""
-            rows = np.frombuffer(state, dtype=np.float64)
-            if rows.size != law.state_size:
-                raise ValueError(f"the state has {rows.size} numbers, the law's has {law.state_size}")
-            self._respond.state = rows.reshape(1, -1).copy()
-            self._respond.reject()
-
-        def _data(self, strain: Array) -> dict[str, Array]:
-            stress, tangent = self._respond(strain.reshape(1, -1))
-            return {"stress": stress[0], "tangent": tangent[0].ravel()}
-
-    return MicroSimulation

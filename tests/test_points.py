@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws as plain functions of arrays and as micro simulations: state, notation, and what they refuse."""
-
-import importlib.util
+"""Laws as plain functions of arrays: state, notation, and what they refuse."""
 
 import numpy as np
 import pytest
@@ -81,36 +79,11 @@ def test_wrong_strains_are_told():
         respond([0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="the strain of point 1 is"):
         respond([[0.0] * 3, [np.nan] * 3])
+    with pytest.raises(ValueError, match="strain is complex, need real numbers"):
+        respond(np.zeros((2, 3), dtype=complex))
     with pytest.raises(ValueError, match="notation = 'Voigt'"):
         coupling.PointLaw(fe2.UFLLaw(STEEL), 2, notation="Voigt")
-
-
-def test_a_micro_simulation_as_the_manager_uses_it(tmp_path):
-    """From a file of the user's; iterations of a coupling step go back to the state that was saved."""
-    file = tmp_path / "micro.py"
-    file.write_text(
-        "import coupling, fe2\n"
-        "law = fe2.UFLLaw(fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0))\n"
-        "MicroSimulation = coupling.micro_simulation(law)\n"
-    )
-    spec = importlib.util.spec_from_file_location("micro", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    simulation, other = module.MicroSimulation(7), module.MicroSimulation(8)
-    assert (simulation.initialize()["stress"] == 0.0).all()
-    right = followed(fe2.UFLLaw(STEEL), path())
-    for e, stress in zip(path(), right, strict=True):
-        saved = simulation.get_state()
-        for trial in (0.3, 2.0):  # iterations that do not converge
-            simulation.solve({"strain": trial * e[0]}, 0.1)
-            simulation.set_state(saved)
-        found = simulation.solve({"strain": e[0]}, 0.1)
-        assert np.allclose(found["stress"], stress[0], rtol=1e-10) and found["tangent"].shape == (9,)
-    # A point that took another rank's place goes on from its state.
-    other.set_state(simulation.get_state())
-    e = 0.4 * path()[0, 0]
-    assert np.array_equal(other.solve({"strain": e}, 0.1)["stress"], simulation.solve({"strain": e}, 0.1)["stress"])
-    with pytest.raises(KeyError, match="macro data have no 'strain', only 'temperature'"):
-        simulation.solve({"temperature": 3.0}, 0.1)
-    with pytest.raises(ValueError, match="the state has 1 numbers"):
-        simulation.set_state(np.zeros(1).tobytes())
+    with pytest.raises(ValueError, match="n = -1 points, need 0 or more"):
+        coupling.PointLaw(fe2.UFLLaw(STEEL), -1)
+    with pytest.raises(TypeError, match=r"the law is J2.*: give fe2.UFLLaw\(material\)"):
+        coupling.PointLaw(STEEL, 2)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""Laws as micro simulations under the Micro Manager of preCICE: the class that it asks for, and the data exchanged.
+
+The manager (version 0.12, https://precice.org/tooling-micro-manager-overview.html) makes one simulation for each point
+of the macro simulation. What they exchange has names and is scalars and vectors of as many components as the mesh has
+dimensions, since preCICE has no tensors.
+"""
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coupling.points import Notation, PointLaw, check_notation
+from fe2 import Law, mandel
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+COMPONENTS = {1: ("xx",), 2: ("xx", "yy", "xy"), 3: ("xx", "yy", "zz", "yz", "xz", "xy")}
+
+
+@dataclass(frozen=True, slots=True)
+class MicroData:
+    """Names of what is exchanged, and which components each holds: a scalar has one, a vector several.
+
+    Args:
+        strain: name → components, such as {"strains1to2": ("xx", "yy"), "strains3": ("xy",)}, together all of them.
+        stress: the same of the stress.
+        tangent: name → pairs of components, where "xxyy" is the derivative of the stress xx by the strain yy. May be
+            empty.
+        notation: "engineering", shear strains γ = 2 ε with stresses and tangents that are those of the tensors; or
+            "Mandel", shear strains √2 ε and shear stresses √2 σ.
+
+    The manager's configuration has the names of `strain` as data to read, those of `stress` and `tangent` as data to
+    write.
+    """
+
+    strain: Mapping[str, Sequence[str]]
+    stress: Mapping[str, Sequence[str]]
+    tangent: Mapping[str, Sequence[str]]
+    notation: Notation = "engineering"
+
+    def __post_init__(self):
+        check_notation(self.notation)
+
+    @classmethod
+    def published(
+        cls,
+        dim: int = 3,
+        *,
+        order: Sequence[str] | None = None,
+        notation: Notation = "engineering",
+        names: tuple[str, str, str] = ("strains", "stresses", "cmat"),
+    ) -> "MicroData":
+        """The data of published two-scale simulations: strains1to3, strains4to6, stresses1to3, stresses4to6, and the
+        upper triangle of the tangent, row by row, three numbers each, as cmat1 to cmat7.
+
+        The names are the same in all, the order of the shears and the notation are not. In the repositories
+        IshaanDesai/two-scale-mechanics and DataAnalyticsEngineering/FANS on GitHub they are
+
+            code                                  order of the shears    notation
+            two-scale-mechanics, NASMAT           yz, xz, xy             engineering
+            its structure in FEniCSx              yz, xz, xy             Mandel
+            its structure in CalculiX             xy, xz, yz             engineering
+            its structure in Abaqus (VUMAT)       xy, yz, xz             engineering
+            FANS                                  xy, xz, yz             Mandel
+
+        Args:
+            dim: of the mesh, and so of its vectors. In two dimensions there are strains1to2 and the scalar strains3.
+            order: of the components, all of them; that of `fe2.mandel` if None, which is the first of the table.
+            notation: see `MicroData`.
+            names: of strains, stresses and tangents, without numbers. Version 0.12 of the manager asks for capitals,
+                ("Strains", "Stresses", "Cmat"); preCICE's adapter for CalculiX has ("strain", "stress", "cmat").
+
+        Raises:
+            ValueError: another dimension, or an order without all components.
+        """
+        if dim not in COMPONENTS:
+            raise ValueError(f"dim = {dim}, need 1, 2 or 3")
+        listed = COMPONENTS[dim] if order is None else tuple(order)
+        if sorted(map(_sorted, listed)) != sorted(COMPONENTS[dim]):
+            raise ValueError(f"order = {listed}, need {', '.join(COMPONENTS[dim])} in any order")
+        pairs = [a + b for k, a in enumerate(listed) for b in listed[k:]]
+        strain, stress, tangent = names
+
+        def split(name: str) -> dict[str, tuple[str, ...]]:
+            parts = [listed[k : k + dim] for k in range(0, len(listed), dim)]
+            ends = [(1 + k * dim, k * dim + len(part)) for k, part in enumerate(parts)]
+            return {f"{name}{a}" if a == b else f"{name}{a}to{b}": part for (a, b), part in zip(ends, parts)}
+
+        rows = {f"{tangent}{1 + k // dim}": tuple(pairs[k : k + dim]) for k in range(0, len(pairs), dim)}
+        return cls(split(strain), split(stress), rows, notation)
+
+
+class MicroSimulation:
+    """One point of a law, as the Micro Manager asks for it; `micro_simulation` derives the class of a certain law.
+
+    Args:
+        sim_id: the number that the manager gives it.
+    """
+
+    law: Law
+    data: MicroData
+    _strain: dict[str, Indices]  # places of what is exchanged, in Mandel vectors and, row by row, in the tangent
+    _stress: dict[str, Indices]
+    _tangent: dict[str, Indices]
+    _halves: tuple[Indices, Indices]  # places in the tangent that are sent, and their mirror images, which are not
+
+    def __init__(self, sim_id: int):
+        self.sim_id = sim_id
+        self._respond = PointLaw(self.law, 1, notation=self.data.notation)
+
+    # Older versions of the manager count the named parameters and insist on initial data where there is one.
+    def initialize(self, *initial_data: Mapping[str, Any]) -> dict[str, Any]:
+        """Micro data at the initial macro data, at rest if there are none; the state stays as it is."""
+        found = self._at(self._read(*initial_data) if initial_data else np.zeros(self.law.strain_size))
+        self._respond.reject()
+        return found
+
+    def solve(self, macro_data: Mapping[str, Any], dt: float) -> dict[str, Any]:
+        """Micro data of the macro data.
+
+        Raises:
+            KeyError: without a strain. ValueError: strains of another shape or not finite. What the law raises.
+        """
+        strain = self._read(macro_data)
+        # The manager has gone on from what was solved last, unless it has set the state back.
+        self._respond.accept()
+        return self._at(strain)
+
+    def get_state(self) -> bytes:
+        """What `set_state` goes back to, as bytes that the manager may send to another rank."""
+        self._respond.accept()
+        return self._respond.state.tobytes()
+
+    def set_state(self, state: bytes) -> None:
+        """Go back to a state; raises ValueError for one of another law."""
+        rows = np.frombuffer(state, dtype=np.float64)
+        if rows.size != self.law.state_size:
+            raise ValueError(f"the state has {rows.size} numbers, that of the law {self.law.state_size}")
+        self._respond.state = rows.reshape(1, -1).copy()
+        self._respond.reject()
+
+    def get_global_id(self) -> int:
+        """The number that the manager has given it."""
+        return self.sim_id
+
+    def set_global_id(self, global_id: int) -> None:
+        """Another number."""
+        self.sim_id = global_id
+
+    def __reduce__(self):
+        return type(self), (self.sim_id,), self.get_state()
+
+    def __setstate__(self, state: bytes) -> None:
+        self.set_state(state)
+
+    def _read(self, macro_data: Mapping[str, Any]) -> Array:
+        strain = np.empty(self.law.strain_size)
+        for name, places in self._strain.items():
+            if name not in macro_data:
+                there, needed = (", ".join(map(repr, names)) or "nothing" for names in (macro_data, self._strain))
+                raise KeyError(f"macro data have no {name!r}, only {there}; MicroData names the strains {needed}")
+            values = np.asarray(macro_data[name], dtype=np.float64)
+            if values.size != places.size:
+                components = ", ".join(self.data.strain[name])
+                raise ValueError(f"{name!r} has the shape {values.shape}, need {places.size} numbers: {components}")
+            strain[places] = values.ravel()
+        return strain
+
+    def _at(self, strain: Array) -> dict[str, Any]:
+        stress, tangent = self._respond(strain[None])
+        rows = tangent[0].ravel()
+        sent, others = self._halves
+        if (abs(rows[sent] - rows[others]) > 1e-6 * abs(rows).max()).any():
+            warnings.warn(
+                "the law's tangent is not symmetric, and only one half of it is sent: name all pairs of components in "
+                "MicroData(tangent=...)",
+                stacklevel=3,
+            )
+        parts = [(self._stress, stress[0]), (self._tangent, rows)]
+        found = {name: values[places] for layout, values in parts for name, places in layout.items()}
+        return {name: float(values[0]) if values.size == 1 else values for name, values in found.items()}
+
+
+def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimulation]:
+    """The class that the Micro Manager of preCICE asks for, of a law. Its configuration names a file of yours with
+
+        import coupling, spon
+        law = coupling.SurrogateLaw(spon.load("model.safetensors"))
+        MicroSimulation = coupling.micro_simulation(law, coupling.MicroData.published(notation="Mandel"))
+
+    The name on the left is the manager's. The state that it saves for another iteration of a coupling step is the
+    accepted one; a time step whose data are asked for again from there, with `set_state`, was not good. For more micro
+    data than stress and tangent, derive a class `MicroSimulation` and add them to what `solve` returns.
+
+    Args:
+        law: any `fe2.Law` of the small strain. data: what is exchanged; `MicroData.published(dim)` if None.
+
+    Raises:
+        ValueError: data that do not hold each component of the strain once, components that the law does not have, or a
+            law that is not for a single point.
+        TypeError: something that is no law.
+    """
+    PointLaw(law, 1)  # what is wrong with it is told here and not at the first point
+    dim = mandel.dimension(law.strain_size)
+    data = MicroData.published(dim) if data is None else data
+    strain, stress = _layout("strain", data.strain, dim), _layout("stress", data.stress, dim)
+    held = sorted(np.concatenate([np.empty(0, int), *strain.values()]).tolist())
+    if held != list(range(law.strain_size)):
+        given = ", ".join(c for components in data.strain.values() for c in components) or "nothing"
+        raise ValueError(f"data.strain holds {given}; need each of {', '.join(COMPONENTS[dim])} once")
+    tangent = _pairs(data.tangent, dim)
+    sent = np.concatenate([np.empty(0, int), *tangent.values()]).astype(np.int64)
+    others = np.arange(law.strain_size**2).reshape(law.strain_size, -1).T.ravel()[sent]
+    alone = ~np.isin(others, sent)
+    members = {
+        "law": law,
+        "data": data,
+        "_strain": strain,
+        "_stress": stress,
+        "_tangent": tangent,
+        "_halves": (sent[alone], others[alone]),
+        # Objects are pickled by the name of their class in the file that it is made in, as those of namedtuple are.
+        "__module__": sys._getframe(1).f_globals.get("__name__", __name__),
+        "__doc__": MicroSimulation.__doc__,
+    }
+    return types.new_class("MicroSimulation", (MicroSimulation, *_interface()), exec_body=lambda ns: ns.update(members))
+
+
+def _interface() -> tuple[type, ...]:
+    """What the manager wants a simulation to be derived from, where it is installed and new enough."""
+    try:
+        return (importlib.import_module("micro_manager").MicroSimulationInterface,)
+    except (ImportError, AttributeError):
+        return ()
+
+
+def _layout(what: str, names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
+    """Name → places of its components in a Mandel vector."""
+    return {name: np.array([_place(what, name, c, dim) for c in listed], np.int64) for name, listed in names.items()}
+
+
+def _pairs(names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
+    """Name → places of its pairs of components in the tangent, row by row."""
+    d = mandel.size(dim)
+    return {
+        name: np.array(
+            [d * _place("tangent", name, c[:2], dim) + _place("tangent", name, c[2:], dim) for c in listed], np.int64
+        )
+        for name, listed in names.items()
+    }
+
+
+def _place(what: str, name: str, component: str, dim: int) -> int:
+    if _sorted(component) not in COMPONENTS[dim]:
+        raise ValueError(
+            f"data.{what} has the component {component!r} in {name!r}; a law in {dim} dimensions has "
+            f"{', '.join(COMPONENTS[dim])}"
+        )
+    return COMPONENTS[dim].index(_sorted(component))
+
+
+def _sorted(component: str) -> str:
+    """xy for yx."""
+    return "".join(sorted(component))
