@@ -40,13 +40,14 @@ OPTIONAL = {
     "rich": "progress bars",
     "triton": "fused kernels on GPUs",
     "dolfinx_external_operator": "laws as operators in forms",
+    "micro_manager": "laws under preCICE",
 }
 SLOW = 5.0  # 10⁹ operations a second, below which a product of matrices is that of no optimised BLAS
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """versions: name → text. ranks: one entry for each node. problems: sentences; empty if all is well."""
+    """versions: name → text. nodes: one entry for each. problems: sentences; empty if all is well."""
 
     versions: dict[str, str]
     petsc: dict[str, Any]
@@ -83,10 +84,10 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
         )
     for node in report.nodes:
         if node["ranks"] * node["threads"] > node["cores"]:
-            found.append(
-                f"{node['name']}: {node['ranks']} ranks of {node['threads']} threads share {node['cores']} cores: set "
-                f"OMP_NUM_THREADS={max(1, node['cores'] // node['ranks'])}, or start fewer ranks"
-            )
+            threads = max(1, node["cores"] // node["ranks"])
+            fewer = [f"set OMP_NUM_THREADS={threads}"] * (node["threads"] > threads)
+            fewer += [f"start at most {_many(node['cores'], 'rank')}"] * (node["ranks"] > node["cores"])
+            found.append(f"{node['name']}: {_share(node)}: {', and '.join(fewer)}")
     if "MUMPS" not in report.petsc["packages"]:
         found.append("PETSc was built without MUMPS, which solves cells and small structures")
     if report.petsc["scalar"] != "float64":
@@ -182,10 +183,7 @@ def text(report: Report) -> str:
         lines.append(f"           PETSC_OPTIONS={petsc['options']}")
     for node in report.nodes:
         gpus = "; ".join(node["GPUs"]) or "no GPU that torch sees"
-        lines.append(
-            f"node       {node['name']}: {node['ranks']} ranks of {node['threads']} threads on {node['cores']} cores, "
-            f"{gpus}"
-        )
+        lines.append(f"node       {node['name']}: {_share(node)}, {gpus}")
     lines += [f"learned laws   {line}" for line in report.placement]
     lines.append("products   " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in report.speed.items()))
     lines.append(f"compiler   {report.compiler or 'none'}")
@@ -193,6 +191,14 @@ def text(report: Report) -> str:
     lines.append(f"not there  {', '.join(missing) or 'nothing'}")
     lines += [f"WRONG      {problem}" for problem in report.problems] or ["all is well"]
     return "\n".join(lines)
+
+
+def _share(node: dict[str, Any]) -> str:
+    return f"{_many(node['ranks'], 'rank')} of {_many(node['threads'], 'thread')} on {_many(node['cores'], 'core')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def main(arguments: list[str] | None = None, comm: MPI.Intracomm = MPI.COMM_WORLD) -> int:

@@ -10,6 +10,8 @@ from mpi4py import MPI
 
 from coupling.translate import phase_law
 from fe2 import Material, Response, StepFailed, mandel, together
+from fe2.phases import materials_by_tag
+from meshes import ByPhase
 from spon.grid import GridCells, GridNotConverged
 
 Array = npt.NDArray[np.float64]
@@ -17,8 +19,9 @@ Array = npt.NDArray[np.float64]
 
 def grid_cells(
     labels: npt.NDArray[np.integer],
-    materials: Mapping[int, Material],
+    materials: ByPhase[Material],
     *,
+    names: Mapping[str, int] | None = None,
     box: Sequence[float] | None = None,
     plane: str = "strain",
     dtype: torch.dtype = torch.float64,
@@ -27,17 +30,30 @@ def grid_cells(
     """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridCells`.
 
     Args:
-        labels: as those of `meshes.from_labels`, of which every one needs a material. materials: path-independent.
+        labels: integers, as those of `meshes.from_labels`, of which every one needs a material.
+        materials: label, or name in `names` → material; path-independent. names: name → label.
         plane: "strain" or "stress", in two dimensions.
 
     Raises:
-        ValueError: what `spon.GridCells` refuses. TranslationError: a material that torch cannot evaluate.
+        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridCells`
+        refuses. TypeError: something that is no material. TranslationError: one that torch cannot evaluate.
     """
+    labels = _integers(labels)
+    given = materials_by_tag(materials, names or {})
+    if unknown := sorted(set(np.unique(labels).tolist()) - set(given)):
+        raise ValueError(f"label {unknown[0]} has no material. Materials are given for the labels {sorted(given)}")
+    laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in given.items()}
+    return GridCells(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
+
+
+def _integers(labels: npt.ArrayLike) -> npt.NDArray[np.integer]:
+    """The labels as an array; raises ValueError for another shape or labels that are not integers."""
     labels = np.asarray(labels)
     if labels.ndim not in (3, 4):
         raise ValueError(f"labels have the shape {labels.shape}, need (n, nx, ny) or (n, nx, ny, nz)")
-    laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in materials.items()}
-    return GridCells(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are of the type {labels.dtype}, need integers")
+    return labels
 
 
 class GridLaw:
@@ -48,7 +64,7 @@ class GridLaw:
     Args:
         labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.QuadratureLaw.places`; for
             the same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
-        materials, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
+        materials, names, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
 
     Raises:
         ValueError: a chunk below 1, and as `grid_cells`.
@@ -57,8 +73,9 @@ class GridLaw:
     def __init__(
         self,
         labels: npt.NDArray[np.integer],
-        materials: Mapping[int, Material],
+        materials: ByPhase[Material],
         *,
+        names: Mapping[str, int] | None = None,
         box: Sequence[float] | None = None,
         plane: str = "strain",
         dtype: torch.dtype = torch.float64,
@@ -67,7 +84,8 @@ class GridLaw:
     ):
         if chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 cell")
-        made = {"box": box, "plane": plane, "dtype": dtype, "device": device}
+        labels = _integers(labels)
+        made = {"names": names, "box": box, "plane": plane, "dtype": dtype, "device": device}
         self._parts = [
             grid_cells(labels[first : first + chunk], materials, **made) for first in range(0, len(labels), chunk)
         ]

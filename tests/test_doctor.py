@@ -51,8 +51,6 @@ def test_nothing_is_wrong_where_all_is_well(well):
     ("change", "launched", "said"),
     [
         ({}, 4, "the launcher has started 4 ranks, of which each is alone"),
-        ({"nodes": [{"name": "n1", "ranks": 8, "cores": 4, "threads": 4, "GPUs": []}]}, 1, "set OMP_NUM_THREADS=1"),
-        ({"nodes": [{"name": "n1", "ranks": 2, "cores": 8, "threads": 8, "GPUs": []}]}, 1, "set OMP_NUM_THREADS=4"),
         ({"speed": {"NumPy": 50.0, "torch": 2.5}}, 1, "torch multiplies matrices with 2.5 GFLOP/s"),
         ({"compiler": ""}, 1, "there is no C compiler"),
         ({"petsc": {"scalar": "complex128", "packages": ["MUMPS"], "options": ""}}, 1, "computes with complex128"),
@@ -62,6 +60,20 @@ def test_nothing_is_wrong_where_all_is_well(well):
 def test_what_is_wrong_is_told_with_what_to_do(well, change, launched, said):
     (found,) = doctor.problems(replace(well, **change), launched, 1)
     assert said in found
+
+
+@pytest.mark.parametrize(
+    ("ranks", "threads", "cores", "said"),
+    [
+        (8, 4, 4, "n1: 8 ranks of 4 threads on 4 cores: set OMP_NUM_THREADS=1, and start at most 4 ranks"),
+        (2, 8, 8, "n1: 2 ranks of 8 threads on 8 cores: set OMP_NUM_THREADS=4"),
+        (2, 1, 1, "n1: 2 ranks of 1 thread on 1 core: start at most 1 rank"),
+        (1, 4, 2, "n1: 1 rank of 4 threads on 2 cores: set OMP_NUM_THREADS=2"),
+    ],
+)
+def test_too_many_threads_are_told_with_how_many_are_right(well, ranks, threads, cores, said):
+    node = {"name": "n1", "ranks": ranks, "cores": cores, "threads": threads, "GPUs": []}
+    assert doctor.problems(replace(well, nodes=[node]), 1, 1) == [said]
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts ranks itself")

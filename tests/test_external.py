@@ -92,6 +92,20 @@ def test_other_derivatives_are_refused():
         coupling.ExternalLaw(fe2.UFLLaw(SOFT))((2,))
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 2, 2), (3, 4, 6), (3, 4, 3, 3), (12,)])
+def test_an_operand_of_another_shape_is_refused(shape):
+    """Though it has as many numbers as some points would."""
+    with pytest.raises(ValueError, match=r"the operand has values of the shape .*, need \(cells, points, 3\)"):
+        coupling.ExternalLaw(fe2.UFLLaw(SOFT))((0,))(np.zeros(shape))
+
+
+def test_what_is_no_law_and_what_is_complex_are_refused():
+    with pytest.raises(TypeError, match=r"the law is SaturatingElastic.*: give fe2.UFLLaw\(material\)"):
+        coupling.ExternalLaw(SOFT)
+    with pytest.raises(ValueError, match="the operand is complex"):
+        coupling.ExternalLaw(fe2.UFLLaw(SOFT))((0,))(strains().astype(complex))
+
+
 @pytest.mark.mpi
 @pytest.mark.skipif(external is None, reason="no dolfinx_external_operator here")
 def test_a_structure_with_a_law_in_its_form():

@@ -74,6 +74,13 @@ def test_it_is_the_exact_problem_in_space():
         near(one, right, 1e-9)
 
 
+def test_materials_by_name_are_those_by_label():
+    labels, e = discs(4, 2), torch.from_numpy(strains(2))
+    named = {"fibre": MATERIALS[2], "matrix": MATERIALS[1]}
+    found = coupling.grid_cells(labels, named, names={"matrix": 1, "fibre": 2}).homogenise(e)
+    assert torch.equal(found.stress, coupling.grid_cells(labels, materials()).homogenise(e).stress)
+
+
 def test_products_do_not_grow_with_the_grid():
     """Conjugate gradients know the medium on every grid: four times the pixels in each direction, and a third more."""
     products = {}
@@ -167,7 +174,15 @@ def test_a_structure_of_image_cells(comm):
 def test_wrong_use_is_told():
     with pytest.raises(ValueError, match=r"labels have the shape \(1, 4\)"):
         coupling.grid_cells(np.ones((1, 4), dtype=int), {1: MATERIALS[1]})
-    with pytest.raises(ValueError, match=r"label 2 has no law, there are \[1\]"):
+    with pytest.raises(ValueError, match=r"labels are of the type float64, need integers"):
+        coupling.grid_cells(discs(8, 1) + 0.7, materials())
+    with pytest.raises(ValueError, match=r"labels are of the type float64, need integers"):
+        coupling.GridLaw(discs(8, 1) + 0.7, materials())
+    with pytest.raises(TypeError, match=r"the material of tag 2 \(\"fibre\"\) is None: give a fe2.Material"):
+        coupling.grid_cells(discs(8, 1), {1: MATERIALS[1], "fibre": None}, names={"fibre": 2})
+    with pytest.raises(ValueError, match=r"material for \"fibre\", but no phase has this name"):
+        coupling.grid_cells(discs(8, 1), {1: MATERIALS[1], "fibre": MATERIALS[2]})
+    with pytest.raises(ValueError, match=r"label 2 has no material. Materials are given for the labels \[1\]"):
         coupling.grid_cells(discs(8, 1), {1: MATERIALS[1]})
     with pytest.raises(ValueError, match=r"label 2 \(LinearElastic.*stiffness .* MPa at rest"):
         coupling.grid_cells(discs(8, 1), {1: MATERIALS[1], 2: fe2.LinearElastic(bulk=1e-6, shear=1e-6)})
