@@ -62,19 +62,19 @@ class MicroData:
         """The data of published two-scale simulations: strains1to3, strains4to6, stresses1to3, stresses4to6, and the
         upper triangle of the tangent, row by row, three numbers each, as cmat1 to cmat7.
 
-        The names are the same in all, the order of the shears and the notation are not. In the repositories
-        IshaanDesai/two-scale-mechanics and DataAnalyticsEngineering/FANS on GitHub they are
+        The names are the same in all, the order of the shears and the notation are not, so look into the code that yours
+        meets. By default they are those of Voigt, with engineering shears. In IshaanDesai/two-scale-mechanics (2026) and
+        DataAnalyticsEngineering/FANS (2026) on GitHub they are
 
-            code                                  order of the shears    notation
-            two-scale-mechanics, NASMAT           yz, xz, xy             engineering
-            its structure in FEniCSx              yz, xz, xy             Mandel
-            its structure in CalculiX             xy, xz, yz             engineering
-            its structure in Abaqus (VUMAT)       xy, yz, xz             engineering
-            FANS                                  xy, xz, yz             Mandel
+            code                             order of the shears    notation
+            structure in FEniCSx             yz, xz, xy             Mandel
+            structure in CalculiX            xy, xz, yz             engineering
+            structure in Abaqus (VUMAT)      xy, yz, xz             engineering
+            FANS                             xy, xz, yz             Mandel
 
         Args:
             dim: of the mesh, and so of its vectors. In two dimensions there are strains1to2 and the scalar strains3.
-            order: of the components, all of them; that of `fe2.mandel` if None, which is the first of the table.
+            order: of the components, all of them; xx, yy, zz, yz, xz, xy or xx, yy, xy if None, as in `fe2.mandel`.
             notation: see `MicroData`.
             names: of strains, stresses and tangents, without numbers. Version 0.12 of the manager asks for capitals,
                 ("Strains", "Stresses", "Cmat"); preCICE's adapter for CalculiX has ("strain", "stress", "cmat").
@@ -205,8 +205,8 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
         law: any `fe2.Law` of the small strain. data: what is exchanged; `MicroData.published(dim)` if None.
 
     Raises:
-        ValueError: data that do not hold each component of the strain once, components that the law does not have, or a
-            law that is not for a single point.
+        ValueError: data that do not hold each component of the strain once, components that the law does not have, a
+            name twice, or a law that is not for a single point.
         TypeError: something that is no law.
     """
     PointLaw(law, 1)  # what is wrong with it is told here and not at the first point
@@ -217,6 +217,8 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
     if held != list(range(law.strain_size)):
         given = ", ".join(c for components in data.strain.values() for c in components) or "nothing"
         raise ValueError(f"data.strain holds {given}; need each of {', '.join(COMPONENTS[dim])} once")
+    if twice := sorted({*data.stress} & {*data.tangent}):
+        raise ValueError(f"data.stress and data.tangent both have {twice[0]!r}; need a name for each")
     tangent = _pairs(data.tangent, dim)
     sent = np.concatenate([np.empty(0, int), *tangent.values()]).astype(np.int64)
     others = np.arange(law.strain_size**2).reshape(law.strain_size, -1).T.ravel()[sent]

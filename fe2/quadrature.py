@@ -206,6 +206,7 @@ def law_places(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
 
     For laws that are not the same everywhere. degree: of the displacement, as in `fe2.MacroProblem`.
     """
+    meshes.need_tagged_mesh(domain, "domain")
     mesh, dim = domain.mesh, domain.mesh.geometry.dim
     rule, _ = basix.make_quadrature(mesh.basix_cell(), quadrature_degree(mesh, degree))
     values = mesh.ufl_domain().ufl_coordinate_element().basix_element.tabulate(0, rule)[0, :, :, 0]

@@ -100,8 +100,8 @@ class TaggedMesh:
                 boundary → tag.
 
         Raises:
-            TypeError: another kind of mesh or tags. MeshError: tags of another mesh, or not of cells and
-            facets.
+            TypeError: another kind of mesh or of tags.
+            MeshError: tags of another mesh, or of entities of another dimension.
         """
         import dolfinx.mesh
 

@@ -44,7 +44,7 @@ def by_tag(given: ByPhase[T], names: Mapping[str, int], what: str) -> dict[int, 
         else:
             raise TypeError(f"there is a {what} for {key!r}, need the tag of a phase, an integer, or its name")
         if tag in found:
-            raise MeshError(f"there are two {what}s for the phase of {phase_label(tag, names)}, by tag and by name")
+            raise MeshError(f"there are two {what}s for the phase of {phase_label(tag, names)}")
         found[tag] = value
     return found
 

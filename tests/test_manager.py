@@ -223,8 +223,8 @@ def tensors(strain):
 @pytest.mark.parametrize(
     ("shears", "notation"),
     [
-        (("yz", "xz", "xy"), "engineering"),  # two-scale-mechanics, NASMAT
-        (("yz", "xz", "xy"), "Mandel"),  # its structure in FEniCSx
+        (("yz", "xz", "xy"), "engineering"),  # Voigt
+        (("yz", "xz", "xy"), "Mandel"),  # the structure of two-scale-mechanics in FEniCSx
         (("xy", "xz", "yz"), "engineering"),  # in CalculiX
         (("xy", "yz", "zx"), "engineering"),  # in Abaqus
         (("xy", "xz", "yz"), "Mandel"),  # FANS
@@ -330,6 +330,12 @@ def test_what_is_wrong_is_told():
         (
             lambda: coupling.micro_simulation(PLANE, coupling.MicroData(published(2).strain, {}, {"c": ["xxx"]})),
             "data.tangent has the component 'x' in 'c'; a law in 2 dimensions has xx, yy, xy",
+        ),
+        (
+            lambda: coupling.micro_simulation(
+                PLANE, coupling.MicroData(published(2).strain, {"c": ["xx"]}, {"c": ["xxxx"]})
+            ),
+            "data.stress and data.tangent both have 'c'",
         ),
         (
             lambda: coupling.micro_simulation(PLANE, coupling.MicroData(published(2).strain, {}, {}, "Voigt")),
