@@ -62,9 +62,9 @@ class MicroData:
         """The data of published two-scale simulations: strains1to3, strains4to6, stresses1to3, stresses4to6, and the
         upper triangle of the tangent, row by row, three numbers each, as cmat1 to cmat7.
 
-        The names are the same in all, the order of the shears and the notation are not, so look into the code that yours
-        meets. By default they are those of Voigt, with engineering shears. In IshaanDesai/two-scale-mechanics (2026) and
-        DataAnalyticsEngineering/FANS (2026) on GitHub they are
+        The names are the same in all, the order of the shears and the notation are not: look into the code that yours
+        meets. By default they are those of Voigt, with engineering shears. In the repositories two-scale-mechanics (of
+        I. Desai) and FANS (of DataAnalyticsEngineering) on GitHub they were in 2026
 
             code                             order of the shears    notation
             structure in FEniCSx             yz, xz, xy             Mandel
