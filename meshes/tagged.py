@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from .errors import MeshError
-from .geometry import cell_volumes
+from .geometry import cell_volumes, lattice
 
 if TYPE_CHECKING:
     from dolfinx.mesh import Mesh, MeshTags
@@ -31,6 +31,9 @@ class TaggedMesh:
         facet_tags: tagged facets; may be empty.
         names: name of a phase → its tag.
         facet_names: name of a part of the boundary → its tag.
+        period: lattice vectors of a periodic cell, (dim, dim), one a row; None for a structure, and for a cell whose
+            bounding box is its period. The volume of averages is that of the period, which counts voids wherever they
+            are.
     """
 
     mesh: Mesh
@@ -38,6 +41,11 @@ class TaggedMesh:
     facet_tags: MeshTags
     names: dict[str, int]
     facet_names: dict[str, int]
+    period: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.period is not None:
+            object.__setattr__(self, "period", lattice(self.period, self.mesh.geometry.dim))
 
     @property
     def box(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -65,10 +73,10 @@ class TaggedMesh:
         return replace(self, cell_tags=meshtags(self.mesh, tdim, cells, np.asarray(tags, dtype=np.int32)))
 
     def fractions(self) -> dict[int, float]:
-        """Volume of each phase over the volume of the bounding box, so that voids count; collective.
+        """Volume of each phase over that of the period, or of the bounding box, so that voids count; collective.
 
         Returns:
-            tag → fraction; the sum is 1 for a box without voids and with all cells tagged.
+            tag → fraction; the sum is 1 without voids and with all cells tagged.
         """
         lower, upper = self.box
         mine = self.cell_tags.indices < self.mesh.topology.index_map(self.mesh.topology.dim).size_local
@@ -76,5 +84,5 @@ class TaggedMesh:
         volumes = cell_volumes(self.mesh, cells)
         local = {int(tag): float(volumes[values == tag].sum()) for tag in np.unique(values)}
         parts = self.mesh.comm.allgather(local)
-        total = float(np.prod(upper - lower))
+        total = float(np.prod(upper - lower)) if self.period is None else abs(float(np.linalg.det(self.period)))
         return {tag: sum(p.get(tag, 0.0) for p in parts) / total for tag in sorted(set().union(*parts))}
