@@ -95,8 +95,8 @@ class RVE:
     Each rank holds the whole cell: build its mesh on MPI.COMM_SELF.
 
     Args:
-        cell: `meshes.TaggedMesh` of the cell; its bounding box is the period and the volume that averages refer to,
-            so that voids count with zero stress.
+        cell: `meshes.TaggedMesh` of the cell; averages refer to the volume of its period, so that voids count with zero
+            stress wherever they are.
         materials: tag → material.
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".

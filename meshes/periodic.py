@@ -9,7 +9,7 @@ surface, with a void behind it. It is a fault if solid of a translate lies behin
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -263,6 +263,35 @@ def faces(cell: TaggedMesh) -> npt.NDArray[np.int32]:
             "surfaces: use the boundary condition 'periodic'"
         )
     return facets[~boundary.free]
+
+
+def with_period(cell: TaggedMesh, period: npt.ArrayLike | None) -> TaggedMesh:
+    """The cell with a period that somebody gave, see `TaggedMesh`; itself if None (collective).
+
+    Warns with `PeriodWarning` on rank 0 if the solid does not reach from one face of the period to the other.
+
+    Raises:
+        MeshError: vectors that are no period, or a mesh that is larger.
+    """
+    if period is None:
+        return cell
+    cell = replace(cell, period=period)
+    vectors = known_period(cell)
+    refuse_overlap(cell, vectors, closed=False)
+    x = cell.mesh.geometry.x[:, : len(vectors)] @ np.linalg.inv(vectors)
+    lower, upper = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
+    cell.mesh.comm.Allreduce(MPI.IN_PLACE, lower, op=MPI.MIN)
+    cell.mesh.comm.Allreduce(MPI.IN_PLACE, upper, op=MPI.MAX)
+    spans = upper - lower
+    if np.any(spans < 1 - CLOSE) and cell.mesh.comm.rank == 0:
+        axis = int(spans.argmin())
+        warnings.warn(
+            f"the solid spans {spans[axis]:.6g} of the period along lattice vector {axis}, {vectors[axis].tolist()}: it "
+            "does not touch its translates there, and carries nothing in that direction",
+            PeriodWarning,
+            stacklevel=3,
+        )
+    return cell
 
 
 def known_period(cell: TaggedMesh) -> npt.NDArray[np.float64]:
