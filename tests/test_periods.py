@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The period of a cell: nothing depends on where in its period, where in space and in which unit a cell is drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,20 @@ def test_rolling_an_image_changes_nothing(seed, shift):
     labels[: rng.integers(1, 7), : rng.integers(1, 6)] = 0  # faces solid or void, and meet what they will
     wanted = solve(meshes.from_labels(labels, SELF), degree=1)
     same(solve(meshes.from_labels(np.roll(labels, shift, (0, 1)), SELF), degree=1), wanted)
+
+
+@given(seed=st.integers(0, 10**6))
+@few
+def test_however_a_cell_is_cut_out_of_the_plane(seed):
+    """Each row of an image begins elsewhere: sides in steps, and parts that only the period puts together."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(1, 3, (5, 4))
+    labels[1, 1:3] = 0
+    starts = rng.integers(0, 6, 4)
+    i = np.arange(10)[:, None]
+    cut = np.where((i >= starts) & (i < starts + 5), labels[i % 5, np.arange(4)], 0)
+    cell = replace(meshes.from_labels(cut, SELF, spacing=0.2), period=np.diag([1.0, 0.8]))
+    same(solve(cell, degree=1), solve(meshes.from_labels(labels, SELF, spacing=0.2), degree=1))
 
 
 def test_moving_voids_of_a_cell_changes_little():
