@@ -184,6 +184,10 @@ def polygon(path, corners, radius=0.3, matching=True):
     if parts:
         occ.fragment([(2, outline)], parts)
     occ.synchronize()
+    # Which number a side has after the cut depends on the version of gmsh.
+    curves = {tag: np.array(occ.getCenterOfMass(1, tag)[:2]) for _, tag in gmsh.model.getEntities(1)}
+    middles = (corners + np.roll(corners, -1, axis=0)) / 2
+    sides = [min(curves, key=lambda tag, m=m: np.linalg.norm(curves[tag] - m)) for m in middles]
     if matching:
         for i in range(n // 2):
             j, shift = i + n // 2, corners[i] - corners[(i + n // 2 + 1) % n]
