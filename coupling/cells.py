@@ -48,11 +48,14 @@ def mode_network(
             said), channels, seed, ...
 
     Raises:
-        ValueError: a cell that is not periodic, or what `spon.ModeNetwork` refuses. TranslationError: a material that
+        ValueError: a cell that is not periodic or does not fill a box, or what `spon.ModeNetwork` refuses. TranslationError: a material that
         torch cannot evaluate, or one with state.
     """
     if rve.boundary != "periodic":
         raise ValueError(f"the cell's boundary is {rve.boundary!r}, need 'periodic'")
+    box = rve.cell.box
+    if not np.allclose(rve.period, np.diag(box[1] - box[0]), rtol=0, atol=1e-6 * np.max(box[1] - box[0])):
+        raise ValueError(f"the period {rve.period.tolist()} is not the box of the mesh, {np.subtract(*box[::-1]).tolist()}")
     body, d = rve.body, rve.strain_size
     laws = [phase_law(material, body.dim, body.plane) for material in body.materials.values()]
     m, axes, here = len(laws), range(body.dim), body.mesh
@@ -63,7 +66,7 @@ def mode_network(
         coarse = [along // 2**k for k in range(1, 10) if along // 2**k >= 3]
     kind = {2: mesh.CellType.quadrilateral, 3: mesh.CellType.hexahedron}[body.dim]
     make = {2: mesh.create_rectangle, 3: mesh.create_box}[body.dim]
-    below = [fem.functionspace(make(MPI.COMM_SELF, list(rve.box), [n] * body.dim, kind), ("P", 1)) for n in coarse]
+    below = [fem.functionspace(make(MPI.COMM_SELF, list(box), [n] * body.dim, kind), ("P", 1)) for n in coarse]
     spaces = discretise([indicator] * (m - 1), V, periodic=tuple(axes), coarse=below)
     points = len(body.points)
     places = _places(body)

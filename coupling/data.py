@@ -61,7 +61,7 @@ def cell_space(rve: RVE, order: npt.NDArray[np.int64]) -> CellSpace:
         strain_operator=strain_operator(body)[rows],
         nodes=body.V.tabulate_dof_coordinates()[:, : body.dim].copy(),
         phase=_phase(rve),
-        period=rve.box[1] - rve.box[0] if rve.boundary == "periodic" else None,
+        period=rve.period if rve.boundary == "periodic" else None,
     )
 
 

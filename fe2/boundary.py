@@ -3,6 +3,9 @@
 
 The displacement is u = E·x + w. Each condition names the unknowns that w is made of: every degree of freedom of w
 either equals one unknown or is zero. The uniform traction condition adds the constraint that w has no mean strain.
+
+Parts of the solid that nothing connects, neither inside of the cell nor across its period, are held one by one against
+the rigid motions that the condition leaves them, so that they carry nothing and make nothing singular.
 """
 
 from dataclasses import dataclass
@@ -10,11 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+import scipy.sparse
 import ufl
 from dolfinx import fem
 from dolfinx import mesh as dmesh
+from scipy.sparse.csgraph import connected_components
 
+import meshes
 from fe2 import mandel
+from meshes import Seam
+
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,81 +60,57 @@ def _number(parent: npt.NDArray[np.int64], fixed: npt.NDArray[np.bool_]) -> tupl
     return number[parent], int(roots.sum())
 
 
-def _faces(x: npt.NDArray[np.float64], box, upper_only: bool = False) -> npt.NDArray[np.bool_]:
-    """Which points (n, 3) lie on the faces of the box."""
-    lower, upper = box
-    dim = len(lower)
-    tolerance = 1e-8 * (upper - lower).max()
-    on = abs(x[:, :dim] - upper) < tolerance
-    if not upper_only:
-        on |= abs(x[:, :dim] - lower) < tolerance
-    return on.any(axis=1)
-
-
-def periodic(V: fem.FunctionSpace, box) -> Unknowns:
-    """Periodic fluctuation, tied by dolfinx_mpc; its value at one node is zero (rigid translation).
+def periodic(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+    """Periodic fluctuation: the same at all points that differ by lattice vectors.
 
     Args:
-        V: vector Lagrange space on the cell. box: (lower, upper) corners of the period.
+        V: vector Lagrange space on the cell. cell: on one rank.
 
     Raises:
-        ValueError: some node on an upper face has no single partner on the lower one.
+        meshes.MeshError: see `meshes.seam`, or a node on the boundary without partner.
     """
-    import dolfinx_mpc
-
-    lower, upper = box
-    dim, tolerance = len(lower), 1e-8 * (upper - lower).max()
-
-    def partner(x):
-        y = x.copy()
-        for i in range(dim):
-            y[i, abs(x[i] - upper[i]) < tolerance] = lower[i]
-        return y
-
-    mpc = dolfinx_mpc.MultiPointConstraint(V)
-    mpc.create_periodic_constraint_geometrical(V, lambda x: _faces(x.T, box, upper_only=True), partner, [])
-    mpc.finalize()
-    parent = np.arange(V.dofmap.index_map.size_local * V.dofmap.index_map_bs)
-    coefficients, offsets = mpc.coefficients()
-    for slave in mpc.slaves:
-        weights = coefficients[offsets[slave] : offsets[slave + 1]]
-        masters = mpc.masters.links(slave)[abs(weights) > 1e-6]
-        if masters.size != 1:
-            x = V.tabulate_dof_coordinates()[slave // V.dofmap.index_map_bs, :dim]
-            raise ValueError(f"the node at {x} has no single periodic partner: the mesh is not periodic-conforming")
-        parent[slave] = masters[0]
-    fixed = np.zeros(parent.size, dtype=bool)
-    fixed[parent[: V.dofmap.index_map_bs]] = True
-    return Unknowns(*_number(parent, fixed))
+    seam = meshes.seam(cell)
+    x = _nodes(V)
+    label = _same_point(V, seam, x)
+    first = np.full(label.max() + 1, len(x))
+    np.minimum.at(first, label, np.arange(len(x)))
+    parent = first[label]
+    paired = _nodes_on(V, seam.facets[seam.pairs])
+    alone = paired[np.bincount(label)[label[paired]] < 2]
+    if alone.size:
+        raise meshes.MeshError(
+            f"{alone.size} nodes on the sides of the cell have no partner across the period {seam.period.tolist()}, the "
+            f"first at {x[alone[0]].tolist()} from the middle of the cell"
+        )
+    turns = x @ np.linalg.inv(seam.period)
+    shift = np.rint(turns - turns[parent]).astype(np.int64)
+    fixed = _hold_parts(V, x, parent, shift, seam.period)
+    size = x.shape[1]
+    return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()))
 
 
-def linear_displacement(V: fem.FunctionSpace, box) -> Unknowns:
-    """No fluctuation on the faces of the box, so that u = E·x there. Arguments as for `periodic`."""
-    on_faces = np.repeat(_faces(V.tabulate_dof_coordinates(), box), V.dofmap.index_map_bs)
-    return Unknowns(*_number(np.arange(on_faces.size), on_faces))
+def linear_displacement(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+    """No fluctuation on the faces of the cell, so that u = E·x there. Arguments as for `periodic`.
 
-
-def uniform_traction(V: fem.FunctionSpace, box) -> Unknowns:
-    """Free fluctuation without mean strain, so that the tractions on the box are those of a uniform stress.
-
-    The rigid motions are taken out by pinning the degrees of freedom that determine them best. Arguments as for
-    `periodic`.
+    Raises:
+        meshes.MeshError: see `meshes.faces`.
     """
-    mesh, dim = V.mesh, len(box[0])
-    x = V.tabulate_dof_coordinates()[:, :dim]
-    modes = [np.broadcast_to(e, x.shape) for e in np.eye(dim)]
-    for i in range(dim):
-        for j in range(i):
-            spin = np.zeros((dim, dim))
-            spin[i, j], spin[j, i] = 1.0, -1.0
-            modes.append((x - x.mean(axis=0)) @ spin.T / np.ptp(x))
-    rigid = np.stack([m.ravel() for m in modes])
-    pivots = scipy.linalg.qr(rigid, mode="r", pivoting=True)[1][: len(rigid)]
-    fixed = np.zeros(x.size, dtype=bool)
-    fixed[pivots] = True
+    x = _nodes(V)
+    prescribed = np.zeros(x.shape, dtype=bool)
+    prescribed[_nodes_on(V, meshes.faces(cell))] = True
+    fixed = prescribed | _hold_parts(V, x, skip=prescribed[:, 0])
+    return Unknowns(*_number(np.arange(x.size), fixed.ravel()))
 
-    faces = dmesh.locate_entities_boundary(mesh, dim - 1, lambda y: _faces(y.T, box))
-    faces = faces[_faces(dmesh.compute_midpoints(mesh, dim - 1, faces), box)]
+
+def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+    """Free fluctuation without mean strain, so that the tractions on the cell are those of a uniform stress.
+
+    Arguments and errors as for `linear_displacement`.
+    """
+    mesh, x = V.mesh, _nodes(V)
+    dim = x.shape[1]
+    fixed = _hold_parts(V, x)
+    faces = meshes.faces(cell)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
     unit = fem.Constant(mesh, np.zeros((dim, dim)))
@@ -134,8 +120,141 @@ def uniform_traction(V: fem.FunctionSpace, box) -> Unknowns:
     for tensor in mandel.basis(dim):
         unit.value[:] = tensor
         rows.append(fem.assemble_vector(mean_strain).array.copy())
-    unknowns = Unknowns(*_number(np.arange(fixed.size), fixed))
+    unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()))
     return Unknowns(unknowns.index, unknowns.size, unknowns.gather(np.stack(rows, axis=1)).T)
+
+
+# Nodes.
+
+
+def _nodes(V: fem.FunctionSpace) -> Array:
+    """Coordinates (nodes, dim) of the nodes from the middle of the cell, where differences are accurate."""
+    x = V.tabulate_dof_coordinates()[:, : V.mesh.geometry.dim]
+    return x - (x.min(axis=0) + x.max(axis=0)) / 2
+
+
+def _nodes_on(V: fem.FunctionSpace, facets: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Nodes of facets, ascending."""
+    found = fem.locate_dofs_topological(V, V.mesh.topology.dim - 1, np.unique(facets).astype(np.int32))
+    return np.sort(found).astype(np.int64)
+
+
+def _same_point(V: fem.FunctionSpace, seam: Seam, x: Array) -> npt.NDArray[np.int64]:
+    """Labels (nodes,) that nodes x (nodes, dim) share with their images across the period."""
+    boundary = _nodes_on(V, seam.facets)
+    here = meshes.coincident(x[boundary], seam.period)
+    turns = x[boundary] @ np.linalg.inv(seam.period)
+    _, first = np.unique(here, return_index=True)
+    places = np.column_stack([here, np.rint(turns - turns[first][here])])
+    _, inverse, count = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    # Several nodes at one place are the sides of a crack: there a node belongs to the node of its facet's partner.
+    cracked = np.isin(here, here[count[inverse.ravel()] > 1])
+    edges = []
+    if cracked.any():
+        torn = set(boundary[cracked].tolist())
+        for (a, b), shift in zip(seam.pairs, seam.shifts):
+            ours, theirs = (_nodes_on(V, seam.facets[[k]]) for k in (a, b))
+            if not torn.isdisjoint(ours.tolist()):
+                away = x[ours][:, None] + shift @ seam.period - x[theirs]
+                edges += zip(ours, theirs[np.linalg.norm(away, axis=2).argmin(axis=1)])
+    whole = ~cracked
+    edges += zip(boundary[whole], boundary[first[here[whole]]])
+    return _connected(len(x), np.array(edges).reshape(-1, 2))
+
+
+def _connected(count: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels (count,) of the connected components of a graph with the edges (e, 2)."""
+    graph = scipy.sparse.coo_array((np.ones(len(edges), dtype=bool), tuple(edges.T)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+# Rigid motions.
+
+
+def _hold_parts(
+    V: fem.FunctionSpace, x: Array, parent=None, shift=None, period=None, *, skip: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Which values (nodes, dim) are held at zero to take the rigid motions from each part of the solid.
+
+    Args:
+        x: (nodes, dim). parent: (nodes,) the node that each one equals; shift: (nodes, dim) lattice vectors `period`
+        between the two; without, no nodes are tied. skip: (nodes,) parts with one of these need no holding.
+    """
+    dim = x.shape[1]
+    nodes = V.dofmap.list
+    edges = np.stack([np.broadcast_to(nodes[:, :1], nodes.shape), nodes], axis=2).reshape(-1, 2)
+    piece = _connected(len(x), edges)
+    root = np.ones(len(x), dtype=bool)
+    part, offset, windings = piece, np.zeros(x.shape), [np.zeros((0, dim))] * (piece.max() + 1)
+    if parent is not None:
+        root = parent == np.arange(len(x))
+        ties = np.column_stack([piece[parent], piece, shift])[~root]
+        part_of, offset_of, windings = _unwrap(piece.max() + 1, np.unique(ties, axis=0))
+        part, offset = part_of[piece], offset_of[piece] @ period
+        windings = [w @ period for w in windings]
+    fixed = np.zeros(x.shape, dtype=bool)
+    order = np.argsort(part, kind="stable")
+    for mine, vectors in zip(np.split(order, np.flatnonzero(np.diff(part[order])) + 1), windings, strict=True):
+        if skip is None or not skip[mine].any():
+            mine = mine[root[mine]]
+            fixed[mine] = _held(x[mine] + offset[mine], _spins(vectors, dim))
+    return fixed
+
+
+def _unwrap(count: int, ties: npt.NDArray[np.int64]):
+    """Pieces of solid put together across the period.
+
+    Args:
+        count: number of pieces. ties: (t, 2 + dim) two pieces and the lattice shift from the first to the second.
+
+    Returns:
+        The part (count,) that each piece belongs to, the lattice shift (count, dim) that puts it in its place there, and
+        for each part the lattice vectors (w, dim) by which it meets itself.
+    """
+    part, offset = np.full(count, -1), np.zeros((count, ties.shape[1] - 2), dtype=np.int64)
+    neighbours: dict[int, list] = {k: [] for k in range(count)}
+    for a, b, *shift in ties.tolist():
+        neighbours[a].append((b, -np.array(shift)))
+        neighbours[b].append((a, np.array(shift)))
+    windings = []
+    for start in range(count):
+        if part[start] >= 0:
+            continue
+        part[start], queue, loops = len(windings), [start], []
+        while queue:
+            a = queue.pop()
+            for b, step in neighbours[a]:
+                if part[b] < 0:
+                    part[b], offset[b] = part[a], offset[a] + step
+                    queue.append(b)
+                loops.append(offset[a] + step - offset[b])
+        windings.append(np.array([w for w in loops if w.any()], dtype=float).reshape(-1, offset.shape[1]))
+    return part, offset, windings
+
+
+def _spins(vectors: Array, dim: int) -> Array:
+    """Rotations (s, dim, dim), as skew matrices, that a part keeps which meets itself by the vectors (w, dim)."""
+    if dim == 2:
+        return np.array([[[0.0, -1.0], [1.0, 0.0]]])[: 0 if len(vectors) else 1]
+    skew = np.array([[[0, 0, 0], [0, 0, -1], [0, 1, 0]], [[0, 0, 1], [0, 0, 0], [-1, 0, 0]], [[0, -1, 0], [1, 0, 0], [0, 0, 0]]])
+    if not len(vectors):
+        return skew.astype(float)
+    # A rotation about ω is periodic if it moves no such vector: ω × t = 0.
+    moved = np.einsum("kij,wj->wik", skew, vectors / np.linalg.norm(vectors, axis=1).max()).reshape(-1, 3)
+    return np.einsum("sk,kij->sij", scipy.linalg.null_space(moved, rcond=1e-9).T, skew)
+
+
+def _held(x: Array, spins: Array) -> npt.NDArray[np.bool_]:
+    """Values (m, dim) that determine best the translations and `spins` (s, dim, dim) of the nodes x (m, dim)."""
+    held = np.zeros(x.shape, dtype=bool)
+    if not len(spins):
+        held[0] = True
+        return held
+    modes = [np.broadcast_to(e, x.shape) for e in np.eye(x.shape[1])]
+    modes += [(x - x.mean(axis=0)) @ spin.T / np.ptp(x) for spin in spins]
+    rigid = np.stack([m.ravel() for m in modes])
+    held.ravel()[scipy.linalg.qr(rigid, mode="r", pivoting=True)[1][: len(rigid)]] = True
+    return held
 
 
 CONDITIONS = {

@@ -94,8 +94,8 @@ class RVE:
     Each rank holds the whole cell: build its mesh on MPI.COMM_SELF.
 
     Args:
-        cell: `meshes.TaggedMesh` of the cell; its bounding box is the period and the volume that averages refer to,
-            so that voids count with zero stress.
+        cell: `meshes.TaggedMesh` of the cell; averages refer to the volume of its period, so that voids count with zero
+            stress wherever they are.
         materials: tag, or name in `cell.names` → material.
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".
@@ -107,7 +107,7 @@ class RVE:
 
     Attributes:
         group: points solved side by side; 32, or as many as have their matrices in 256 MB.
-        strain_size: d, the number of Mandel components. volume: of the box.
+        strain_size: d, the number of Mandel components. period: (dim, dim) lattice vectors. volume: of the period.
         state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
             materials remember at the quadrature points.
 
@@ -138,17 +138,15 @@ class RVE:
                 f"the cell's mesh is spread over {cell.mesh.comm.size} ranks; every rank solves whole cells, so "
                 "build it with MPI.COMM_SELF"
             )
-        if boundary == "periodic":
-            meshes.check_periodic(cell)
         self.cell = cell
         self.boundary = boundary
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.max_substeps = max_substeps
         self.body = Body(cell, materials, degree=degree, plane=plane)
-        self.box = cell.box
-        self.volume = float(np.prod(self.box[1] - self.box[0]))
-        self.unknowns = CONDITIONS[boundary](self.body.V, self.box)
+        self.period = meshes.known_period(cell)
+        self.volume = abs(float(np.linalg.det(self.period)))
+        self.unknowns = CONDITIONS[boundary](self.body.V, cell)
         self.stiffness = ReducedStiffness(
             self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=options_prefix
         )

@@ -7,6 +7,7 @@ from .errors import MeshError
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
 from .packing import packing
+from .periodic import PeriodWarning, Seam, coincident, faces, known_period, seam
 from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
@@ -24,6 +25,8 @@ __all__ = [
     "Ellipse",
     "Ellipsoid",
     "MeshError",
+    "PeriodWarning",
+    "Seam",
     "Sphere",
     "TaggedMesh",
     "bar",
@@ -33,9 +36,12 @@ __all__ = [
     "check_cells",
     "check_materials",
     "check_periodic",
+    "coincident",
     "cook",
+    "faces",
     "from_image",
     "from_labels",
+    "known_period",
     "l_profile",
     "laminate",
     "mark",
@@ -43,4 +49,5 @@ __all__ = [
     "packing",
     "plate_with_hole",
     "read",
+    "seam",
 ]

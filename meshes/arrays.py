@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import basix
 import basix.ufl
@@ -36,6 +36,7 @@ class Arrays:
         facet_values: (f,) tags of these facets.
         names: name of a cell tag → tag.
         facet_names: name of a facet tag → tag.
+        period: (d, d) lattice vectors of a cell, or None, see `TaggedMesh`.
     """
 
     points: npt.NDArray[np.float64]
@@ -47,6 +48,7 @@ class Arrays:
     facet_values: npt.NDArray[np.int32] | None = None
     names: Mapping[str, int] = field(default_factory=dict)
     facet_names: Mapping[str, int] = field(default_factory=dict)
+    period: npt.NDArray[np.float64] | None = None
 
 
 def facet_vertices(cell: str) -> npt.NDArray[np.int64]:
@@ -86,9 +88,10 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
             arrays.cells.shape[1],
             dict(arrays.names),
             dict(arrays.facet_names),
+            arrays.period,
         )
     )
-    cell, degree, gdim, nodes, names, facet_names = comm.bcast(about, root=0)
+    cell, degree, gdim, nodes, names, facet_names, period = comm.bcast(about, root=0)
     if arrays is None:  # the other ranks bring empty arrays to the collective calls
         points, cells = np.empty((0, gdim)), np.empty((0, nodes), dtype=np.int64)
         values = np.empty(0, dtype=np.int32)
@@ -112,6 +115,7 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
         _tags(mesh, tdim - 1, facets, facet_values, "facet_tags"),
         names,
         facet_names,
+        period,
     )
 
 
@@ -138,14 +142,4 @@ def _without_unused_nodes(arrays: Arrays) -> Arrays:
     facets = None if arrays.facets is None else number[arrays.facets]
     if facets is not None and np.any(facets < 0):
         raise MeshError(f"{np.sum(np.any(facets < 0, axis=1))} tagged facets have nodes that belong to no cell")
-    return Arrays(
-        arrays.points[used],
-        cells.reshape(arrays.cells.shape),
-        arrays.cell,
-        arrays.degree,
-        arrays.cell_values,
-        facets,
-        arrays.facet_values,
-        arrays.names,
-        arrays.facet_names,
-    )
+    return replace(arrays, points=arrays.points[used], cells=cells.reshape(arrays.cells.shape), facets=facets)

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 from mpi4py import MPI
 
-from .arrays import distribute
-from .checks import check_periodic, refuse_unmatched
-from .curved import periodic_labels, untangled
+from .arrays import distribute, exterior_facets
+from .curved import untangled
 from .errors import MeshError
 from .gmsh_session import session
 from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
-from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps
+from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps, rescaled
+from .periodic import coincident, match
 from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 
@@ -57,12 +57,16 @@ def cell(
         MeshError: overlapping inclusions, a shape of the wrong dimension or size, or a mesh that gmsh cannot make (for
             example if an interface only just touches a face of the cell: ``shift`` moves it away).
     """
-    lower, upper = box_corners(size, center)
+    lower, upper, middle = box_corners(size, center)
     dim = len(size)
+    # Drawn around the origin with the longest edge 1: OpenCASCADE and gmsh have absolute tolerances.
+    unit = float(np.max(upper - lower))
+    lower, upper = lower / unit, upper / unit
 
     def build():
         shapes = _placed(inclusions, dim, shift)
-        refuse_overlaps(shapes, upper - lower)
+        refuse_overlaps(shapes, unit * (upper - lower))
+        shapes = [rescaled(shape, middle, unit) for shape in shapes]
         if mesh_size <= 0 or order < 1:
             raise MeshError(f"mesh_size is {mesh_size} and order is {order}; they must be positive")
         if quads and dim == 3:
@@ -76,14 +80,16 @@ def cell(
             with session() as gmsh:
                 phases = model_phases(gmsh.model, shapes, lower, upper, SEAMS[number])
                 match_faces(gmsh.model, lower, upper)
-                set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per_gap)
+                set_sizes(gmsh, shapes, lower, upper, mesh_size / unit, edges_per_circle, cells_per_gap)
                 if quads:
                     only_quads(gmsh.option, number)
                 gmsh.model.mesh.generate(dim)
                 gmsh.model.mesh.setOrder(order)
                 arrays = mesh_arrays(gmsh.model, phases, dim, labels if names is None else names)
-            refuse_unmatched("nodes", arrays.points, lower, upper, 1e-8 * max(size))
-            return untangled(arrays, images=periodic_labels(arrays.points, lower, upper))
+            period = np.diag(upper - lower)
+            match(arrays.points[exterior_facets(arrays.cells, arrays.cell)], period)
+            arrays = untangled(arrays, images=coincident(arrays.points, period))
+            return replace(arrays, points=arrays.points * unit + middle, period=period * unit)
 
         for number in range(len(SEAMS) - 1):
             try:
@@ -98,9 +104,7 @@ def cell(
                 "the cell: move the inclusions with shift, or use a smaller mesh_size"
             ) from error
 
-    tagged = distribute(comm, build)
-    check_periodic(tagged)
-    return tagged
+    return distribute(comm, build)
 
 
 def _placed(inclusions: Sequence[Shape], dim: int, shift: Sequence[float] | None) -> list[Shape]:

@@ -5,91 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from .arrays import facet_vertices
 from .errors import MeshError
 from .geometry import jacobian_determinants, local_cells, reference
+from .periodic import seam
 from .tagged import TaggedMesh
 
 # Relative size of det J below which a cell counts as flat: far above rounding, far below any useful cell.
 FLAT = 1e-10
 
 
-def check_periodic(tagged_mesh: TaggedMesh, *, tolerance: float = 1e-8) -> None:
-    """Every node on a face of the bounding box has its partner on the opposite face.
-
-    Besides the nodes, the midpoints of the boundary facets are compared, so that opposite faces with the same nodes but
-    different diagonals are found too.
+def check_periodic(tagged_mesh: TaggedMesh) -> None:
+    """The boundary of a cell conforms to its translates by the period: same nodes, or a void on the other side.
 
     Args:
         tagged_mesh: the RVE.
-        tolerance: largest distance of two partners, relative to the largest length of the bounding box.
 
     Raises:
-        MeshError: nodes or facets without a partner; names the direction, the counts and the first of them.
+        MeshError: see `meshes.seam`.
     """
-    mesh = tagged_mesh.mesh
-    dim = mesh.geometry.dim
-    lower, upper = tagged_mesh.box
-    close = tolerance * np.max(upper - lower)
-
-    mesh.topology.create_connectivity(dim - 1, dim)
-    facets = dolfinx.mesh.exterior_facet_indices(mesh.topology)
-    midpoints = dolfinx.mesh.compute_midpoints(mesh, dim - 1, facets)[:, :dim]
-    for kind, points in (("nodes", mesh.geometry.x[:, :dim]), ("facets", midpoints)):
-        on_box = np.any((np.abs(points - lower) <= close) | (np.abs(points - upper) <= close), axis=1)
-        refuse_unmatched(kind, np.concatenate(mesh.comm.allgather(points[on_box])), lower, upper, close)
-
-
-def refuse_unmatched(
-    kind: str,
-    points: npt.NDArray[np.float64],
-    lower: npt.NDArray[np.float64],
-    upper: npt.NDArray[np.float64],
-    close: float,
-) -> None:
-    """Raise if a point on one face of a box has no partner on the opposite face.
-
-    Args:
-        kind: what the points are, for the message.
-        points: (n, d); those inside do not matter.
-        lower, upper: corners of the box, (d,).
-        close: largest distance of two partners.
-
-    Raises:
-        MeshError: names the direction, the number of points without a partner and the first of them.
-    """
-    for axis in range(len(lower)):
-        low = points[np.abs(points[:, axis] - lower[axis]) <= close]
-        high = points[np.abs(points[:, axis] - upper[axis]) <= close]
-        _match(low, high, axis, close, kind)
-
-
-def _match(low, high, axis, close, kind):
-    """Compare the points of two opposite faces with the coordinate ``axis`` left out."""
-    name = "xyz"[axis]
-    faces = {f"{name} = min": low, f"{name} = max": high}
-    for (here, points), (there, others) in zip(faces.items(), reversed(faces.items())):
-        if len(points) == 0:
-            continue
-        if len(others) == 0:
-            alone = np.ones(len(points), dtype=bool)
-        else:
-            distance, _ = cKDTree(np.delete(others, axis, axis=1)).query(np.delete(points, axis, axis=1))
-            alone = distance > close
-        if np.any(alone):
-            count = len(np.unique(np.round(points[alone] / close), axis=0))
-            first = points[alone][np.lexsort(points[alone].T[::-1])[0]]
-            where = ", ".join(f"{value:.9g}" for value in first)
-            raise MeshError(
-                f"the mesh is not periodic in {name}: {count} {kind} on the face {here} have no partner on {there} "
-                f"(within {close:.3g}), the first at ({where}). Opposite faces need the same nodes: mesh one, copy it "
-                "to the other (meshes.cell does), or use a boundary condition that needs no pairs."
-            )
+    seam(tagged_mesh)
 
 
 def check_cells(tagged_mesh: TaggedMesh) -> None:

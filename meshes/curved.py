@@ -7,23 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from .arrays import Arrays
 from .checks import bad_cells, raise_bad_cells
 from .geometry import reference
-
-
-def periodic_labels(
-    points: npt.NDArray[np.float64], lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
-    """Labels (n,) that points (n, d) share with their images on the other faces of the box with these corners."""
-    close = 1e-8 * np.max(upper - lower)
-    wrapped = np.where(abs(points - upper) <= close, lower, points)
-    pairs = cKDTree(wrapped).query_pairs(2 * close, output_type="ndarray")
-    labels = np.arange(len(points))
-    np.minimum.at(labels, pairs.max(axis=1, initial=0), pairs.min(axis=1, initial=len(points)))
-    return labels
 
 
 def untangled(arrays: Arrays, *, images: npt.NDArray[np.int64]) -> Arrays:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Jacobians of the map from the reference cell, on whole arrays and on DOLFINx meshes."""
+"""Jacobians of the map from the reference cell, on whole arrays and on DOLFINx meshes; lattice vectors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _compat
+from .errors import MeshError
 
 if TYPE_CHECKING:
     from dolfinx.mesh import Mesh
@@ -56,3 +57,20 @@ def cell_volumes(mesh: Mesh, cells: npt.NDArray[np.int32]) -> npt.NDArray[np.flo
     # det J has degree d(k - 1) on simplices; per direction d k - 1 on quadrilaterals and hexahedra
     rule = basix.make_quadrature(basix.CellType[cell], points.shape[1] * degree)
     return np.abs(jacobian_determinants(points, nodes[cells], cell, degree, rule[0])) @ rule[1]
+
+
+def lattice(period: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
+    """Lattice vectors (dim, dim) as an array; lengths (dim,) of a box will do, too.
+
+    Raises:
+        MeshError: another shape, or vectors that are not finite or not independent.
+    """
+    vectors = np.asarray(period, dtype=np.float64)
+    if vectors.shape == (dim,):
+        vectors = np.diag(vectors)
+    lengths = np.linalg.norm(vectors, axis=-1)
+    if vectors.shape != (dim, dim) or not np.isfinite(vectors).all() or not np.all(lengths > 0):
+        raise MeshError(f"period is {np.asarray(period).tolist()}: need {dim} lattice vectors, as ({dim}, {dim}) rows")
+    if abs(np.linalg.det(vectors / lengths[:, None])) < 1e-6:
+        raise MeshError(f"period is {vectors.tolist()}: the lattice vectors are not independent")
+    return vectors

@@ -24,6 +24,7 @@ def grid(
     sides: Mapping[str, Side] | None = None,
     names: Mapping[str, int] | None = None,
     mapping: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
+    center: Sequence[float] | None = None,
 ) -> Arrays:
     """Structured mesh of a box, or of the image of one.
 
@@ -36,9 +37,10 @@ def grid(
         sides: name → function of points (n, d) of the box, true on that part of the boundary; tags count from 1.
         names: name of a phase → tag.
         mapping: from points (n, d) of the box to points of the mesh; the identity if None.
+        center: by how much the mesh is moved in the end; not at all if None.
 
     Returns:
-        The mesh as arrays.
+        The mesh as arrays; the period is that of the box, whatever is left out of it, and None for an image of it.
     """
     dim = len(axes)
     cell = {(2, True): "quadrilateral", (2, False): "triangle", (3, True): "hexahedron", (3, False): "tetrahedron"}
@@ -55,8 +57,9 @@ def grid(
     values = np.repeat(np.asarray(tags)[tuple(boxes.T)], len(steps)).astype(np.int32)
 
     facets, facet_values = _tagged_facets(points, cells, cell[dim, quads], sides or {})
+    points = points if mapping is None else mapping(points)
     return Arrays(
-        points if mapping is None else mapping(points),
+        points if center is None else points + np.asarray(center, dtype=np.float64),
         cells,
         cell[dim, quads],
         order,
@@ -65,6 +68,7 @@ def grid(
         facet_values,
         dict(names or {}),
         {name: i for i, name in enumerate(sides or {}, start=1)},
+        np.diag([a[-1] - a[0] for a in axes]) if mapping is None else None,
     )
 
 

@@ -17,8 +17,8 @@ STRUCTURE = {"structure": 1}
 
 
 def _at(direction: int, value: float):
-    """True for points (n, d) whose coordinate is ``value``."""
-    return lambda x: np.isclose(x[:, direction], value, rtol=0.0, atol=1e-9 * max(1.0, abs(value)))
+    """True for points (n, d) of a whole boundary whose coordinate is ``value``."""
+    return lambda x: np.abs(x[:, direction] - value) <= 1e-9 * np.ptp(x[:, direction])
 
 
 def cook(comm: MPI.Intracomm, *, n: int | Sequence[int] = 8, order: int = 1, quads: bool = True) -> TaggedMesh:

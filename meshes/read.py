@@ -10,6 +10,7 @@ from pathlib import Path
 import dolfinx.io
 import dolfinx.mesh
 import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from .abaqus import read_abaqus
@@ -18,6 +19,7 @@ from .blocks import assemble
 from .checks import bad_cells, check_cells, raise_bad_cells
 from .errors import MeshError, on_root
 from .formats import read_gmsh, read_meshio
+from .periodic import with_period
 from .tagged import TaggedMesh
 
 
@@ -29,6 +31,7 @@ def read(
     sets: Sequence[str] | None = None,
     boundaries: Sequence[str] = (),
     data: str | None = None,
+    period: npt.ArrayLike | None = None,
 ) -> TaggedMesh:
     """A mesh from a file: .inp (Abaqus), .msh (gmsh), .xdmf (DOLFINx, meshio), .vtu, .med, all that meshio reads.
 
@@ -46,6 +49,9 @@ def read(
             wanted; all if None.
         boundaries: names of node sets; exterior facets with all vertices in one of these get its tag.
         data: name of the integers on the cells that become tags (in an XDMF file of DOLFINx, of the cell tags).
+        period: lattice vectors of a periodic cell, (dim, dim), one a row, or the lengths (dim,) of a box; if None, an RVE
+            takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their faces,
+            need it.
 
     Returns:
         The mesh, its cells checked.
@@ -60,7 +66,7 @@ def read(
     if grids:
         tagged = _read_dolfinx(path, comm, grids, data)
         check_cells(tagged)
-        return tagged
+        return with_period(tagged, period)
 
     def build():
         try:
@@ -77,7 +83,7 @@ def read(
             raise MeshError(f"{path}: {error}") from error
         return arrays
 
-    return distribute(comm, build)
+    return with_period(distribute(comm, build), period)
 
 
 def _dolfinx_grids(path: Path) -> list[tuple[str, str]]:

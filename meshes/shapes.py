@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -129,6 +129,14 @@ class Cylinder:
 
 
 Shape = Circle | Ellipse | Sphere | Ellipsoid | Cylinder
+
+
+def rescaled(shape: Shape, origin: npt.NDArray[np.float64], unit: float) -> Shape:
+    """A shape in coordinates that count from ``origin`` (d,) in multiples of ``unit``."""
+    center = (np.asarray(shape.center, dtype=np.float64) - origin) / unit
+    if isinstance(shape, Ellipse | Ellipsoid):
+        return replace(shape, center=tuple(center.tolist()), semi_axes=tuple(a / unit for a in shape.semi_axes))
+    return replace(shape, center=tuple(center.tolist()), radius=shape.radius / unit)
 
 
 def extent(shape: Shape) -> npt.NDArray[np.float64]:

@@ -54,7 +54,7 @@ def laminate(
         raise MeshError(
             f"cells is {tuple(cells)} and normal is {normal}; give 2 or 3 counts and normal below their number"
         )
-    lower, upper = box_corners(size or (1.0,) * dim, center)
+    lower, upper, center = box_corners(size or (1.0,) * dim, center)
     axes = [np.linspace(a, b, n + 1) for a, b, n in zip(lower, upper, cells)]
     interfaces = lower[normal] + (upper[normal] - lower[normal]) * np.concatenate([[0.0], np.cumsum(share)])
     interfaces[-1] = upper[normal]
@@ -65,7 +65,7 @@ def laminate(
     along = np.repeat(np.arange(1, len(share) + 1), counts).reshape([-1 if i == normal else 1 for i in range(dim)])
     tags = np.broadcast_to(along, [len(a) - 1 for a in axes])
     names = {f"layer {i}": i for i in range(1, len(share) + 1)}
-    return distribute(comm, lambda: grid(axes, tags, order=order, quads=quads, names=names))
+    return distribute(comm, lambda: grid(axes, tags, order=order, quads=quads, names=names, center=center))
 
 
 def from_labels(
@@ -109,9 +109,9 @@ def from_labels(
                 f"labels run from {array.min()} to {array.max()}; 0 is void, phases are 1, 2, ..., one at least"
             )
         steps = np.broadcast_to(1.0 / array.shape[0] if spacing is None else spacing, (array.ndim,)).astype(float)
-        lower, upper = box_corners(steps * array.shape, center)
+        lower, upper, middle = box_corners(steps * array.shape, center)
         axes = [np.linspace(a, b, n + 1) for a, b, n in zip(lower, upper, array.shape)]
-        return grid(axes, array, order=order, quads=quads, names=names)
+        return grid(axes, array, order=order, quads=quads, names=names, center=middle)
 
     return distribute(comm, build)
 
@@ -201,11 +201,11 @@ def _pixels(path: Path) -> npt.NDArray:
 
 
 def box_corners(size: Sequence[float], center: Sequence[float] | None):
-    """Lower and upper corner, each (d,), of a box with this size around a centre (the origin if None)."""
+    """Lower and upper corner of a box around the origin, where coordinates are accurate, and its centre; each (d,)."""
     size = np.asarray(size, dtype=np.float64)
     middle = np.zeros(len(size)) if center is None else np.asarray(center, dtype=np.float64)
-    if len(size) not in (2, 3) or np.any(size <= 0) or middle.shape != size.shape:
+    if len(size) not in (2, 3) or not np.all(size > 0) or middle.shape != size.shape or not np.isfinite(middle).all():
         raise MeshError(
             f"size is {size.tolist()} and center {middle.tolist()}; both need 2 or 3 entries, size positive ones"
         )
-    return middle - size / 2, middle + size / 2
+    return -size / 2, size / 2, middle

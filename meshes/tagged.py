@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from .errors import MeshError
-from .geometry import cell_volumes
+from .geometry import cell_volumes, lattice
 
 if TYPE_CHECKING:
     from dolfinx.mesh import Mesh, MeshTags
@@ -32,6 +32,9 @@ class TaggedMesh:
         facet_tags: tagged facets; may be empty.
         names: name of a phase → its tag.
         facet_names: name of a part of the boundary → its tag.
+        period: lattice vectors of a periodic cell, (dim, dim), one a row; None for a structure, and for a cell whose
+            bounding box is its period. The volume of averages is that of the period, which counts voids wherever they
+            are.
     """
 
     mesh: Mesh
@@ -39,6 +42,11 @@ class TaggedMesh:
     facet_tags: MeshTags
     names: dict[str, int]
     facet_names: dict[str, int]
+    period: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.period is not None:
+            object.__setattr__(self, "period", lattice(self.period, self.mesh.geometry.dim))
 
     @property
     def box(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -66,10 +74,10 @@ class TaggedMesh:
         return replace(self, cell_tags=meshtags(self.mesh, tdim, cells, np.asarray(tags, dtype=np.int32)))
 
     def fractions(self) -> dict[int, float]:
-        """Volume of each phase over the volume of the bounding box, so that voids count; collective.
+        """Volume of each phase over that of the period, or of the bounding box, so that voids count; collective.
 
         Returns:
-            tag → fraction; the sum is 1 for a box without voids and with all cells tagged.
+            tag → fraction; the sum is 1 without voids and with all cells tagged.
         """
         lower, upper = self.box
         mine = self.cell_tags.indices < self.mesh.topology.index_map(self.mesh.topology.dim).size_local
@@ -77,7 +85,7 @@ class TaggedMesh:
         volumes = cell_volumes(self.mesh, cells)
         local = {int(tag): float(volumes[values == tag].sum()) for tag in np.unique(values)}
         parts = self.mesh.comm.allgather(local)
-        total = float(np.prod(upper - lower))
+        total = float(np.prod(upper - lower)) if self.period is None else abs(float(np.linalg.det(self.period)))
         return {tag: sum(p.get(tag, 0.0) for p in parts) / total for tag in sorted(set().union(*parts))}
 
     @classmethod
@@ -89,6 +97,7 @@ class TaggedMesh:
         *,
         names: Mapping[str, int] | None = None,
         facet_names: Mapping[str, int] | None = None,
+        period: npt.ArrayLike | None = None,
     ) -> TaggedMesh:
         """A mesh of your own, made or read with DOLFINx.
 
@@ -98,10 +107,11 @@ class TaggedMesh:
             facet_tags: parts of the boundary; none if None.
             names: name of a phase → tag; "matrix" for 1 if there are no cell tags. facet_names: name of a part of the
                 boundary → tag.
+            period: lattice vectors (dim, dim) of a periodic cell, or lengths (dim,); the bounding box if None.
 
         Raises:
             TypeError: another kind of mesh or of tags.
-            MeshError: tags of another mesh, or of entities of another dimension.
+            MeshError: tags of another mesh, or of entities of another dimension, and a period that is none.
         """
         import dolfinx.mesh
 
@@ -126,4 +136,4 @@ class TaggedMesh:
                 raise MeshError(f"{argument} has tags of entities of dimension {tags.dim}, {of} have {need}")
             if tags.topology is not mesh.topology._cpp_object:
                 raise MeshError(f"{argument} belongs to another mesh")
-        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}))
+        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}), period)

@@ -21,7 +21,7 @@ class CellSpace:
 
     strain_operator: B (P d, dofs), Mandel strains at the data's points in their order. nodes: (N, dim) coordinates.
     phase: (N,) from −1 for nodes of the first phase to 1 for those of the last; where phases meet, the middle of what
-    they have (0 for two). period: (dim,) lengths of the cell; None if its fluctuations are not periodic.
+    they have (0 for two). period: (dim, dim) lattice vectors; None if its fluctuations are not periodic.
     """
 
     strain_operator: scipy.sparse.csr_matrix

@@ -153,7 +153,7 @@ def curl(potential: Any, velocity: Any) -> SparseOperator:
     rows, first = np.unique(velocity.dofmap.list, return_index=True)
     cell, place = np.divmod(first, v.dim)
     values, columns = matrices[cell, place], potential.dofmap.list[cell]
-    values[abs(values) < 1e-14] = 0.0
+    values[abs(values) < 1e-14 * abs(values).max(axis=1, keepdims=True)] = 0.0
     entries = values.ravel(), columns.ravel(), np.arange(len(rows) + 1) * psi.dim
     shape = len(rows), potential.dofmap.index_map.size_local
     return SparseOperator.of(scipy.sparse.csr_array(entries, shape=shape))
@@ -170,8 +170,8 @@ def _evaluate(V: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOper
     c, b = _components(V), V.dofmap.bs
     nodes = V.dofmap.list[cells]
     values = _basis(V, cells, pull(V.mesh, cells, points))
-    # What is smaller comes from rounding in a basis function that vanishes at the point.
-    values[abs(values) < 1e-14] = 0.0
+    # What is smaller comes from rounding in a basis function that vanishes at the point. (Piola maps have units.)
+    values[abs(values) < 1e-14 * abs(values).max(axis=(1, 2), keepdims=True)] = 0.0
     n, k, size = values.shape
     if b > 1:  # one scalar basis for all components
         columns = np.broadcast_to(b * nodes[:, None, :] + np.arange(b)[:, None], (n, b, k))

@@ -132,7 +132,7 @@ class Trunk(nn.Module):
         self.weights, self.biases = layers([*[width] * 6, dim * r], generator)
         self.unit, self.r = unit, r
         # Rounded, so that opposite nodes have the same angles to the last bit.
-        turns = ((space.nodes - space.nodes.min(axis=0)) / space.period).round(12) % 1.0
+        turns = ((space.nodes - space.nodes.min(axis=0)) @ np.linalg.inv(space.period)).round(12) % 1.0
         self.register_buffer("angles", torch.from_numpy(2 * np.pi * turns))
         self.register_buffer("phase", torch.from_numpy(space.phase))
 

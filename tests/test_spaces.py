@@ -194,6 +194,18 @@ def test_evaluation_against_dolfinx(cell, element):
     close(values, right, scale=float(abs(matrix.scipy).sum(axis=1).max()), digits=12)
 
 
+def test_evaluation_in_any_unit():
+    """Fluxes through faces give 1/length² times their number: in lengths of 1e9 all is small, and nothing vanishes."""
+    places = np.random.default_rng(0).random((20, 3))
+    found = []
+    for size in (1.0, 1e9):
+        V, _ = read("tetrahedron", ("RT", 1))
+        V.mesh.geometry.x[:] *= size
+        found.append(transfer.evaluation(V, size * places).scipy.toarray() * size**2)
+    assert np.count_nonzero(found[1]) == np.count_nonzero(found[0])
+    close(found[1], found[0], digits=12)
+
+
 def pairs(cell, nested):
     """A coarse and a fine mesh of the same box."""
     return (box(cell, 2), box(cell, 4)) if nested else (bent(cell, 2), bent(cell, 3))

@@ -59,6 +59,7 @@ def test_a_mesh_of_ones_own():
     mesh, tags = own()
     cell = meshes.TaggedMesh.of(mesh, tags, names=NAMES)
     assert cell.fractions() == pytest.approx({1: 0.5, 2: 0.5})
+    assert meshes.TaggedMesh.of(mesh, tags, period=(2.0, 1.0)).fractions() == pytest.approx({1: 0.25, 2: 0.25})
     stress = fe2.RVE(cell, {"matrix": SOFT, "inclusion": STIFF}, degree=1).homogenise([0.01, 0.0, 0.0]).stress[0]
     across = [m.bulk + 4 / 3 * m.shear for m in (SOFT, STIFF)]
     assert stress[0] == pytest.approx(0.01 / np.mean(1 / np.array(across)), rel=1e-10)

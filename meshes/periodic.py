@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""How a periodic cell meets its translates: its period, and which parts of its boundary are the same point or facet.
+
+The period is given by lattice vectors, the rows of an array (dim, dim). Two points are the same if they differ by a
+whole combination of them. A facet of the boundary either has a partner, which is its translate, or it is a free
+surface, with a void behind it. It is a fault if solid of a translate lies behind it and the nodes do not match.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+import dolfinx.mesh
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from .errors import MeshError
+from .geometry import cell_volumes
+
+if TYPE_CHECKING:
+    from .tagged import TaggedMesh
+
+# Largest distance of two images of one point, relative to the longest period.
+CLOSE = 1e-8
+# Coordinates that are rounded to more than this, relative to the shortest period, are refused.
+COARSEST = 1e-9
+# A facet counts as touching another if it is nearer than this fraction of its size: more than two polygons differ that
+# follow one curve, less than any gap that a mesh resolves.
+TOUCHING = 0.02
+
+
+class PeriodWarning(UserWarning):
+    """A period that had to be guessed, or that leaves the solid without contact to its translates."""
+
+
+def coincident(points: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Labels (n,) that points (n, dim) share with those from which they differ by lattice vectors (dim, dim)."""
+    if not len(points):
+        return np.zeros(0, dtype=np.int64)
+    lengths = np.linalg.norm(period, axis=1)
+    sides = lengths / lengths.max()
+    turns = (points - points.mean(axis=0)) @ np.linalg.inv(period)
+    wrapped = (turns - np.floor(turns)) * sides
+    wrapped[wrapped >= sides] = 0.0  # the remainder of a tiny negative number rounds to one period
+    pairs = cKDTree(wrapped, boxsize=sides).query_pairs(CLOSE, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(points),) * 2)
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seam:
+    """The boundary of a cell and how it meets its translates.
+
+    period: (dim, dim) lattice vectors. facets: (f,) exterior facets of this rank; if the mesh is on one rank, `pairs`
+    number them. pairs: (p, 2) facets of all ranks that are translates of each other. shifts: (p, dim) whole multiples of
+    the lattice vectors that lead from the first to the second. free: (f,) which facets of all ranks have no partner.
+    """
+
+    period: npt.NDArray[np.float64]
+    facets: npt.NDArray[np.int32]
+    pairs: npt.NDArray[np.int64]
+    shifts: npt.NDArray[np.int64]
+    free: npt.NDArray[np.bool_]
+
+
+def seam(cell: TaggedMesh) -> Seam:
+    """How the boundary of a cell meets its translates (collective).
+
+    Raises:
+        MeshError: a mesh that does not conform to its translates or overlaps them, or a period that is not known and
+        cannot be told from the bounding box.
+    """
+    mesh = cell.mesh
+    dim = mesh.geometry.dim
+    refuse_coarse(cell)
+    mesh.topology.create_connectivity(dim - 1, dim)
+    facets = dolfinx.mesh.exterior_facet_indices(mesh.topology)
+    mine = facet_corners(mesh, facets)
+    period = known_period(cell)
+    corners = np.concatenate(mesh.comm.allgather(mine))
+    pairs, shifts, free = match(corners, period)
+    refuse_overlap(cell, period, closed=not free.any())
+    if cell.period is None:
+        apart = np.flatnonzero(~np.any(shifts != 0, axis=0))
+        if apart.size:
+            raise MeshError(
+                f"the period cannot be told from the bounding box: along {'xyz'[apart[0]]} nothing of the mesh has a "
+                "partner on the opposite face. " + GIVE
+            )
+    return Seam(period, facets, pairs, shifts, free)
+
+
+GIVE = "Give the lattice vectors, one a row: period=[[...], ...] of meshes.read or meshes.TaggedMesh"
+
+
+def refuse_coarse(cell: TaggedMesh) -> None:
+    """Raise MeshError if a cell is so far from the origin that its coordinates are not accurate (collective)."""
+    lower, upper = cell.box
+    size = float(np.min(upper - lower))
+    farthest = float(np.max(np.abs([lower, upper])))
+    if not farthest * np.finfo(np.float64).eps <= COARSEST * size:
+        raise MeshError(
+            f"the cell has the size {size:.3g} and lies {farthest:.3g} from the origin, where coordinates are rounded "
+            f"to {farthest * np.finfo(np.float64).eps:.1e}: move it to the origin before it is written or meshed"
+        )
+
+
+def match(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]):
+    """Pairs of facets that are translates of each other.
+
+    Args:
+        corners: (f, v, dim) vertices of all facets of the boundary. period: (dim, dim).
+
+    Returns:
+        pairs (p, 2), shifts (p, dim) and free (f,), see `Seam`.
+
+    Raises:
+        MeshError: names the number of facets with solid of a translate behind them that has other nodes.
+    """
+    dim = len(period)
+    middle = corners.mean(axis=1)
+    label = coincident(middle, period)
+    order = np.argsort(label, kind="stable")
+    first = np.flatnonzero(np.diff(label[order], prepend=-1))
+    count = np.diff(first, append=len(order))
+    pairs = np.stack([order[first[count == 2]], order[first[count == 2] + 1]], axis=1)
+    shifts = np.rint((middle[pairs[:, 1]] - middle[pairs[:, 0]]) @ np.linalg.inv(period)).astype(np.int64)
+    # Two facets at one place are the sides of a crack.
+    apart = np.any(shifts != 0, axis=1)
+    pairs, shifts = pairs[apart], shifts[apart]
+    moved = corners[pairs[:, 0]] + (shifts @ period)[:, None]
+    distance = np.linalg.norm(moved[:, :, None] - corners[pairs[:, 1]][:, None], axis=3)
+    same = (distance.min(axis=2) <= CLOSE * np.linalg.norm(period, axis=1).max()).all(axis=1)
+    pairs, shifts = pairs[same], shifts[same]
+    free = np.ones(len(corners), dtype=bool)
+    free[pairs] = False
+    blocked = _touching(corners[free], period)
+    if blocked.any():
+        raise MeshError(
+            f"the mesh is not periodic: {blocked.sum()} {'edges' if dim == 2 else 'facets'} of its boundary meet solid "
+            f"of its translates that has other nodes there, {_first(corners, np.flatnonzero(free)[blocked], period)}; "
+            f"the period is {period.tolist()}. Opposite sides need the same nodes: mesh one and copy it to the other "
+            "(meshes.cell does), or use a boundary condition that needs no pairs; or give another period"
+        )
+    return pairs, shifts, free
+
+
+def _first(corners, faulty, period) -> str:
+    """What is wrong with the first of the `faulty` facets, by place."""
+    dim = len(period)
+    nodes = corners.reshape(-1, dim)
+    label = coincident(nodes, period)
+    turns = nodes @ np.linalg.inv(period)
+    places = np.unique(np.column_stack([label, np.rint(turns - turns[np.unique(label, return_index=True)[1]][label])]), axis=0)
+    partners = np.bincount(places[:, 0].astype(int))[label].reshape(corners.shape[:2])
+    alone = corners[faulty][partners[faulty] == 1]
+    if not len(alone):
+        middle = corners[faulty].mean(axis=1)
+        return f"the first around ({_place(middle)})"
+    node = alone[np.lexsort(alone.T[::-1])[0]]
+    shifts = np.array([shift for shift in product((-1, 0, 1), repeat=dim) if any(shift)]) @ period
+    nearest = np.linalg.norm((nodes - node)[None] - shifts[:, None], axis=2).min()
+    count = len(np.unique(label.reshape(partners.shape)[faulty][partners[faulty] == 1]))
+    return (
+        f"{count} nodes there have no partner, the first at ({_place(alone)}), whose nearest is {nearest:.3g} away, "
+        f"need {CLOSE * np.linalg.norm(period, axis=1).max():.3g}"
+    )
+
+
+def _place(points) -> str:
+    return ", ".join(f"{value:.9g}" for value in points[np.lexsort(points.T[::-1])[0]])
+
+
+def _touching(corners, period):
+    """(f,) which free facets (f, v, dim) lie on a free facet of a translate."""
+    found = np.zeros(len(corners), dtype=bool)
+    if not len(corners):
+        return found
+    dim = len(period)
+    middle = corners.mean(axis=1)
+    radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
+    tree = cKDTree(middle)
+    turns = middle @ np.linalg.inv(period)
+    reach = np.ceil(np.ptp(turns, axis=0) + 2 * radius.max() / np.linalg.norm(period, axis=1).min()).astype(int)
+    # A quadrilateral is two triangles.
+    simplices = {2: [[0, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [1, 2, 3]]}[corners.shape[1]]
+    for shift in product(*(range(-r, r + 1) for r in reach)):
+        if not any(shift):
+            continue
+        moved = middle + np.array(shift) @ period
+        near = tree.query_ball_point(moved, radius.max(), return_sorted=False)
+        here = np.repeat(np.arange(len(moved)), [len(n) for n in near])
+        there = np.concatenate([np.asarray(n, dtype=np.int64) for n in near])
+        for simplex in simplices:
+            base, *ends = np.moveaxis(corners[there][:, simplex], 1, 0)
+            edges = np.stack([end - base for end in ends], axis=2)  # (k, dim, dim - 1)
+            away = moved[here] - base
+            weights = np.einsum("kij,kj->ki", np.linalg.pinv(edges), away)
+            off = np.linalg.norm(away - np.einsum("kij,kj->ki", edges, weights), axis=1)
+            inside = (weights >= 0).all(axis=1) & (weights.sum(axis=1) <= 1)
+            found[here[inside & (off <= TOUCHING * radius[here])]] = True
+    return found
+
+
+def refuse_overlap(cell: TaggedMesh, period: npt.NDArray[np.float64], *, closed: bool) -> None:
+    """Raise MeshError if a mesh is larger than its period, or smaller though it has no free surface (collective)."""
+    mesh = cell.mesh
+    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+    solid = mesh.comm.allreduce(float(cell_volumes(mesh, cells).sum()))
+    volume = abs(float(np.linalg.det(period)))
+    if solid > volume * (1 + 1e-8) or (closed and solid < volume * (1 - 1e-8)):
+        raise MeshError(
+            f"the mesh has the volume {solid:.9g}, the period {period.tolist()} has {volume:.9g}: "
+            + ("the mesh overlaps its translates" if solid > volume else "the period is a multiple of the mesh's")
+        )
+
+
+def facet_corners(mesh, facets) -> npt.NDArray[np.float64]:
+    """Vertices (f, v, dim) of facets."""
+    dim = mesh.geometry.dim
+    count = {"triangle": 2, "quadrilateral": 2, "tetrahedron": 3, "hexahedron": 4}[mesh.topology.cell_name()]
+    mesh.topology.create_connectivity(dim - 1, 0)
+    nodes = np.asarray(dolfinx.mesh.entities_to_geometry(mesh, dim - 1, facets)).reshape(len(facets), -1)
+    return mesh.geometry.x[nodes[:, :count] if nodes.size else np.zeros((0, count), dtype=int), :dim]
+
+
+def faces(cell: TaggedMesh) -> npt.NDArray[np.int32]:
+    """Facets of the faces of a cell on one rank: of its parallelepiped, or of any outline that has a partner.
+
+    Raises:
+        MeshError: solid that does not reach the faces of the period, or a cell that is no parallelepiped with voids on
+        its outline, so that what is a face and what a free surface cannot be told.
+    """
+    mesh = cell.mesh
+    dim = mesh.geometry.dim
+    period = known_period(cell)
+    mesh.topology.create_connectivity(dim - 1, dim)
+    facets = dolfinx.mesh.exterior_facet_indices(mesh.topology)
+    corners = facet_corners(mesh, facets)
+    turns = (corners - corners.mean(axis=(0, 1))) @ np.linalg.inv(period)
+    lower, upper = turns.min(axis=(0, 1)), turns.max(axis=(0, 1))
+    if np.all(upper - lower <= 1 + CLOSE):
+        if np.any(upper - lower < 1 - CLOSE):
+            raise MeshError(
+                f"the solid spans {(upper - lower).tolist()} of the period along its lattice vectors, so that it does "
+                "not reach the faces of the cell, where this boundary condition is given: use 'periodic'"
+            )
+        on = (np.abs(turns - lower) <= CLOSE).all(axis=1) | (np.abs(turns - upper) <= CLOSE).all(axis=1)
+        return facets[on.any(axis=1)]
+    boundary = seam(cell)
+    count = corners.shape[1]
+    label = coincident(corners.reshape(-1, dim), period).reshape(-1, count)
+    if np.isin(label[boundary.free], label[~boundary.free]).any():
+        raise MeshError(
+            "the cell is no parallelepiped and voids open on its outline, so that its faces cannot be told from free "
+            "surfaces: use the boundary condition 'periodic'"
+        )
+    return facets[~boundary.free]
+
+
+def with_period(cell: TaggedMesh, period: npt.ArrayLike | None) -> TaggedMesh:
+    """The cell with a period that somebody gave, see `TaggedMesh`; itself if None (collective).
+
+    Warns with `PeriodWarning` on rank 0 if the solid does not reach from one face of the period to the other.
+
+    Raises:
+        MeshError: vectors that are no period, or a mesh that is larger.
+    """
+    if period is None:
+        return cell
+    cell = replace(cell, period=period)
+    vectors = known_period(cell)
+    refuse_overlap(cell, vectors, closed=False)
+    x = cell.mesh.geometry.x[:, : len(vectors)] @ np.linalg.inv(vectors)
+    lower, upper = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
+    cell.mesh.comm.Allreduce(MPI.IN_PLACE, lower, op=MPI.MIN)
+    cell.mesh.comm.Allreduce(MPI.IN_PLACE, upper, op=MPI.MAX)
+    spans = upper - lower
+    if np.any(spans < 1 - CLOSE) and cell.mesh.comm.rank == 0:
+        axis = int(spans.argmin())
+        warnings.warn(
+            f"the solid spans {spans[axis]:.6g} of the period along lattice vector {axis}, {vectors[axis].tolist()}: it "
+            "does not touch its translates there, and carries nothing in that direction",
+            PeriodWarning,
+            stacklevel=3,
+        )
+    return cell
+
+
+def known_period(cell: TaggedMesh) -> npt.NDArray[np.float64]:
+    """Lattice vectors (dim, dim) of a cell: as given, else those of the bounding box if it is certain (collective).
+
+    Warns with `PeriodWarning` on rank 0 if voids open on a face of the box, so that the true period may be longer.
+
+    Raises:
+        MeshError: no period was given and a face of the bounding box has no facet on it.
+    """
+    if cell.period is not None:
+        return cell.period
+    mesh = cell.mesh
+    lower, upper = cell.box
+    size = upper - lower
+    mesh.topology.create_connectivity(mesh.geometry.dim - 1, mesh.geometry.dim)
+    corners = facet_corners(mesh, dolfinx.mesh.exterior_facet_indices(mesh.topology))
+    areas = _areas(corners)
+    covered = np.empty((2, len(size)))
+    for row, wall in zip(covered, (lower, upper)):
+        on = (np.abs(corners - wall) <= CLOSE * size.max()).all(axis=1)  # (f, dim)
+        row[:] = areas @ on
+    mesh.comm.Allreduce(MPI.IN_PLACE, covered, op=MPI.SUM)
+    covered /= np.prod(size) / size
+    for axis, share in enumerate(covered.min(axis=0)):
+        if share == 0:
+            raise MeshError(
+                f"the period cannot be told from the bounding box: no facet lies on one of its faces across {'xyz'[axis]}. {GIVE}"
+            )
+    if covered.min() < 1 - 1e-6 and mesh.comm.rank == 0:
+        axis = int(covered.min(axis=0).argmin())
+        warnings.warn(
+            f"the faces of the bounding box across {'xyz'[axis]} are solid to {covered[:, axis].min():.0%}; the period "
+            f"is taken to be the box, {size.tolist()}. {GIVE}",
+            PeriodWarning,
+            stacklevel=2,
+        )
+    return np.diag(size)
+
+
+def _areas(corners) -> npt.NDArray[np.float64]:
+    """Areas (f,) of facets with the vertices (f, v, dim), lengths in 2D."""
+    if corners.shape[1] == 2:
+        return np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
+    halves = [(0, 1, 2)] if corners.shape[1] == 3 else [(0, 1, 2), (3, 1, 2)]
+    return sum(np.linalg.norm(np.cross(corners[:, b] - corners[:, a], corners[:, c] - corners[:, a]), axis=1) / 2 for a, b, c in halves)
