@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Abaqus input files: nodes, elements, sets and surfaces of one part (meshio lacks the plane 4- and 8-node elements,
-surfaces, and sets that name sets)."""
+"""Abaqus and CalculiX input files (meshio lacks the plane 4- and 8-node elements, surfaces, instances, and sets that
+name sets)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from .blocks import Blocks, NamedSet
+from .abaqus_lines import find, key, title
+from .abaqus_model import LINE, PLANE, NodesOf, Scope, read_model
+from .blocks import TDIM, Blocks, NamedSet
 from .errors import MeshError
-from .formats import vtk_blocks
-
-# Family and number of nodes → meshio's name; the letters after the number (R, H, I, M, T, ...) do not change the
-# geometry.
-ELEMENT = re.compile(r"(CPE|CPS|CPEG|CGPE|CAX|DC2D|M3D|S|STRI|R3D|SFM3D|C3D|DC3D|T2D|T3D|B2|B3)(\d+)")
-PLANE = {3: "triangle", 4: "quad", 6: "triangle6", 8: "quad8", 9: "quad9"}
-SOLID = {4: "tetra", 8: "hexahedron", 10: "tetra10", 20: "hexahedron20", 27: "hexahedron27"}
-LINE = {2: "line", 3: "line3"}
+from .formats import VTK_ORDERED, vtk_blocks
 
 # Corners of the faces S1, S2, ... of the elements (Abaqus manual, "Element faces"), counted from 0.
 SIDES: dict[str, list[tuple[int, ...]]] = {
@@ -33,146 +31,231 @@ SIDES |= {
     "tetra10": SIDES["tetra"], "hexahedron20": SIDES["hexahedron"], "hexahedron27": SIDES["hexahedron"],
 }  # fmt: skip
 
+# Of the last nodes of the 27-node hexahedron Abaqus has the middle first, then the middles of S1 to S6; VTK has those
+# of the faces x = min, max, y = min, max, z = min, max, then the middle.
+VTK_HEXAHEDRON27 = [*range(20), 26, 24, 23, 25, 21, 22, 20]
 
-def read_abaqus(path: Path) -> Blocks:
-    """Nodes, elements, element sets (as cell sets), surfaces of element faces (as facet sets) and node sets."""
-    nodes: dict[int, list[float]] = {}
-    elements: dict[int, tuple[str, list[int]]] = {}
-    element_sets: dict[str, list] = {}
-    node_sets: dict[str, list] = {}
-    surfaces: dict[str, list[tuple[str, str]]] = {}
-    for keyword, options, lines in _keywords(path):
-        if keyword == "NODE":
-            if nodes and lines:
-                _refuse_second(nodes, lines)
-            for fields in lines:
-                nodes[int(fields[0])] = [float(f) if f else 0.0 for f in fields[1:4]]
-            if "NSET" in options:
-                node_sets.setdefault(options["NSET"], []).extend(int(f[0]) for f in lines)
-        elif keyword == "ELEMENT":
-            kind, width = _kind(options.get("TYPE", ""))
-            numbers = [int(f) for fields in lines for f in fields if f]
-            if len(numbers) % (width + 1):
-                raise MeshError(
-                    f"*ELEMENT, TYPE={options['TYPE']}: {len(numbers)} numbers are not a multiple of {width + 1}, "
-                    f"an element number and its {width} nodes; the file may be cut off"
-                )
-            new = {numbers[i]: (kind, numbers[i + 1 : i + 1 + width]) for i in range(0, len(numbers), width + 1)}
-            elements |= new
-            if "ELSET" in options:
-                element_sets.setdefault(options["ELSET"], []).extend(new)
-        elif keyword == "ELSET":
-            element_sets.setdefault(options["ELSET"], []).extend(_members(options, lines))
-        elif keyword == "NSET":
-            node_sets.setdefault(options["NSET"], []).extend(_members(options, lines))
-        elif keyword == "SURFACE" and options.get("TYPE", "ELEMENT").upper() == "ELEMENT":
-            surfaces[options["NAME"]] = [(f[0], f[1] if len(f) > 1 else "") for f in lines]
+Model = Mapping[str, Scope]
+Numbers = Mapping[str, set[int]]  # scope → numbers of nodes or elements
+EMPTY = np.empty(0, dtype=np.int64)
+
+
+def read_abaqus(path: Path, sets: Sequence[str] | None = None) -> Blocks:
+    """Nodes, elements, element sets (as cell sets), surfaces of element faces (as facet sets) and node sets.
+
+    Phases are the element sets that have a section. In a file without sections they are all sets but those that
+    Abaqus/CAE made for its own use, and the parts where there are several. The same set in several instances of a part
+    is one set; of the sets in different parts that have the same name each is called "part.set".
+
+    Args:
+        path: the file.
+        sets: names of the sets and surfaces that are wanted; the phases and all surfaces if None. Those that are not
+            wanted need not make sense.
+    """
+    model = read_model(path)
+    nodes, elements = sum(len(s.nodes) for s in model.values()), sum(len(s.elements) for s in model.values())
     if not nodes or not elements:
-        raise MeshError(f"the file has {len(nodes)} nodes and {len(elements)} elements; it needs *NODE and *ELEMENT")
-    return _blocks(nodes, elements, element_sets, node_sets, surfaces)
+        raise MeshError(f"the file has {nodes} nodes and {elements} elements; it needs *NODE and *ELEMENT")
+    points = np.array([x for scope in model.values() for x in scope.nodes.values()])
+    rows = _rows(model)
+    raw, place = _connectivity(model, rows)
+
+    named = _element_sets(model, sets, [kind for kind, _ in raw], place)
+    for name, homes in _titles(model, "surfaces").items():
+        if sets is None or name in sets:
+            faces = np.array([c for home, k in homes for c in _corners(model, home, k, rows)])
+            if faces.ndim == 2:
+                raw.append((LINE[2] if faces.shape[1] == 2 else PLANE[faces.shape[1]], faces))
+                named.append(NamedSet(name, None, [EMPTY] * (len(raw) - 1) + [np.arange(len(faces))]))
+    named = [replace(s, members=[*s.members, *[EMPTY] * (len(raw) - len(s.members))]) for s in named]
+    points, blocks = vtk_blocks(points, raw)
+    return Blocks(points, blocks, named, NodeSets(model, rows))
 
 
-def _keywords(path: Path) -> Iterator[tuple[str, dict[str, str], list[list[str]]]]:
-    """Keyword, options and data lines, split at commas; included files in their place."""
-    keyword = ""
-    options: dict[str, str] = {}
-    lines: list[list[str]] = []
-    for line in path.read_text(errors="replace").splitlines():
-        line = line.strip()
-        if not line or line.startswith("**"):
+class NodeSets(Mapping):
+    """Name → rows of the points (n,), found when they are asked for: node sets that nobody needs may name anything."""
+
+    def __init__(self, model: Model, rows: Mapping[str, Mapping[int, int]]):
+        self._model, self._rows, self._homes = model, rows, _titles(model, "node_sets")
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.int64]:
+        found = [_members(self._model, home, "node_sets", k) for home, k in self._homes[name]]
+        rows = {self._rows[scope][n] for part in found for scope, numbers in part.items() for n in numbers}
+        return np.array(sorted(rows), dtype=np.int64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+def _rows(model: Model) -> dict[str, dict[int, int]]:
+    """Scope → number of a node → row of the points."""
+    count, rows = 0, {}
+    for name, scope in model.items():
+        rows[name] = {number: count + i for i, number in enumerate(scope.nodes)}
+        count += len(scope.nodes)
+    return rows
+
+
+def _connectivity(model: Model, rows) -> tuple[list[tuple[str, npt.NDArray]], dict[str, dict[int, tuple[int, int]]]]:
+    """Rows of the points of the elements of each kind, and scope → number → index of the kind and position there."""
+    kinds = sorted({kind for scope in model.values() for kind, _ in scope.elements.values()})
+    found: list[list[list[int]]] = [[] for _ in kinds]
+    place: dict[str, dict[int, tuple[int, int]]] = {}
+    strangers: set[int] = set()
+    for name, scope in model.items():
+        row, place[name] = rows[name], {}
+        for number, (kind, nodes) in scope.elements.items():
+            strangers.update(n for n in nodes if n not in row)
+            which = kinds.index(kind)
+            place[name][number] = which, len(found[which])
+            found[which].append([row.get(n, -1) for n in nodes])
+    if strangers:
+        raise MeshError(f"{len(strangers)} nodes of elements are not in *NODE, among them {sorted(strangers)[:5]}")
+    raw = [(kind, np.array(nodes)) for kind, nodes in zip(kinds, found)]
+    return [(k, n[:, VTK_HEXAHEDRON27] if k == "hexahedron27" else n) for k, n in raw], place
+
+
+def _element_sets(model: Model, sets, kinds, place) -> list[NamedSet]:
+    """The element sets, marked whether they are phases (see `read_abaqus`)."""
+    regions = {(home, find(s.element_sets, label)): label for home, s in model.items() for label in s.regions}
+    for (_, k), label in regions.items():
+        if k is None:
+            raise MeshError(f'a section is given to the element set "{title(label)}", which the file does not define')
+
+    def of_kinds(numbers):
+        parts: list[list[int]] = [[] for _ in kinds]
+        for home, mine in numbers:
+            for which, position in (place[home][n] for n in mine if n in place[home]):
+                parts[which].append(position)
+        return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+    named: list[NamedSet] = []
+    phases: set[str] = set()
+    for name, homes in _titles(model, "element_sets").items():
+        internal = all(model[home].element_sets[k].internal for home, k in homes)
+        if regions.keys() & set(homes):
+            phases.add(name)
+        wanted = name in sets if sets is not None else name in phases or not (regions or internal)
+        try:
+            numbers = [item for home, k in homes for item in _members(model, home, "element_sets", k).items()]
+        except MeshError:
+            if wanted:
+                raise
             continue
-        if not line.startswith("*"):
-            lines.append([f.strip() for f in line.rstrip(",").split(",")])
+        named.append(NamedSet(name, None, of_kinds(numbers), on_request=internal and name not in phases))
+    parts = dict.fromkeys(scope.part for scope in model.values() if scope.elements)
+    if not regions and len(parts) > 1:
+        for part in parts:
+            numbers = [(home, set(scope.elements)) for home, scope in model.items() if scope.part == part]
+            named.append(NamedSet(part or "assembly", None, of_kinds(numbers)))
+
+    def dims(s):
+        return {TDIM[VTK_ORDERED[kind][0]] for kind, members in zip(kinds, s.members) if len(members)}
+
+    covered = set().union(*(dims(s) for s in named if s.name in phases))
+    return [replace(s, on_request=True) if s.name not in phases and dims(s) & covered else s for s in named]
+
+
+def _titles(model: Model, kind: str) -> dict[str, list[tuple[str, str]]]:
+    """Name of a set or surface → scopes that have it and its key there; one set for all instances of a part."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for home, scope in model.items():
+        for k, group in getattr(scope, kind).items():
+            if any(other != k for _, other in found[scope.part, group.title]):
+                raise MeshError(f'two sets are called "{group.title}", one of them between quotation marks')
+            found[scope.part, group.title].append((home, k))
+    parts = defaultdict(set)
+    for part, name in found:
+        parts[name].add(part)
+    return {f"{p}.{name}" if p and len(parts[name]) > 1 else name: homes for (p, name), homes in found.items()}
+
+
+def _members(model: Model, home: str, kind: str, label: str, seen: tuple = ()) -> Numbers:
+    """Scope → numbers of the members of a set, with those of the sets that it names.
+
+    Args:
+        model: the scopes. home: where the set is. kind: "element_sets" or "node_sets". label: its key.
+        seen: sets that led here.
+    """
+    group = getattr(model[home], kind)[label]
+    if (home, kind, label) in seen:
+        raise MeshError(f'the set "{group.title}" contains itself')
+    seen = (*seen, (home, kind, label))
+    found: dict[str, set[int]] = defaultdict(set)
+    for instance, tokens in group.entries:
+        where = home if instance is None else key(instance)
+        if where not in model:
+            raise MeshError(f'the set "{group.title}" is in the instance "{title(instance)}", which is not there')
+        if isinstance(tokens, range):  # which may have gaps
+            found[where].update(n for n in tokens if _exists(model[where], kind, n))
             continue
-        if keyword:
-            yield keyword, options, lines
-        head, *rest = [part.strip() for part in line[1:].split(",")]
-        pairs = [part.partition("=") for part in rest if part]
-        keyword, lines = head.upper(), []
-        options = {key.strip().upper(): value.strip().strip('"') for key, _, value in pairs}
-        if keyword == "INCLUDE":
-            yield from _keywords(path.parent / options["INPUT"])
-    if keyword:
-        yield keyword, options, lines
-
-
-def _refuse_second(nodes, lines):
-    again = [int(fields[0]) for fields in lines if int(fields[0]) in nodes]
-    if again:
-        raise MeshError(
-            f"{len(again)} node numbers occur twice, the first is {again[0]}; write the file with one part only"
-        )
-
-
-def _kind(name: str) -> tuple[str, int]:
-    match = ELEMENT.match(name.upper())
-    if match:
-        family, count = match[1], int(match[2])
-        if name.upper().startswith("STRI65"):
-            count = 6
-        if family in ("B2", "B3"):  # B21, B31: 2 nodes; B22, B32: 3
-            count += 1
-        table = SOLID if family in ("C3D", "DC3D") else LINE if family[0] in "TB" else PLANE
-        if count in table:
-            return table[count], count
-    raise MeshError(f"elements of the type {name} are not supported")
-
-
-def _members(options: dict[str, str], lines: list[list[str]]) -> list:
-    """Numbers, or names of other sets."""
-    if "GENERATE" in options:
-        return [n for f in lines for n in range(int(f[0]), int(f[1]) + 1, int(f[2]) if len(f) > 2 and f[2] else 1)]
-    return [int(f) if f.isdigit() else f for fields in lines for f in fields if f]
-
-
-def _numbers(name, sets, seen=()) -> set[int]:
-    """Members of a set, with those of the sets that it names."""
-    by_name = {key.upper(): members for key, members in sets.items()}  # Abaqus does not tell upper from lower case
-    if name.upper() not in by_name or name.upper() in seen:
-        raise MeshError(
-            f'there is no set "{name}"' if name.upper() not in by_name else f'the set "{name}" contains itself'
-        )
-    found: set[int] = set()
-    for member in by_name[name.upper()]:
-        found |= {member} if isinstance(member, int) else _numbers(member, sets, (*seen, name.upper()))
+        for token in tokens:
+            if isinstance(token, int) and _exists(model[where], kind, token):
+                found[where].add(token)
+                continue
+            if isinstance(token, NodesOf):
+                scope, rest = _looked_up(model, where, "element_sets", token.elements)
+                part = _nodes_of(model, _members(model, scope, "element_sets", rest, seen))
+            else:
+                scope, rest = _looked_up(model, where, kind, str(token))
+                part = {scope: {rest}} if isinstance(rest, int) else _members(model, scope, kind, rest, seen)
+            for scope, numbers in part.items():
+                found[scope] |= numbers
     return found
 
 
-def _blocks(nodes, elements, element_sets, node_sets, surfaces) -> Blocks:
-    row = {number: i for i, number in enumerate(nodes)}
-    points = np.array([x + [0.0] * (3 - len(x)) for x in nodes.values()])
-    strangers = {n for _, connectivity in elements.values() for n in connectivity if n not in row}
-    if strangers:
-        raise MeshError(f"{len(strangers)} nodes of elements are not in *NODE, among them {sorted(strangers)[:5]}")
-
-    kinds = sorted({kind for kind, _ in elements.values()})
-    numbers = {kind: [n for n, (k, _) in elements.items() if k == kind] for kind in kinds}
-    raw = [(kind, np.array([[row[n] for n in elements[e][1]] for e in numbers[kind]])) for kind in kinds]
-    sets = []
-    for name in element_sets:
-        mine = _numbers(name, element_sets)
-        sets.append((name, [np.flatnonzero([n in mine for n in numbers[kind]]) for kind in kinds]))
-
-    for name, faces in surfaces.items():
-        corners = np.array(_corners(name, faces, elements, element_sets, row))
-        raw.append((LINE[2] if corners.shape[1] == 2 else PLANE[corners.shape[1]], corners))
-        sets.append((name, [np.empty(0, int)] * (len(raw) - 1) + [np.arange(len(corners))]))
-    points, blocks = vtk_blocks(points, raw)
-    empty = np.empty(0, dtype=np.int64)
-    named = [NamedSet(name, None, members + [empty] * (len(blocks) - len(members))) for name, members in sets]
-    rows = {name: np.array([row[n] for n in sorted(_numbers(name, node_sets))]) for name in node_sets}
-    return Blocks(points, blocks, named, rows)
+def _looked_up(model: Model, where: str, kind: str, label: str) -> tuple[str, int | str]:
+    """Scope, and number or key of a set there, of what a set may name: 3, FIBRE, PART-1-1.3 or PART-1-1.FIBRE."""
+    if not find(getattr(model[where], kind), label):
+        name = title(label)
+        for scope in sorted(model, key=len, reverse=True):
+            if scope and name.upper().startswith(f"{scope.upper()}."):
+                where, name = scope, name[len(scope) + 1 :]
+                break
+        if name.isdigit() and _exists(model[where], kind, int(name)):
+            return where, int(name)
+        label = f'"{name}"' if label.startswith('"') else name
+    found = find(getattr(model[where], kind), label)
+    if found is None:
+        what = kind.removesuffix("_sets")
+        raise MeshError(f'the file has no {what} set "{title(label)}", or {what} of this number, which it names')
+    return where, found
 
 
-def _corners(name, faces, elements, element_sets, row) -> list[list[int]]:
-    """Vertices of the element faces of a surface."""
+def _exists(scope: Scope, kind: str, number: int) -> bool:
+    if kind == "node_sets":
+        return number in scope.nodes
+    return number in scope.elements or number in scope.without_volume
+
+
+def _nodes_of(model: Model, elements: Numbers) -> Numbers:
+    return {
+        name: {n for e in mine if e in model[name].elements for n in model[name].elements[e][1]}
+        for name, mine in elements.items()
+    }
+
+
+def _corners(model: Model, home: str, label: str, rows) -> list[list[int]]:
+    """Vertices (rows of the points) of the element faces of a surface."""
+    group = model[home].surfaces[label]
     corners = []
-    for where, face in faces:
+    for _, (where, face) in group.entries:
         if not re.fullmatch(r"S[1-6]", face.upper()):
-            raise MeshError(f'surface "{name}": the face "{face}" is not supported, only S1 to S6')
-        for e in sorted({int(where)} if where.isdigit() else _numbers(where, element_sets)):
-            if e not in elements:
-                raise MeshError(f'surface "{name}": there is no element {e}')
-            kind, connectivity = elements[e]
-            corners.append([row[connectivity[i]] for i in SIDES[kind][int(face[1]) - 1]])
+            raise MeshError(
+                f'surface "{group.title}": the face "{face}" is not supported, only S1 to S6; without this surface '
+                "the file can be read by naming the wanted sets, sets=(...)"
+            )
+        scope, found = _looked_up(model, home, "element_sets", where)
+        numbers = {scope: {found}} if isinstance(found, int) else _members(model, scope, "element_sets", found)
+        for name, mine in numbers.items():
+            for kind, nodes in (model[name].elements[e] for e in sorted(mine) if e in model[name].elements):
+                sides = SIDES.get(kind, [])
+                if int(face[1]) > len(sides):
+                    raise MeshError(f'surface "{group.title}": an element of the type {kind} has no face {face}')
+                corners.append([rows[name][nodes[i]] for i in sides[int(face[1]) - 1]])
+    if len({len(c) for c in corners}) > 1:
+        raise MeshError(f'surface "{group.title}": it has faces of three and of four corners')
     return corners

@@ -19,7 +19,7 @@ from . import _compat
 from .errors import MeshError, on_root
 from .tagged import TaggedMesh
 
-UNTAGGED = 0
+UNTAGGED = -1  # 0 may be a label in a file, as any number above it
 
 
 @dataclass(frozen=True, slots=True)

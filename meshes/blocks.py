@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .arrays import UNTAGGED, Arrays, exterior_facets, facet_vertices
 from .errors import MeshError
+from .repeats import coincident_pairs, groups, merged, refuse_coincident, refuse_repeated, shortest_edge
 
 TDIM = {"point": 0, "interval": 1, "triangle": 2, "quadrilateral": 2, "tetrahedron": 3, "hexahedron": 3}
 
@@ -38,11 +39,13 @@ class NamedSet:
         name: its name, or None for a set that has only a number.
         tag: its number in the file, or None for a set that has only a name.
         members: for each block of the file the indices of its members.
+        on_request: whether it becomes a tag only if it is asked for by name.
     """
 
     name: str | None
     tag: int | None
     members: Sequence[npt.NDArray[np.integer]]
+    on_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,74 @@ class Blocks:
     node_sets: Mapping[str, npt.NDArray[np.integer]] = field(default_factory=dict)
 
 
-def assemble(file: Blocks, *, dim: int | None, sets: Sequence[str] | None, boundaries: Sequence[str]) -> Arrays:
+def assemble(
+    file: Blocks, *, dim: int | None, sets: Sequence[str] | None, boundaries: Sequence[str], coincident: str = "error"
+) -> Arrays:
     """Cells of one dimension with their tags, the cells one dimension below as tagged facets.
 
     Args:
         file: the contents of a file.
         dim: dimension of the cells; the highest in the file if None.
-        sets: names of the sets that become tags; all if None.
+        sets: names of the sets that become tags; all but those on request if None.
         boundaries: names of node sets that become facet tags.
+        coincident: what happens to nodes at one place: "error", "merge" or "keep".
 
     Returns:
         The mesh as arrays.
 
     Raises:
-        MeshError: no cells, cells of several types, points out of the plane, sets that are not there or that overlap in
-            part.
+        MeshError: no cells, cells of several types or twice in the file, points out of the plane, nodes at one place,
+            sets that are not there or that overlap in part.
     """
     if not file.blocks or not sum(len(b.nodes) for b in file.blocks):
         raise MeshError("the file has no cells")
     tdim = max(TDIM[b.cell] for b in file.blocks if len(b.nodes)) if dim is None else dim
     chosen = [i for i, b in enumerate(file.blocks) if TDIM[b.cell] == tdim and len(b.nodes)]
+    cell, degree = _only_type(file, chosen, tdim)
+    cells = np.concatenate([file.blocks[i].nodes for i in chosen])
+    points = _in_space(file.points, cells, tdim)
+    number = _one_node_per_place(points, cells, cell, coincident)
+    cells = number[cells]
+    refuse_repeated(cells, cell)
+
+    known = {s.name for s in file.sets if s.name is not None}
+    missing = [name for name in sets or () if name not in known]
+    missing += [name for name in boundaries if name not in file.node_sets]
+    if missing:
+        raise MeshError(
+            f"the file has no set {missing}; its cell sets are {sorted(known)}, node sets {sorted(file.node_sets)}"
+        )
+    wanted = [s for s in file.sets if (not s.on_request if sets is None else s.name in sets)]
+    values, names = _tagged(_among(wanted, file, chosen), len(cells))
+    if np.all(values == UNTAGGED):
+        values[:] = 1
+
+    facet_blocks = [i for i, b in enumerate(file.blocks) if TDIM[b.cell] == tdim - 1 and len(b.nodes)]
+    corners = facet_vertices(cell).shape[1]
+    facets = np.concatenate(
+        [np.empty((0, corners), dtype=np.int64)] + [number[file.blocks[i].nodes[:, :corners]] for i in facet_blocks]
+    )
+    facets, on = _each_once(facets, _among(wanted, file, facet_blocks))
+    facet_values, facet_names = _tagged(on, len(facets))
+    if boundaries:
+        if np.any(facet_values != UNTAGGED):
+            raise MeshError(
+                f"boundaries={list(boundaries)} is given, but the file has tagged facets {facet_names} already"
+            )
+        facets = exterior_facets(cells, cell)
+        on = [
+            (NamedSet(b, None, []), np.flatnonzero(np.all(np.isin(facets, number[file.node_sets[b]]), axis=1)))
+            for b in boundaries
+        ]
+        facet_values, facet_names = _tagged(on, len(facets))
+    tagged = facet_values != UNTAGGED
+    facets, facet_values = facets[tagged], facet_values[tagged]
+    _refuse_strangers(facets, cells, cell)
+    return Arrays(points, cells, cell, degree, values, facets, facet_values, names, facet_names)
+
+
+def _only_type(file: Blocks, chosen: Sequence[int], tdim: int) -> tuple[str, int]:
+    """Reference cell and degree of the chosen blocks."""
     counts: dict[tuple[str, int], int] = {}
     for i in chosen:
         kind = (file.blocks[i].cell, file.blocks[i].degree)
@@ -91,50 +142,16 @@ def assemble(file: Blocks, *, dim: int | None, sets: Sequence[str] | None, bound
         raise MeshError(
             f"cells of dimension {tdim} in the file: {found}; needed are cells of one type, of dimension 2 or 3"
         )
-    (cell, degree), total = next(iter(counts.items()))
-    cells = np.concatenate([file.blocks[i].nodes for i in chosen])
-    points = _in_space(file.points, cells, tdim)
-
-    known = {s.name for s in file.sets if s.name is not None}
-    missing = [name for name in sets or () if name not in known]
-    missing += [name for name in boundaries if name not in file.node_sets]
-    if missing:
-        raise MeshError(
-            f"the file has no set {missing}; its cell sets are {sorted(known)}, node sets {sorted(file.node_sets)}"
-        )
-    wanted = [s for s in file.sets if sets is None or s.name in sets]
-    values, names = _values(wanted, [len(b.nodes) for b in file.blocks], chosen)
-    if not np.any(values != UNTAGGED) and not wanted:
-        values = np.ones(total, dtype=np.int32)
-
-    facet_blocks = [i for i, b in enumerate(file.blocks) if TDIM[b.cell] == tdim - 1 and len(b.nodes)]
-    corners = facet_vertices(cell).shape[1]
-    facets = np.concatenate(
-        [np.empty((0, corners), dtype=np.int64)] + [file.blocks[i].nodes[:, :corners] for i in facet_blocks]
-    )
-    facet_values, facet_names = _values(wanted, [len(b.nodes) for b in file.blocks], facet_blocks)
-    if boundaries:
-        if len(facets) and np.any(facet_values):
-            raise MeshError(
-                f"boundaries={list(boundaries)} is given, but the file has tagged facets {facet_names} already"
-            )
-        facets = exterior_facets(cells, cell)
-        on = [
-            NamedSet(b, None, [np.flatnonzero(np.all(np.isin(facets, file.node_sets[b]), axis=1))]) for b in boundaries
-        ]
-        facet_values, facet_names = _values(on, [len(facets)], [0])
-    tagged = facet_values != UNTAGGED
-    facets, facet_values = facets[tagged], facet_values[tagged]
-    _refuse_strangers(facets, cells, cell)
-    return Arrays(points, cells, cell, degree, values, facets, facet_values, names, facet_names)
+    return next(iter(counts))
 
 
 def _in_space(points, cells, tdim):
     """Points with as many coordinates as the cells have dimensions."""
-    extra = points[np.unique(cells)][:, tdim:]
-    spread = np.ptp(extra, axis=0)
-    scale = np.max(np.ptp(points, axis=0))
-    if np.any(spread > 1e-10 * scale):
+    used = points[np.unique(cells)]
+    if not np.all(np.isfinite(used)):
+        raise MeshError(f"{np.sum(~np.all(np.isfinite(used), axis=1))} nodes have coordinates that are not finite")
+    spread = np.ptp(used[:, tdim:], axis=0)
+    if np.any(spread > 1e-10 * np.max(np.ptp(used, axis=0))):
         raise MeshError(
             f"the cells are of dimension {tdim}, but their nodes spread over {spread.max():.3g} in z; "
             "only plane meshes in x and y are read in 2D, no shells"
@@ -142,26 +159,54 @@ def _in_space(points, cells, tdim):
     return points[:, :tdim]
 
 
-def _values(sets, lengths, chosen):
-    """Tag of each cell of the chosen blocks, and the names of the tags.
+def _one_node_per_place(points, cells, cell, coincident):
+    """For each node the one that takes its place, see `assemble`."""
+    number = np.arange(len(points))
+    if coincident == "keep":
+        return number
+    used = np.unique(cells)
+    shortest = shortest_edge(points, cells[:, : facet_vertices(cell).max() + 1])
+    pairs, close = coincident_pairs(points[used], shortest)
+    if coincident == "error":
+        refuse_coincident(points[used], pairs, close)
+    number[used] = used[merged(len(used), pairs)]
+    return number
 
-    Of nested sets the inner one counts (an "all cells" set gives its tag to what no other set has); sets with the same
-    members share a tag; sets that overlap in part are refused.
-    """
-    values = np.zeros(sum(lengths[i] for i in chosen), dtype=np.int32)
-    starts = np.cumsum([0] + [lengths[i] for i in chosen])
+
+def _among(sets, file, chosen):
+    """The sets that have members in the chosen blocks, with their places (n,) in these blocks one after the other."""
+    starts = np.cumsum([0] + [len(file.blocks[i].nodes) for i in chosen])
     members = []
     for s in sets:
         parts = [np.asarray(s.members[i], dtype=np.int64) + start for i, start in zip(chosen, starts)]
         inside = np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
         if len(inside):
             members.append((s, inside))
+    return members
+
+
+def _each_once(facets, members):
+    """The facets without those that are there before, and the members of sets among them."""
+    if not len(facets):
+        return facets, members
+    which, _ = groups(facets)
+    _, first = np.unique(which, return_index=True)
+    return facets[first], [(s, np.unique(which[inside])) for s, inside in members]
+
+
+def _tagged(members, count):
+    """Tag of each of ``count`` cells, and the names of the tags.
+
+    Of nested sets the inner one counts (an "all cells" set gives its tag to what no other set has); sets with the same
+    members share a tag; sets that overlap in part are refused.
+    """
+    values = np.full(count, UNTAGGED, dtype=np.int32)
     taken = {s.tag for s, _ in members if s.tag is not None}
     free = (tag for tag in range(1, len(members) + len(taken) + 1) if tag not in taken)
     tags = [s.tag if s.tag is not None else next(free) for s, _ in members]
     layers = sorted(range(len(members)), key=lambda k: -len(members[k][1]))  # stable: file order among equals
     for n, k in enumerate(layers):
-        mine = np.zeros(len(values), dtype=bool)
+        mine = np.zeros(count, dtype=bool)
         mine[members[k][1]] = True
         for j in layers[:n]:
             common = np.count_nonzero(mine[members[j][1]])
@@ -175,7 +220,11 @@ def _values(sets, lengths, chosen):
                 )
         values[mine] = tags[k]
     present = set(np.unique(values).tolist())
-    return values, {s.name: tag for (s, _), tag in zip(members, tags) if s.name is not None and tag in present}
+    names: dict[str, int] = {}
+    for (s, _), tag in zip(members, tags):
+        if s.name is not None and tag in present and names.setdefault(s.name, tag) != tag:
+            raise MeshError(f'two sets are called "{s.name}" (tags {names[s.name]} and {tag}); their names must differ')
+    return values, names
 
 
 def _refuse_strangers(facets, cells, cell):

@@ -134,7 +134,9 @@ def benchmark(
     Args:
         name: "RVE1": circles of radius 0.295863515 at the centre and around the four corners (volume fraction 0.55);
             "RVE2": an ellipse with the semi-axes 0.350 and 0.1756, the longer one at 30° to the x axis;
-            "RVE3": circles of radius 0.10 at (-0.25, 0.25), 0.15 at (0.25, 0.15) and 0.10 at (0, -0.25).
+            "RVE3": circles of radius 0.10 at (-0.25, 0.25), 0.15 at (0.25, 0.15) and 0.10 at (0, -0.25);
+            "RVE2-meshed": the ellipse of the authors' mesh, see `AS_MESHED`; their figures for RVE2 are from there. The
+            figures of this project are from "RVE2", whose stiffness is larger by 0.03 %.
         comm: communicator of the mesh.
         mesh_size: largest edge length.
         order: degree of the geometry.
@@ -146,9 +148,10 @@ def benchmark(
     Raises:
         MeshError: no cell of this name.
     """
-    if name not in BENCHMARKS:
-        raise MeshError(f'there is no benchmark cell "{name}"; there are {", ".join(BENCHMARKS)}')
-    return cell(BENCHMARKS[name], comm, mesh_size=mesh_size, order=order, quads=quads)
+    known = BENCHMARKS | AS_MESHED
+    if name not in known:
+        raise MeshError(f'there is no benchmark cell "{name}"; there are {", ".join(known)}')
+    return cell(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
 
 
 BENCHMARKS: dict[str, tuple[Shape, ...]] = {
@@ -156,3 +159,9 @@ BENCHMARKS: dict[str, tuple[Shape, ...]] = {
     "RVE2": (Ellipse((0.0, 0.0), (0.350, 0.1756), 30.0),),
     "RVE3": (Circle((-0.25, 0.25), 0.10), Circle((0.25, 0.15), 0.15), Circle((0.0, -0.25), 0.10)),
 }
+
+# In the mesh of RVE2 that comes with the paper's code (github.com/HamidrezaEiv/EquiNO, be71c1f, data/RVE2/grid) the
+# interface waves by up to 1 % about an ellipse of 0.35 and 0.175. Least squares over its 192 nodes give the semi-axes
+# 0.34971 and 0.17559; these are scaled here to the area of the meshed inclusion, 0.19288. The stiffness of that mesh is
+# met to 3e-5.
+AS_MESHED: dict[str, tuple[Shape, ...]] = {"RVE2-meshed": (Ellipse((0.0, 0.0), (0.34968, 0.17558), 30.0),)}

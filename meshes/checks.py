@@ -102,14 +102,15 @@ def raise_bad_cells(indices: npt.NDArray[np.integer], total: int, what: str) -> 
 
 
 def check_materials(tagged_mesh: TaggedMesh, tags: Iterable[int]) -> None:
-    """Every cell has a tag, and every tag a material.
+    """Every cell has a tag, every tag a material, and every material a cell.
 
     Args:
         tagged_mesh: the mesh.
         tags: tags that have a material (a dictionary tag → material will do).
 
     Raises:
-        MeshError: with the tags without material and the cells without tag, their names and counts.
+        MeshError: with the tags without material, the materials without cells and the cells without tag, their names
+            and counts.
     """
     mesh = tagged_mesh.mesh
     known = {int(tag) for tag in tags}
@@ -126,8 +127,14 @@ def check_materials(tagged_mesh: TaggedMesh, tags: Iterable[int]) -> None:
         for tag, count in zip(present.tolist(), counts.tolist())
         if tag not in known
     ]
+    faults += [f"a material is given for tag {label(tag)}, which no cell has" for tag in sorted(known - {*present})]
     total = mesh.topology.index_map(mesh.topology.dim).size_global
     if counts.sum() < total:
-        faults.append(f"{total - counts.sum()} of {total} cells have no tag")
+        faults.append(
+            f"{total - counts.sum()} of {total} cells have no tag (put them into a set or group of the mesh file, or "
+            "tag them with TaggedMesh.with_tags)"
+        )
     if faults:
-        raise MeshError("; ".join(faults) + f". Materials are given for the tags {sorted(known)}")
+        raise MeshError(
+            "; ".join(faults) + f". The cells have the tags {present.tolist()}, materials are given for {sorted(known)}"
+        )

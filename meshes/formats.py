@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from .blocks import TDIM, Block, Blocks, NamedSet, serendipity_completed
 from .errors import MeshError
+from .gmsh_numbers import physical_numbers
 from .gmsh_session import ELEMENTS, nodes, session
+from .repeats import groups as equal_rows
 
 # meshio's names → reference cell and degree; the node order is VTK's.
 VTK_ORDERED = {
@@ -26,6 +28,12 @@ VTK_ORDERED = {
     "hexahedron": ("hexahedron", 1), "hexahedron20": ("hexahedron", 2), "hexahedron27": ("hexahedron", 2),
 }  # fmt: skip
 IGNORED = ("vertex",)
+
+# Tags are int32 in DOLFINx.
+LARGEST = 2**31 - 1
+
+# The cell data in which meshio keeps the physical groups of a .msh file; 0 is no group there.
+PHYSICAL = "gmsh:physical"
 
 # gmsh orders the edge nodes of its 20-node hexahedron in its own way (gmsh manual, "Node ordering"); to VTK's order:
 GMSH_HEXAHEDRON20 = [*range(8), 8, 11, 13, 9, 16, 18, 19, 17, 10, 12, 14, 15]
@@ -58,11 +66,12 @@ def read_gmsh(path: Path) -> Blocks:
     with session() as gmsh:
         gmsh.merge(str(path))
         model = gmsh.model
+        numbers = physical_numbers(path, lambda kind: model.mesh.getElementProperties(kind)[3])
         points, row = nodes(model)
         blocks: list[Block] = []
-        where: dict[tuple[int, int], list[int]] = {}
+        groups: list[npt.NDArray[np.int64] | list[int]] = []  # of each block: one per cell, or those of the entity
         for dim, entity in model.getEntities():
-            for kind, _, connectivity in zip(*model.mesh.getElements(dim, entity)):
+            for kind, elements, connectivity in zip(*model.mesh.getElements(dim, entity)):
                 title, _, _, per_cell, _, _ = model.mesh.getElementProperties(kind)
                 rows = row[connectivity.astype(np.int64)].reshape(-1, per_cell)
                 if kind in (16, 17):  # serendipity
@@ -76,18 +85,52 @@ def read_gmsh(path: Path) -> Blocks:
                     block = Block(cell, degree, np.ascontiguousarray(rows[:, order]))
                 else:
                     raise MeshError(f'cells of the type "{title}" ({len(rows)} of them) are not supported')
-                where.setdefault((dim, entity), []).append(len(blocks))
                 blocks.append(block)
-        sets = []
-        for dim, group in model.getPhysicalGroups():
-            inside = {b for e in model.getEntitiesForPhysicalGroup(dim, group) for b in where.get((dim, e), [])}
-            members = [np.arange(len(b.nodes) if i in inside else 0) for i, b in enumerate(blocks)]
-            sets.append(NamedSet(model.getPhysicalName(dim, group) or None, int(group), members))
-    return Blocks(points, blocks, sets)
+                groups.append(
+                    model.getPhysicalGroupsForEntity(dim, entity).tolist()
+                    if numbers.elements is None
+                    else numbers.of(elements)
+                )
+    if numbers.elements is None:
+        members = [{g: np.arange(len(b.nodes)) for g in mine} for b, mine in zip(blocks, groups)]
+    else:  # which put a cell into several groups as one element for each
+        once = [_each_once(b, mine) for b, mine in zip(blocks, groups)]
+        blocks, members = [b for b, _ in once], [m for _, m in once]
+    return Blocks(points, blocks, _physical_sets(blocks, members, numbers.names))
 
 
-def read_meshio(path: Path, data: str | None) -> Blocks:
-    """A file that meshio reads, with its cell sets; without sets, with the integers that it has on the cells."""
+def _each_once(block: Block, groups: npt.NDArray[np.int64]):
+    """The block without its copies of cells, and physical group → members of it."""
+    which, _ = equal_rows(block.nodes)
+    _, first = np.unique(which, return_index=True)
+    members = {int(g): np.unique(which[groups == g]) for g in np.unique(groups[groups > 0])}
+    return Block(block.cell, block.degree, block.nodes[first]), members
+
+
+def _physical_sets(blocks, members, names):
+    """The physical groups as named sets."""
+    empty = np.empty(0, dtype=np.int64)
+    found = sorted({(TDIM[b.cell], g) for b, mine in zip(blocks, members) for g in mine})
+    top = max((TDIM[b.cell] for b in blocks if len(b.nodes)), default=0)
+    lost = [name for (dim, _), name in names.items() if dim == top]
+    if lost and not any(dim == top for dim, _ in found):
+        raise MeshError(
+            f"the file names the physical groups {lost}, but no cell is in a group: gmsh writes no groups into version "
+            "2.2 with Mesh.SaveAll; write it without (and with every cell in a group), or as version 4.1"
+        )
+    return [
+        NamedSet(
+            names.get((dim, g)),
+            g,
+            [mine.get(g, empty) if TDIM[b.cell] == dim else empty for b, mine in zip(blocks, members)],
+        )
+        for dim, g in found
+    ]
+
+
+def read_meshio(path: Path, data: str | None, sets: Sequence[str] | None) -> Blocks:
+    """A file that meshio reads, with its cell sets; without any, and if no names of sets are wanted, with the whole
+    numbers that it has on the cells."""
     import meshio
 
     said = io.StringIO()  # meshio prints its errors and ends the interpreter
@@ -98,17 +141,24 @@ def read_meshio(path: Path, data: str | None) -> Blocks:
         what = " ".join(said.getvalue().split()) or f"{type(error).__name__}: {error}"
         raise MeshError(f"meshio cannot read the file as {path.suffix}: {what}") from None
     points, blocks = vtk_blocks(np.asarray(mesh.points, dtype=np.float64), [(b.type, b.data) for b in mesh.cells])
+    top = max((TDIM[b.cell] for b in blocks if len(b.nodes)), default=0)
     if data is None and mesh.cell_sets:
         empty = np.empty(0, dtype=np.int64)
-        sets = [
+        named = [
             NamedSet(name, None, [empty if m is None else m for m in per_block])
             for name, per_block in mesh.cell_sets.items()
         ]
+        if sets is None and not any(_has_cells(s, blocks, top) for s in named):  # of the boundary alone
+            named += [s for s in _numbers(mesh.cell_data, None, blocks) if _has_cells(s, blocks, top)]
     elif data is None and getattr(mesh, "cell_tags", None):  # MED: families with one or more group names each
-        sets = _families(mesh.cell_tags, mesh.cell_data["cell_tags"])
+        named = _families(mesh.cell_tags, mesh.cell_data["cell_tags"])
     else:
-        sets = _numbers(mesh.cell_data, data, blocks)
-    return Blocks(points, blocks, sets, {name: np.asarray(rows) for name, rows in mesh.point_sets.items()})
+        named = [] if data is None and sets is not None else _numbers(mesh.cell_data, data, blocks)
+    return Blocks(points, blocks, named, {name: np.asarray(rows) for name, rows in mesh.point_sets.items()})
+
+
+def _has_cells(named: NamedSet, blocks: Sequence[Block], dim: int) -> bool:
+    return any(len(m) for m, b in zip(named.members, blocks) if TDIM[b.cell] == dim)
 
 
 def _families(families, numbers):
@@ -121,25 +171,56 @@ def _families(families, numbers):
 
 def _numbers(cell_data, data, blocks):
     """Sets without names from numbers on the cells."""
-    whole = [
-        name
-        for name, values in cell_data.items()
-        if all(np.issubdtype(np.asarray(v).dtype, np.integer) for v in values)
-    ]
-    if data is None and not whole:
+    fields = {name: [np.asarray(v) for v in values] for name, values in cell_data.items()}
+    if data is None:
+        data = _labels(fields)
+    if data is None:
         return []
-    if data is None and len(whole) > 1 and "gmsh:physical" not in whole:
-        raise MeshError(f"the file has several integer fields on its cells, {whole}; choose the tags with data=")
-    name = data or ("gmsh:physical" if "gmsh:physical" in whole else whole[0])
-    if name not in cell_data:
-        raise MeshError(f'the file has no cell data "{name}"; it has {sorted(cell_data)}')
-    numbers = [np.asarray(v).reshape(len(b.nodes), -1) for v, b in zip(cell_data[name], blocks)]
-    if any(n.shape[1] != 1 or np.any(n != np.rint(n)) or np.any(n < 0) for n in numbers if n.size):
-        raise MeshError(f'cell data "{name}" cannot be tags: they must be one integer ≥ 0 per cell, 0 for no tag')
+    if data not in fields:
+        raise MeshError(f'the file has no cell data "{data}"; it has {sorted(fields)}')
+    numbers = []
+    for values, b in zip(fields[data], blocks):
+        n = values.reshape(len(b.nodes), -1)
+        odd = n[~_are_labels(n)] if n.shape[1] == 1 else n
+        if len(odd):
+            raise MeshError(
+                f'cell data "{data}" cannot be tags: they must be one integer from 0 to {LARGEST} per cell, and '
+                f"{len(odd)} of {len(n)} are not, the first is {', '.join(map(str, odd[0]))}"
+            )
+        numbers.append(n[:, 0].astype(np.int64))
     sets = []
     for dim in sorted({TDIM[b.cell] for b in blocks}):  # cells and facets may use the same number for different things
-        mine = [n[:, 0] if TDIM[b.cell] == dim else n[:0, 0] for n, b in zip(numbers, blocks)]
+        mine = [n if TDIM[b.cell] == dim else n[:0] for n, b in zip(numbers, blocks)]
+        none = 0 if data == PHYSICAL or dim < max(TDIM[b.cell] for b in blocks) else -1
         for tag in np.unique(np.concatenate(mine)):
-            if tag > 0:
+            if tag > none:
                 sets.append(NamedSet(None, int(tag), [np.flatnonzero(m == tag) for m in mine]))
     return sets
+
+
+def _labels(fields):
+    """Name of the field that has the tags: the only one of integers, else the only one of whole numbers, or None."""
+    if PHYSICAL in fields:
+        return PHYSICAL
+    scalar = {name: f for name, f in fields.items() if all(v.ndim == 1 or v.shape[1:] == (1,) for v in f)}
+    integer = [name for name, f in scalar.items() if all(np.issubdtype(v.dtype, np.integer) for v in f)]
+    whole = integer or [name for name, f in scalar.items() if all(np.all(_are_labels(v)) for v in f)]
+    if len(whole) > 1:
+        raise MeshError(
+            f"the file has several {'integer' if integer else 'whole'} fields on its cells, {whole}; choose the tags "
+            "with data="
+        )
+    if scalar and not whole:
+        values = {name: next((v.ravel()[0] for v in f if v.size), None) for name, f in scalar.items()}
+        raise MeshError(
+            f"the numbers on the cells are no whole numbers, so that they cannot be tags (in the first cell {values}); "
+            "write the phases as integers, or read the mesh as one phase with sets=()"
+        )
+    return whole[0] if whole else None
+
+
+def _are_labels(values):
+    """Which numbers can be tags of DOLFINx."""
+    with np.errstate(invalid="ignore"):
+        good = (values >= 0) & (values <= LARGEST) & (values == np.floor(values))
+    return good if values.ndim == 1 else np.all(good, axis=1)

@@ -16,6 +16,8 @@ from mpi4py import MPI  # noqa: E402
 
 import fe2  # noqa: E402
 import meshes  # noqa: E402
+from meshes import _compat  # noqa: E402
+from meshes.arrays import Arrays, distribute  # noqa: E402
 
 SELF = MPI.COMM_SELF
 E, NU = 1000.0, 0.3
@@ -69,12 +71,24 @@ def test_an_island_in_a_void_carries_nothing(boundary):
         np.testing.assert_allclose(tangent, 0, atol=1e-11 * E)
 
 
-def test_a_fibre_in_a_void_is_a_bar_that_may_turn_about_itself():
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_fibre_in_a_void_is_a_bar_that_may_turn_about_itself(axis):
     labels = np.zeros((3, 4, 4), int)
     labels[:, :2, [0, -1]] = 1  # two voxels wide, across the period
-    stress, tangent = solve(meshes.from_labels(labels, SELF, spacing=0.5), strain=[0.01, 0, 0, 0, 0.02, 0])
-    np.testing.assert_allclose(stress, [0.01 * E / 4, 0, 0, 0, 0, 0], atol=1e-10)
-    np.testing.assert_allclose(tangent, np.diag([E / 4, 0, 0, 0, 0, 0]), atol=1e-8)
+    cell = meshes.from_labels(np.moveaxis(labels, 0, axis), SELF, spacing=0.5)
+    wanted = np.zeros(6)
+    wanted[axis] = E / 4
+    stress, tangent = solve(cell, strain=[0.01, 0.01, 0.01, 0.02, 0.02, 0.02], degree=1)
+    np.testing.assert_allclose(stress, 0.01 * wanted, atol=1e-10)
+    np.testing.assert_allclose(tangent, np.diag(wanted), atol=1e-8)
+
+
+def test_a_particle_in_a_void_carries_nothing():
+    labels = np.zeros((3, 3, 4), int)
+    labels[:2, 1:, [0, -1]] = 1
+    stress, tangent = solve(meshes.from_labels(labels, SELF), strain=[0.01, 0, 0, 0.02, 0.01, 0.02], degree=1)
+    np.testing.assert_allclose(stress, 0, atol=1e-11 * E)
+    np.testing.assert_allclose(tangent, 0, atol=1e-11 * E)
 
 
 @given(seed=st.integers(0, 10**6), shift=st.tuples(st.integers(0, 6), st.integers(0, 5)))
@@ -255,8 +269,6 @@ def saved(path, labels, **options):
     import meshio
 
     cell = meshes.from_labels(labels, SELF, quads=False, **options)
-    from meshes import _compat
-
     cells = _compat.geometry_dofmap(cell.mesh)
     tags = np.empty(len(cells), int)
     tags[cell.cell_tags.indices] = cell.cell_tags.values
@@ -296,21 +308,15 @@ def test_solid_that_does_not_reach_the_faces_takes_no_condition_there():
 
 
 def test_a_crack_stays_open_where_it_crosses_the_seam():
-    """The cell is a bar cut along x all the way, once inside of the mesh and once on its seam, where it is no crack."""
-    from meshes.arrays import Arrays, distribute
-
-    def two_layers(y0):
-        """Rows of cells from y0 to y0 + 1 that share no nodes at y = 0.5 (mod 1)."""
-        points, cells = [], []
-        for a, b in ((y0, 0.5), (0.5, y0 + 1)):
-            rows = np.linspace(a, b, 3)
-            base = len(points)
-            points += [(x, y) for y in rows for x in (0.0, 0.5, 1.0)]
-            cells += [[base + 3 * j + i + k for k in (0, 1, 3, 4)] for j in range(2) for i in range(2)]
-        tags = np.ones(len(cells), np.int32)
-        return distribute(SELF, lambda: Arrays(np.array(points), np.array(cells), "quadrilateral", 1, tags, period=np.eye(2)))
-
-    stress, tangent = solve(two_layers(0.0), strain=[0.01, 0, 0])
+    """A parallelogram cut along x all the way, in its middle: a bar, whose halves only the period puts together."""
+    points, cells = [], []
+    for a, b in ((0.0, 0.5), (0.5, 1.0)):  # which share no nodes at y = 0.5
+        base = len(points)
+        points += [(x + 0.4 * y, y) for y in np.linspace(a, b, 3) for x in (0.0, 0.5, 1.0)]
+        cells += [[base + 3 * j + i + k for k in (0, 1, 3, 4)] for j in range(2) for i in range(2)]
+    tags, period = np.ones(len(cells), np.int32), np.array([[1.0, 0.0], [0.4, 1.0]])
+    cell = distribute(SELF, lambda: Arrays(np.array(points), np.array(cells), "quadrilateral", 1, tags, period=period))
+    stress, tangent = solve(cell, strain=[0.01, 0, 0])
     stiffness = E / (1 - NU**2)
     np.testing.assert_allclose(stress, [0.01 * stiffness, 0, 0], atol=1e-9)
     np.testing.assert_allclose(tangent, np.diag([stiffness, 0, 0]), atol=1e-7)
