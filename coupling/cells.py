@@ -48,14 +48,16 @@ def mode_network(
             said), channels, seed, ...
 
     Raises:
-        ValueError: a cell that is not periodic or does not fill a box, or what `spon.ModeNetwork` refuses. TranslationError: a material that
-        torch cannot evaluate, or one with state.
+        ValueError: a cell that is not periodic or does not fill a box, or what `spon.ModeNetwork` refuses.
+        TranslationError: a material that torch cannot evaluate, or one with state.
     """
     if rve.boundary != "periodic":
         raise ValueError(f"the cell's boundary is {rve.boundary!r}, need 'periodic'")
     box = rve.cell.box
     if not np.allclose(rve.period, np.diag(box[1] - box[0]), rtol=0, atol=1e-6 * np.max(box[1] - box[0])):
-        raise ValueError(f"the period {rve.period.tolist()} is not the box of the mesh, {np.subtract(*box[::-1]).tolist()}")
+        raise ValueError(
+            f"the period {rve.period.tolist()} is not the box of the mesh, {np.subtract(*box[::-1]).tolist()}"
+        )
     body, d = rve.body, rve.strain_size
     laws = [phase_law(material, body.dim, body.plane) for material in body.materials.values()]
     m, axes, here = len(laws), range(body.dim), body.mesh

@@ -328,7 +328,7 @@ class Body:
         return self._evaluate(self._strain, self.cells)
 
     def affine(self) -> Array:
-        """Displacements (dofs, d) of the unit Mandel strains: u(x) = B_k (x − c), B_k of `mandel.basis`, c the middle."""
+        """Displacements (dofs, d) of the unit Mandel strains: u(x) = B_k (x − c), with the middle c."""
         x = self.V.tabulate_dof_coordinates()[:, : self.dim]
         x = x - (x.min(axis=0) + x.max(axis=0)) / 2
         return np.einsum("kij,nj->nik", mandel.basis(self.dim), x).reshape(-1, mandel.size(self.dim))

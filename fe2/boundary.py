@@ -23,7 +23,6 @@ import meshes
 from fe2 import mandel
 from meshes import Seam
 
-
 Array = npt.NDArray[np.float64]
 
 
@@ -79,8 +78,8 @@ def periodic(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     alone = paired[np.bincount(label)[label[paired]] < 2]
     if alone.size:
         raise meshes.MeshError(
-            f"{alone.size} nodes on the sides of the cell have no partner across the period {seam.period.tolist()}, the "
-            f"first at {x[alone[0]].tolist()} from the middle of the cell"
+            f"{alone.size} nodes on the sides of the cell have no partner across the period {seam.period.tolist()}, "
+            f"the first at {x[alone[0]].tolist()} from the middle of the cell"
         )
     turns = x @ np.linalg.inv(seam.period)
     shift = np.rint(turns - turns[parent]).astype(np.int64)
@@ -142,24 +141,23 @@ def _nodes_on(V: fem.FunctionSpace, facets: npt.NDArray[np.int32]) -> npt.NDArra
 def _same_point(V: fem.FunctionSpace, seam: Seam, x: Array) -> npt.NDArray[np.int64]:
     """Labels (nodes,) that nodes x (nodes, dim) share with their images across the period."""
     boundary = _nodes_on(V, seam.facets)
-    here = meshes.coincident(x[boundary], seam.period)
+    here = meshes.periodic_labels(x[boundary], seam.period)
     turns = x[boundary] @ np.linalg.inv(seam.period)
     _, first = np.unique(here, return_index=True)
     places = np.column_stack([here, np.rint(turns - turns[first][here])])
     _, inverse, count = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     # Several nodes at one place are the sides of a crack: there a node belongs to the node of its facet's partner.
     cracked = np.isin(here, here[count[inverse.ravel()] > 1])
-    edges = []
-    if cracked.any():
-        torn = set(boundary[cracked].tolist())
-        for (a, b), shift in zip(seam.pairs, seam.shifts):
-            ours, theirs = (_nodes_on(V, seam.facets[[k]]) for k in (a, b))
-            if not torn.isdisjoint(ours.tolist()):
-                away = x[ours][:, None] + shift @ seam.period - x[theirs]
-                edges += zip(ours, theirs[np.linalg.norm(away, axis=2).argmin(axis=1)])
     whole = ~cracked
-    edges += zip(boundary[whole], boundary[first[here[whole]]])
-    return _connected(len(x), np.array(edges).reshape(-1, 2))
+    edges = [np.stack([boundary[whole], boundary[first[here[whole]]]], axis=1)]
+    if cracked.any():
+        torn = boundary[cracked]
+        for pair, shift in zip(seam.pairs, seam.shifts):
+            ours, theirs = (_nodes_on(V, seam.facets[pair[k : k + 1]]) for k in (0, 1))
+            if np.isin(ours, torn).any():
+                away = x[ours][:, None] + shift @ seam.period - x[theirs]
+                edges.append(np.stack([ours, theirs[np.linalg.norm(away, axis=2).argmin(axis=1)]], axis=1))
+    return _connected(len(x), np.concatenate(edges))
 
 
 def _connected(count: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -208,15 +206,16 @@ def _unwrap(count: int, ties: npt.NDArray[np.int64]):
         count: number of pieces. ties: (t, 2 + dim) two pieces and the lattice shift from the first to the second.
 
     Returns:
-        The part (count,) that each piece belongs to, the lattice shift (count, dim) that puts it in its place there, and
-        for each part the lattice vectors (w, dim) by which it meets itself.
+        The part (count,) that each piece belongs to, the lattice shift (count, dim) that puts it in its place there,
+        and for each part the lattice vectors (w, dim) by which it meets itself.
     """
     part, offset = np.full(count, -1), np.zeros((count, ties.shape[1] - 2), dtype=np.int64)
-    neighbours: dict[int, list] = {k: [] for k in range(count)}
-    for a, b, *shift in ties.tolist():
-        neighbours[a].append((b, -np.array(shift)))
-        neighbours[b].append((a, np.array(shift)))
-    windings = []
+    neighbours: list[list[tuple[int, npt.NDArray[np.int64]]]] = [[] for _ in range(count)]
+    for tie in ties:
+        a, b, shift = int(tie[0]), int(tie[1]), tie[2:]
+        neighbours[a].append((b, -shift))
+        neighbours[b].append((a, shift))
+    windings: list[Array] = []
     for start in range(count):
         if part[start] >= 0:
             continue
@@ -236,9 +235,9 @@ def _spins(vectors: Array, dim: int) -> Array:
     """Rotations (s, dim, dim), as skew matrices, that a part keeps which meets itself by the vectors (w, dim)."""
     if dim == 2:
         return np.array([[[0.0, -1.0], [1.0, 0.0]]])[: 0 if len(vectors) else 1]
-    skew = np.array([[[0, 0, 0], [0, 0, -1], [0, 1, 0]], [[0, 0, 1], [0, 0, 0], [-1, 0, 0]], [[0, -1, 0], [1, 0, 0], [0, 0, 0]]])
+    skew = np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1)  # skew[k] v = e_k × v
     if not len(vectors):
-        return skew.astype(float)
+        return skew
     # A rotation about ω is periodic if it moves no such vector: ω × t = 0.
     moved = np.einsum("kij,wj->wik", skew, vectors / np.linalg.norm(vectors, axis=1).max()).reshape(-1, 3)
     return np.einsum("sk,kij->sij", scipy.linalg.null_space(moved, rcond=1e-9).T, skew)

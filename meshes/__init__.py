@@ -7,7 +7,7 @@ from .errors import MeshError
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
 from .packing import packing
-from .periodic import PeriodWarning, Seam, coincident, faces, known_period, seam
+from .periodic import PeriodWarning, Seam, faces, known_period, periodic_labels, seam
 from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
@@ -36,7 +36,6 @@ __all__ = [
     "check_cells",
     "check_materials",
     "check_periodic",
-    "coincident",
     "cook",
     "faces",
     "from_image",
@@ -47,6 +46,7 @@ __all__ = [
     "mark",
     "need_tagged_mesh",
     "packing",
+    "periodic_labels",
     "plate_with_hole",
     "read",
     "seam",

@@ -14,8 +14,8 @@ from .curved import untangled
 from .errors import MeshError
 from .gmsh_session import session
 from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
+from .periodic import match, periodic_labels
 from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps, rescaled
-from .periodic import coincident, match
 from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 
@@ -88,7 +88,7 @@ def cell(
                 arrays = mesh_arrays(gmsh.model, phases, dim, labels if names is None else names)
             period = np.diag(upper - lower)
             match(arrays.points[exterior_facets(arrays.cells, arrays.cell)], period)
-            arrays = untangled(arrays, images=coincident(arrays.points, period))
+            arrays = untangled(arrays, images=periodic_labels(arrays.points, period))
             return replace(arrays, points=arrays.points * unit + middle, period=period * unit)
 
         for number in range(len(SEAMS) - 1):

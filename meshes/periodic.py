@@ -40,7 +40,7 @@ class PeriodWarning(UserWarning):
     """A period that had to be guessed, or that leaves the solid without contact to its translates."""
 
 
-def coincident(points: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def periodic_labels(points: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Labels (n,) that points (n, dim) share with those from which they differ by lattice vectors (dim, dim)."""
     if not len(points):
         return np.zeros(0, dtype=np.int64)
@@ -59,8 +59,8 @@ class Seam:
     """The boundary of a cell and how it meets its translates.
 
     period: (dim, dim) lattice vectors. facets: (f,) exterior facets of this rank; if the mesh is on one rank, `pairs`
-    number them. pairs: (p, 2) facets of all ranks that are translates of each other. shifts: (p, dim) whole multiples of
-    the lattice vectors that lead from the first to the second. free: (f,) which facets of all ranks have no partner.
+    number them. pairs: (p, 2) facets of all ranks that are translates of each other. shifts: (p, dim) whole multiples
+    of the lattice vectors that lead from the first to the second. free: (f,) which facets of all ranks have no partner.
     """
 
     period: npt.NDArray[np.float64]
@@ -126,7 +126,7 @@ def match(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]):
     """
     dim = len(period)
     middle = corners.mean(axis=1)
-    label = coincident(middle, period)
+    label = periodic_labels(middle, period)
     order = np.argsort(label, kind="stable")
     first = np.flatnonzero(np.diff(label[order], prepend=-1))
     count = np.diff(first, append=len(order))
@@ -156,9 +156,11 @@ def _first(corners, faulty, period) -> str:
     """What is wrong with the first of the `faulty` facets, by place."""
     dim = len(period)
     nodes = corners.reshape(-1, dim)
-    label = coincident(nodes, period)
+    label = periodic_labels(nodes, period)
     turns = nodes @ np.linalg.inv(period)
-    places = np.unique(np.column_stack([label, np.rint(turns - turns[np.unique(label, return_index=True)[1]][label])]), axis=0)
+    places = np.unique(
+        np.column_stack([label, np.rint(turns - turns[np.unique(label, return_index=True)[1]][label])]), axis=0
+    )
     partners = np.bincount(places[:, 0].astype(int))[label].reshape(corners.shape[:2])
     alone = corners[faulty][partners[faulty] == 1]
     if not len(alone):
@@ -183,7 +185,6 @@ def _touching(corners, period):
     found = np.zeros(len(corners), dtype=bool)
     if not len(corners):
         return found
-    dim = len(period)
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
     tree = cKDTree(middle)
@@ -256,7 +257,7 @@ def faces(cell: TaggedMesh) -> npt.NDArray[np.int32]:
         return facets[on.any(axis=1)]
     boundary = seam(cell)
     count = corners.shape[1]
-    label = coincident(corners.reshape(-1, dim), period).reshape(-1, count)
+    label = periodic_labels(corners.reshape(-1, dim), period).reshape(-1, count)
     if np.isin(label[boundary.free], label[~boundary.free]).any():
         raise MeshError(
             "the cell is no parallelepiped and voids open on its outline, so that its faces cannot be told from free "
@@ -286,8 +287,8 @@ def with_period(cell: TaggedMesh, period: npt.ArrayLike | None) -> TaggedMesh:
     if np.any(spans < 1 - CLOSE) and cell.mesh.comm.rank == 0:
         axis = int(spans.argmin())
         warnings.warn(
-            f"the solid spans {spans[axis]:.6g} of the period along lattice vector {axis}, {vectors[axis].tolist()}: it "
-            "does not touch its translates there, and carries nothing in that direction",
+            f"the solid spans {spans[axis]:.6g} of the period along lattice vector {axis}, {vectors[axis].tolist()}: "
+            "it does not touch its translates there, and carries nothing in that direction",
             PeriodWarning,
             stacklevel=3,
         )
@@ -319,7 +320,8 @@ def known_period(cell: TaggedMesh) -> npt.NDArray[np.float64]:
     for axis, share in enumerate(covered.min(axis=0)):
         if share == 0:
             raise MeshError(
-                f"the period cannot be told from the bounding box: no facet lies on one of its faces across {'xyz'[axis]}. {GIVE}"
+                "the period cannot be told from the bounding box: no facet lies on one of its faces across "
+                f"{'xyz'[axis]}. {GIVE}"
             )
     if covered.min() < 1 - 1e-6 and mesh.comm.rank == 0:
         axis = int(covered.min(axis=0).argmin())
@@ -337,4 +339,7 @@ def _areas(corners) -> npt.NDArray[np.float64]:
     if corners.shape[1] == 2:
         return np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
     halves = [(0, 1, 2)] if corners.shape[1] == 3 else [(0, 1, 2), (3, 1, 2)]
-    return sum(np.linalg.norm(np.cross(corners[:, b] - corners[:, a], corners[:, c] - corners[:, a]), axis=1) / 2 for a, b, c in halves)
+    return sum(
+        np.linalg.norm(np.cross(corners[:, b] - corners[:, a], corners[:, c] - corners[:, a]), axis=1) / 2
+        for a, b, c in halves
+    )

@@ -57,8 +57,8 @@ def read(
         coincident: what happens to nodes at one place, where the cells that they belong to are not connected: "error",
             "merge" makes one node of them, "keep" leaves them apart (a crack). At one place are nodes that are closer
             than 1e-6 of the mesh's size and 1 % of its shortest edge.
-        period: lattice vectors of a periodic cell, (dim, dim), one a row, or the lengths (dim,) of a box; if None, an RVE
-            takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their faces,
+        period: lattice vectors of a periodic cell, (dim, dim), one a row, or the lengths (dim,) of a box; if None, an
+            RVE takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their faces,
             need it.
 
     Returns:

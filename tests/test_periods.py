@@ -160,7 +160,10 @@ def test_neither_size_nor_place_matter_in_3d(power, far):
 
 def test_spheres_and_fibres_of_any_size():
     def make(size):
-        shapes = [meshes.Sphere((0.2 * size, 0, 0), 0.2 * size), meshes.Cylinder((-0.25 * size, 0, 0), "z", 0.15 * size)]
+        shapes = [
+            meshes.Sphere((0.2 * size, 0, 0), 0.2 * size),
+            meshes.Cylinder((-0.25 * size, 0, 0), "z", 0.15 * size),
+        ]
         return meshes.cell(shapes, SELF, size=(size,) * 3, mesh_size=0.8 * size)
 
     strain = [0.01, 0, 0.002, -0.003, 0, 0.001]
@@ -257,7 +260,7 @@ def test_a_period_that_cannot_be_told_is_asked_for(corners, tmp_path):
 
 def test_sides_that_do_not_match_are_refused(tmp_path):
     cell = meshes.read(polygon(tmp_path / "cell.msh", HEXAGON, matching=False), SELF, period=[A1, A2])
-    with pytest.raises(meshes.MeshError, match="not periodic: .* edges of its boundary meet solid"):
+    with pytest.raises(meshes.MeshError, match=r"not periodic: .* edges of its boundary meet solid"):
         fe2.RVE(cell, PHASES)
 
 
@@ -292,7 +295,7 @@ def test_a_box_with_voids_on_its_faces_is_doubtful(tmp_path):
     labels = np.ones((4, 4), int)
     labels[0, :2] = 0
     cell = meshes.read(saved(tmp_path / "porous.vtu", labels), SELF)
-    with pytest.warns(meshes.PeriodWarning, match="across x are solid to 50%.*period="):
+    with pytest.warns(meshes.PeriodWarning, match=r"across x are solid to 50%.*period="):
         found = solve(cell)
     same(found, solve(meshes.from_labels(labels, SELF, quads=False)))
     again = meshes.read(tmp_path / "porous.vtu", SELF, period=(1.0, 1.0))
