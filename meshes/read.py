@@ -58,8 +58,8 @@ def read(
             "merge" makes one node of them, "keep" leaves them apart (a crack). At one place are nodes that are closer
             than 1e-6 of the mesh's size and 1 % of its shortest edge.
         period: lattice vectors of a periodic cell, (dim, dim), one a row, or the lengths (dim,) of a box; if None, an
-            RVE takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their faces,
-            need it.
+            RVE takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their
+            faces, need it.
 
     Returns:
         The mesh, its cells checked.
