@@ -21,7 +21,7 @@ demo:  ## Cook's membrane with an RVE at every quadrature point, exact and then 
 	$(RUN) mpirun -n 2 python3 demos/demo_cook.py
 	$(RUN) mpirun -n 2 python3 demos/demo_surrogate.py
 
-test:  ## the tests, in serial and on two and three ranks
+test:  ## the tests, two at a time, and those for MPI on two and three ranks
 	$(RUN) tests/run
 
 test-all:  ## the same with the slow ones

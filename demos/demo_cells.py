@@ -46,8 +46,8 @@ def say(line):
 
 materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
-mesh_size = pick(0.2, 0.08, 0.0245)
-settings = {"samples": pick(128, 512, 1024), "lbfgs": pick(50, 600, 2000)}
+mesh_size = pick(0.3, 0.08, 0.0245)
+settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"samples": 512, "lbfgs": 600}, {})
 
 # %% [markdown]
 # ## From strains to a model
@@ -57,7 +57,7 @@ settings = {"samples": pick(128, 512, 1024), "lbfgs": pick(50, 600, 2000)}
 # %%
 cells = {name: meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size) for name in meshes.BENCHMARKS}
 rves = {name: fe2.RVE(cell, materials) for name, cell in cells.items()}
-parts = {"train": (pick(40, 100, 100), 0), "test": (pick(10, 40, 100), 1)}  # how many, and the seed
+parts = {"train": (pick(16, 100, 100), 0), "test": (pick(4, 40, 100), 1)}  # how many, and the seed
 files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name in cells for part in parts}
 start = time.perf_counter()
 for (name, part), file in files.items():

@@ -49,7 +49,7 @@ def say(line):
 # that keep a distance from each other.
 
 # %%
-n = pick(12, 32, 32)
+n = pick(8, 32, 32)
 grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
 materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
 rve = fe2.RVE(grid, materials, degree=1)
@@ -62,7 +62,7 @@ def cell(fraction, seed):
 
 
 rng = np.random.default_rng(0)
-some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.uniform(0.05, 0.35, pick(40, 600, 1000)))])
+some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.uniform(0.05, 0.35, pick(8, 600, 1000)))])
 
 # %% [markdown]
 # ## Training
@@ -76,7 +76,7 @@ with fe2.together(comm):
     if comm.rank == 0:
         network = coupling.mode_network(rve, half_range=half_range)
         phases = network.phases(torch.from_numpy(some))
-        modes.train(network.float(), phases, steps=pick(20, 800, 4000), every=pick(10, 50, 100), log=print)
+        modes.train(network.float(), phases, steps=pick(4, 800, 4000), every=pick(2, 50, 100), log=print)
         network.save(path)
 network = spon.load_modes(path)
 say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")
@@ -87,7 +87,7 @@ say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of 
 # each point; nothing is shared between them.
 
 # %%
-membrane = meshes.cook(comm, n=pick(2, 5, 10))
+membrane = meshes.cook(comm, n=pick(1, 5, 10))
 places = fe2.law_places(membrane)
 left, right = 0.0, 48.0
 fractions = 0.3 - 0.22 * (places[:, 0] - left) / (right - left)

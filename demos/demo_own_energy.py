@@ -75,7 +75,7 @@ def write_mesh(path, mesh_size):
 mesh_file = options.folder / "cell.msh"
 with fe2.together(comm):
     if comm.rank == 0:
-        write_mesh(mesh_file, pick(0.2, 0.08, 0.04))
+        write_mesh(mesh_file, pick(0.3, 0.08, 0.04))
 cell = meshes.read(mesh_file, MPI.COMM_SELF)
 
 # %% [markdown]
@@ -106,10 +106,10 @@ rve = fe2.RVE(cell, materials)
 # ## Snapshots, training, a model file
 
 # %%
-strains = fe2.sample.latin_hypercube(pick(40, 100, 200), 2, 0.05, seed=0)
+strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
 fe2.sample.snapshots(rve, strains, snapshots, comm)
-settings = pick({"r": 12, "samples": 128, "lbfgs": 100}, {"r": 24}, {"r": 24})
+settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24}, {"r": 24})
 with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(snapshots))

@@ -50,7 +50,7 @@ def say(line):
 # given as $γ = 2 ε_{xy}$.
 
 # %%
-mesh_size = pick(0.2, 0.1, 0.05)
+mesh_size = pick(0.3, 0.1, 0.05)
 cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
 materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
 rve = fe2.RVE(cell, materials)
@@ -58,8 +58,8 @@ half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 
 options.folder.mkdir(parents=True, exist_ok=True)
 file, path = options.folder / f"snapshots-{mesh_size}.h5", options.folder / "model.safetensors"
-strains = fe2.sample.latin_hypercube(pick(40, 100, 200), 2, half_range, seed=0)
-settings = pick({"r": 12, "samples": 128, "lbfgs": 100}, {}, {"r": 20})
+strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, half_range, seed=0)
+settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {}, {"r": 20})
 start = time.perf_counter()
 fe2.sample.snapshots(rve, strains, file, comm)
 with fe2.together(comm):
@@ -77,7 +77,7 @@ say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")
 # %%
 structures = {
     "Cook's membrane": (
-        meshes.cook(comm, n=pick(2, 5, 10)),
+        meshes.cook(comm, n=pick(1, 5, 10)),
         {"left": (0.0, 0.0), "right": (None, 1.6)},
         1,
     ),

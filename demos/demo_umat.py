@@ -42,15 +42,15 @@ for compiler in ("cc", "gfortran"):
 
 # %%
 if options.model is None:
-    cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.1)
+    cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.1)
     materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(70_000.0, 0.2)}
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
-    fe2.sample.snapshots(rve, fe2.sample.sobol(24 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
-    r, samples, lbfgs = (8, 256, 150) if options.small else (16, 1024, 1000)
+    fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
+    settings = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
     data = coupling.cell_data(rve, fe2.sample.read(snapshots))
     with Live() as live:
-        model, *_ = learn.train(data, r=r, samples=samples, lbfgs=lbfgs, log=live)
+        model, *_ = learn.train(data, **settings, log=live)
 else:
     model = spon.load(options.model)
 

@@ -133,7 +133,7 @@ class QuadratureLaw:
         slopes = self._map.tabulate(1, self.points)[1:, :, :, 0]
         jacobian = np.einsum("iqn,cnx->cqxi", slopes, self._nodes())
         weights = abs(np.linalg.det(jacobian)) * self._weights
-        sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, -1))
+        sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, values.shape[1]))
         return sums / weights.sum(axis=1, keepdims=True)
 
     def update(self) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("meshio")
 
 import meshio
 from dolfinx import fem
+from dolfinx.mesh import compute_midpoints
 from mpi4py import MPI
 from test_macro import halves
 
@@ -197,3 +198,15 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
         assert bar.shown == shown
         assert ("residual 1.0e-05" in stream.getvalue() and "75%" in stream.getvalue()) == shown
         assert shown or not stream.getvalue()
+
+
+@pytest.mark.mpi
+def test_means_where_a_rank_has_no_cells(comm):
+    """Of the places of its points, which is the middle of a cell; there are fewer cells than ranks."""
+    problem = fe2.MacroProblem(meshes.bar(comm, size=(1.0, 1.0), n=(1, 1)), fe2.UFLLaw(fe2.LinearElastic(2.0, 1.0)))
+    sigma = problem.sigma
+    middles = compute_midpoints(sigma.mesh, 2, sigma.cells)[:, :2]
+    assert np.allclose(sigma.means(sigma.places()), middles, rtol=0, atol=1e-14)
+    assert sigma.means(sigma.strains()).shape == (len(middles), 3)
+    if comm.size > 2:
+        assert min(comm.allgather(len(middles))) == 0

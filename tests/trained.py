@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A small cell and a model of it, trained once for all tests of what models are used for."""
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,17 +33,27 @@ def make_rve(radius=0.3):
     return fe2.RVE(cell, materials, degree=1)
 
 
-def train(folder, comm):
-    """Snapshots on all ranks, training on rank 0, and the model read by all ranks from its file."""
+def once(folder, comm):
+    """The model of this folder, made by the first that asks for it; others wait, in another process if need be."""
+    rve, path = make_rve(), folder / "model.safetensors"
+    with open(folder / "lock", "w") as lock:
+        if comm.rank == 0:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not comm.bcast(path.exists() if comm.rank == 0 else None):
+            train(rve, path, comm)
+    return Trained(rve, spon.load(path, whole=True), path)
+
+
+def train(rve, path, comm):
+    """Snapshots on all ranks, and training on rank 0."""
     from spon import learn
 
-    rve, path, snapshots = make_rve(), Path(folder) / "model.safetensors", Path(folder) / "snapshots.h5"
+    snapshots = path.with_name("snapshots.h5")
     fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.together(comm):
         if comm.rank == 0:
             data = coupling.cell_data(rve, fe2.sample.read(snapshots))
             learn.train(data, **TRAINING)[0].save(path)
-    return Trained(rve, spon.load(path, whole=True), path)
 
 
 def strains(n, scale=0.9, seed=3):
