@@ -152,8 +152,8 @@ def _same_point(V: fem.FunctionSpace, seam: Seam, x: Array) -> npt.NDArray[np.in
     edges = [np.stack([boundary[whole], boundary[first[here[whole]]]], axis=1)]
     if cracked.any():
         torn = boundary[cracked]
-        for pair, shift in zip(seam.pairs.tolist(), seam.shifts):
-            ours, theirs = (_nodes_on(V, seam.facets[[k]]) for k in pair)
+        for k, shift in enumerate(seam.shifts):
+            ours, theirs = (_nodes_on(V, seam.facets[seam.pairs[k, [side]]]) for side in (0, 1))
             if np.isin(ours, torn).any():
                 away = x[ours][:, None] + shift @ seam.period - x[theirs]
                 edges.append(np.stack([ours, theirs[np.linalg.norm(away, axis=2).argmin(axis=1)]], axis=1))
