@@ -191,7 +191,7 @@ def test_three_cells_on_one_facet(tmp_path):
         meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
 
 
-def gmsh_file(path, dim, groups, version, *, binary=False, every=False):
+def gmsh_file(path, dim, groups, version, *, binary=False, every=False, order=1):
     """Two rectangles or boxes, left of x = 1 and right; groups: name → which of the two."""
     gmsh.initialize(readConfigFiles=False, interruptible=False)
     gmsh.option.setNumber("General.Terminal", 0)
@@ -210,9 +210,12 @@ def gmsh_file(path, dim, groups, version, *, binary=False, every=False):
             model.mesh.setRecombine(2, e)
         for e in parts:
             model.mesh.setTransfiniteVolume(e)
+    if order == 2:
+        gmsh.option.setNumber("Mesh.SecondOrderIncomplete", 1)
     for option, value in {"SizeMax": 0.5, "MshFileVersion": version, "Binary": binary, "SaveAll": every}.items():
         gmsh.option.setNumber(f"Mesh.{'Mesh' if option == 'SizeMax' else ''}{option}", float(value))
     model.mesh.generate(dim)
+    model.mesh.setOrder(order)
     gmsh.write(str(path))
     gmsh.finalize()
     return path
@@ -228,6 +231,19 @@ def test_a_cell_in_two_groups(tmp_path, dim, version, binary):
     assert cell.fractions() == {matrix: pytest.approx(0.5), fibre: pytest.approx(0.5)}
     if version > 1:  # which has no names
         assert cell.names == {"all": matrix, "fibre": fibre}
+
+
+@pytest.mark.parametrize("version", [2.2, 4.1])
+def test_twenty_node_hexahedra_of_gmsh(tmp_path, version):
+    """Straight cells: every node is at a multiple of a quarter, each place has one, and det J is constant."""
+    path = gmsh_file(tmp_path / "a.msh", 3, {"left": (0,), "right": (1,)}, version, order=2)
+    mesh = meshes.read(path, MPI.COMM_SELF).mesh
+    dofs = meshes._compat.geometry_dofmap(mesh)
+    assert dofs.shape == (16, 27)
+    reference = meshes.geometry.reference("hexahedron", 2).points
+    for x in mesh.geometry.x[dofs]:
+        affine = np.linalg.lstsq(np.column_stack([np.ones(27), reference]), x, rcond=None)[0]
+        assert x == pytest.approx(np.column_stack([np.ones(27), reference]) @ affine, abs=1e-12)
 
 
 def test_groups_that_overlap_in_part(tmp_path):
