@@ -270,6 +270,14 @@ def test_shells_of_six_nodes(read):
     assert read(f"*NODE\n{nodes}*ELEMENT, TYPE=STRI65\n1, 1,2,3,4,5,6\n").fractions() == {1: pytest.approx(0.5)}
 
 
+def test_curved_lines_are_facets(read):
+    nodes = "".join(f"{i}, {x}, {y}\n" for i, (x, y) in enumerate([(0, 0), (1, 0), (1, 1), (0, 1)], 1))
+    nodes += "5, .5, 0\n6, 1, .5\n7, .5, 1\n8, 0, .5\n"
+    lines = "*ELEMENT, TYPE=T2D3, ELSET=low\n2, 1, 2, 5\n*ELEMENT, TYPE=B22, ELSET=right\n3, 2, 6, 3\n"
+    tagged = read(f"*NODE\n{nodes}*ELEMENT, TYPE=CPE8R, ELSET=all\n1, 1,2,3,4,5,6,7,8\n{lines}", sets=("all", "low"))
+    assert tagged.facet_names == {"low": 1} and tagged.names == {"all": 1}
+
+
 def test_nodes_generated_backwards(read):
     text = "*NODE\n5, 1., 0.\n1, 0., 0.\n11, 0., 1.\n15, 1., 1.\n*NGEN, NSET=low\n5, 1, 2\n*NGEN, NSET=up\n15, 11, -2\n"
     text += "*ELEMENT, TYPE=CPE4\n1, 1, 3, 13, 11\n*ELGEN\n1, 2, 2\n"
@@ -292,6 +300,7 @@ REFUSED = {
     "node twice": (MESH + "*NODE\n3, 5., 5.\n", "1 node numbers occur twice, the first is 3"),
     "same nodes": (MESH + "5, 5,6,9,8\n", r"1 of 5 cells have the same nodes as another one, .* \[3, 4\]"),
     "surface twice": (MESH + "*SURFACE, NAME=s\n1, S1\n*SURFACE, NAME=S\n2, S1\n", 'surface "S" occurs twice'),
+    "cut off": (MESH + "5, 5, 6\n", "23 numbers are not a multiple of 5, an element number and its 4 nodes"),
     "face": (MESH + "*SURFACE, NAME=s\n1, SPOS\n", r'surface "s": the face "SPOS" is not supported.*sets='),
     "no face": (MESH + "*SURFACE, NAME=s\n1, S5\n", 'surface "s": an element of the type quad has no face S5'),
     "no number": (MESH.replace("0.5", "half", 1), 'line 1: .NODE: "half" is no number'),
