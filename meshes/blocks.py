@@ -164,9 +164,9 @@ def _one_node_per_place(points, cells, cell, coincident):
     number = np.arange(len(points))
     if coincident == "keep":
         return number
-    used = np.unique(cells)
-    shortest = shortest_edge(points, cells[:, : facet_vertices(cell).max() + 1])
-    pairs, close = coincident_pairs(points[used], shortest)
+    vertices = cells[:, : facet_vertices(cell).max() + 1]
+    used = np.unique(vertices if coincident == "error" else cells)  # cells are connected by their vertices alone
+    pairs, close = coincident_pairs(points[used], shortest_edge(points, vertices))
     if coincident == "error":
         refuse_coincident(points[used], pairs, close)
     number[used] = used[merged(len(used), pairs)]

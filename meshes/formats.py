@@ -35,17 +35,29 @@ LARGEST = 2**31 - 1
 # The cell data in which meshio keeps the physical groups of a .msh file; 0 is no group there.
 PHYSICAL = "gmsh:physical"
 
-# gmsh orders the edge nodes of its 20-node hexahedron in its own way (gmsh manual, "Node ordering"); to VTK's order:
-GMSH_HEXAHEDRON20 = [*range(8), 8, 11, 13, 9, 16, 18, 19, 17, 10, 12, 14, 15]
+# gmsh's serendipity cells with meshio's name and the order of VTK: gmsh orders the edge nodes of its 20-node hexahedron
+# in its own way (gmsh manual, "Node ordering").
+SERENDIPITY = {
+    16: ("quad8", [*range(8)]),
+    17: ("hexahedron20", [*range(8), 8, 11, 13, 9, 16, 18, 19, 17, 10, 12, 14, 15]),
+}
 
 
 def vtk_blocks(
     points: npt.NDArray[np.float64], raw: Sequence[tuple[str, npt.NDArray[np.integer]]]
 ) -> tuple[npt.NDArray[np.float64], list[Block]]:
     """Blocks of cells in VTK order, completed where they are serendipity cells, and the points with those added."""
+    arrays = [np.asarray(connectivity, dtype=np.int64) for _, connectivity in raw]
+    for serendipity in ("quad8", "hexahedron20"):  # all at once: neighbours in two blocks share nodes
+        which = [i for i, (kind, _) in enumerate(raw) if kind == serendipity]
+        if which:
+            together = np.concatenate([arrays[i] for i in which])
+            points, together = serendipity_completed(points, together, VTK_ORDERED[serendipity][0])
+            parts = np.split(together, np.cumsum([len(arrays[i]) for i in which])[:-1])
+            for i, rows in zip(which, parts):
+                arrays[i] = rows
     blocks = []
-    for kind, connectivity in raw:
-        rows = np.asarray(connectivity, dtype=np.int64)
+    for (kind, _), rows in zip(raw, arrays):
         if kind in IGNORED:
             blocks.append(Block("point", 0, rows))
             continue
@@ -54,8 +66,6 @@ def vtk_blocks(
                 f'cells of the type "{kind}" ({len(rows)} of them) are not supported; supported: {list(VTK_ORDERED)}'
             )
         cell, degree = VTK_ORDERED[kind]
-        if kind in ("quad8", "hexahedron20"):
-            points, rows = serendipity_completed(points, rows, cell)
         order = dolfinx.cpp.io.perm_vtk(dolfinx.mesh.to_type(cell), rows.shape[1])
         blocks.append(Block(cell, degree, np.ascontiguousarray(rows[:, order])))
     return points, blocks
@@ -69,14 +79,16 @@ def read_gmsh(path: Path) -> Blocks:
         numbers = physical_numbers(path, lambda kind: model.mesh.getElementProperties(kind)[3])
         points, row = nodes(model)
         blocks: list[Block] = []
+        incomplete: list[tuple[int, tuple[str, npt.NDArray[np.int64]]]] = []  # which block, and meshio's name and rows
         groups: list[npt.NDArray[np.int64] | list[int]] = []  # of each block: one per cell, or those of the entity
         for dim, entity in model.getEntities():
             for kind, elements, connectivity in zip(*model.mesh.getElements(dim, entity)):
                 title, _, _, per_cell, _, _ = model.mesh.getElementProperties(kind)
                 rows = row[connectivity.astype(np.int64)].reshape(-1, per_cell)
-                if kind in (16, 17):  # serendipity
-                    rows = rows if kind == 16 else rows[:, GMSH_HEXAHEDRON20]
-                    points, (block,) = vtk_blocks(points, [("quad8" if kind == 16 else "hexahedron20", rows)])
+                if kind in SERENDIPITY:
+                    name, order = SERENDIPITY[int(kind)]
+                    incomplete.append((len(blocks), (name, rows[:, order])))
+                    block = Block(VTK_ORDERED[name][0], 2, rows)
                 elif kind == 15:
                     block = Block("point", 0, rows)
                 elif kind in ELEMENTS:
@@ -91,6 +103,9 @@ def read_gmsh(path: Path) -> Blocks:
                     if numbers.elements is None
                     else numbers.of(elements)
                 )
+    points, completed = vtk_blocks(points, [raw for _, raw in incomplete])
+    for (i, _), block in zip(incomplete, completed):
+        blocks[i] = block
     if numbers.elements is None:
         members = [{g: np.arange(len(b.nodes)) for g in mine} for b, mine in zip(blocks, groups)]
     else:  # which put a cell into several groups as one element for each

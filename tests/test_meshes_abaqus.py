@@ -233,6 +233,59 @@ def test_twenty_seven_nodes(read):
     assert tagged.fractions()[1] * np.prod(upper - lower) == pytest.approx(1 + 0.125 * 4 / 9)
 
 
+CUBE = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+# Type, corners, and the middles of S1, S2, ... by the manual's lists of their corners.
+FACES = {
+    "CPS3": ([(0, 0), (1, 0), (0, 1)], [(0.5, 0), (0.5, 0.5), (0, 0.5)]),
+    "CPE4": ([(0, 0), (1, 0), (1, 1), (0, 1)], [(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)]),
+    "C3D4": (
+        [(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, 3)],
+        [(1, 1, 0), (1, 0, 1), (1, 1, 1), (0, 1, 1)],  # 1-2-3, 1-4-2, 2-4-3, 3-4-1
+    ),
+    "C3D8": (CUBE, [(0.5, 0.5, 0), (0.5, 0.5, 1), (0.5, 0, 0.5), (1, 0.5, 0.5), (0.5, 1, 0.5), (0, 0.5, 0.5)]),
+}
+
+
+@pytest.mark.parametrize("kind", FACES)
+def test_faces_of_elements(read, kind):
+    import dolfinx.mesh
+
+    corners, middles = FACES[kind]
+    text = "*NODE\n" + "".join(f"{i}, {', '.join(map(str, x))}\n" for i, x in enumerate(corners, 1))
+    text += f"*ELEMENT, TYPE={kind}\n1, {', '.join(str(i + 1) for i in range(len(corners)))}\n"
+    tagged = read(text + "".join(f"*SURFACE, NAME=F{i}\n1, S{i}\n" for i in range(1, len(middles) + 1)))
+    dim = len(corners[0])
+    for i, middle in enumerate(middles, 1):
+        (facet,) = tagged.facet_tags.find(tagged.facet_names[f"F{i}"])
+        x = dolfinx.mesh.compute_midpoints(tagged.mesh, dim - 1, np.array([facet], dtype=np.int32))[0, :dim]
+        assert x == pytest.approx(np.array(middle))
+    if kind == "C3D8":
+        assert read(text + "*SURFACE, NAME=F1\n1, S1\n*SURFACE, NAME=F2\n1, SNEG\n", sets=("F1",)).facet_names == {
+            "F1": 1
+        }
+
+
+def test_shells_of_six_nodes(read):
+    nodes = "1,0,0\n2,1,0\n3,0,1\n4,.5,0\n5,.5,.5\n6,0,.5\n"
+    assert read(f"*NODE\n{nodes}*ELEMENT, TYPE=STRI65\n1, 1,2,3,4,5,6\n").fractions() == {1: pytest.approx(0.5)}
+
+
+def test_curved_lines_are_facets(read):
+    nodes = "".join(f"{i}, {x}, {y}\n" for i, (x, y) in enumerate([(0, 0), (1, 0), (1, 1), (0, 1)], 1))
+    nodes += "5, .5, 0\n6, 1, .5\n7, .5, 1\n8, 0, .5\n"
+    lines = "*ELEMENT, TYPE=T2D3, ELSET=low\n2, 1, 2, 5\n*ELEMENT, TYPE=B22, ELSET=right\n3, 2, 6, 3\n"
+    tagged = read(f"*NODE\n{nodes}*ELEMENT, TYPE=CPE8R, ELSET=all\n1, 1,2,3,4,5,6,7,8\n{lines}", sets=("all", "low"))
+    assert tagged.facet_names == {"low": 1} and tagged.names == {"all": 1}
+
+
+def test_nodes_generated_backwards(read):
+    text = "*NODE\n5, 1., 0.\n1, 0., 0.\n11, 0., 1.\n15, 1., 1.\n*NGEN, NSET=low\n5, 1, 2\n*NGEN, NSET=up\n15, 11, -2\n"
+    text += "*ELEMENT, TYPE=CPE4\n1, 1, 3, 13, 11\n*ELGEN\n1, 2, 2\n"
+    tagged = read(text, boundaries=("low", "up"))
+    assert midpoints(tagged, 1) == pytest.approx(np.array([[0.25, 0.5], [0.75, 0.5]]))
+    assert [len(tagged.facet_tags.find(t)) for t in (1, 2)] == [2, 2]
+
+
 REFUSED = {
     "spherical": (MESH.replace("*NODE", "*NODE, SYSTEM=S"), r"line 1: \*NODE, SYSTEM=S is not supported"),
     "system": ("*SYSTEM\n1., 0., 0.\n" + MESH, r"line 1: \*SYSTEM is not supported"),
@@ -247,6 +300,7 @@ REFUSED = {
     "node twice": (MESH + "*NODE\n3, 5., 5.\n", "1 node numbers occur twice, the first is 3"),
     "same nodes": (MESH + "5, 5,6,9,8\n", r"1 of 5 cells have the same nodes as another one, .* \[3, 4\]"),
     "surface twice": (MESH + "*SURFACE, NAME=s\n1, S1\n*SURFACE, NAME=S\n2, S1\n", 'surface "S" occurs twice'),
+    "cut off": (MESH + "5, 5, 6\n", "23 numbers are not a multiple of 5, an element number and its 4 nodes"),
     "face": (MESH + "*SURFACE, NAME=s\n1, SPOS\n", r'surface "s": the face "SPOS" is not supported.*sets='),
     "no face": (MESH + "*SURFACE, NAME=s\n1, S5\n", 'surface "s": an element of the type quad has no face S5'),
     "no number": (MESH.replace("0.5", "half", 1), 'line 1: .NODE: "half" is no number'),

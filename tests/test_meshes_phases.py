@@ -64,7 +64,23 @@ def test_numbers_that_are_no_labels(tmp_path, value):
     assert meshes.read(path, MPI.COMM_SELF, sets=()).fractions() == {1: pytest.approx(1.0)}
 
 
+def test_zero_is_no_tag_of_facets_and_of_groups(tmp_path):
+    """Boundary edges and physical groups are numbered from 1 on; meshio writes 0 for those that have none."""
+    cells = [("quad", QUADS), ("line", np.array([(0, 3), (3, 6)]))]
+    data = {"phase": [STIFF, np.array([0, 4])]}
+    meshio.Mesh(SQUARE, cells, cell_data=data).write(tmp_path / "a.vtu")
+    cell = meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
+    assert cell.fractions() == {0: pytest.approx(0.5), 1: pytest.approx(0.5)}
+    assert cell.facet_tags.values.tolist() == [4]
+    cell = meshes.read(vtu(tmp_path / "a.vtu", **{"gmsh:physical": STIFF}), MPI.COMM_SELF)
+    assert cell.fractions() == {1: pytest.approx(0.5)}
+    with pytest.raises(meshes.MeshError, match="2 of 4 cells have no tag"):
+        meshes.check_materials(cell, [1])
+
+
 def test_integers_beyond_those_of_dolfinx(tmp_path):
+    cell = meshes.read(vtu(tmp_path / "a.vtu", phase=STIFF + (2.0**31 - 2)), MPI.COMM_SELF)
+    assert list(cell.fractions()) == [2**31 - 2, 2**31 - 1]
     path = vtu(tmp_path / "a.vtu", phase=np.array([1, 1, 3_000_000_000, 2]))
     with pytest.raises(meshes.MeshError, match=r"from 0 to 2147483647.*the first is 3000000000"):
         meshes.read(path, MPI.COMM_SELF)
@@ -136,10 +152,10 @@ def test_coincident_nodes(tmp_path):
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_places_are_told_apart_at_any_size(tmp_path, scale):
-    """Nodes apart by 1e-9 of the mesh are at one place; those of a cell as thin as 1e-5 of it are not."""
+    """Nodes apart by 1e-9 of the mesh are at one place; those of a cell as thin as 1e-7 of it are not."""
     path = tmp_path / "a.vtu"
     points = SQUARE.copy()
-    points[[1, 4, 7], 0] = 1e-5
+    points[[1, 4, 7], 0] = 1e-7
     meshio.Mesh(scale * points, [("quad", QUADS)]).write(path)
     assert meshes.read(path, MPI.COMM_SELF).mesh.geometry.x.shape[0] == 9
     points = np.vstack([SQUARE, SQUARE[[1, 4, 7]] + [0.0, 1e-9, 0.0]])
@@ -185,13 +201,14 @@ def test_a_cell_twice_in_a_file(tmp_path, kind):
 
 
 def test_three_cells_on_one_facet(tmp_path):
-    points = np.vstack([SQUARE[[0, 2, 6, 8]], [(2.0, 0.1, 0.0)]])
-    meshio.Mesh(points, [("triangle", np.array([(1, 3, 0), (1, 3, 2), (1, 3, 4)]))]).write(tmp_path / "a.vtu")
+    points = np.vstack([SQUARE[[0, 2, 6, 8]], [(2.0, 0.1, 0.0), (2.0, -1.0, 0.0)]])
+    cells = np.array([(1, 3, 0), (1, 3, 2), (1, 3, 4), (1, 4, 5)])
+    meshio.Mesh(points, [("triangle", cells)]).write(tmp_path / "a.vtu")
     with pytest.raises(meshes.MeshError, match=r"1 facets belong to more than two cells, .* \[0, 1, 2\]"):
         meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
 
 
-def gmsh_file(path, dim, groups, version, *, binary=False, every=False):
+def gmsh_file(path, dim, groups, version, *, binary=False, every=False, order=1):
     """Two rectangles or boxes, left of x = 1 and right; groups: name → which of the two."""
     gmsh.initialize(readConfigFiles=False, interruptible=False)
     gmsh.option.setNumber("General.Terminal", 0)
@@ -210,9 +227,12 @@ def gmsh_file(path, dim, groups, version, *, binary=False, every=False):
             model.mesh.setRecombine(2, e)
         for e in parts:
             model.mesh.setTransfiniteVolume(e)
+    if order == 2:
+        gmsh.option.setNumber("Mesh.SecondOrderIncomplete", 1)
     for option, value in {"SizeMax": 0.5, "MshFileVersion": version, "Binary": binary, "SaveAll": every}.items():
         gmsh.option.setNumber(f"Mesh.{'Mesh' if option == 'SizeMax' else ''}{option}", float(value))
     model.mesh.generate(dim)
+    model.mesh.setOrder(order)
     gmsh.write(str(path))
     gmsh.finalize()
     return path
@@ -228,6 +248,19 @@ def test_a_cell_in_two_groups(tmp_path, dim, version, binary):
     assert cell.fractions() == {matrix: pytest.approx(0.5), fibre: pytest.approx(0.5)}
     if version > 1:  # which has no names
         assert cell.names == {"all": matrix, "fibre": fibre}
+
+
+@pytest.mark.parametrize("version", [2.2, 4.1])
+def test_twenty_node_hexahedra_of_gmsh(tmp_path, version):
+    """Straight cells: every node is at a multiple of a quarter, each place has one, and det J is constant."""
+    path = gmsh_file(tmp_path / "a.msh", 3, {"left": (0,), "right": (1,)}, version, order=2)
+    mesh = meshes.read(path, MPI.COMM_SELF).mesh
+    dofs = meshes._compat.geometry_dofmap(mesh)
+    assert dofs.shape == (16, 27)
+    reference = meshes.geometry.reference("hexahedron", 2).points
+    for x in mesh.geometry.x[dofs]:
+        affine = np.linalg.lstsq(np.column_stack([np.ones(27), reference]), x, rcond=None)[0]
+        assert x == pytest.approx(np.column_stack([np.ones(27), reference]) @ affine, abs=1e-12)
 
 
 def test_groups_that_overlap_in_part(tmp_path):
@@ -280,6 +313,8 @@ def test_groups_of_single_cells(tmp_path):
     cell = meshes.read(path, MPI.COMM_SELF)
     assert cell.names == {"fibre": 7, "matrix": 8}
     assert cell.fractions() == {7: pytest.approx(0.5), 8: pytest.approx(0.5)}
+    path.write_text(GMSH.format(matrix="matrix", number=20).replace("2.2 0 8", "2 0 8"))
+    assert meshes.read(path, MPI.COMM_SELF).names == {"fibre": 7, "matrix": 8}
     path.write_text(GMSH.format(matrix="matrix", number=10))
     with pytest.raises(meshes.MeshError, match="1 element numbers occur twice, the first is 10"):
         meshes.read(path, MPI.COMM_SELF)

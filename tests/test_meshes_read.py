@@ -267,6 +267,15 @@ def test_twenty_node_hexahedra_are_completed(comm, mpi_tmp_path):
         exact += np.einsum("i,j,k,ijk->", w, w, w, np.linalg.det(np.moveaxis(J, (0, 1), (-2, -1))))
     lower, upper = tagged.box
     assert np.prod(upper - lower) * tagged.fractions()[1] == pytest.approx(exact, rel=1e-12)
+    # serendipity functions have all quadratic terms, so that the completed nodes are where the map puts them
+    ends = ((0, 0), (1, 0), (0, 1))
+    grid = {(ox + i / 2, oy + j / 2, k / 2) for ox, oy in ends for i in range(3) for j in range(3) for k in range(3)}
+    x, y, z = np.array(sorted(grid)).T
+    bent = np.column_stack([x + 0.1 * y**2 + 0.05 * z**2, y + 0.1 * x * z, z + 0.1 * x**2])
+    nodes = tagged.mesh.geometry.x[:, None]
+    distance = np.min(np.linalg.norm(nodes - bent, axis=2), axis=1)
+    assert distance.max(initial=0.0) < 1e-12
+    assert tagged.mesh.geometry.index_map().size_global == len(bent)
 
 
 @pytest.mark.parametrize("kind, n", [("triangle6", 2), ("quad9", 2), ("tetra10", 3), ("hexahedron27", 3)])
