@@ -18,6 +18,7 @@ from .errors import MeshError
 from .gmsh_numbers import physical_numbers
 from .gmsh_session import ELEMENTS, nodes, session
 from .repeats import groups as equal_rows
+from .tagged import LARGEST
 
 # meshio's names → reference cell and degree; the node order is VTK's.
 VTK_ORDERED = {
@@ -28,9 +29,6 @@ VTK_ORDERED = {
     "hexahedron": ("hexahedron", 1), "hexahedron20": ("hexahedron", 2), "hexahedron27": ("hexahedron", 2),
 }  # fmt: skip
 IGNORED = ("vertex",)
-
-# Tags are int32 in DOLFINx.
-LARGEST = 2**31 - 1
 
 # The cell data in which meshio keeps the physical groups of a .msh file; 0 is no group there.
 PHYSICAL = "gmsh:physical"

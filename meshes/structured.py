@@ -13,7 +13,7 @@ from mpi4py import MPI
 from .arrays import distribute
 from .errors import MeshError, on_root
 from .grid import grid
-from .tagged import TaggedMesh
+from .tagged import LARGEST, TaggedMesh
 
 
 def laminate(
@@ -104,9 +104,10 @@ def from_labels(
             raise MeshError(f"labels has shape {array.shape}; it must be (nx, ny) or (nx, ny, nz), not empty")
         if not np.issubdtype(array.dtype, np.integer):
             raise MeshError(f"labels has type {array.dtype}; it must hold integers")
-        if array.min() < 0 or array.max() == 0:
+        if array.min() < 0 or array.max() == 0 or array.max() > LARGEST:
             raise MeshError(
-                f"labels run from {array.min()} to {array.max()}; 0 is void, phases are 1, 2, ..., one at least"
+                f"labels run from {array.min()} to {array.max()}; 0 is void, phases are 1, 2, ... up to {LARGEST}, one "
+                "at least"
             )
         steps = np.broadcast_to(1.0 / array.shape[0] if spacing is None else spacing, (array.ndim,)).astype(float)
         lower, upper, middle = box_corners(steps * array.shape, center)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 VOID = 0
 MATRIX = 1
 INCLUSION = 2
+LARGEST = 2**31 - 1  # tags are int32 in DOLFINx
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class TaggedMesh:
         """The same mesh with other tags (cells,) of the cells of this rank, ghosts included.
 
         Raises:
-            MeshError: another number of tags.
+            MeshError: another number of tags, or tags that DOLFINx cannot hold.
         """
         from dolfinx.mesh import meshtags
 
@@ -70,6 +71,8 @@ class TaggedMesh:
         count = index_map.size_local + index_map.num_ghosts
         if np.shape(tags) != (count,):
             raise MeshError(f"tags have the shape {np.shape(tags)}, need ({count},)")
+        if count and not (np.min(tags) >= 0 and np.max(tags) <= LARGEST):
+            raise MeshError(f"tags run from {np.min(tags)} to {np.max(tags)}, need 0 to {LARGEST}")
         cells = np.arange(count, dtype=np.int32)
         return replace(self, cell_tags=meshtags(self.mesh, tdim, cells, np.asarray(tags, dtype=np.int32)))
 
