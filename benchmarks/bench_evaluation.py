@@ -239,7 +239,7 @@ def main():
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
-    found = study((1, 64), 0.05) if given.quick else study(BATCHES, 1.0)
+    found = study((1, 64), 0.01) if given.quick else study(BATCHES, 1.0)
     found = json.loads(json.dumps(found))  # numbers of points become text, as in a file
     if not given.quick:
         keeping.keep(RESULTS, "found", record=found)

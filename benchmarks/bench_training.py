@@ -36,7 +36,13 @@ from spon.operator import Operator
 
 RESULTS = Path(__file__).with_name("training.json")
 FULL = {"mesh_size": 0.03, "snapshots": 100, "training": {}, "squares": 32, "steps": 200}
-QUICK = {"mesh_size": 0.15, "snapshots": 24, "training": {"samples": 64, "lbfgs": 20}, "squares": 8, "steps": 10}
+QUICK = {
+    "mesh_size": 0.3,
+    "snapshots": 8,
+    "training": {"r": 4, "resolved": 8, "samples": 16, "lbfgs": 5},
+    "squares": 4,
+    "steps": 2,
+}
 
 
 class Clock:

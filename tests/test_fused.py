@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The fused kernels: their numbers by Triton's interpreter, without a GPU, and what a compiler makes of them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,51 +93,60 @@ def test_what_it_cannot_do_is_said():
 
 
 COMPILE = """
-import pathlib, re, subprocess, sys
+import json, pathlib, re, subprocess, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton.language as tl
 import spon.fused
-form, d, real, tangent = sys.argv[1], int(sys.argv[2]), *(getattr(tl, name) for name in sys.argv[3:5])
-kernel, sizes = {"potential": (spon.fused._potential, {"K": 8, "W": 32}),
-                 "branch": (spon.fused._branch, {"K": 0, "W": 64, "DEPTH": 4, "SWISH": True})}[form]
-sizes |= {"D": d, "D2": {3: 4, 6: 8}[d], "POINTS": 16, "REAL": real, "TANGENT": tangent}
-types = {name: "constexpr" if name in sizes else "i32" if name in ("n", "at_rest") else "*fp64"
-         for name in kernel.arg_names}
-made = triton.compile(ASTSource(fn=kernel, signature=types, constexprs=sizes), target=GPUTarget("cuda", 90, 32),
-                      options={"num_warps": 4 if d == 3 else 8, "num_stages": 2})
-cubin = pathlib.Path(sys.argv[5], "kernel.cubin")
-cubin.write_bytes(made.asm["cubin"])
+cubin = pathlib.Path(sys.argv[1], "kernel.cubin")
 tools = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-code = subprocess.run([tools / "nvdisasm", cubin], capture_output=True, text=True, check=True).stdout
-print({name: len(re.findall(rf"\\b{name}\\b", code)) for name in ("DMMA", "LDL", "STL")}, made.metadata.shared)
+for form, d, *types in json.load(sys.stdin):
+    kernel, sizes = {"potential": (spon.fused._potential, {"K": 8, "W": 32}),
+                     "branch": (spon.fused._branch, {"K": 0, "W": 64, "DEPTH": 4, "SWISH": True})}[form]
+    real, tangent = (getattr(tl, name) for name in types)
+    sizes |= {"D": d, "D2": {3: 4, 6: 8}[d], "POINTS": 16, "REAL": real, "TANGENT": tangent}
+    types = {name: "constexpr" if name in sizes else "i32" if name in ("n", "at_rest") else "*fp64"
+             for name in kernel.arg_names}
+    made = triton.compile(ASTSource(fn=kernel, signature=types, constexprs=sizes), target=GPUTarget("cuda", 90, 32),
+                          options={"num_warps": 4 if d == 3 else 8, "num_stages": 2})
+    cubin.write_bytes(made.asm["cubin"])
+    code = subprocess.run([tools / "nvdisasm", cubin], capture_output=True, text=True, check=True).stdout
+    counts = {name: len(re.findall(rf"\\b{name}\\b", code)) for name in ("DMMA", "LDL", "STL")}
+    print(json.dumps([counts, made.metadata.shared]))
 """
-
-
-def compiled(tmp_path, *what):
-    """Counts of instructions and bytes of shared memory for compute capability 9.0, which needs no GPU."""
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
-    environment.pop("TRITON_INTERPRET", None)
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, *what, str(tmp_path)], capture_output=True, text=True, env=environment
+COMPILED = [
+    (form, *what)
+    for form in ("potential", "branch")
+    for what in (
+        (3, "float64", "float64"), (6, "float64", "float64"), (6, "float64", "float32"), (6, "float32", "float32"),
     )
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Counts of instructions and bytes of shared memory for compute capability 9.0, which needs no GPU."""
+    folder = tmp_path_factory.mktemp("triton")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(folder)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-c", COMPILE, str(folder)]
+    done = subprocess.run(command, input=json.dumps(COMPILED), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    counts, shared = done.stdout.rsplit(" ", 1)
-    return eval(counts, {}), int(shared)
+    return dict(zip(COMPILED, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize("form", ["potential", "branch"])
-def test_a_compiler_makes_it_of_matrix_instructions_and_registers(form, tmp_path):
+def test_a_compiler_makes_it_of_matrix_instructions_and_registers(form, compiled):
     """Products in float64 by the matrix units (DMMA), nothing between the layers leaves the registers (LDL, STL: local
     memory), and the shared memory is there twice, for two blocks."""
-    found, shared = compiled(tmp_path, form, "3", "float64", "float64")
+    found, shared = compiled[form, 3, "float64", "float64"]
     assert found["DMMA"] > 0 and found["LDL"] == found["STL"] == 0
     assert 2 * shared <= 227 * 1024
 
 
 @pytest.mark.parametrize("form", ["potential", "branch"])
 @pytest.mark.parametrize("real, tangent", [("float64", "float64"), ("float64", "float32"), ("float32", "float32")])
-def test_it_compiles_in_3d_and_in_other_precisions(form, real, tangent, tmp_path):
-    found, shared = compiled(tmp_path, form, "6", real, tangent)
+def test_it_compiles_in_3d_and_in_other_precisions(form, real, tangent, compiled):
+    found, shared = compiled[form, 6, real, tangent]
     assert shared <= 227 * 1024 and (real == "float32") == (not found["DMMA"])

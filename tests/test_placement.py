@@ -105,8 +105,9 @@ def test_wrong_use_is_told(trained, comm):
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts four ranks itself")
-def test_on_four_ranks():
+def test_on_four_ranks(trained):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment["FE2X_TRAINED"] = str(trained.path.parent)
     command = ["mpirun", "-n", "4", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(
         command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300
