@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from coupling.points import PointLaw
-from fe2 import Law
+from fe2 import Law, together
 
 Array = npt.NDArray[np.float64]
 
@@ -43,8 +43,8 @@ class ExternalLaw:
     def __call__(self, derivatives: tuple[int, ...]) -> Callable[[Array], Array]:
         """Stress for (0,), tangent for (1,): functions of strains (cells, points, d) that return flat arrays [MPa].
 
-        They are collective, as the assembly is; strains that are not finite are a ValueError on all ranks. Raises
-        ValueError for other derivatives.
+        They are collective, as the assembly is; strains of another shape, not finite or not real are a ValueError on
+        all ranks. Raises ValueError for other derivatives.
         """
         if derivatives not in ((0,), (1,)):
             raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
@@ -63,7 +63,13 @@ class ExternalLaw:
             self._found = None
 
     def _at(self, strain: Array) -> tuple[Array, Array]:
-        rows = np.asarray(strain, dtype=np.float64).reshape(-1, self.law.strain_size)
+        given, d = np.asarray(strain), self.law.strain_size
+        with together(self.comm):
+            # Some versions hand over all numbers of a cell in a row.
+            if (given.ndim > 2 and given.shape[2:] != (d,)) or given.size % d:
+                need = f"(cells, points, {d}) Mandel components"
+                raise ValueError(f"the operand has the shape {given.shape}, need {need}")
+        rows = given.reshape(-1, d)
         if self._respond is None:
             self._respond = PointLaw(self.law, len(rows), comm=self.comm)
         known = self._found is not None and np.array_equal(rows, self._strain)
