@@ -25,7 +25,7 @@ from learned import BOX, MATERIALS, SIZES
 import coupling
 import fe2
 import spon
-from fe2.snapshots import fingerprint
+from fe2.fingerprints import fingerprint
 from spon.convex import largest_tangent
 
 CHUNK = 60
@@ -44,7 +44,8 @@ def strains(k):
 
 def exact(rve, name, chunks):
     """strain, stress, energy of all chunks, those without solution left out."""
-    folder, parts, begin = Path("results/certificate") / f"{name}-{fingerprint(rve)[:12]}", [], time.perf_counter()
+    mark, parts, begin = fingerprint(rve)["whole"], [], time.perf_counter()
+    folder = Path("results/certificate") / f"{name}-{mark[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(chunks):
         path, strain = folder / f"{k:05d}.npz", strains(k)
@@ -75,7 +76,8 @@ def certified(model, strain, at, chunk):
 
 
 def slacks(rve, model, strain, upper):
-    """What rounding and the solver's tolerance leave open in energies (n,) and squared stress bounds (n,) [MPa]."""
+    """What rounding and the solver's tolerance leave open in the exact energies (n,) and squared errors of stress (n,)
+    [MPa]; what they do to the bounds the certificate knows."""
     matrix = MATERIALS[1]
     # The matrix' energy is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2); it enters both bounds and the exact value.
     rounding = 16 * np.finfo(float).eps * matrix.a1 * (matrix.a2 + np.linalg.norm(strain, axis=1))

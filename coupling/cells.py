@@ -15,7 +15,8 @@ from mpi4py import MPI
 from coupling.data import strain_operator
 from coupling.laws import ExactPart
 from coupling.translate import phase_law
-from fe2 import RVE, Body, Response, StepFailed, VaryingLaw, together
+from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, together
+from fe2.fingerprints import fingerprint
 from spon.compiled import compiled_modes
 from spon.discretisation import discretise
 from spon.modes import CellMesh, ModeNetwork
@@ -83,7 +84,10 @@ def mode_network(
     )
     half = torch.from_numpy(np.broadcast_to(np.asarray(half_range, dtype=np.float64), (d,)).copy())
     tags = list(body.materials)
-    return ModeNetwork(spaces, shared, laws, tags, r=r, half_range=half, **{"processor": "mgno", **options})
+    # Of a cell's own phases it knows nothing.
+    mark = {part: value for part, value in fingerprint(rve).items() if part not in ("phases", "whole")}
+    options = {"processor": "mgno", "fingerprint": mark, **options}
+    return ModeNetwork(spaces, shared, laws, tags, r=r, half_range=half, **options)
 
 
 def _sparse(matrix) -> SparseOperator:
@@ -110,6 +114,7 @@ class ModesLaw:
         network: from `mode_network`, trained by `spon.modes.train`; a copy of it in float64 is used.
         tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.QuadratureLaw.places`.
         exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
+        rve: with the mesh and the materials of all cells, to look into points; None for that of `exact`, if any.
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
 
     Attributes:
@@ -121,8 +126,11 @@ class ModesLaw:
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
-        ValueError: tags of another shape or unknown, or a tolerance that is negative.
+        ValueError: tags of another shape or unknown, a tolerance that is negative, or an RVE, here or in `exact`, that
+        the network was not made for, or other tags there. TypeError: another exact law.
     """
+
+    own_cells = True
 
     def __init__(
         self,
@@ -132,9 +140,19 @@ class ModesLaw:
         exact: VaryingLaw | None = None,
         tolerance: float = 0.2,
         compiled: bool = True,
+        rve: RVE | None = None,
     ):
         if not tolerance >= 0:
             raise ValueError(f"tolerance = {tolerance}, need a positive number")
+        if exact is not None:
+            if not isinstance(exact, VaryingLaw):
+                raise TypeError(f"the exact law is a {type(exact).__name__}: need a fe2.VaryingLaw of the same cells")
+            network.require(fingerprint(exact.like))
+            if not np.array_equal(exact.tags, tags):
+                raise ValueError("the tags of the exact law are others than those of the modes")
+        if rve is not None:
+            network.require(fingerprint(rve))
+        self._rves = exact if rve is None else VaryingLaw(rve, np.asarray(tags))
         self.network = copy.deepcopy(network).to("cpu", torch.float64).requires_grad_(False)
         phases = self.network.phases(torch.from_numpy(np.asarray(tags, dtype=np.int64).reshape(-1, tags.shape[-1])))
         self._phase = self.network.phase(phases)
@@ -163,11 +181,12 @@ class ModesLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            fe2.StepFailed: on all ranks, naming a strain at which no minimum of the energy was found. What the exact
-            law raises.
+            ValueError: see there. fe2.StepFailed: on all ranks, naming a strain at which no minimum of the energy was
+            found. What the exact law raises.
         """
         own = self._own
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
             which = state[:, 0].astype(np.int64)
             last, before, slopes = np.split(
                 guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1
@@ -228,6 +247,34 @@ class ModesLaw:
         d, r = self.strain_size, self.network.r
         empty = [np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]
         return tuple(np.concatenate(values) for values in zip(empty, *parts, strict=True))
+
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields:
+        """The fields at a strain (d,) and a row (state_size,): exact where the point was, else those of the modes, with
+        the stress of the law.
+
+        Raises:
+            TypeError: no RVE.
+        """
+        if self._rves is None:
+            raise TypeError("modes have no mesh to show fields on: ModesLaw(..., rve=rve) with the RVE of the network")
+        exact = None if self._exact is None else self._exact.micro_fields(strain, state[self._own :])
+        if exact is not None:
+            return exact
+        which, one = state[:1].astype(np.int64), strain[None]
+        _, _, coefficients, _ = self.respond(which, one)
+        rve = self._rves.cell(int(which[0]))
+        tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
+        with torch.no_grad():
+            displacements, _ = self.network.modes(self.network.phases(tags))
+        local, shape = self.local_strain(which, one, coefficients), rve.body.weights.shape
+        displacement = fem.Function(rve.body.V, name="displacement")
+        displacement.x.array[:] = rve.affine @ strain + displacements[0].numpy() @ coefficients[0]
+        return MicroFields(
+            displacement,
+            local[0].numpy().reshape(*shape, -1),
+            self.local_stress(which, local)[0].reshape(*shape, -1),
+            rve,
+        )
 
     def local_strain(self, which: npt.NDArray[np.int64], strain: Array, coefficients: Array) -> torch.Tensor:
         """Strains (n, P, d) at the points of the cells `which`, in the order cells × points of their mesh."""

@@ -6,9 +6,9 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.laws import ExactPart, Range
-from fe2 import Law, Response, together
-from fe2.snapshots import fingerprint
+from coupling.laws import ExactPart, Range, require_same_cell
+from coupling.micro import micro_fields, refined_fields
+from fe2 import Law, MicroFields, Response, arguments, together
 from spon import EquiNO, Evaluator, Fields, certify
 from spon.certificate import energy_at_rest
 from spon.convex import largest_tangent
@@ -48,7 +48,8 @@ class CertifiedLaw:
 
     Args:
         model: of the cell; a copy of it is used, on the CPU in double precision.
-        exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost.
+        exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost. A
+            law without an `rve` names no cell; it is asked at some strains, and its stress has to be within the bounds.
         tolerance: of gap over energy. floor: strains to which it is not relative any more, as a fraction of the range.
         at: fields at all points of the cell, e.g. `model.cell.fields`: the certificate is a bound then. None
             takes the model's cubature: an estimate, and far cheaper.
@@ -63,8 +64,8 @@ class CertifiedLaw:
         gap: (n,) |gap| over those energies, what the tolerance is compared with. floor_energy: the second term [MPa].
 
     Raises:
-        ValueError: a tolerance or floor that is negative or NaN; laws of different strains, with state, without
-        energy or of one that is not convex; a model that was read with a cell that is not that of `exact`.
+        ValueError: a tolerance or floor that is negative or not finite; laws of different strains, with state, without
+        energy or of one that is not convex; a model or `at` of another cell than that of `exact`, read with it or not.
         TypeError: a model that is no `spon.EquiNO`, and has no certificate.
     """
 
@@ -80,8 +81,8 @@ class CertifiedLaw:
         chunk: int | None = None,
     ):
         for name, value in (("tolerance", tolerance), ("floor", floor)):
-            if not value >= 0:
-                raise ValueError(f"{name} = {value}: need a number that is not negative")
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} = {value}: need a finite number that is not negative")
         if not isinstance(model, EquiNO):
             raise TypeError(f"the model is a {type(model).__name__}: need a spon.EquiNO, others have no certificate")
         self.tolerance = tolerance
@@ -89,12 +90,15 @@ class CertifiedLaw:
         self.strain_size = self.range.lower.size
         self._predict = Evaluator(model, chunk=chunk)
         self._at = self._predict.model.cubature if at is None else at
+        self._at.require(model.fingerprint)
         for law in self._at.laws.laws:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
             largest_tangent(law)  # which refuses an energy that is not convex
         self._refine = Refinement(self._predict.model) if modes else None
         self._exact = ExactPart(exact, self.strain_size)
+        if not require_same_cell(model, exact):
+            self._require_same_stress(exact)
         self.state_size = 1 + self._exact.state_size
         self._modes = _modes(model, exact)
         corner = torch.from_numpy(np.maximum(abs(self.range.lower), abs(self.range.upper)))
@@ -107,6 +111,27 @@ class CertifiedLaw:
         self._evaluations, self._counts = 0, np.zeros(3, dtype=np.int64)
         self._collected: dict[tuple[int, ...], Array] = {}
 
+    def _require_same_stress(self, exact: Law) -> None:
+        """Raise ValueError if the stress of a law that names no cell is not within the bounds of the model's."""
+        strain = 0.7 * np.diag(np.minimum(abs(self.range.lower), abs(self.range.upper)))
+        state = exact.initial_state(len(strain))
+        right = exact.evaluate(strain, state, state, MPI.COMM_SELF).stress
+        with torch.no_grad():
+            bound = certify(self._predict.model, torch.from_numpy(strain), self._at).stress_bound.numpy()
+        if np.isnan(bound).any():
+            raise ValueError(
+                f"{type(exact).__name__} names no cell to compare with the model's, and its stress has no bound to be "
+                "within: pair the model with fe2.ExactLaw(rve)"
+            )
+        error = abs(self._predict(strain)[0] - right)
+        # On a cubature the bound is an estimate, off by some per cent.
+        k = int((error - 2 * bound).max(axis=1).argmax())
+        if not (error <= 2 * bound).all():
+            raise ValueError(
+                f"{type(exact).__name__} is not of the model's cell: at the strain {strain[k].tolist()} its stress is "
+                f"{error[k].tolist()} MPa from that of the model, which is right to {bound[k].tolist()}"
+            )
+
     @property
     def is_exact(self) -> Mask:
         """Which of this rank's points (n,) the exact law answered in the last evaluation."""
@@ -117,9 +142,10 @@ class CertifiedLaw:
         return np.hstack([np.zeros((n, 1)), self._exact.initial_state(n)])
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
-        """See `fe2.Law.evaluate`; raises what the exact law raises."""
-        inner, last = state[:, 1:], guess[:, 1:]
+        """See `fe2.Law.evaluate`; raises what the exact law raises, too."""
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
+            inner, last = state[:, 1:], guess[:, 1:]
             self.is_outside = self.range.outside(strain)
             self.gap = self.gaps(strain)
             # Written so that NaN is not good enough.
@@ -163,6 +189,26 @@ class CertifiedLaw:
             now, then = (self._predict.model.displacement(torch.from_numpy(e)) for e in (strain[here], last))
         moved[here, self.strain_size : self.strain_size + size] += (now - then).numpy() @ self._modes.T
         return moved
+
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields:
+        """The fields at a strain (d,) and a row (state_size,): exact where the point was, else those of the first tier
+        that is good enough, which is that of the point if it had not climbed higher within its step.
+
+        Raises:
+            TypeError: the exact law has no RVE. ValueError: a model that was read without its cell.
+        """
+        exact = self._exact.micro_fields(strain, state[1:])
+        if exact is not None:
+            return exact
+        rve = getattr(self._exact.law, "rve", None)
+        if rve is None:
+            raise TypeError(
+                f"the exact law, a {type(self._exact.law).__name__}, has no RVE to show fields on, as fe2.ExactLaw has"
+            )
+        good = not self.range.outside(strain[None])[0] and self.gaps(strain[None])[0] <= self.tolerance
+        if good or self._refine is None:
+            return micro_fields(rve, self._predict.model, strain)
+        return refined_fields(rve, self._refine, strain)
 
     def gaps(self, strain: Array) -> Array:
         """What is compared with the tolerance (n,), at strains (n, d)."""
@@ -231,7 +277,5 @@ def _modes(model: EquiNO, law: Law) -> Array | None:
     rve, cell = getattr(law, "rve", None), getattr(model, "_cell", None)
     if rve is None or cell is None:
         return None
-    if cell.fingerprint != fingerprint(rve):
-        raise ValueError("the model's RVE is not that of the exact law (mesh, materials, boundary or degree differ)")
     unknowns, dofs = np.unique(rve.unknowns.index, return_index=True)
     return np.ascontiguousarray(cell.displacements[dofs[unknowns >= 0]])

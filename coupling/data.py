@@ -11,8 +11,9 @@ from dolfinx import fem
 from coupling.translate import local_laws
 from fe2 import mandel
 from fe2.body import Body, quadrature_degree
+from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
-from fe2.snapshots import SnapshotError, Snapshots, fingerprint
+from fe2.snapshots import SnapshotError, Snapshots
 from meshes._compat import collapse
 from spon.cell import CellData, CellSpace
 
@@ -27,8 +28,8 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
         torch cannot evaluate, or one with state.
     """
     mark = fingerprint(rve)
-    if snapshots.fingerprint != mark:
-        raise SnapshotError("the snapshots belong to another RVE (mesh, materials, boundary or degree differ)")
+    if different := differences(snapshots.fingerprint, mark):
+        raise SnapshotError(f"the snapshots belong to another RVE, of which differ: {different}")
     good = ~snapshots.failed
     if not good.any():
         raise SnapshotError("none of the snapshots converged")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from coupling.points import PointLaw
-from fe2 import Law
+from fe2 import Law, together
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -48,8 +48,8 @@ class ExternalLaw:
     def __call__(self, derivatives: tuple[int, ...]) -> Callable[[Array], Array]:
         """Stress for (0,), tangent for (1,): functions of strains (cells, points, d) that return flat arrays [MPa].
 
-        They are collective, as the assembly is; strains that are not finite are a ValueError on all ranks, and so is an
-        operand of another shape. Raises ValueError for other derivatives.
+        They are collective, as the assembly is; strains of another shape, not finite or not real are a ValueError on
+        all ranks. Raises ValueError for other derivatives.
         """
         if derivatives not in ((0,), (1,)):
             raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
@@ -69,15 +69,15 @@ class ExternalLaw:
 
     def _at(self, strain: Array) -> tuple[Array, Array]:
         given, d = np.asarray(strain), self.law.strain_size
-        # What the operand is, all ranks find alike.
-        if given.ndim not in (2, 3) or given.shape[-1] != d:
-            raise ValueError(
-                f"the operand has values of the shape {given.shape}, need (cells, points, {d}): Mandel components, "
-                "such as fe2.mandel.strain(u)"
-            )
-        if np.iscomplexobj(given):
-            raise ValueError("the operand is complex, need real numbers")
-        rows = np.asarray(given, dtype=np.float64).reshape(-1, d)
+        with together(self.comm):
+            # Some versions hand over all numbers of a cell in a row.
+            flat = given.ndim == 2 and given.shape[1] != d and given.shape[1] % d == 0
+            if given.ndim not in (2, 3) or not (flat or given.shape[-1] == d):
+                raise ValueError(
+                    f"the operand has values of the shape {given.shape}, need (cells, points, {d}): Mandel components, "
+                    "such as fe2.mandel.strain(u)"
+                )
+        rows = given.reshape(-1, d)
         if self._respond is None:
             self._respond = PointLaw(self.law, len(rows), comm=self.comm)
         known = self._found is not None and np.array_equal(rows, self._strain)

@@ -9,7 +9,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.translate import phase_law
-from fe2 import Material, Response, StepFailed, mandel, together
+from fe2 import Material, Response, StepFailed, arguments, mandel, together
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
 from spon.grid import GridCells, GridNotConverged
@@ -105,11 +105,12 @@ class GridLaw:
         """See `fe2.Law.evaluate`; all points of this rank in their order.
 
         Raises:
-            fe2.StepFailed: on all ranks, naming a cell whose equilibrium was not found.
+            ValueError: see there. fe2.StepFailed: on all ranks, naming a cell whose equilibrium was not found.
         """
-        n, d = strain.shape
-        out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
+            n, d = strain.shape
+            out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             if not np.array_equal(state[:, 0], np.arange(self._count)):
                 raise ValueError(f"got {n} points, need all {self._count} of this rank in their order")
             for k, cells in enumerate(self._parts):

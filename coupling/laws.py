@@ -12,6 +12,7 @@ number of exact solutions of its point so far, and the point was exact in this s
 is above that of the accepted state.
 """
 
+import copy
 import warnings
 from typing import Literal
 
@@ -20,9 +21,11 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
+from coupling.micro import micro_fields
 from coupling.placement import Placement, SharedBatch
-from fe2 import Law, Response, StepFailed, together
-from spon import Model
+from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, together
+from fe2.fingerprints import fingerprint
+from spon import EquiNO, Model
 from spon.evaluation import Evaluator
 
 Array = npt.NDArray[np.float64]
@@ -47,9 +50,7 @@ class Range:
         self.lower, self.upper = (x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper))
 
     def outside(self, strain: Array) -> Mask:
-        """Which strains (n, d) are not in it; NaN is not."""
-        if strain.ndim != 2 or strain.shape[1] != self.lower.size:
-            raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.lower.size})")
+        """Which strains (n, d) are not in it."""
         return ~((strain >= self.lower) & (strain <= self.upper)).all(axis=1)
 
     def describe(self, strain: Array) -> str:
@@ -61,6 +62,21 @@ class Range:
             f"{count} of {len(strain)} strains on this rank are outside of the trained range; farthest is component "
             f"{k} of point {point}, {strain[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
         )
+
+
+def require_same_cell(model: Model, law: Law) -> bool:
+    """Raise ValueError if an exact law is not that of the cell that a model was learned from, as far as both are known.
+
+    Returns whether they are. A law that is a formula, or someone's own without an `rve`, names no cell, and a model of
+    one's own may name none.
+    """
+    if getattr(law, "own_cells", False):
+        raise ValueError(f"{type(law).__name__} has another cell at each point, the model is that of one")
+    rve = getattr(law, "rve", None)
+    if rve is None or model.fingerprint is None:
+        return False
+    model.require(fingerprint(rve))
+    return True
 
 
 class ExactPart:
@@ -82,6 +98,15 @@ class ExactPart:
         """Which points were exact in this step already."""
         return guess[:, -1] > state[:, -1]
 
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields | None:
+        """The fields of the exact solution, if one of a row (state_size,) was at this strain."""
+        own = getattr(self.law, "micro_fields", None)
+        # A row of an RVE begins with the strain that was solved for last, behind the number of the cell if it has one.
+        first = int(getattr(self.law, "own_cells", False))
+        if own is None or not np.allclose(state[first : first + strain.size], strain, rtol=1e-12, atol=0.0):
+            return None
+        return own(strain, state[:-1])
+
     def replace(self, here: Mask, strain: Array, state: Array, guess: Array, out: Response, comm: MPI.Comm) -> None:
         """Put the exact response of the points `here` into `out` (collective, also where there are none).
 
@@ -90,6 +115,12 @@ class ExactPart:
         solved = self.law.evaluate(strain[here], state[here, :-1], guess[here, :-1], comm)
         out.stress[here], out.tangent[here] = solved.stress, solved.tangent
         out.state[here] = np.hstack([solved.state, guess[here, -1:] + 1])
+
+
+def _with_fields(model: Model | None) -> EquiNO:
+    if not isinstance(model, EquiNO):
+        raise ValueError(f"a {type(model).__name__} has no fields of the cell to show: need a spon.EquiNO")
+    return model
 
 
 class SurrogateLaw:
@@ -104,7 +135,10 @@ class SurrogateLaw:
             which are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or what $CC
             names), which DOLFINx needs too, the other Triton; where they are not, torch does it.
         outside: for strains outside of the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
-            that takes these points, such as `fe2.ExactLaw(rve)`; see the module for when a point goes back.
+            that takes these points, such as `fe2.ExactLaw(rve)` of the model's cell, or a formula that the user answers
+            for; see the module for when a point goes back.
+        rve: of the model's cell, to look into points with a model that was read with it (`whole=True`); None for that
+            of the law for the outside, if it has one.
 
     Attributes:
         strain_size: d. state_size: 0, or that of the law for the outside and 1.
@@ -113,7 +147,8 @@ class SurrogateLaw:
         outside: what is done with them. way: how the model is evaluated, "machine code", "fused kernel" or "torch".
 
     Raises:
-        ValueError: another `outside`, a chunk below 1, or laws of different strains.
+        ValueError: another `outside`, a chunk below 1, laws of different strains, or an RVE that is not that of the
+        model, here or in `outside`.
     """
 
     def __init__(
@@ -126,12 +161,22 @@ class SurrogateLaw:
         chunk: int | None = None,
         compiled: bool = True,
         outside: Literal["error", "warn"] | Law = "error",
+        rve: RVE | None = None,
     ):
         if isinstance(outside, str) and outside not in ("error", "warn"):
             raise ValueError(f"outside = {outside!r}: need 'error', 'warn' or a law")
         self.range = Range(model)
         self.strain_size = self.range.lower.size
+        self._exact = None
+        if not isinstance(outside, str):
+            self._exact = ExactPart(outside, self.strain_size)
+            require_same_cell(model, outside)
+        if rve is None:
+            rve = getattr(outside, "rve", None)
+        else:
+            model.require(fingerprint(rve))
         self.outside = outside
+        self._rve, self._model = rve, None if rve is None else copy.deepcopy(model).to("cpu", torch.float64)
         placement = device if isinstance(device, Placement) else Placement(torch.device(device), MPI.COMM_SELF)
         # Whoever does not own a GPU does not touch it.
         here = placement.device if placement.owner else "cpu"
@@ -140,7 +185,6 @@ class SurrogateLaw:
             evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
         self._predict = SharedBatch(placement, evaluator.fill, self.strain_size)
         self.way = placement.group.bcast(evaluator.way)
-        self._exact = None if isinstance(outside, str) else ExactPart(outside, self.strain_size)
         self.state_size = 0 if self._exact is None else self._exact.state_size
         self.is_outside = self.is_exact = np.zeros(0, dtype=bool)
 
@@ -156,10 +200,11 @@ class SurrogateLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            OutsideRange: on all ranks, if `outside` is "error"; names the worst strain. What the law for the outside
-            raises.
+            ValueError: see there. OutsideRange: on all ranks, if `outside` is "error"; names the worst strain. What the
+            law for the outside raises.
         """
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
             self.is_outside = self.range.outside(strain)
             self.is_exact = np.zeros(len(strain), dtype=bool)
             if self.outside == "error" and self.is_outside.any():
@@ -174,6 +219,20 @@ class SurrogateLaw:
             self.is_exact = self.is_outside | self._exact.since_accepted(state, guess)
             self._exact.replace(self.is_exact, strain, state, guess, out, comm)
         return out
+
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields:
+        """The fields at a strain (d,): of the exact law if it was asked there, else of the model.
+
+        Raises:
+            TypeError: no RVE. ValueError: a model that was read without its cell, or another kind of model.
+        """
+        if self._rve is None:
+            raise TypeError(
+                "a model has no mesh to show fields on: SurrogateLaw(model, rve=rve) with the RVE of its cell, the "
+                "model read by spon.load(path, whole=True)"
+            )
+        exact = None if self._exact is None else self._exact.micro_fields(strain, state)
+        return micro_fields(self._rve, _with_fields(self._model), strain) if exact is None else exact
 
     def destroy(self) -> None:
         """Free the memory that ranks on one device share (collective)."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2 import Law, mandel, together
+from fe2 import Law, arguments, mandel, together
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -58,17 +58,13 @@ class PointLaw:
         """Stress (n, d) and consistent tangent (n, d, d) [MPa] at strains (n, d) of the end of the step.
 
         Raises:
-            ValueError: strains of another shape, complex or not finite. What the law raises.
+            ValueError: strains of another shape, not finite or not real. What the law raises.
         """
         with together(self.comm):
-            if np.iscomplexobj(strain):
-                raise ValueError("strain is complex, need real numbers")
-            given = np.ascontiguousarray(strain, dtype=np.float64)
-            if given.shape != (len(self.state), self.law.strain_size):
-                raise ValueError(f"strain has the shape {given.shape}, need {(len(self.state), self.law.strain_size)}")
-            if not np.isfinite(given).all():
-                k = int(np.flatnonzero(~np.isfinite(given).all(axis=1))[0])
-                raise ValueError(f"the strain of point {k} is {given[k].tolist()}, need finite numbers")
+            if np.shape(strain) != (len(self.state), self.law.strain_size):
+                need = len(self.state), self.law.strain_size
+                raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} Mandel components")
+            given = np.ascontiguousarray(arguments.strains(strain, self.law.strain_size))
         found = self.law.evaluate(given / self._factor, self.state, self._last, self.comm)
         self._last = found.state
         return found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor)

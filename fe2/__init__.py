@@ -22,6 +22,7 @@ from fe2.materials import (
     transversely_isotropic,
 )
 from fe2.micro import MicroPoint
+from fe2.micro_fields import MicroFields
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
@@ -47,6 +48,7 @@ __all__ = [
     "LocalError",
     "MacroProblem",
     "Material",
+    "MicroFields",
     "MicroPoint",
     "NotConverged",
     "NotFinite",

@@ -10,7 +10,7 @@ from dolfinx import fem
 from dolfinx.mesh import create_interval
 from mpi4py import MPI
 
-from fe2 import mandel
+from fe2 import arguments, mandel
 from fe2.body import LocalError, Phase, newton_local
 from fe2.laws import Response
 from fe2.materials import Material
@@ -86,11 +86,13 @@ class UFLLaw:
         """See `fe2.Law.evaluate`; each rank evaluates its own points.
 
         Raises:
-            LocalError: on all ranks, when the local unknowns of some point could not be found; names the strain.
+            ValueError: see `fe2.Law.evaluate`. LocalError: on all ranks, when the local unknowns of some point could
+            not be found; names the strain.
         """
-        n, d = len(strain), self.strain_size
-        out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
+            n, d = strain.shape
+            out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
             for start in range(0, n, self.chunk):
                 part = slice(start, min(start + self.chunk, n))
                 self._evaluate(out, part, strain[part], state[part], guess[part])

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Fields over time in XDMF with HDF5, which ParaView and meshio read, safe against being killed.
+"""Fields in XDMF with HDF5, which ParaView and meshio read, safe against being killed.
 
 A series `NAME.xdmf` has a file `NAME/0001.h5` per step with the mesh and the values, each complete in itself, and is
-itself a short list of them. Both appear under their names only when they are whole, so a kill costs no step but the
-present one. Nodes and cells are in the order in which the mesh was given to DOLFINx: for meshes that are made on one
-rank and spread, such as those of `meshes`, the files do not depend on the number of ranks.
+itself a short list of them: meshio reads it by its `xdmf.TimeSeriesReader`. Fields of one moment are `NAME.xdmf` and
+`NAME.h5`, which `meshio.read` reads. All appear under their names only when they are whole, so a kill costs no step but
+the present one. Nodes and cells are in the order in which the mesh was given to DOLFINx: for meshes that are made on
+one rank and spread, such as those of `meshes`, the files do not depend on the number of ranks.
 """
 
 from pathlib import Path
@@ -81,25 +82,45 @@ class Series:
             nodes: name → values (nodes,) or (nodes, components) of this rank, ghosts included; vectors get three
                 components. cells: name → values (cells,) or (cells, components) of the cells that it owns.
         """
+        data = self._collected(nodes, cells)
+        with together(self.comm):
+            if self.comm.rank == 0:
+                self._store(self._file(number), data, time)
+                if self._steps is None:  # a restart finds the steps before its own
+                    self._steps = {n: self._step(n) for n in range(1, number) if self._file(n).exists()}
+                self._steps[number] = self._step(number)
+                steps = xml.Element("Grid", Name="series", GridType="Collection", CollectionType="Temporal")
+                steps.extend(self._steps[n] for n in sorted(self._steps) if n <= number)
+                self._list(steps)
+
+    def write_alone(self, nodes: dict[str, Array], cells: dict[str, Array]) -> None:
+        """Write fields of one moment, instead of a series (collective); see `write`."""
+        data = self._collected(nodes, cells)
+        with together(self.comm):
+            if self.comm.rank == 0:
+                path = self.path.with_suffix(".h5")
+                self._store(path, data)
+                self._list(self._grid(path, self.path.stem, path.name))
+
+    def _collected(self, nodes: dict[str, Array], cells: dict[str, Array]) -> dict[str, npt.NDArray]:
+        """The mesh and the fields of all ranks, on rank 0."""
         mesh = self.mesh
         given = np.asarray(mesh.geometry.input_global_indices)
         # `perm_vtk` leads from VTK's order of a cell's nodes, which is XDMF's, to DOLFINx's.
         order = np.argsort(cpp.io.perm_vtk(mesh.topology.cell_type, geometry_dofmap(mesh).shape[1]))
+        numbers = self._gather(given[: self._owned], given[: self._owned])
+        topology = self._gather(
+            mesh.topology.original_cell_index[: self._cells], given[geometry_dofmap(mesh)[: self._cells]][:, order]
+        )
         data = {
             "points": self._gather(given[: self._owned], mesh.geometry.x[: self._owned]),
-            "topology": self._gather(
-                mesh.topology.original_cell_index[: self._cells], given[geometry_dofmap(mesh)[: self._cells]][:, order]
-            ),
+            "topology": np.searchsorted(numbers, topology),
         }
-        numbers = self._gather(given[: self._owned], given[: self._owned])
         for name, values in nodes.items():
             data[f"nodes/{name}"] = self._gather(given[: self._owned], _three(values[: self._owned]))
         for name, values in cells.items():
             data[f"cells/{name}"] = self._gather(mesh.topology.original_cell_index[: self._cells], _three(values))
-        with together(self.comm):
-            if self.comm.rank == 0:
-                data["topology"] = np.searchsorted(numbers, data["topology"])
-                self._write(number, time, data)
+        return data
 
     def _gather(self, numbers: npt.NDArray, rows: npt.NDArray) -> npt.NDArray:
         """Rows of all ranks in the order of their numbers, on rank 0."""
@@ -112,49 +133,52 @@ class Series:
     def _file(self, number: int) -> Path:
         return self.path.with_suffix("") / f"{number:04d}.h5"
 
-    def _write(self, number: int, time: float, data: dict[str, npt.NDArray]) -> None:
-        path = self._file(number)
+    def _store(self, path: Path, data: dict[str, npt.NDArray], time: float | None = None) -> None:
+        """Write a file of values, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with h5py.File(part, "w") as file:
-            file.attrs["time"] = time
+            if time is not None:
+                file.attrs["time"] = time
             for name, values in data.items():
                 file[name] = values
         part.replace(path)
-        if self._steps is None:  # a restart finds the steps before its own
-            self._steps = {n: self._grid(n) for n in range(1, number) if self._file(n).exists()}
-        self._steps[number] = self._grid(number)
+
+    def _list(self, grid: xml.Element) -> None:
+        """Write what there is to read."""
         root = xml.Element("Xdmf", Version="3.0")
-        series = xml.SubElement(
-            xml.SubElement(root, "Domain"), "Grid", Name="series", GridType="Collection", CollectionType="Temporal"
-        )
-        series.extend(self._steps[n] for n in sorted(self._steps) if n <= number)
+        xml.SubElement(root, "Domain").append(grid)
         xml.indent(root)
         part = self.path.with_suffix(".part")
         xml.ElementTree(root).write(part, encoding="unicode")
         part.replace(self.path)
 
-    def _grid(self, number: int) -> xml.Element:
+    def _step(self, number: int) -> xml.Element:
         """What the series says of one step."""
         path = self._file(number)
+        return self._grid(path, f"step {number}", f"{path.parent.name}/{path.name}")
+
+    def _grid(self, path: Path, name: str, place: str) -> xml.Element:
+        """What there is in a file of values, which is at `place` as seen from the list."""
         with h5py.File(path, "r") as file:
-            grid = xml.Element("Grid", Name=f"step {number}", GridType="Uniform")
-            xml.SubElement(grid, "Time", Value=repr(float(file.attrs["time"])))
+            grid = xml.Element("Grid", Name=name, GridType="Uniform")
+            if "time" in file.attrs:
+                xml.SubElement(grid, "Time", Value=repr(float(file.attrs["time"])))
             cells = str(len(file["topology"]))
             topology = xml.SubElement(grid, "Topology", TopologyType=self._topology, NumberOfElements=cells)
             if self._topology == "Polyline":
                 topology.set("NodesPerElement", "2")
             places = [(topology, "topology"), (xml.SubElement(grid, "Geometry", GeometryType="XYZ"), "points")]
             for where, center in (("nodes", "Node"), ("cells", "Cell")):
-                for name, values in file.get(where, {}).items():
+                for field, values in file.get(where, {}).items():
                     kind = "Vector" if values.ndim == 2 else "Scalar"
-                    attribute = xml.SubElement(grid, "Attribute", Name=name, Center=center, AttributeType=kind)
-                    places.append((attribute, f"{where}/{name}"))
-            for parent, name in places:
+                    attribute = xml.SubElement(grid, "Attribute", Name=field, Center=center, AttributeType=kind)
+                    places.append((attribute, f"{where}/{field}"))
+            for parent, entry in places:
                 item = xml.SubElement(parent, "DataItem", Format="HDF", Precision="8")
-                item.set("NumberType", "Int" if file[name].dtype.kind == "i" else "Float")
-                item.set("Dimensions", " ".join(map(str, file[name].shape)))
-                item.text = f"{path.parent.name}/{path.name}:/{name}"
+                item.set("NumberType", "Int" if file[entry].dtype.kind == "i" else "Float")
+                item.set("Dimensions", " ".join(map(str, file[entry].shape)))
+                item.text = f"{place}:/{entry}"
         return grid
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from fe2 import arguments
 from fe2.body import Body
+from fe2.micro_fields import MicroFields
 from fe2.ranks import send, spread, together
 from fe2.rve import RVE
 
@@ -25,7 +27,14 @@ class Response:
 
 
 class Law(Protocol):
-    """The one interface that the macroscale knows; strain may be any measure of `strain_size` components."""
+    """The one interface that the macroscale knows; strain may be any measure of `strain_size` components.
+
+    A law that knows what goes on inside of its points also has, for `fe2.MicroPoint`, any of
+
+        micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
+        place(state)                  the `fe2.Body` there, moved and shared by all points
+        own_cells = True              each point has a cell of its own, which only the rank of the point knows
+    """
 
     strain_size: int
     state_size: int
@@ -42,6 +51,9 @@ class Law(Protocol):
             state: at its beginning; accepted, and never changed here.
             guess: the state of the last evaluation nearby, which may speed up the solution but not change it.
             comm: ranks among which the work may be shared.
+
+        Raises:
+            ValueError: on all ranks, strains that are not (n, d), real and finite, or rows that are not the law's.
         """
         ...
 
@@ -68,13 +80,20 @@ class ExactLaw:
         """The body of the RVE at one state row (state_size,); see `RVE.place`. The next call moves the same body."""
         return self.rve.place(state[:-1])
 
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields:
+        """The fields of one state row (state_size,), of which `strain` is a part."""
+        return _exact_fields(self.rve, state[:-1])
+
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
         """See `Law.evaluate`.
 
         Raises:
-            NotConverged: on all ranks, with the failures of the first rank that had some.
+            ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
+            some.
         """
         d, m = self.strain_size, self.rve.state_size
+        with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
         to = spread(comm, guess[:, -1])
         received = send(comm, np.hstack([strain, state[:, :m], guess[:, :m]]), to)
         rows = np.concatenate(received)
@@ -100,9 +119,14 @@ class VaryingLaw:
         rve: of a cell with the mesh that all share, and with their materials, which have no state.
         tags: (n, cells), the phases of the cells of this rank's n points, in the order of `QuadratureLaw.places`.
 
+    Attributes:
+        tags: as given. like: the RVE that was given.
+
     Raises:
         ValueError: tags of another shape or without material, or materials with state.
     """
+
+    own_cells = True
 
     def __init__(self, rve: RVE, tags: npt.NDArray[np.integer]):
         count, known = rve.body.weights.shape[0], np.array(list(rve.body.materials))
@@ -115,21 +139,21 @@ class VaryingLaw:
                 raise ValueError(
                     f"{type(material).__name__} has state or local unknowns, which no varying cell may have"
                 )
-        self.tags = tags
+        self.tags, self.like = tags, rve
         self.strain_size = rve.strain_size
         self.state_size = rve.state_size + 1
-        self._like, self._rves = rve, dict[int, RVE]()
+        self._rves = dict[int, RVE]()
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed RVEs; raises ValueError for another number of points than cells."""
         if n != len(self.tags):
             raise ValueError(f"there are {n} points on this rank and {len(self.tags)} cells")
-        return np.hstack([np.arange(n)[:, None], self._like.initial_state(n)])
+        return np.hstack([np.arange(n)[:, None], self.like.initial_state(n)])
 
     def cell(self, k: int) -> RVE:
         """The RVE of the k-th point, made when it is asked for first."""
         if k not in self._rves:
-            like, tags = self._like, self.tags[k]
+            like, tags = self.like, self.tags[k]
             materials = {tag: like.body.materials[tag] for tag in np.unique(tags).tolist()}
             self._rves[k] = RVE(
                 like.cell.with_tags(tags),
@@ -141,15 +165,25 @@ class VaryingLaw:
             )
         return self._rves[k]
 
+    def place(self, state: Array) -> Body:
+        """The body of the point's cell at one state row (state_size,)."""
+        return self.cell(int(state[0])).place(state[1:])
+
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields:
+        """The fields of one state row (state_size,), of which `strain` is a part."""
+        return _exact_fields(self.cell(int(state[0])), state[1:])
+
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
         """See `Law.evaluate`.
 
         Raises:
-            NotConverged: on all ranks, with the failures of the first rank that had some.
+            ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
+            some.
         """
-        n, d = strain.shape
-        out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
         with together(comm):
+            strain, state, guess = arguments.rows(self, strain, state, guess)
+            n, d = strain.shape
+            out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             for i, k in enumerate(state[:, 0].astype(int).tolist()):
                 h = self.cell(k).homogenise(strain[i : i + 1], state[i : i + 1, 1:], guess=guess[i : i + 1, 1:])
                 out.stress[i], out.tangent[i], out.state[i, 1:] = h.stress[0], h.tangent[0], h.state[0]
@@ -160,3 +194,9 @@ class VaryingLaw:
         for rve in self._rves.values():
             rve.destroy()
         self._rves.clear()
+
+
+def _exact_fields(rve: RVE, row: Array) -> MicroFields:
+    """What a state row (state_size,) of an RVE says, with a displacement of its own."""
+    body = rve.place(row)
+    return MicroFields(rve.displacement(row), body.strain(), body.stress(), rve)

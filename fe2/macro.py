@@ -320,18 +320,19 @@ class MacroProblem:
     def write_micro(self, folder: str | Path, places: npt.ArrayLike) -> list[MicroPoint]:
         """Write the micro fields at the points nearest to `places` (k, dim) to `folder`/micro-1.xdmf, ... (collective).
 
-        Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE.
+        Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE, and is for
+        ParaView and `meshio.read`. Exact laws and those of learned cells give such fields.
 
         Returns:
             The points, see `micro`.
 
         Raises:
-            TypeError: a law there has no RVE.
+            TypeError: a law there has no micro fields. ValueError: one that would need more for it, which it names.
         """
         points = self.micro(places)
         with together(self.comm):
-            if self.comm.rank == 0:
-                for number, point in enumerate(points, start=1):
+            for number, point in enumerate(points, start=1):
+                if point.here:
                     point.write(Path(folder) / f"micro-{number}.xdmf")
         return points
 

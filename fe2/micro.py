@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dolfinx import fem
 
 from fe2.body import Body
-from fe2.fields import Series, at_nodes, named
+from fe2.micro_fields import MicroFields
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
-from fe2.rve import RVE
 
 Array = npt.NDArray[np.float64]
 
@@ -23,50 +21,55 @@ class MicroPoint:
     """A quadrature point of the structure.
 
     place: (dim,). strain, stress: (d,) Mandel, stress in MPa. law: the law there. state: (state_size,) accepted.
+    here: whether this rank has the point.
     """
 
     place: Array
     strain: Array
     stress: Array
-    law: Any  # a Law; one with an RVE also has `rve` and `place`
+    law: Any  # a Law, perhaps with what `fe2.Law` says of micro fields
     state: Array
+    here: bool = True
 
-    def body(self) -> Body:
-        """The RVE's body at this point, with its displacement, strain and stress.
-
-        All points of a law share one body: the next call, also for another point, moves it.
+    def fields(self) -> MicroFields:
+        """The fields inside of this point: exact ones, or those of a model.
 
         Raises:
-            TypeError: the law has no RVE.
+            TypeError: a law without any. ValueError: cells that only the rank with the point has; a model that was read
+            without its cell, and what else the law raises.
         """
-        place = getattr(self.law, "place", None)
-        if place is None:
-            where = np.array2string(self.place, precision=6)
-            raise TypeError(f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, has no RVE")
-        return place(self.state)
+        return self._law_with("micro_fields").micro_fields(self.strain, self.state)
+
+    def body(self) -> Body:
+        """The RVE's body at this point, with its displacement, and strain and stress by the materials' laws.
+
+        Points share one body: the next call, also for another point, moves it. Raises what `fields` does.
+        """
+        if hasattr(self.law, "place"):
+            return self._law_with("place").place(self.state)
+        fields = self.fields()
+        body = fields.rve.body
+        body.u.x.array[:] = fields.displacement.x.array
+        body.find_local()
+        return body
 
     def write(self, path: str | Path) -> None:
-        """Write displacement, stress and strain (cell means) and the cell tags of the RVE here to `path` (.xdmf).
+        """Write the fields and the cell tags of the RVE here to `path` (.xdmf), see `MicroFields.write`.
 
-        Not collective: one rank does it. Raises TypeError as `body` does.
+        Not collective: one rank does it. Raises what `fields` does.
         """
-        body = self.body()
-        write_fields(path, self.law.rve, body.u, {"stress": body.stress(), "strain": body.strain()})
+        self.fields().write(path)
 
-
-def write_fields(path: str | Path, rve: RVE, displacement: fem.Function, fields: dict[str, Array]) -> None:
-    """Write fields of an RVE to `path` (.xdmf): displacement, cell means of the others, and the cell tags.
-
-    Args:
-        rve: the cell. displacement: on its body's space. fields: by name, Mandel vectors (cells, points, d) or numbers
-        (cells, points) at the quadrature points.
-    """
-    weights, tags = rve.body.weights, rve.cell.cell_tags
-    values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
-    for name, field in fields.items():
-        means = np.einsum("cq...,cq->c...", field, weights / weights.sum(axis=1, keepdims=True))
-        values |= named(name, means) if means.ndim == 2 else {name: means}
-    Series(path, rve.body.mesh).write(1, 0.0, {"displacement": at_nodes(displacement)}, values)
+    def _law_with(self, method: str) -> Any:
+        where = np.array2string(self.place, precision=6)
+        if not hasattr(self.law, method):
+            raise TypeError(
+                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, gives none, as "
+                "fe2.ExactLaw, fe2.VaryingLaw and the laws of learned cells do"
+            )
+        if getattr(self.law, "own_cells", False) and not self.here:
+            raise ValueError(f"the point at {where} has a cell of its own, which only the rank of the point has")
+        return self.law
 
 
 def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
@@ -96,5 +99,5 @@ def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
             row = int(np.flatnonzero(region.cells == cell)[0]) * len(sigma.points) + q
             found = x[point], strain[point], stress[point].copy(), number, region.state[row].copy()
         place, e, s, number, state = comm.bcast(found, root=rank)
-        points.append(MicroPoint(place, e, s, sigma.regions[number].law, state))
+        points.append(MicroPoint(place, e, s, sigma.regions[number].law, state, rank == comm.rank))
     return points

@@ -55,7 +55,8 @@ class QuadratureLaw:
     Args:
         law: the law of all cells, or tag, or name in `names` → law.
         u: displacement, a `fem.Function` on a Lagrange space.
-        strain: UFL vector (d,) of u; None for the Mandel vector of the small strain.
+        strain: UFL vector (d,) of u, of what vanishes without displacement (but for strains of other causes, as of
+            temperature); None for the Mandel vector of the small strain.
         cell_tags: `MeshTags` of the cells, for tag → law and for the measure `dx`.
         names: name of a phase → tag.
 
@@ -65,7 +66,8 @@ class QuadratureLaw:
         cells: those that this rank owns; points: (points, dim) of the reference cell.
 
     Raises:
-        ValueError: a tag without law, a law without tag, an unknown name, or laws that take different strains.
+        ValueError: a tag without law, a law without tag, an unknown name, laws that take different strains, or a `strain`
+            that is that of the identity where nothing has moved, as F, C or U are.
         TypeError: something that is no law.
     """
 
@@ -103,10 +105,26 @@ class QuadratureLaw:
         )
         self.dx = ufl.Measure("dx", domain=mesh, subdomain_data=cell_tags, metadata={"quadrature_degree": q})
         self._strain = fem.Expression(self.strain, self.points)
+        with together(mesh.comm):
+            self._refuse_deformation_gradients()
         self.regions = []
         for label, part, cells in parts:
             state = part.initial_state(cells.size * len(self.points))
             self.regions.append(Region(label, part, cells, state, state))
+
+    def _refuse_deformation_gradients(self) -> None:
+        """Raise ValueError where the strain of no displacement is that of the identity."""
+        displacement = self.u.x.array.copy()
+        self.u.x.array[:] = 0.0
+        at_rest = self.strains(self.cells[:1])
+        self.u.x.array[:] = displacement
+        dim = self.mesh.geometry.dim
+        for identity in (mandel.vector(np.eye(dim)), np.eye(dim).ravel()):
+            if at_rest.shape[1] == len(identity) and at_rest.size and abs(at_rest - identity).max() < 1e-8:
+                raise ValueError(
+                    f"the strain where nothing has moved is {at_rest[0].tolist()}, that of the identity: need one that "
+                    "vanishes, such as fe2.mandel.strain(u) for a small strain, or F − I"
+                )
 
     def strains(self, cells=None) -> Array:
         """Strain (cells * points, d) at the present displacement, in `cells` or in all that this rank owns."""

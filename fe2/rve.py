@@ -24,6 +24,7 @@ import numpy.typing as npt
 from dolfinx import fem
 
 import meshes
+from fe2 import arguments
 from fe2.body import Body, LocalError
 from fe2.boundary import CONDITIONS
 from fe2.materials import Material
@@ -183,13 +184,11 @@ class RVE:
         Raises:
             ValueError: strains of wrong shape or not finite. NotConverged: see `on_failure`.
         """
-        strains = np.atleast_2d(np.asarray(strains, dtype=np.float64))
-        n, d = len(strains), self.strain_size
-        if strains.shape != (n, d):
-            raise ValueError(f"strains have shape {strains.shape}, need (n, {d}) Mandel components")
-        if not np.isfinite(strains).all():
-            bad = np.flatnonzero(~np.isfinite(strains).all(axis=1))
-            raise ValueError(f"strain {bad[0]} is {strains[bad[0]]}: all components must be finite")
+        strains = arguments.strains(np.atleast_2d(strains), self.strain_size)
+        n, d = strains.shape
+        for what, rows in (("state", state), ("guess", guess)):
+            if rows is not None:
+                arguments.state_rows("RVE", what, rows, (n, self.state_size))
         if on_failure not in ("raise", "report"):
             raise ValueError(f"on_failure = {on_failure!r}: need 'raise' or 'report'")
         out = Homogenised(

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from mpi4py import MPI
 from scipy.stats import qmc
 
-from fe2 import mandel, parts
+from fe2 import arguments, mandel, parts
 from fe2 import snapshots as files
+from fe2.fingerprints import Fingerprint
 from fe2.ranks import together
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, read
@@ -115,20 +116,23 @@ def snapshots(
             file, begin one.
 
     Raises:
-        ValueError: strains of wrong shape, none, not finite; chunk < 1. SnapshotError: the file or a part is damaged,
-        or belongs to another RVE, other strains or another `chunk`; ranks that differ in their arguments. An error on
-        one rank is raised on all; no rank is left waiting.
+        ValueError: strains of wrong shape, none, not finite or not real; chunk < 1; a material with state.
+        SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; ranks
+        that differ in their arguments. An error on one rank is raised on all; no rank is left waiting.
     """
     path = Path(path)
     with together(comm):
-        strains = np.array(strains, dtype=np.float64, order="C", ndmin=2)
-        if strains.ndim != 2 or strains.shape[1] != rve.strain_size or not len(strains):
-            raise ValueError(f"strains have shape {strains.shape}, need (n, {rve.strain_size}) with n > 0")
-        if not np.isfinite(strains).all():
-            bad = np.flatnonzero(~np.isfinite(strains).all(axis=1))[0]
-            raise ValueError(f"strain {bad} is {strains[bad]}: all components must be finite")
+        strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
+        if not len(strains):
+            raise ValueError("there are no strains: need one at least")
         if not isinstance(chunk, (int, np.integer)) or chunk < 1:
             raise ValueError(f"chunk = {chunk!r}: need a whole number of at least 1")
+        for tag, material in rve.body.materials.items():
+            if material.state_size:
+                raise ValueError(
+                    f"the material of tag {tag}, {type(material).__name__}, has state: its answer depends on the way "
+                    "to a strain, and a snapshot holds the strain alone; solve paths by `rve.homogenise(strain, state)`"
+                )
         mark = files.fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": files.digest(strains)}
     first = comm.bcast(mine)
@@ -162,7 +166,7 @@ def snapshots(
 
 
 def _pending(
-    path: Path, folder: Path, mark: str, strains: Array, pieces: list[Array], append: bool
+    path: Path, folder: Path, mark: Fingerprint, strains: Array, pieces: list[Array], append: bool
 ) -> list[int] | None:
     """Numbers of the chunks still to be solved; None if the file has all strains. Makes the folder of the parts."""
     keys = [files.digest(piece) for piece in pieces]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The file of snapshots: written in parts, merged, and read back only when it is whole and what it claims to be."""
 
-import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
-import ufl
 
 from fe2 import parts
+from fe2.fingerprints import Fingerprint, differences, digest, fingerprint
 from fe2.rve import RVE
-from meshes._compat import geometry_dofmap
+
+__all__ = ["SnapshotError", "Snapshots", "digest", "fingerprint", "merge", "opened", "read", "write_part"]
 
 Array = npt.NDArray[np.float64]
 
@@ -47,7 +48,8 @@ class Snapshots:
     strain: (n, d) Mandel. stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean [MPa], NaN for
     materials without one. fluctuation: (n, dofs) of the displacement space, in the order of `x.array` [length].
     local_stress: (n, cells, points, d) at the quadrature points [MPa]. weights: (cells, points) [length^dim].
-    failed: (n,) True where no equilibrium was found; such rows are NaN but for the strain. fingerprint: of the RVE.
+    failed: (n,) True where no equilibrium was found; such rows are NaN but for the strain. fingerprint: of the RVE, see
+    `fe2.fingerprints`.
     """
 
     strain: Array
@@ -58,48 +60,17 @@ class Snapshots:
     local_stress: Array
     failed: npt.NDArray[np.bool_]
     weights: Array
-    fingerprint: str
+    fingerprint: Fingerprint
 
 
 def read(path: str | os.PathLike) -> Snapshots:
     """The snapshots of the file `path`; raises FileNotFoundError, or SnapshotError if it is damaged or no such file."""
     with opened(Path(path)) as file:
-        return Snapshots(**{name: file[name][:] for name in _AXES}, fingerprint=str(file.attrs["fingerprint"]))
-
-
-def digest(*values: npt.ArrayLike | str) -> str:
-    """SHA-256, in hexadecimal, of arrays (their shapes, types and bytes) and strings."""
-    total = hashlib.sha256()
-    for value in values:
-        if not isinstance(value, str):
-            value = np.ascontiguousarray(value)
-            total.update(f"{value.shape} {value.dtype.str}".encode())
-            total.update(value.tobytes())
-        else:
-            total.update(f"{len(value)} {value}".encode())
-    return total.hexdigest()
-
-
-def fingerprint(rve: RVE) -> str:
-    """What decides about the snapshots of an RVE, as one SHA-256: mesh, tags, materials, plane, boundary, element."""
-    body, mesh = rve.body, rve.cell.mesh
-    tags = rve.cell.cell_tags
-    values = [rve.boundary, str(body.V.ufl_element()), mesh.geometry.x, geometry_dofmap(mesh), body.V.dofmap.list]
-    values += [tags.indices, tags.values, body.points]
-    dx = ufl.Measure("dx", domain=mesh)
-    for phase in body._phases:
-        # UFL's signature names the formula and its literals; the parameters are constants, with values of their own.
-        form = ufl.inner(phase.stress, phase.stress) * dx
-        if phase.local_size:
-            form += ufl.inner(phase.local_residual, phase.local_residual) * dx
-        if phase.state_size:
-            form += sum(u * u for u in phase.updated) * dx
-        values += [phase.cells, form.signature(), *(c.value for c in form.constants())]
-    return digest(*values)
+        return Snapshots(**{name: file[name][:] for name in _AXES}, fingerprint=_mark(file))
 
 
 @contextmanager
-def opened(path: Path, mark: str | None = None) -> Iterator[h5py.File]:
+def opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
     """A snapshot file open for reading, of the RVE with the fingerprint `mark` if given.
 
     Raises:
@@ -120,17 +91,17 @@ def opened(path: Path, mark: str | None = None) -> Iterator[h5py.File]:
             lengths = {len(file[k]) for k in _ROWS}
             if len(lengths) > 1:
                 raise SnapshotError(f"{path} is damaged: its arrays have {sorted(lengths)} rows")
-            if mark is not None and file.attrs["fingerprint"] != mark:
+            if mark is not None and (different := differences(mark, _mark(file))):
                 raise SnapshotError(
-                    f"{path} belongs to another RVE (mesh, materials, boundary or degree differ); take another path or "
-                    "remove it to begin anew"
+                    f"{path} belongs to another RVE, of which differ: {different}; take another path or remove it to "
+                    "begin anew"
                 )
             yield file
     except (OSError, KeyError) as error:
         raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> None:
+def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint) -> None:
     """Solve for the strains (m, d) of chunk `k` and write its part."""
     solved = rve.homogenise(strains, on_failure="report")
     m, body = len(strains), rve.body
@@ -157,7 +128,7 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: str) -> Non
             file.create_dataset(name, data=values, chunks=True, fletcher32=True)
 
 
-def merge(path: Path, folder: Path, count: int, mark: str) -> int:
+def merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
     """Write the file from its `count` parts, behind the snapshots that it has; return the failed rows."""
     failed = 0
 
@@ -174,6 +145,18 @@ def merge(path: Path, folder: Path, count: int, mark: str) -> int:
     return failed
 
 
-def _describe(file: h5py.File, mark: str) -> None:
-    for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": mark, "units": UNITS}.items():
+def _describe(file: h5py.File, mark: Fingerprint) -> None:
+    text = json.dumps(mark, sort_keys=True)
+    for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": text, "units": UNITS}.items():
         file.attrs[name] = value
+
+
+def _mark(file: h5py.File) -> Fingerprint:
+    """Of the RVE that a file belongs to; the first files have one hash."""
+    text = str(file.attrs["fingerprint"])
+    if not text.startswith("{"):
+        return {"whole": text}
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SnapshotError(f"{file.filename} is damaged: its fingerprint is no record: {error}") from error

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
+from spon.model import Fingerprint
 from spon.point_law import LocalLaws
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ class CellData:
     laws: at the points. weights: (P,), the mean of a field over the cell being Σ_p w_p field_p. strain: (n, d) of the
     macroscale. stress: (n, d). tangent: (n, d, d). energy: (n,) [MPa]. local_strain: (n, P, d) of the fluctuation
     alone. local_stress: (n, P, d) [MPa]. fluctuation: (n, dofs) [length]. order: (P,) of the points among cells ×
-    points of the RVE. fingerprint: of mesh and materials. space: of the fluctuations.
+    points of the RVE. fingerprint: of the RVE, by parts. space: of the fluctuations.
     """
 
     laws: LocalLaws
@@ -50,7 +51,7 @@ class CellData:
     local_stress: Array
     fluctuation: Array
     order: npt.NDArray[np.int64]
-    fingerprint: str
+    fingerprint: Fingerprint
     space: CellSpace
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 from spon.cell import CellData
 from spon.equino import CellFields, EquiNO, Fields, turned, turned_means
 from spon.learn import Array, Log, sample, sobolev
-from spon.model import Model
+from spon.model import Fingerprint, Model
 from spon.networks import Branch
 from spon.pod import pod, rank
 from spon.training import History, fit, fit_in_batches
@@ -71,8 +71,8 @@ def train_supervised(
 
         histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log)
         branches[name] = branch
-    fields = Fields.of(data.laws, w, strain.modes, stress_modes)
-    cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order, data.fingerprint)
+    fields = Fields.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
+    cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order)
     model = EquiNO(
         branches["displacement"],
         None,
@@ -89,8 +89,8 @@ def train_supervised(
 class StressNetwork(Model):
     """A network from strain to homogenised stress, with its derivative as tangent; there are no fields."""
 
-    def __init__(self, branch: Branch):
-        super().__init__(-branch.half_range, branch.half_range)
+    def __init__(self, branch: Branch, fingerprint: Fingerprint | None = None):
+        super().__init__(-branch.half_range, branch.half_range, fingerprint)
         self.branch = branch
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ def train_sobolev(
         return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], size, unit).mean()
 
     history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=log)
-    return StressNetwork(branch), history
+    return StressNetwork(branch, data.fingerprint), history
 
 
 def train_as_published(
@@ -154,6 +154,7 @@ def train_as_published(
         data.weights,
         np.einsum("npd,nr->pdr", data.local_strain, combination, optimize=True),
         np.einsum("npd,nr->pdr", data.local_stress, stress_combination, optimize=True),
+        fingerprint=data.fingerprint,
     )
     model = EquiNO(
         displacement,
@@ -163,7 +164,7 @@ def train_as_published(
         upper=half,
         means=torch.einsum("p,pdr->dr", fields.weights, fields.stress_modes),
         cubature=fields,
-        cell=CellFields(fields, data.fluctuation.T @ combination, data.order, data.fingerprint),
+        cell=CellFields(fields, data.fluctuation.T @ combination, data.order),
     )
     total = len(data.weights)
     some = np.sort(np.random.default_rng(seed).permutation(total)[:points])

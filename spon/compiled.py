@@ -53,10 +53,12 @@ class CompiledConjugate(Compiled):
         self.strain_size = law.strain_size
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs.values()]
 
-    def __call__(self, stress: torch.Tensor, start: torch.Tensor, resolved: float, iterations: int) -> torch.Tensor:
+    def __call__(
+        self, stress: torch.Tensor, start: torch.Tensor, resolved: float, least: float, iterations: int
+    ) -> torch.Tensor:
         """Values (n,) [MPa] at stresses (n, d), ∞ where there is none, from strains (n, d) to begin with.
 
-        `resolved`: of the stress, that may be missing in the end. iterations: at most.
+        `resolved`: of the stress, and `least` [MPa], that may be missing in the end. iterations: at most.
 
         Raises:
             ValueError: tensors of other shapes or types, or not on the CPU.
@@ -74,6 +76,7 @@ class CompiledConjugate(Compiled):
             (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays)),  # the C struct `constants`
             *(ctypes.c_void_p(x.data_ptr()) for x in (stress, start, value)),
             ctypes.c_double(resolved),
+            ctypes.c_double(least),
             ctypes.c_int(iterations),
             ctypes.c_int(torch.get_num_threads()),
         )

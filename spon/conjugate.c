@@ -41,11 +41,12 @@ static inline void missing_at(const constants *law, lanes e[D], lanes stress[D],
   square(missing, size);
 }
 
-static void block(const constants *law, lanes stress[D], lanes e[D], lanes value, REAL resolved2, int iterations)
+static void block(const constants *law, lanes stress[D], lanes e[D], lanes value, REAL resolved2, REAL least2,
+                  int iterations)
 {
   lanes enough, missing[D], size;
   square(stress, enough);
-  EACH enough[b] *= resolved2;
+  EACH enough[b] = enough[b] * resolved2 + least2;
   missing_at(law, e, stress, missing, size);
   for (int iteration = 0; iteration < iterations; ++iteration) {
     int open[LANES], any = 0;
@@ -87,7 +88,7 @@ static void block(const constants *law, lanes stress[D], lanes e[D], lanes value
 }
 
 void conjugates(long n, const constants *law, const REAL *stress, const REAL *start, REAL *value, REAL resolved,
-                int iterations, int threads)
+                REAL least, int iterations, int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long first = 0; first < n; first += LANES) {
@@ -98,7 +99,7 @@ void conjugates(long n, const constants *law, const REAL *stress, const REAL *st
       s[i][b] = stress[place];
       e[i][b] = start[place];
     }
-    block(law, s, e, v, resolved * resolved, iterations);
+    block(law, s, e, v, resolved * resolved, least * least, iterations);
     for (int b = 0; b < count; ++b) value[first + b] = v[b];
   }
 }

@@ -54,16 +54,17 @@ def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:
         return 0.5 * ((stress @ compliance) * stress).sum(-1)
     stress, strain, shape = stress.reshape(-1, d), strain.reshape(-1, d), stress.shape[:-1]
     plain = stress.device.type == "cpu" and stress.dtype == torch.float64
+    least = law.stress_rounding * torch.finfo(stress.dtype).eps / torch.finfo(torch.float64).eps
     if plain and not (torch.is_grad_enabled() and (stress.requires_grad or strain.requires_grad)):
         code = compiled_conjugate(law)
         if code is not None:
-            return code(stress, strain, _RESOLVED, _ITERATIONS).reshape(shape)
+            return code(stress, strain, _RESOLVED, least, _ITERATIONS).reshape(shape)
     blocks = zip(stress.split(_BLOCK), strain.split(_BLOCK), strict=True)
-    return torch.cat([_conjugate(law, s, e) for s, e in blocks]).reshape(shape)
+    return torch.cat([_conjugate(law, s, e, least) for s, e in blocks]).reshape(shape)
 
 
-def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor) -> Tensor:
-    """`conjugate` of (n, d), by Newton's method for σ = dψ/dε with step halving.
+def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor, least: float) -> Tensor:
+    """`conjugate` of (n, d), by Newton's method for σ = dψ/dε with step halving; `least` [MPa] may be missing of σ.
 
     Its direction shortens the difference of the stresses.
     """
@@ -73,7 +74,7 @@ def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor) -> Tensor:
         return x.square() @ ones  # torch takes norms of such short rows far more slowly
 
     resolved = max(_RESOLVED, 1e3 * torch.finfo(sigma.dtype).eps)  # in single precision there is no more to have
-    e, enough = start.clone(), resolved**2 * square(sigma)
+    e, enough = start.clone(), resolved**2 * square(sigma) + least**2
     missing = sigma - law.stress(e)
     left: Tensor | slice = slice(None)
     for _ in range(_ITERATIONS):

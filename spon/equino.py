@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spon.model import Model
+from spon.model import Fingerprint, Model, require_same
 from spon.networks import Branch, Potential
 from spon.pod import Basis
 from spon.point_law import LocalLaws
@@ -35,23 +35,32 @@ class Fields:
     """What turns coefficients into fields at m points of the cell (all of them, or those of a cubature).
 
     laws: at the points. weights: (m,). strain_modes: (m, d, r). stress_modes: (m, d, r), or (m, d, 0) where the stress
-    is the law's.
+    is the law's. fingerprint: of the cell; None if it is not known.
     """
 
     laws: LocalLaws
     weights: Tensor
     strain_modes: Tensor
     stress_modes: Tensor
+    fingerprint: Fingerprint | None = None
 
     @classmethod
-    def of(cls, laws: LocalLaws, *arrays: npt.NDArray[np.float64]) -> "Fields":
+    def of(
+        cls, laws: LocalLaws, *arrays: npt.NDArray[np.float64], fingerprint: Fingerprint | None = None
+    ) -> "Fields":  # fmt: skip
         """From NumPy arrays: weights, strain modes, stress modes."""
-        return cls(laws, *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+        weights, strain_modes, stress_modes = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+        return cls(laws, weights, strain_modes, stress_modes, fingerprint)
 
     def at(self, points: npt.NDArray[np.int64], weights: Tensor) -> "Fields":
         """The same at some of the points, with other weights."""
         rows = torch.as_tensor(points)
-        return Fields(self.laws.subset(points.tolist()), weights, self.strain_modes[rows], self.stress_modes[rows])
+        laws = self.laws.subset(points.tolist())
+        return Fields(laws, weights, self.strain_modes[rows], self.stress_modes[rows], self.fingerprint)
+
+    def require(self, fingerprint: Fingerprint | None) -> None:
+        """Raise ValueError if they are those of another cell than that with this fingerprint, saying what differs."""
+        require_same("what the fields are at", self.fingerprint, fingerprint)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,18 +68,17 @@ class CellFields:
     """The whole cell of a model, for fields, exact certificates and the model's file.
 
     fields: modes at all P points. displacements: (dofs, r) of the strain modes. order: (P,) of the points among cells ×
-    points of the RVE. fingerprint: of the RVE.
+    points of the RVE.
     """
 
     fields: Fields
     displacements: npt.NDArray[np.float64]
     order: npt.NDArray[np.int64]
-    fingerprint: str
 
-    def require(self, fingerprint: str) -> None:
-        """Raise ValueError if they are those of another RVE than that with this fingerprint."""
-        if self.fingerprint != fingerprint:
-            raise ValueError("the model belongs to another RVE (mesh, materials, boundary or degree differ)")
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the RVE."""
+        return self.fields.fingerprint
 
     def __deepcopy__(self, memo: dict) -> "CellFields":
         """Itself: it is large and never changes."""
@@ -113,6 +121,7 @@ class EquiNO(Model):
 
     Attributes:
         calibration: (d,) of the estimated errors of the stress, see `spon.certify`; NaN until it is known.
+        fingerprint: of the cell that it was learned from, with or without its fields; that of the cubature.
     """
 
     means: Tensor
@@ -130,7 +139,7 @@ class EquiNO(Model):
         cubature: Fields,
         cell: CellFields | None = None,
     ):
-        super().__init__(lower, upper)
+        super().__init__(lower, upper, cubature.fingerprint)
         self.displacement, self.potential, self.stress = displacement, potential, stress
         self.register_buffer("means", means.clone())
         self.register_buffer("calibration", torch.full_like(lower, torch.nan))
@@ -140,7 +149,7 @@ class EquiNO(Model):
         """What torch moves a module by, `model.to(...)` and the like: the fields of the cubature go along."""
         super()._apply(fn, recurse)
         at = self.cubature
-        self.cubature = Fields(at.laws, fn(at.weights), fn(at.strain_modes), fn(at.stress_modes))
+        self.cubature = Fields(at.laws, fn(at.weights), fn(at.strain_modes), fn(at.stress_modes), at.fingerprint)
         return self
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spon.archive import ModelFileError, Reader, write
 from spon.equino import CellFields, EquiNO, Fields
+from spon.model import Fingerprint
 from spon.networks import Branch, Potential
 from spon.point_law import LocalLaws
 
@@ -42,7 +43,7 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
         "networks": networks,
         "laws": model.cubature.laws.to_json(),
         "points": list(cell.fields.laws.counts),
-        "fingerprint": cell.fingerprint,
+        "fingerprint": None if model.fingerprint is None else dict(model.fingerprint),
     }
     write(path, "model", header, tensors)
 
@@ -52,7 +53,7 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
 
     Args:
         path: of the file. whole: read the fields of the whole cell too, `EquiNO.cell`; they are most of the file, and
-            evaluating the model does without them.
+            evaluating the model does without them. What cell it is the model knows in any case, `EquiNO.fingerprint`.
 
     Raises:
         FileNotFoundError. ModelFileError: see `ModelFileError`.
@@ -60,6 +61,7 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
     with Reader(path, "model") as file:
         networks = file.header["networks"]
         state = file.tensors("model.")
+        fingerprint = read_fingerprint(file.header)
         try:
             d = state["lower"].numel()
             half = torch.ones(d, dtype=torch.float64)
@@ -73,8 +75,10 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
                 lower=state["lower"],
                 upper=state["upper"],
                 means=state["means"],
-                cubature=Fields(LocalLaws.from_json(file.header["laws"]), **file.tensors("cubature.")),
-                cell=_cell(file) if whole else None,
+                cubature=Fields(
+                    LocalLaws.from_json(file.header["laws"]), **file.tensors("cubature."), fingerprint=fingerprint
+                ),
+                cell=_cell(file, fingerprint) if whole else None,
             )
             model.load_state_dict({"calibration": model.calibration} | state)  # not in the first files
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
@@ -82,11 +86,17 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
     return model.requires_grad_(False)
 
 
-def _cell(file: Reader) -> CellFields:
+def read_fingerprint(header: dict[str, Any]) -> Fingerprint | None:
+    """Of the cell that a file belongs to; the first files have one hash, or none."""
+    found = header.get("fingerprint")
+    return {"whole": found} if isinstance(found, str) else found
+
+
+def _cell(file: Reader, fingerprint: Fingerprint | None) -> CellFields:
     part = file.tensors("cell.")
     displacements, order = (part.pop(name).numpy() for name in ("displacements", "order"))
     laws = LocalLaws(LocalLaws.from_json(file.header["laws"]).laws, tuple(file.header["points"]))
-    return CellFields(Fields(laws, **part), displacements, order, file.header["fingerprint"])
+    return CellFields(Fields(laws, **part, fingerprint=fingerprint), displacements, order)
 
 
 def _describe(branch: Branch) -> dict[str, Any]:

@@ -67,16 +67,17 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
     integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
     integrands /= np.sqrt(w @ integrands**2) + 1e-300
     points, weights = empirical_cubature(integrands, w, tolerance)
-    fields = Fields.of(data.laws, w, strain.modes[..., :r], stress_modes)
+    fields = Fields.of(data.laws, w, strain.modes[..., :r], stress_modes, fingerprint=data.fingerprint)
     reduced = ReducedModel(
         data.laws.subset(points.tolist()),
         torch.from_numpy(strain.modes[points]),
         torch.from_numpy(weights),
         torch.from_numpy(data.half_range),
+        data.fingerprint,
     )
     displacements = data.fluctuation.T @ strain.combination[:, :r]
     return Bases(
-        CellFields(fields, displacements, data.order, data.fingerprint),
+        CellFields(fields, displacements, data.order),
         reduced,
         strain.singular_values,
         stress.singular_values,
@@ -220,8 +221,8 @@ def refit(
     _check(data, samples)
     if model.potential is None:
         raise ValueError("the model has no potential, as `train` gives it, so that it cannot be trained on")
+    model.require(data.fingerprint)
     old = model.cell
-    old.require(data.fingerprint)
     r, d = old.fields.stress_modes.shape[2] if r is None else r, data.strain.shape[1]
     b = bases(data, r, max(r, resolved))
     learn = _pool(b, torch.from_numpy(data.half_range), samples, seed)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from spon.archive import ModelFileError, Reader, write
 from spon.discretisation import Discretisation
+from spon.model import Fingerprint, require_same
 from spon.operator import Operator
 from spon.point_law import PhaseLaw
 from spon.reduced import ReducedNotConverged
@@ -76,6 +77,7 @@ class ModeNetwork(nn.Module):
             phases, ascending.
         r: number of modes, d at least. half_range: (d,) largest strains to train for, in float64.
         corrections: of the first d modes, how many.
+        fingerprint: of the mesh and the materials, without the phases of any cell; None if it is not known.
         **options: of `spon.Operator`.
 
     Raises:
@@ -100,9 +102,11 @@ class ModeNetwork(nn.Module):
         r: int,
         half_range: Tensor,
         corrections: int = 3,
+        fingerprint: Fingerprint | None = None,
         **options,
     ):
         super().__init__()
+        self.fingerprint = fingerprint
         self.laws, self.r, self.corrections, d = tuple(laws), r, corrections, len(half_range)
         if r < d:
             raise ValueError(f"r = {r}, need {d} modes at least")
@@ -149,6 +153,12 @@ class ModeNetwork(nn.Module):
         super()._apply(fn, recurse)
         self._place()
         return self
+
+    def require(self, fingerprint: Fingerprint) -> None:
+        """Raise ValueError if it was made for another mesh or other materials than those of an RVE, whatever the phases
+        of its cells; says what differs."""
+        shared = {part: value for part, value in fingerprint.items() if part not in ("phases", "whole")}
+        require_same("the network of modes", self.fingerprint, shared)
 
     def phases(self, tags: Tensor) -> Tensor:
         """Numbers of the phases (cells, n) of tags (n, cells); raises ValueError for a tag that is none of `tags`."""
@@ -310,6 +320,7 @@ class ModeNetwork(nn.Module):
             "corrections": self.corrections,
             "half_range": self._half_range.tolist(),
             "tags": list(self.tags),
+            "fingerprint": None if self.fingerprint is None else dict(self.fingerprint),
             "laws": [law.to_json() for law in self.laws],
             "settings": self.network.settings,
             "spaces": spaces,
@@ -336,6 +347,7 @@ def load_modes(path: str | os.PathLike) -> ModeNetwork:
             half_range = torch.tensor(header["half_range"], dtype=torch.float64)
             settings = header["settings"] | {"half_range": half_range}
             settings |= {name: header[name] for name in ("r", "corrections")}
+            settings["fingerprint"] = header.get("fingerprint")  # not in the first files
             network = ModeNetwork(spaces, mesh, tuple(laws), header["tags"], **settings)
             network.to(dtype=state["network.scale"].dtype).load_state_dict(state)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -9,11 +9,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from spon.program import Program, ProgramError, constant, read, sequence
+from spon.rounding import rounding
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class LocalSolve:
         for _ in range(2):
             local = local - self.step(strain, local)
         return local
+
+
+def _directions(d: int) -> torch.Tensor:
+    """Unit strains (k, d) of all kinds."""
+    generator, unit = torch.Generator().manual_seed(0), torch.eye(d, dtype=torch.float64)
+    some = torch.cat([torch.randn(48, d, generator=generator, dtype=torch.float64), unit, -unit])
+    return some / some.norm(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,31 @@ class PhaseLaw:
             return self._evaluate(self.tangent_program, strain)
         c = self._tensor(strain)
         return c.expand(strain.shape[:-1] + c.shape)
+
+    def rounding(self, what: Literal["energy", "stress"], strain: torch.Tensor) -> torch.Tensor:
+        """How far rounding may take the energy (...) or stress (..., d) [MPa] at strains (..., d) from its formula."""
+        program = self.energy_program if what == "energy" else self.stress_program
+        if program is None:
+            raise ValueError(f"{self.name} is given by its stress and has no energy")
+        return rounding(program, strain, *(() if self.local is None else (self.local(strain),)))
+
+    @cached_property
+    def energy_rounding(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """How far rounding may take the energy from its formula, by the size of the strain: sizes (k,), ascending, and
+        bounds (k + 1,) [MPa] up to each of them, the last of which, beyond all, is infinite.
+
+        Found in some directions, see `rounding`; where there is no energy there is nothing to round.
+        """
+        sizes = 10 ** (torch.arange(-64, 9, dtype=torch.float64) / 4)
+        found = self.rounding("energy", sizes[:, None, None] * _directions(self.strain_size))
+        most = torch.where(found.isfinite(), found, 0.0).amax(dim=1).cummax(dim=0).values
+        return sizes, torch.cat([most, most.new_full((1,), torch.inf)])
+
+    @cached_property
+    def stress_rounding(self) -> float:
+        """What rounding makes of the stress near rest, in float64 [MPa]: a stress is met no nearer."""
+        found = self.rounding("stress", 1e-12 * _directions(self.strain_size)).norm(dim=1)
+        return float(torch.where(found.isfinite(), found, 0.0).max())
 
     def _tensor(self, like: torch.Tensor) -> torch.Tensor:
         d = self.strain_size

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spon.equino import Fields
-from spon.model import Model
+from spon.model import Fingerprint, Model
 from spon.point_law import LocalLaws
 
 
@@ -41,14 +41,21 @@ class ReducedModel(Model):
     Args:
         laws: at the points. modes: (m, d, r) strains of the displacement modes.
         weights: (m,), the mean of a field being Σ_p w_p field_p.
-        half_range: (d,) largest strains among the snapshots that the modes are from.
+        half_range: (d,) largest strains among the snapshots that the modes are from. fingerprint: of the cell.
     """
 
     modes: Tensor
     weights: Tensor
 
-    def __init__(self, laws: LocalLaws, modes: Tensor, weights: Tensor, half_range: Tensor):
-        super().__init__(-half_range, half_range)
+    def __init__(
+        self,
+        laws: LocalLaws,
+        modes: Tensor,
+        weights: Tensor,
+        half_range: Tensor,
+        fingerprint: Fingerprint | None = None,
+    ):
+        super().__init__(-half_range, half_range, fingerprint)
         self.laws = laws
         self.register_buffer("modes", modes)
         self.register_buffer("weights", weights)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spon.certificate import bounds, energy_at_rest
 from spon.compiled import CellsInModes, CompiledModes, compiled_modes
-from spon.convex import indicator_and_energy
 from spon.equino import EquiNO, Fields
 from spon.reduced import ReducedModel
 
@@ -26,13 +26,15 @@ _ITERATIONS = 30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes, mean
-    energy `upper` (n,) and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no
-    least energy was found."""
+    """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes,
+    stress_coefficients (n, r) of the stress in equilibrium that is nearest to them, bound `upper` (n,) of the energy
+    and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no least energy was
+    found."""
 
     stress: Tensor
     tangent: Tensor
     coefficients: Tensor
+    stress_coefficients: Tensor
     upper: Tensor
     gap: Tensor
 
@@ -47,7 +49,8 @@ class Refinement:
 
     def __init__(self, model: EquiNO, *, compiled: bool = True):
         self.model, self.at = model, model.cubature
-        self._reduced = ReducedModel(self.at.laws, self.at.strain_modes, self.at.weights, model.upper)
+        at = self.at
+        self._reduced = ReducedModel(at.laws, at.strain_modes, at.weights, model.upper, at.fingerprint)
         self._code: CompiledModes | None = None
         laws, modes = self.at.laws, self.at.strain_modes
         if compiled and all(law.local is None for law in laws.laws):
@@ -65,8 +68,11 @@ class Refinement:
         # What a network says far outside of its range may be worse than nothing.
         start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
         stress, tangent, coefficients = self._least(strain, start)
-        upper, gap = self._gap(strain, coefficients, self.at if at is None else at)
-        return Refined(stress, tangent, coefficients, upper, torch.where(stress.isfinite().all(1), gap, torch.inf))
+        at = self.at if at is None else at
+        at.require(self.model.fingerprint)
+        upper, gap, modes = self._bounds(strain, coefficients, at)
+        gap = torch.where(stress.isfinite().all(1), gap, torch.inf)
+        return Refined(stress, tangent, coefficients, modes, upper, gap)
 
     def _least(self, strain: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._code is None:
@@ -80,14 +86,14 @@ class Refinement:
             found[lost] = np.nan
         return torch.from_numpy(stress), torch.from_numpy(tangent), torch.from_numpy(coefficients)
 
-    def _gap(self, strain: Tensor, coefficients: Tensor, at: Fields) -> tuple[Tensor, Tensor]:
+    def _bounds(self, strain: Tensor, coefficients: Tensor, at: Fields) -> tuple[Tensor, Tensor, Tensor]:
+        """Upper bound and gap (n,), and coefficients (n, r) of the stress that they are with."""
         epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", self.at.strain_modes, coefficients)
         sigma = self._nearest(epsilon)
         if at is not self.at:
             epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, coefficients)
         field = torch.einsum("pdr,nr->npd", at.stress_modes, sigma)
-        gap, energy = indicator_and_energy(at.laws, epsilon, field)
-        return energy @ at.weights, gap @ at.weights
+        return *bounds(at, epsilon, field, energy_at_rest(at)), sigma
 
     def _nearest(self, epsilon: Tensor) -> Tensor:
         """Coefficients (n, r) of the stress field nearest to the law's at strains (n, m, d) of the cubature."""

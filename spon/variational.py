@@ -160,7 +160,7 @@ class DisplacementOperator(Model):
     weights: Tensor
 
     def __init__(self, displacement: Branch, cell: CellFields):
-        super().__init__(-displacement.half_range, displacement.half_range)
+        super().__init__(-displacement.half_range, displacement.half_range, cell.fingerprint)
         self.displacement, self.cell = displacement, cell
         self.register_buffer("modes", cell.fields.strain_modes)
         self.register_buffer("weights", cell.fields.weights)
@@ -222,8 +222,8 @@ def train_vpionet(
     )
     modes = trunk().detach().numpy()
     strain_modes = (problem.operator @ modes).reshape(len(data.weights), -1, r)
-    fields = Fields.of(data.laws, data.weights, strain_modes, strain_modes[..., :0])
-    return DisplacementOperator(branch, CellFields(fields, modes, data.order, data.fingerprint)), history
+    fields = Fields.of(data.laws, data.weights, strain_modes, strain_modes[..., :0], fingerprint=data.fingerprint)
+    return DisplacementOperator(branch, CellFields(fields, modes, data.order)), history
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from spon.convex import conjugate, largest_tangent, solve
 from spon.networks import Branch, Potential
 
 RANGE = 0.03 * np.array([1.0, 1.0, 0.5**0.5])
-EPS = np.finfo(float).eps
 
 
 def make_cell(materials, degree):
@@ -60,31 +60,37 @@ def untrained(rve, folder, seed):
 
 
 def strains_everywhere(n, seed):
-    """In the trained range, up to three times as large, and down to a millionth of it."""
+    """In the trained range, up to three times as large, and down to 1e-12."""
     rng = np.random.default_rng(seed)
     inside = rng.uniform(-1, 1, (n, 3))
     outside = rng.uniform(-3, 3, (n, 3))
-    small = inside * 10 ** rng.uniform(-6, 0, (n, 1))
+    small = inside * 10 ** rng.uniform(-10.5, 0, (n, 1))
     return RANGE * np.vstack([inside, outside, small])
 
 
-def check_bounds(model, rve, strain, rounding):
-    """No bound is violated; `rounding` (n,) is that of the energies [MPa]."""
+# Of Gauss and Legendre in (0, 1), by which the work along a straight path to a strain is its energy.
+PLACES, WEIGHTS = (0.5 * (x + shift) for x, shift in zip(np.polynomial.legendre.leggauss(6), (1.0, 0.0), strict=True))
+
+
+def energy_of(rve, strain):
+    """Mean energy (n,) [MPa] as the work ∫ S·dE from rest, of which no terms cancel, however small the strain; NaN
+    where some problem has no solution."""
+    stress = rve.homogenise((PLACES[:, None, None] * strain).reshape(-1, 3), on_failure="report").stress
+    return np.einsum("k,kni,ni->n", WEIGHTS, stress.reshape(-1, *strain.shape), strain)
+
+
+def check_bounds(model, rve, strain, work):
+    """No bound is violated by the work (n,) [MPa], the exact energy, and by the exact stress."""
     exact = rve.homogenise(strain, on_failure="report")
-    assert not np.isnan(exact.energy).all()
-    solved = ~np.isnan(exact.energy)
+    solved = ~np.isnan(exact.energy) & ~np.isnan(work)
+    assert solved.any()
     e = torch.from_numpy(strain[solved])
     with torch.no_grad():
         c, (stress, _) = spon.certify(model, e, model.cell.fields), model(e)
-    energy, gap = exact.energy[solved], c.gap.numpy()
-    # The modes are in equilibrium as the twelve solutions are that they combine, to 1e-11 of the forces of each.
-    slack = rounding[solved] + 12 * rve.tolerance * c.upper.numpy()
-    assert (c.lower.numpy() <= energy + slack).all() and (energy <= c.upper.numpy() + slack).all()
-    assert (gap >= -slack).all() and np.isfinite(gap).any()
-    error = (stress - torch.from_numpy(exact.stress[solved])).abs().numpy()
-    # The bound is the root of the gap, and so of its rounding.
-    largest = max(float(largest_tangent(law).max()) for law in model.cubature.laws.laws)
-    assert (error <= np.sqrt(c.stress_bound.numpy() ** 2 + 2 * largest * slack[:, None])).all()
+    assert (c.lower.numpy() <= work[solved]).all() and (work[solved] <= c.upper.numpy()).all()
+    assert (c.gap > 0).all() and c.gap.isfinite().any()
+    error = (stress - torch.from_numpy(exact.stress[solved])).abs()
+    assert (error <= c.stress_bound).all()
     return c
 
 
@@ -98,10 +104,7 @@ def test_no_bound_is_violated(tmp_path_factory, bulk, a1, a2, stiff_bulk, stiff_
     rve = make_cell((matrix, fe2.LinearElastic(bulk=stiff_bulk, shear=stiff_shear)), degree)
     model = untrained(rve, tmp_path_factory.mktemp("cell"), seed)
     strain = strains_everywhere(8, seed)
-    # The energy of the matrix is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2), and so are those of both bounds;
-    # the local strains are some ten times the macroscale one at most.
-    rounding = 16 * EPS * a1 * (a2 + 10 * np.linalg.norm(strain, axis=1))
-    c = check_bounds(model, rve, strain, rounding)
+    c = check_bounds(model, rve, strain, energy_of(rve, strain))
     assert (c.gap[:8] > 1e-6 * c.upper[:8]).any()  # there is something to be bounded
     rve.destroy()
 
@@ -113,7 +116,7 @@ def test_no_bound_is_violated_where_the_law_has_a_local_unknown(tmp_path):
     rve = make_cell((soft, stiff), 1)
     model = untrained(rve, tmp_path, 3)
     strain = strains_everywhere(8, 5)
-    c = check_bounds(model, rve, strain, 16 * EPS * 1e4 * np.linalg.norm(strain, axis=1) ** 2)
+    c = check_bounds(model, rve, strain, energy_of(rve, strain))
     assert c.gap.isfinite().all() and c.stress_bound.isfinite().all()
     rve.destroy()
 
@@ -128,18 +131,38 @@ def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
 
 
 def test_the_estimate_covers_what_it_promises(trained):
-    """Of 32 snapshots the most demanding one calibrates: 97 % on average, below 88 % for one such set in sixty."""
-    strain = fe2.sample.box(150, 2, AMPLITUDE, seed=11)
+    """Of 32 snapshots the most demanding component of all calibrates, as of so few none could be left out."""
+    strain = fe2.sample.box(300, 2, AMPLITUDE, seed=11)
     exact = trained.rve.homogenise(strain).stress
     e = torch.from_numpy(strain)
     error = abs(trained.model(e)[0].numpy() - exact)
     for at in (trained.model.cell.fields, None):
         c = spon.certify(trained.model, e, at)
         estimate = c.stress_estimate.numpy()
-        assert ((estimate >= error).mean(axis=0) > 0.88).all()
+        assert ((estimate >= error).mean(axis=0) > 0.95).all()
         # It is no bound that covers by being large, and what it comes from is the better stress.
         assert np.median(estimate / error) < 4 < np.median(c.stress_bound.nan_to_num(torch.inf).numpy() / error)
         assert np.median(abs(c.corrected.numpy() - exact) / error) < 0.5
+
+
+@pytest.mark.parametrize("n, rank", [(45, 45), (100, 99), (1000, 960)])
+def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
+    """The rank-th of n numbers covers less than 95 % of others if at most n − rank of n are above their 95 % quantile:
+    a binomial probability, below a tenth."""
+    numbers = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))
+    needed = torch.from_numpy(numbers)[:, None] * torch.tensor([1.0, 2.0, 3.0])
+    model = copy.deepcopy(trained.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spon.certificate._needed", lambda *_: needed)
+        spon.certificate.calibrate(model, torch.zeros(n, 3).double(), torch.zeros(n, 3).double())
+        assert model.calibration.tolist() == [rank, 2 * rank, 3 * rank]
+        few, needed = torch.zeros(44, 3).double(), needed[:44]
+        spon.certificate.calibrate(model, few, few)
+        assert model.calibration.tolist() == [float(needed.max())] * 3
+    below = sum(math.comb(n, k) * 0.05**k * 0.95 ** (n - k) for k in range(n - rank + 1))
+    assert below <= 0.1
+    more = below + math.comb(n, n - rank + 1) * 0.05 ** (n - rank + 1) * 0.95 ** (rank - 1)
+    assert more > 0.1  # a lower rank would not do
 
 
 def test_a_model_that_was_not_calibrated_has_no_estimate(trained, tmp_path):
@@ -152,10 +175,57 @@ def test_a_model_that_was_not_calibrated_has_no_estimate(trained, tmp_path):
     assert c.stress_estimate.isnan().all() and c.stress_bound.isfinite().all()
 
 
-def test_strains_that_do_not_fit_are_refused(trained):
-    for wrong in (torch.zeros(3).double(), torch.zeros(2, 6).double(), torch.zeros(2, 3)):
-        with pytest.raises(ValueError, match=r"strain has shape .* need \(n, 3\) and torch\.float64"):
-            spon.certify(trained.model, wrong)
+def test_what_does_not_fit_is_refused(trained):
+    """Rounding to single precision is above what a good model's bounds are."""
+    model, e = trained.model, torch.zeros(2, 3).double()
+    for wrong in (torch.zeros(3).double(), torch.zeros(2, 6).double()):
+        with pytest.raises(ValueError, match=r"strain has shape .* need \(n, 3\)"):
+            spon.certify(model, wrong)
+    single = copy.deepcopy(model).to(torch.float32)
+    assert single.cubature.weights.dtype == torch.float32 and model.cubature.weights.dtype == torch.float64
+    for what, arguments in {
+        "the strain": (model, e.float()),
+        "the model": (single, e.float()),
+        "what the fields are at": (model, e, single.cubature),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{what} is torch\.float32 on cpu, need torch\.float64"):
+            spon.certify(*arguments)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(size=st.floats(-12.0, -1.5), seed=st.integers(0, 10**6))
+def test_bounds_of_a_trained_model_hold_at_any_size_of_strain(trained, size, seed):
+    """From 1e-12, where an energy is all rounding, to the end of the range; on the modes, too."""
+    strain = 10**size * np.random.default_rng(seed).uniform(-1, 1, (4, 3))
+    work = energy_of(trained.rve, strain)
+    c = check_bounds(trained.model, trained.rve, strain, work)
+    refined = spon.Refinement(trained.model)(torch.from_numpy(strain), trained.model.cell.fields)
+    assert (refined.upper.numpy() >= work).all() and ((refined.upper - refined.gap).numpy() <= work).all()
+    # Rounding is all that there is below: a1 a2 eps to each energy, some times, which is 1e-2 of it at 1e-8.
+    assert (c.gap <= 0.1 * c.upper).all() or size < -7.5
+
+
+def test_rounding_of_programs_is_bounded(trained):
+    """Against the same formula in 50 digits, where its terms cancel and where they do not."""
+    mp = pytest.importorskip("mpmath")
+    mp.mp.dps = 50
+    law = fe2.SaturatingElastic(bulk=4780.0, a1=50.0, a2=0.06)
+    program = coupling.phase_law(law, 2)
+    rng = np.random.default_rng(0)
+    for size in (1e-12, 1e-9, 1e-6, 1e-3, 1e-1):
+        e = size * rng.standard_normal((50, 3))
+        bound = program.rounding("energy", torch.from_numpy(e)).numpy()
+        found = program.energy(torch.from_numpy(e)).numpy()
+        for strain, value, most in zip(e, found, bound, strict=True):
+            xx, yy, xy = (mp.mpf(float(x)) for x in strain)
+            trace = xx + yy
+            deviator = (xx - trace / 3) ** 2 + (yy - trace / 3) ** 2 + (trace / 3) ** 2 + xy**2
+            n, bulk, a1, a2 = mp.sqrt(deviator + mp.mpf(1e-30)), *map(mp.mpf, (law.bulk, law.a1, law.a2))
+            right = bulk / 2 * trace**2 + a1 * (n - a2 * mp.log(1 + n / a2))
+            assert abs(float(right - mp.mpf(float(value)))) <= most
+        # And no more than a hundred roundings of the largest term.
+        largest = 4780.0 * (e**2).sum(axis=1) + 50.0 * (0.06 + np.linalg.norm(e, axis=1))
+        assert (bound < 100 * np.finfo(float).eps * largest).all()
 
 
 def law_of(density):
@@ -230,18 +300,6 @@ def _renumbered(program):
     return ((name, *(_shift(program, i) for i in operands)) for name, *operands in program.steps)
 
 
-def test_a_certificate_in_the_precision_of_its_model(trained):
-    """What moves a model moves its cubature."""
-    e = torch.from_numpy(fe2.sample.box(20, 2, AMPLITUDE, seed=0))
-    double, single = spon.certify(trained.model, e), copy.deepcopy(trained.model).to(torch.float32)
-    found = spon.certify(single, e.float())
-    assert found.gap.dtype == found.stress_bound.dtype == torch.float32
-    assert trained.model.cubature.weights.dtype == torch.float64
-    for name in ("lower", "upper", "corrected"):
-        ours, right = getattr(found, name).double(), getattr(double, name)
-        assert (ours - right).abs().max() < 1e-4 * right.abs().max()
-
-
 def test_the_conjugate_across_a_jump_of_the_stress_is_right_or_infinite():
     """ψ = c ‖ε‖² + t |tr ε| carries any stress, some at the kink, where there is no tangent to find it with."""
     c, t = 1e3, 0.5
@@ -253,6 +311,23 @@ def test_the_conjugate_across_a_jump_of_the_stress_is_right_or_infinite():
     right = left.square().sum(-1) / (4 * c)
     found = conjugate(law, sigma, torch.zeros_like(sigma))
     assert (((found - right).abs() <= 1e-12 * right) | found.isinf()).all() and found.isfinite().any()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_conjugate_is_found_where_stress_is_rounding(monkeypatch, compiled):
+    """ψ = c (exp t − 1 − t) + c e:e, t = tr e, whose stress near rest has no digit of its own."""
+    if not compiled:
+        monkeypatch.setattr(spon.convex, "compiled_conjugate", lambda law: None)
+    c, unit = 1e3, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    law = law_of(lambda e: c * (ufl.exp(ufl.tr(e)) - 1 - ufl.tr(e)) + c * squared(e))
+    for size in (1e-14, 1e-11, 1e-8, 1e-5):
+        e = size * torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        sigma = c * (torch.expm1(e @ unit)[:, None] * unit + 2 * e)
+        found = conjugate(law, sigma, 1.1 * e)
+        # By Fenchel's equality; exp t − 1 − t to its fourth term. Of the energy's terms the one loses most, c eps.
+        t = e @ unit
+        right = (sigma * e).sum(-1) - c * (t**2 / 2 + t**3 / 6 + t**4 / 24 + e.square().sum(-1))
+        assert ((found - right).abs() <= 1e-9 * right + 8 * c * torch.finfo(torch.float64).eps).all()
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 300.0])

@@ -430,7 +430,7 @@ def test_wrong_use_is_told(cell):
     with pytest.raises(fe2.sample.SnapshotError, match="belong to another RVE"):
         coupling.cell_data(other, _snapshots(data))
     with pytest.raises(ValueError, match="another RVE"):
-        learn.refit(model, dataclasses.replace(data, fingerprint="other"))
+        learn.refit(model, dataclasses.replace(data, fingerprint={"whole": "other"}))
     with pytest.raises(ValueError, match=r"largest strains of the snapshots are \[.*, 0.0\]: need some of every"):
         learn.train(dataclasses.replace(data, strain=data.strain * [1.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="samples = 3: need at least 4"):

@@ -182,7 +182,7 @@ class Watched(coupling.CertifiedLaw):
 @pytest.fixture(scope="module")
 def tolerance(trained):
     """What about half of the bar's points meet in all iterations, whatever the training made of the model."""
-    law = Watched(trained.model, fe2.ExactLaw(trained.rve), tolerance=np.inf)
+    law = Watched(trained.model, fe2.ExactLaw(trained.rve), tolerance=1e9)
     bar(MPI.COMM_SELF, law)
     assert not law.is_exact.any()
     return float(np.median(np.max([gap for _, _, gap in law.seen], axis=0)))
@@ -330,7 +330,7 @@ def test_ranks_without_points_take_part(trained, tolerance, comm):
 
 def test_a_point_that_was_exact_stays_so_until_the_step_is_accepted(trained):
     many = strains(200)
-    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=np.inf, modes=False)
+    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=1e9, modes=False)
     evaluate(law, many)
     good, bad = many[[law.gap.argmin()]], many[[law.gap.argmax()]]
     law.tolerance = float(np.median(law.gap))
@@ -375,8 +375,6 @@ def test_outside_is_an_error_on_all_ranks(trained, comm):
     with pytest.raises(coupling.OutsideRange, match=rf"1 of 4 .* component 1 of point 2, -0.123, need {lower:.9g} to"):
         evaluate(law, e, comm=comm)
     assert law.count_outside(comm) == 1
-    with pytest.raises(coupling.OutsideRange, match="nan"):
-        evaluate(law, np.full((1, 3), np.nan), comm=comm)
 
 
 @pytest.mark.mpi
@@ -449,15 +447,14 @@ def test_wrong_use_is_told(trained):
     with pytest.raises(ValueError, match="chunk = 0"):
         coupling.SurrogateLaw(trained.model, chunk=0)
     for law in (coupling.SurrogateLaw(trained.model), coupling.CertifiedLaw(trained.model, exact)):
-        with pytest.raises(ValueError, match=r"shape \(2, 6\), the model takes \(n, 3\)"):
+        with pytest.raises(ValueError, match=r"shape \(2, 6\), need \(n, 3\) Mandel components"):
             evaluate(law, np.zeros((2, 6)))
-    with pytest.raises(ValueError, match="tolerance = nan"):
-        coupling.CertifiedLaw(trained.model, exact, tolerance=float("nan"))
+    for wrong in (np.nan, np.inf, -1e-3):
+        with pytest.raises(ValueError, match=f"tolerance = {wrong}: need a finite number that is not negative"):
+            coupling.CertifiedLaw(trained.model, exact, tolerance=wrong)
     with pytest.raises(TypeError, match=r"the model is a ReducedModel: need a spon\.EquiNO"):
         at, half = trained.model.cubature, trained.model.upper
         coupling.CertifiedLaw(spon.ReducedModel(at.laws, at.strain_modes, at.weights, half), exact)
-    with pytest.raises(ValueError, match="model's RVE is not that of the exact law"):
-        coupling.CertifiedLaw(trained.model, fe2.ExactLaw(make_rve(radius=0.25)))
     with pytest.raises(ValueError, match="3 components, the exact law 6"):
         coupling.CertifiedLaw(trained.model, fe2.UFLLaw(fe2.SaturatingElastic(), dim=3))
     steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
@@ -495,10 +492,9 @@ def test_micro_fields(trained, tmp_path):
     assert np.isclose((weights * fields.indicator).sum(), certificate.gap.item(), rtol=1e-6)
     assert fields.indicator.min() > -1e-12 * certificate.upper.item()
     fields.write(tmp_path / "micro.xdmf")
-    with meshio.xdmf.TimeSeriesReader(tmp_path / "micro.xdmf") as file:
-        file.read_points_cells()
-        _, nodes, cells = file.read_data(0)
-    assert len(nodes["displacement"]) and {"tag", "indicator"} < set(cells)
+    file = meshio.read(tmp_path / "micro.xdmf")
+    cells = file.cell_data
+    assert len(file.point_data["displacement"]) and {"tag", "indicator"} < set(cells)
     means = np.einsum("cq,cq->c", fields.indicator, rve.body.weights) / rve.body.weights.sum(axis=1)
     assert np.allclose(np.sort(np.ravel(cells["indicator"])), np.sort(means), rtol=1e-12)  # cells in the file's order
     exact = rve.homogenise(e)
@@ -510,7 +506,8 @@ def test_micro_fields(trained, tmp_path):
 def test_micro_fields_of_another_cell_are_refused(trained):
     with pytest.raises(ValueError, match="another RVE"):
         coupling.micro_fields(make_rve(radius=0.25), trained.model, np.zeros(3))
-    with pytest.raises(ValueError, match="need 3 finite Mandel components"):
-        coupling.micro_fields(trained.rve, trained.model, np.zeros(2))
+    for wrong in (np.zeros(2), np.eye(2), np.full(3, np.nan), np.zeros(3, complex)):
+        with pytest.raises(ValueError, match=r"need (\(n, 3\)|finite numbers|real numbers)"):
+            coupling.micro_fields(trained.rve, trained.model, wrong)
     with pytest.raises(ValueError, match="read without its cell"):
         coupling.micro_fields(trained.rve, spon.load(trained.path), np.zeros(3))

@@ -48,7 +48,9 @@ def test_modes_are_the_reduced_model(trained, compiled):
         slope = (refine(e + shift).stress - refine(e - shift).stress) / (2 * step)
         torch.testing.assert_close(found.tangent[:, :, k], slope, rtol=1e-6, atol=1e-6 * float(slope.abs().max()))
     rest = refine(torch.zeros(1, 3, dtype=torch.float64))
-    assert rest.stress.abs().max() == 0.0 and rest.gap.abs().max() < 1e-15
+    # Of an energy that is a difference of a1 n and a1 a2 ln(1 + n/a2), with a1 = 50 MPa and a2 = 0.06.
+    eps = torch.finfo(torch.float64).eps
+    assert rest.stress.abs().max() == 0.0 and 0 < rest.gap.max() < 8 * eps * 50.0 * 0.06
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -84,7 +86,7 @@ def test_a_strain_without_solution_takes_no_other_with_it(trained):
 def test_each_point_climbs_as_far_as_it_must(trained):
     """Tolerances between the gaps of networks and modes; what each tier answers is its own law's answer."""
     e = beyond(60, 1.5)
-    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=np.inf)
+    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=1e9)
     evaluate(law, e)
     gaps = law.gap[~law.is_outside]
     law.tolerance = float(np.quantile(gaps, 0.3))
@@ -108,7 +110,7 @@ def test_each_point_climbs_as_far_as_it_must(trained):
 
 def test_a_point_stays_as_high_as_it_was_until_the_step_is_accepted(trained):
     e = beyond(60, 1.0)
-    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=np.inf)
+    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=1e9)
     evaluate(law, e)
     order = np.argsort(law.gap)
     law.tolerance = float(law.gap[order[30]])

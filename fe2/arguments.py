@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""What is handed to laws, checked once and in the same way by all of them."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def strains(given: npt.ArrayLike, d: int) -> Array:
+    """`given` as strains (n, d) in float64.
+
+    Raises:
+        ValueError: another shape, complex numbers, or some that are not finite.
+    """
+    found = np.asarray(given)
+    if found.ndim != 2 or found.shape[1] != d:
+        tensors = found.ndim > 1 and found.shape[-1] == found.shape[-2]
+        hint = "; fe2.mandel.vector makes them of symmetric tensors, and F − I is no small strain" if tensors else ""
+        raise ValueError(f"strains have the shape {found.shape}, need (n, {d}) Mandel components{hint}")
+    if not np.can_cast(found.dtype, np.float64, "same_kind"):
+        raise ValueError(f"strains are of the type {found.dtype}, need real numbers")
+    found = found.astype(np.float64, copy=False)
+    if not np.isfinite(found).all():
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        raise ValueError(
+            f"the strain of point {bad[0]} is {found[bad[0]].tolist()}, need finite numbers; {bad.size} of "
+            f"{len(found)} points have others"
+        )
+    return found
+
+
+def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[Array, Array, Array]:
+    """What `fe2.Law.evaluate` of `law` was given, strains as those of `strains`; raises ValueError, too, for rows of
+    `state` or `guess` that are not the law's."""
+    found, name = strains(strain, law.strain_size), type(law).__name__
+    for what, given in (("state", state), ("guess", guess)):
+        state_rows(name, what, given, (len(found), law.state_size))
+    return found, state, guess
+
+
+def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> None:
+    """Raise ValueError if `given`, the `what` of the law `name`, is no array of real numbers of this shape."""
+    kind = np.asarray(given).dtype
+    if np.shape(given) != shape or not np.can_cast(kind, np.float64, "same_kind"):
+        raise ValueError(
+            f"{name}: {what} has the shape {np.shape(given)} of {kind}, need {shape} real numbers, as `initial_state` "
+            "and the last response have them"
+        )

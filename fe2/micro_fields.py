@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Fields inside of one point of a structure, whoever found them, and their file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from dolfinx import fem
+
+from fe2.fields import Series, at_nodes, named
+from fe2.rve import RVE
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroFields:
+    """Fields of an RVE at its quadrature points, in the order of its body.
+
+    displacement: `fem.Function` on the body's space, with the affine part. strain, stress: (cells, points, d) Mandel,
+    stress in MPa. rve: the RVE. indicator: (cells, points) ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields, which
+    vanishes where stress and strain obey the law, and whose mean over the cell is the gap of the certificate; None for
+    exact ones.
+    """
+
+    displacement: fem.Function
+    strain: Array
+    stress: Array
+    rve: RVE
+    indicator: Array | None = None
+
+    def write(self, path: str | Path) -> None:
+        """Write displacement, cell means of the others, and the cell tags to `path` (.xdmf) and the file of the same
+        name with .h5, for ParaView and `meshio.read`; not collective, one rank does it."""
+        weights, tags = self.rve.body.weights, self.rve.cell.cell_tags
+        values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
+        fields = {"stress": self.stress, "strain": self.strain}
+        if self.indicator is not None:
+            fields["indicator"] = self.indicator
+        for name, field in fields.items():
+            means = np.einsum("cq...,cq->c...", field, weights / weights.sum(axis=1, keepdims=True))
+            values |= named(name, means) if means.ndim == 2 else {name: means}
+        Series(path, self.rve.body.mesh).write_alone({"displacement": at_nodes(self.displacement)}, values)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What is handed to laws: none takes what is not finite, not real, or of another shape, and all say so alike."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+import torch
+import ufl
+from dolfinx import fem, mesh
+from mpi4py import MPI
+
+import coupling
+import fe2
+import meshes
+
+SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.young(2e4, 0.3)
+
+
+@pytest.fixture(scope="module")
+def laws(trained):
+    """One of each kind, at two points."""
+    exact = fe2.ExactLaw(trained.rve)
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
+    tags = np.random.default_rng(0).integers(1, 3, (2, 16)).astype(np.int32)
+    varying = fe2.VaryingLaw(rve, tags)
+    network = coupling.mode_network(rve, half_range=0.04 * np.ones(3), r=3, channels=4)
+    return {
+        "exact": exact,
+        "varying": varying,
+        "formula": fe2.UFLLaw(SOFT),
+        "surrogate": coupling.SurrogateLaw(trained.model),
+        "surrogate that warns": coupling.SurrogateLaw(trained.model, outside="warn"),
+        "surrogate and exact": coupling.SurrogateLaw(trained.model, outside=exact),
+        "certified": coupling.CertifiedLaw(trained.model, exact),
+        "modes": coupling.ModesLaw(network, tags, exact=varying),
+        "grid": coupling.GridLaw(tags.reshape(2, 4, 4), {1: SOFT, 2: STIFF}),
+    }
+
+
+def square():
+    return meshes.from_labels(np.random.default_rng(1).integers(1, 3, (4, 4)), MPI.COMM_SELF)
+
+
+KINDS = ("exact", "varying", "formula", "surrogate", "surrogate that warns", "surrogate and exact", "certified",
+         "modes", "grid")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_law_takes_what_it_cannot(laws, kind):
+    law, good = laws[kind], 1e-3 * np.ones((2, 3))
+    state = law.initial_state(2)
+    assert np.isfinite(law.evaluate(good, state, state, MPI.COMM_SELF).stress).all()
+    for wrong, message in {
+        "NaN": (np.array([[0, 0, 0], [0, np.nan, 0]]), r"the strain of point 1 is \[0.0, nan, 0.0\], need finite"),
+        "infinite": (np.array([[np.inf, 0, 0], [0, 0, 0]]), "the strain of point 0 is"),
+        "complex": (good + 0j, "strains are of the type complex128, need real numbers"),
+        "3D": (np.zeros((2, 6)), r"shape \(2, 6\), need \(n, 3\) Mandel components"),
+        "tensors": (np.zeros((2, 2, 2)), r"fe2\.mandel\.vector makes them of symmetric tensors, and F − I is no"),
+        "one tensor": (np.eye(2), r"shape \(2, 2\), need \(n, 3\).*F − I"),
+        "one strain": (np.zeros(3), r"shape \(3,\)"),
+    }.values():
+        with pytest.raises(ValueError, match=message):
+            law.evaluate(wrong, state, state, MPI.COMM_SELF)
+    more = np.hstack([state, np.zeros((2, 1))])
+    for which, rows in (("state", (more, state)), ("guess", (state, more)), ("state", (state[:1], state))):
+        need = rf"{type(law).__name__}: {which} has the shape .*, need \(2, {law.state_size}\) real"
+        with pytest.raises(ValueError, match=need):
+            law.evaluate(good, *rows, MPI.COMM_SELF)
+
+
+def test_numbers_of_other_types_are_taken(laws):
+    """Whole numbers and single precision, which float64 holds exactly."""
+    law = laws["formula"]
+    state = law.initial_state(2)
+    for strain in (np.zeros((2, 3), int), np.full((2, 3), 0.125, np.float32)):
+        right = law.evaluate(strain.astype(float), state, state)
+        assert np.array_equal(law.evaluate(strain, state, state).stress, right.stress)
+
+
+@pytest.mark.mpi
+def test_what_is_wrong_on_one_rank_is_raised_on_all(comm, trained):
+    exact = fe2.ExactLaw(trained.rve)
+    for law in (exact, fe2.UFLLaw(SOFT), coupling.SurrogateLaw(trained.model, outside="warn"),
+                coupling.CertifiedLaw(trained.model, exact)):  # fmt: skip
+        strain = np.zeros((1, 3))
+        if comm.rank == comm.size - 1:
+            strain[0, 1] = np.nan
+        state = law.initial_state(1)
+        with pytest.raises(ValueError, match="the strain of point 0 is"):
+            law.evaluate(strain, state, state, comm)
+
+
+def test_functions_of_points_refuse_the_same(laws):
+    law = laws["formula"]
+    respond, external = coupling.PointLaw(law, 2), coupling.ExternalLaw(law)
+    for wrong in (np.zeros((2, 3), complex), np.full((2, 3), np.nan), np.zeros((2, 2, 2)), np.zeros((2, 3, 2))):
+        with pytest.raises(ValueError, match=r"need (real|finite|\(2, 3\))"):
+            respond(wrong)
+        with pytest.raises(ValueError, match=r"need (real|finite|\(cells, points, 3\))"):
+            external((0,))(wrong)
+
+
+def test_a_deformation_gradient_is_no_strain():
+    """F, C = FᵀF and the like are those of the identity at rest; other strains, also such as of heat, are not."""
+    domain = mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    u = fem.Function(fem.functionspace(domain, ("P", 1, (2,))))
+    u.x.array[:] = np.random.default_rng(0).uniform(-1e-2, 1e-2, u.x.array.size)
+    moved, F = u.x.array.copy(), ufl.Identity(2) + ufl.grad(u)
+    for tensor in (ufl.sym(F), F.T * F):
+        with pytest.raises(ValueError, match=r"where nothing has moved is \[1\.0, 1\.0, 0\.0\], that of the identity"):
+            fe2.QuadratureLaw(fe2.UFLLaw(SOFT), u, strain=fe2.mandel.ufl_vector(tensor))
+    heat = fem.Constant(domain, 0.01) * ufl.Identity(2)
+    for tensor in ((F.T * F - ufl.Identity(2)) / 2, ufl.sym(ufl.grad(u)) - heat):
+        fe2.QuadratureLaw(fe2.UFLLaw(SOFT), u, strain=fe2.mandel.ufl_vector(tensor))
+    assert np.array_equal(u.x.array, moved)
+
+
+@pytest.mark.parametrize("part", ["lower", "upper"])
+def test_the_trained_range_ends_where_it_says(trained, laws, part):
+    """The next number beyond is outside, the end itself inside."""
+    end = getattr(trained.model, part).numpy()
+    law, certified = laws["surrogate"], laws["certified"]
+    for k in range(3):
+        inside = np.zeros((1, 3))
+        inside[0, k] = end[k]
+        beyond = np.nextafter(inside, 2 * inside)
+        with torch.no_grad():
+            right = trained.model(torch.from_numpy(inside))[0].numpy()
+        none = law.initial_state(1)
+        assert np.allclose(law.evaluate(inside, none, none).stress, right, rtol=1e-12, atol=1e-12 * abs(right).max())
+        with pytest.raises(coupling.OutsideRange, match=f"farthest is component {k} of point 0"):
+            law.evaluate(beyond, none, none)
+        rows = certified.initial_state(1)
+        certified.evaluate(inside, rows, rows)
+        assert not certified.is_outside[0]
+        certified.evaluate(beyond, rows, rows)
+        assert certified.is_outside[0] and certified.tier[0] > 0
