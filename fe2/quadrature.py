@@ -66,8 +66,8 @@ class QuadratureLaw:
         cells: those that this rank owns; points: (points, dim) of the reference cell.
 
     Raises:
-        ValueError: a tag without law, a law without tag, an unknown name, laws that take different strains, or a `strain`
-            that is that of the identity where nothing has moved, as F, C or U are.
+        ValueError: a tag without law, a law without tag, an unknown name, laws that take different strains, or a
+            `strain` that is that of the identity where nothing has moved, as F, C or U are.
         TypeError: something that is no law.
     """
 

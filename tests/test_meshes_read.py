@@ -157,6 +157,32 @@ def test_xdmf_of_dolfinx(comm, mpi_tmp_path, order):
         meshes.read(path, comm)
 
 
+def test_xdmf_of_dolfinx_in_3d(comm, mpi_tmp_path):
+    """With tags of cells and facets, with neither, and a surface in space, which is no body."""
+    original = meshes.bar(comm, size=(2.0, 1.0, 1.0), n=(2, 1, 1))
+    paths = [mpi_tmp_path / name for name in ("tagged.xdmf", "plain.xdmf", "shell.xdmf")]
+    for path, with_tags in zip(paths, (True, False)):
+        with dolfinx.io.XDMFFile(comm, str(path), "w") as file:
+            file.write_mesh(original.mesh)
+            for tags in (original.cell_tags, original.facet_tags) if with_tags else ():
+                original.mesh.topology.create_connectivity(2, 3)
+                file.write_meshtags(tags, original.mesh.geometry)
+    tagged, plain = (meshes.read(path, comm) for path in paths[:2])
+    counts = [comm.allreduce(int((tagged.facet_tags.values == tag).sum())) for tag in original.facet_names.values()]
+    assert counts == [1, 1, 2, 2, 2, 2]
+    for found in (tagged, plain):
+        assert found.fractions() == {1: pytest.approx(1.0)}
+        assert found.facet_tags.dim == 2 and found.cell_tags.dim == 3
+    assert not len(plain.facet_tags.indices)
+    original.mesh.topology.create_connectivity(2, 3)
+    sides = dolfinx.mesh.exterior_facet_indices(original.mesh.topology)
+    shell = dolfinx.mesh.create_submesh(original.mesh, 2, sides)[0]
+    with dolfinx.io.XDMFFile(comm, str(paths[2]), "w") as file:
+        file.write_mesh(shell)
+    with pytest.raises(meshes.MeshError, match="cells of dimension 2 in 3 dimensions"):
+        meshes.read(paths[2], comm)
+
+
 def test_med_groups_become_tags(comm, mpi_tmp_path):
     pytest.importorskip("h5py")
     path = mpi_tmp_path / "square.med"

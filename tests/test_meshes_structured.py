@@ -196,6 +196,23 @@ def test_inverted_and_flat_cells_are_counted(comm):
         meshes.check_cells(flat)
 
 
+def test_a_node_moved_through_a_side_blames_one_cell(comm):
+    """The cell that is turned over overlaps all of its neighbours, and each of these overlaps but that one."""
+    from meshes.arrays import Arrays, distribute
+    from meshes.grid import grid
+
+    arrays = grid([np.linspace(0, 1, 5)] * 2, np.ones((4, 4), int), order=1, quads=False)
+    points = arrays.points.copy()
+    (node,) = np.flatnonzero(np.all(np.isclose(points, 0.5), axis=1))
+    points[node] += (0.3, 0.1)  # from one side of its neighbour in x, at 0.25, to the other
+    now, before = (np.linalg.det(np.diff(x[arrays.cells], axis=1)) for x in (points, arrays.points))
+    (turned,) = np.flatnonzero(now * before < 0)
+    tags = np.ones(len(now), np.int32)
+    mesh = distribute(comm, lambda: Arrays(points, arrays.cells, "triangle", 1, tags))
+    with pytest.raises(meshes.MeshError, match=rf"1 of 32 cells are inverted or flat, the first of them \[{turned}\]"):
+        meshes.check_cells(mesh)
+
+
 def test_a_phase_without_material_is_named(comm):
     tagged = meshes.laminate((0.5, 0.5), comm, cells=(4, 4))
     with pytest.raises(meshes.MeshError, match=r'tag 2 \("layer 2"\) has no material, but 8 cells.*\[1, 5\]'):
