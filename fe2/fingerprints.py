@@ -45,8 +45,8 @@ def fingerprint(rve: RVE) -> dict[str, str]:
     """What decides about the snapshots of an RVE, by parts.
 
     mesh: shape, size and numbering of the cell. period: its lattice vectors. phases: tags of its cells. material 1,
-    ...: of each tag. boundary. plane: in two dimensions. degree: of the displacement. numbering: of its degrees of freedom,
-    and the quadrature. whole: all in one, as it was before there were parts, which compares with old files.
+    ...: of each tag. boundary. plane: in two dimensions. degree: of the displacement. numbering: of its degrees of
+    freedom, and the quadrature. whole: all in one, as it was before there were parts, which compares with old files.
     """
     body, mesh, tags = rve.body, rve.cell.mesh, rve.cell.cell_tags
     x = mesh.geometry.x[:, : body.dim] - mesh.geometry.x[:, : body.dim].min(axis=0)
