@@ -344,7 +344,7 @@ def test_benchmark_runs(tmp_path):
     script = str(Path(baselines.__file__).with_name("bench_operators.py"))
     for only in ("U-Net", "SPON-MG, fluxes"):
         command = [sys.executable, script, "--quick", "--problem", "rough", "--only", only, "--seconds", "0.2"]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         assert found.returncode == 0, found.stderr
         assert f"| Darcy, rough | {only} |" in found.stdout
     assert (tmp_path / "results/operators/quick.json").exists()
@@ -353,7 +353,7 @@ def test_benchmark_runs(tmp_path):
 def test_errors_by_width_are_measured(tmp_path):
     script = str(Path(baselines.__file__).with_name("bench_width.py"))
     done = subprocess.run(
-        [sys.executable, script, "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, script, "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert "| squares along an edge | Poisson, elements | Poisson, network |" in done.stdout
