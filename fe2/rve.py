@@ -29,6 +29,7 @@ from fe2.boundary import CONDITIONS
 from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point
 from fe2.reduced import ReducedStiffness
+from fe2.rest import check_at_rest
 
 Array = npt.NDArray[np.float64]
 
@@ -108,7 +109,7 @@ class RVE:
             materials remember at the quadrature points.
 
     Raises:
-        ValueError: an unknown boundary condition.
+        ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
         meshes.MeshError: a cell that is not periodic-conforming (periodic only), a tag without material, a mesh that is
         spread over ranks.
     """
@@ -150,6 +151,7 @@ class RVE:
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(32, _GROUP_BYTES // (8 * self.stiffness.size)))
+        check_at_rest(self.body, cell.names)
         self._newton = MicroNewton(
             self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
         )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How RVE problems are solved: many at once as each by itself, non-symmetric ones, sub-steps, and what fails."""
 
+import warnings
+
 import numpy as np
 import pytest
 import ufl
@@ -258,3 +260,50 @@ def test_the_work_on_a_hopeless_point_is_bounded(softening):
     with pytest.raises(fe2.NotConverged) as failed:
         problem.homogenise(strains[[0, 4, 4, 4, 4]])
     assert len(failed.value.failures) == 1  # the others are not tried when one is enough
+
+
+# What the stiffness at rest tells.
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("boundary", ["periodic", "uniform traction"])
+def test_an_energy_of_the_wrong_sign_is_refused(degree, boundary):
+    wrong = fe2.Energy(lambda e: -50 * square(e))
+    where = r'at x = \[.*\] alone lowers the energy .* Energy of tag 1 \("matrix"\): is the sign'
+    with pytest.raises(ValueError, match=where):
+        flat = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.22, order=1)
+        fe2.RVE(flat, {1: wrong, 2: STIFF}, degree=degree, boundary=boundary)
+
+
+def test_stiffness_may_be_zero_at_rest_or_negative_in_bulk():
+    """G = 50 and K = −40 > −4/3 G is elliptic; (e:e)² has no stiffness at rest."""
+    strain = [0.01, 0.0, 0.0]
+    negative = fe2.Energy(lambda e: 50 * square(ufl.dev(e)) - 20 * ufl.tr(e) ** 2)
+    assert np.isfinite(rve(negative).homogenise(strain).stress).all()
+    power = fe2.RVE(meshes.from_labels(np.ones((2, 2), int), MPI.COMM_SELF), {1: fe2.Energy(lambda e: square(e) ** 2)})
+    h = power.homogenise([strain, [0.0, 0.0, 0.0]])
+    assert np.allclose(h.stress, [[4e-6, 0.0, 0.0], [0.0, 0.0, 0.0]], rtol=0, atol=1e-16)
+    assert (h.tangent[1] == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("material", "degree", "plane", "warned"),
+    [
+        (fe2.LinearElastic.young(10.0, 0.4999), 1, "strain", True),
+        (fe2.J2(bulk=2000.0, shear=40.0, yield_stress=0.4, hardening=2.0), 1, "strain", True),
+        (fe2.LinearElastic.young(10.0, 0.4999), 2, "strain", False),
+        (fe2.LinearElastic.young(10.0, 0.4999), 1, "stress", False),
+        (fe2.LinearElastic.young(10.0, 0.47), 1, "strain", False),
+        (fe2.transversely_isotropic(230e3, 15e3, 24e3, 0.2, 0.35), 1, "strain", False),
+        (fe2.SaturatingElastic(), 1, "strain", False),
+    ],
+)
+def test_linear_elements_that_lock_are_warned_of(material, degree, plane, warned):
+    cell = meshes.from_labels(np.array([[1, 1, 1], [1, 2, 1], [1, 1, 1]]), MPI.COMM_SELF)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fe2.RVE(cell, {1: material, 2: STIFF}, degree=degree, plane=plane)
+    assert [w.category for w in said] == [UserWarning] * warned
+    for w in said:
+        assert "of tag 1 is nearly incompressible" in str(w.message) and "take degree=2" in str(w.message)
+        assert w.filename == __file__
