@@ -15,6 +15,7 @@ import numpy.typing as npt
 import scipy.sparse
 import ufl
 from dolfinx import fem
+from dolfinx.mesh import meshtags
 from ufl.algorithms import expand_derivatives
 
 import meshes
@@ -200,7 +201,8 @@ class Body:
         self._varying = fem.form(sum(varying)) if varying else None
         self._energy = None if None in energy else fem.form(sum(energy))
         # Linear phases are assembled here, once.
-        self._matrix = fem.create_matrix(fem.form(sum(constant + varying)))
+        self._linearised = sum(constant + varying)
+        self._matrix = fem.create_matrix(fem.form(self._linearised))
         if constant:
             fem.assemble_matrix(self._matrix, fem.form(sum(constant)))
         self._constant = self._matrix.data.copy()
@@ -301,6 +303,26 @@ class Body:
         matrix.data = m.data.reshape(-1, self.dim, self.dim)
         matrix.indices, matrix.indptr = m.indices, m.indptr.astype(m.indices.dtype)
         return matrix
+
+    def phase_cells(self, tag: int) -> npt.NDArray[np.int32]:
+        """The cells of the material `tag`."""
+        return self._phases[list(self.materials).index(tag)].cells
+
+    def phase_tangents(self) -> dict[int, Array]:
+        """Tag → mean tangent dσ/dε (d, d) of its phase [MPa] at the present displacement; local unknowns must be found.
+
+        Overwrites what `stiffness` returned.
+        """
+        tangents, affine = {}, self.affine()
+        for tag in self.materials:
+            cells = np.sort(self.phase_cells(tag))
+            alone = meshtags(self.mesh, self.mesh.topology.dim, cells, np.full(cells.size, tag, dtype=np.int32))
+            # The forms of all phases, so that nothing new is compiled; the others have no cells.
+            form = ufl.Form([i.reconstruct(subdomain_data=alone) for i in self._linearised.integrals()])
+            self._matrix.data[:] = 0.0
+            fem.assemble_matrix(self._matrix, fem.form(form))
+            tangents[tag] = affine.T @ (self._blocks @ affine) / self.weights[cells].sum()
+        return tangents
 
     def energy(self) -> float:
         """Energy ∫ ψ, the incremental potential for materials with state; NaN if some material has only a stress."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,8 @@ from fe2.stopping import SIGNALS, Heard, Stopped
 class Step:
     """One accepted step.
 
-    time: pseudo-time. factor: load factor. residuals: ‖residual‖ at each Newton iterate. displacement, force: watched
+    time: pseudo-time. factor: load factor. residuals: ‖residual‖, a force, at each Newton iterate. displacement, force:
+    watched
     boundary name → mean displacement, and resultant of the internal forces (dim,). cuts: times the step was halved.
     seconds: spent in the law, in assembly and in the linear solver.
     """
@@ -82,7 +84,9 @@ class MacroProblem:
     Attributes:
         u: displacement. sigma: the `QuadratureLaw` with stress and tangent. history: the accepted steps.
 
-    Loads are multiplied by the load factor. Without options, linear systems are solved directly: MUMPS on one rank, and
+    Loads are multiplied by the load factor. Newton's method has converged when the residual is at most 1e-10 (option
+    `snes_rtol`) of the internal or external forces, in any units; there is no absolute tolerance, except as an option
+    (`snes_atol`). Without options, linear systems are solved directly: MUMPS on one rank, and
     on several a redundant factorisation, whose result does not depend on the order in which messages arrive.
     """
 
@@ -189,6 +193,7 @@ class MacroProblem:
         Raises:
             StepFailed: no convergence at the smallest step. CheckpointError: see `fe2.checkpoint.load`.
             Stopped: such a signal; a SystemExit, with the code 128 + its number.
+            KeyboardInterrupt: Ctrl-C; the problem is then at the last accepted step.
         """
         if steps < 1:
             raise ValueError(f"steps = {steps}: need at least 1")
@@ -248,17 +253,17 @@ class MacroProblem:
                 constant.value = factor * value
             try:
                 residuals = newton.solve(show, heard)
-            except (NotConverged, LocalError, NotFinite, StepFailed, Stopped) as error:
+            except (NotConverged, LocalError, NotFinite, StepFailed, Stopped, KeyboardInterrupt) as error:
                 self.u.x.array[:] = accepted
                 self.sigma.rollback()
-                if isinstance(error, Stopped):
+                if isinstance(error, (Stopped, KeyboardInterrupt)):
                     raise
                 if clock.size == 1:
                     where = f"time {clock.time:.4f} + {1 / clock.unit:.2e}, the smallest step"
                     raise StepFailed(f"{where}: {error}") from error
                 clock.size, clock.good, cuts = clock.size // 2, 0, cuts + 1
                 size = clock.size / clock.unit
-                say(f"time {clock.time:.4f}: step cut to {size:.2e}: {str(error).splitlines()[0]}")
+                say(f"time {clock.time:.4f}: step cut to {size:.2e}: {shorten(str(error), 200, placeholder=' ...')}")
             else:
                 seconds = newton.seconds
                 seconds |= {"solver": time.perf_counter() - start - sum(seconds.values())}

@@ -35,6 +35,27 @@ def norm(tensor: Expr) -> Expr:
     return ufl.sqrt(ufl.inner(tensor, tensor) + _TINY)
 
 
+def why_not_finite(strains: npt.NDArray[np.float64]) -> str:
+    """What to add to the message that a material is not finite at some of the strains (n, d): the likely cause, or "".
+
+    √(e:e) and most powers of it have a derivative that is 0/0 at e = 0, whether e is the strain or its deviator.
+    """
+    deviators = strains.copy()
+    normal = {3: 2, 6: 3}.get(strains.shape[1], 0)
+    deviators[:, :normal] -= deviators[:, :normal].mean(axis=1, keepdims=True) if normal else 0.0
+    size, rest = np.linalg.norm(strains, axis=1), np.linalg.norm(deviators, axis=1)
+    if (size == 0).any():
+        zero = "zero strain"
+    elif (rest <= 1e-15 * size).any():
+        zero = "a strain with zero deviator"
+    else:
+        return ""
+    return (
+        f", at {zero}: the derivative of a root, norm or power of the strain, such as sqrt(inner(e, e)), is not "
+        "defined there; add a small constant under the root, as sqrt(inner(e, e) + 1e-30) has it"
+    )
+
+
 def bulk_shear(young: float, poisson: float) -> tuple[float, float]:
     """Bulk and shear modulus (K, G) of Young's modulus and Poisson's ratio; raises ValueError if not admissible."""
     if not (young > 0 and -1 < poisson < 0.5):

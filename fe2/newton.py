@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""Newton's method for the displacement of a structure, by PETSc SNES."""
+"""Newton's method for the displacement of a structure, by PETSc SNES.
+
+A step is converged when the residual is small next to the forces, ‖r‖ ≤ rtol ‖R‖, whatever the units, and the
+prescribed displacements are reached. R are the external forces or the internal ones, now or at the beginning of the
+step, whichever are largest. PETSc is given r/k and K/k, k a stiffness of the structure's cells, since solvers know a
+pivot that is nearly zero by comparison with 1; where a displacement is prescribed, r/k is what is missing of it.
+
+A law whose stresses have few digits leaves a residual that no longer falls. That is convergence, too, once it is as
+small as the rounding of a stress as large as the tangent: ‖r‖ ≤ ‖ε |C| hᵈ⁻¹ (1 + |u|/h)‖ over the cells, h their size.
+"""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import ufl
 from dolfinx import fem, la
 from dolfinx.fem import petsc as fem_petsc
+from mpi4py import MPI
 from petsc4py import PETSc
 
 from fe2 import mandel
+from fe2.callbacks import Callbacks
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
 from fe2.stopping import Heard, Stopped
 
 _ADD = la.InsertMode.add
+_REASON = PETSc.SNES.ConvergedReason
+_NOT_FINITE = -4  # SNES_DIVERGED_FNORM_NAN, which has another name since PETSc 3.24
 
 
 class StepFailed(RuntimeError):
@@ -28,7 +40,8 @@ class Newton:
     """The equilibrium of the stress of a law with loads, at prescribed displacements.
 
     Args:
-        sigma: stress and tangent at the displacement `u`. loads: linear forms of `v`, a test function of its space.
+        sigma: stress and tangent at the displacement `u`. loads: linear forms of `v`, a test function of its space,
+        which do not depend on the displacement.
         bcs: with the constant that each prescribes. prefix: of the PETSc options.
 
     Attributes:
@@ -49,9 +62,9 @@ class Newton:
         V = u.function_space
         internal = ufl.inner(sigma.stress, mandel.strain(v)) * sigma.dx
         self._internal = fem.form(internal)
-        self._residual = fem.form(internal - sum(loads)) if loads else self._internal
+        self._external = fem.form(sum(loads)) if loads else None
         self._jacobian = fem.form(sigma.derivative(internal, ufl.TrialFunction(V)))
-        self._b = fem.Function(V).x
+        self._b, self._dead = fem.Function(V).x, fem.Function(V).x
         self._owned = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
         self._A = fem_petsc.create_matrix(self._jacobian)
         self._rigid = _rigid_motions(self._A, V)
@@ -59,19 +72,25 @@ class Newton:
         self._x, self._f = self._A.createVecs()
         self._snes = snes = PETSc.SNES().create(self._comm)
         snes.setOptionsPrefix(prefix)
-        snes.setFunction(self._evaluate, self._f)
-        snes.setJacobian(self._linearise, self._A)
-        snes.setTolerances(rtol=1e-10, atol=1e-12, stol=0.0, max_it=20)
+        self._calls = Callbacks(self._abandon)
+        snes.setFunction(self._calls.guard(self._evaluate), self._f)
+        snes.setJacobian(self._calls.guard(self._linearise), self._A)
+        snes.setConvergenceTest(self._calls.guard(self._judge))
+        snes.setConvergenceHistory(reset=True)
+        snes.setTolerances(rtol=1e-10, atol=0.0, stol=0.0, max_it=20)
         defaults = PETSc.Options(prefix)
-        if not defaults.hasName("snes_linesearch_type"):
-            # Takes the full step, at the cost of no further evaluation, unless the residual grows: Newton's method
-            # on a plastic structure that is unloaded may otherwise go in circles.
-            defaults["snes_linesearch_type"] = "bt"
+        # The full step, at the cost of no further evaluation, unless the residual grows: Newton's method on a plastic
+        # structure that is unloaded may otherwise go in circles. Of a thousandth of the step nothing more is to be
+        # hoped for than of a smaller load step, and each try is an evaluation of the law.
+        for name, value in (("snes_linesearch_type", "bt"), ("snes_linesearch_minlambda", 1e-3)):
+            if not defaults.hasName(name):
+                defaults[name] = value
         ksp = snes.getKSP()
         ksp.setType("preonly")
         ksp.getPC().setType("lu" if self._comm.size == 1 else "redundant")
         snes.setFromOptions()
-        self._error: BaseException | None = None
+        self._dim, (self._d,) = V.mesh.geometry.dim, sigma.strain.ufl_shape
+        self._h = V.mesh.h(V.mesh.topology.dim, sigma.cells)
         self._heard = Heard()
         self.seconds = {"law": 0.0, "assembly": 0.0}
 
@@ -82,76 +101,146 @@ class Newton:
             show: takes the iteration and this norm. heard: what tells of signals, asked before each evaluation.
 
         Raises:
-            StepFailed: no convergence. Stopped: a signal was heard on any rank. What the law raises.
+            StepFailed: no convergence. Stopped: a signal was heard on any rank. KeyboardInterrupt: on the rank that was
+            interrupted. What the law raises.
         """
         self._x.array[:] = self._u.x.array[: self._owned]
-        residuals: list[float] = []
-
         def monitor(snes, iteration, norm):
-            residuals.append(float(norm))
             show(iteration, norm)
 
         self._snes.cancelMonitor()
-        self._snes.setMonitor(monitor)
-        self._error, self._heard = None, heard
+        self._snes.setMonitor(self._calls.guard(monitor))
+        self._heard, self._first = heard, True
         self.seconds = {"law": 0.0, "assembly": 0.0}
-        self._snes.solve(None, self._x)
-        if isinstance(self._error, Stopped):  # which is there on all ranks
-            raise self._error
+        self._dead.array[:] = 0.0
+        if self._external is not None:
+            fem.assemble_vector(self._dead.array, self._external)
+            self._dead.scatter_reverse(_ADD)
+        self._run(lambda: self._snes.solve(None, self._x))
+        if (reason := self._snes.getConvergedReason()) <= 0:
+            if not self._only_rounding():
+                shown = ", ".join(f"{r:.2e}" for r in self._residuals())
+                raise StepFailed(f"SNES stopped with reason {reason} (residuals {shown})")
+            # The line search has left the law at the last of its tries.
+            self._run(lambda: self._snes.computeFunction(self._x, self._f))
+        return self._residuals()
+
+    def _residuals(self) -> list[float]:
+        return (self._stiffness * self._snes.getConvergenceHistory()[0]).tolist()
+
+    def _run(self, solve: Callable[[], None]) -> None:
+        self._calls.run(solve)
+        if isinstance(self._calls.error, (Stopped, KeyboardInterrupt)):  # Stopped is there on all ranks
+            raise self._calls.error
         with together(self._comm):
-            if self._error is not None:
-                raise self._error
-        if self._snes.getConvergedReason() <= 0:
-            shown = ", ".join(f"{r:.2e}" for r in residuals)
-            raise StepFailed(f"SNES stopped with reason {self._snes.getConvergedReason()} (residuals {shown})")
-        return residuals
+            if self._calls.error is not None:
+                raise self._calls.error
 
     def internal_forces(self) -> npt.NDArray[np.float64]:
         """The internal forces (dofs and ghosts of this rank) at the last evaluation."""
-        b = self._assemble(self._internal)
-        self._b.scatter_reverse(_ADD)
-        return b
-
-    def _assemble(self, form: fem.Form) -> npt.NDArray[np.float64]:
         self._b.array[:] = 0.0
-        fem.assemble_vector(self._b.array, form)
+        fem.assemble_vector(self._b.array, self._internal)
+        self._b.scatter_reverse(_ADD)
         return self._b.array
+
+    # What PETSc calls.
 
     def _evaluate(self, snes, x, f) -> None:
         """Residual at x; prescribed displacements not yet reached are brought in through the tangent."""
         self._u.x.array[: self._owned] = x.array_r
         self._u.x.scatter_forward()
         start = time.perf_counter()
-        try:
-            self._heard.obey(self._comm)
-            self._sigma.update()
-        except (Exception, Stopped) as error:
-            # An exception must not cross PETSc, which would be left in mid-solve: SNES stops at NaN instead.
-            self._error = error
-            f.array[:] = np.nan
-            return
+        self._heard.obey(self._comm)
+        self._sigma.update()
         middle = time.perf_counter()
         self.seconds["law"] += middle - start
-        b = self._assemble(self._residual)
-        fem.apply_lifting(b, [self._jacobian], [self._bcs], [self._u.x.array], -1.0)
+        forces = self.internal_forces()[: self._owned].copy()
+        external = self._dead.array[: self._owned]
+        if self._first:
+            self._first, self._stiffness = False, self._typical_stiffness()
+            self._before = max(self._norm(forces), self._norm(external))
+        missing = self._b.array
+        missing[:] = 0.0
+        fem.apply_lifting(missing, [self._jacobian], [self._bcs], [self._u.x.array], -1.0)
         self._b.scatter_reverse(_ADD)
+        f.array[:] = (forces - external + missing[: self._owned]) / self._stiffness
+        gap = 0.0
         for bc, constant in self._prescribed:
             dofs = bc.dof_indices()[0]
-            b[dofs] = self._u.x.array[dofs] - constant.value
-        f.array[:] = b[: self._owned]
+            dofs = dofs[dofs < self._owned]
+            short = self._u.x.array[dofs] - constant.value
+            f.array[dofs] = short
+            gap = max(gap, abs(short).max(initial=0.0))
+        reached = np.array([gap, abs(x.array_r).max(initial=0.0)])
+        self._comm.Allreduce(MPI.IN_PLACE, reached, MPI.MAX)
+        self._gap, self._size = reached
+        self._scale = max(self._norm(forces), self._before)
         self.seconds["assembly"] += time.perf_counter() - middle
 
     def _linearise(self, snes, x, A, P) -> None:
         start = time.perf_counter()
         P.zeroEntries()
-        fem_petsc.assemble_matrix(P, self._jacobian, self._bcs)
+        fem_petsc.assemble_matrix(P, self._jacobian, self._bcs, self._stiffness)
         P.assemble()
+        P.scale(1 / self._stiffness)
         self.seconds["assembly"] += time.perf_counter() - start
+
+    def _judge(self, snes, iteration: int, norms: tuple[float, float, float]) -> int:
+        """Whether the iterate is converged, as a `PETSc.SNES.ConvergedReason`."""
+        size, step, _ = norms
+        residuals = self._residuals()
+        residual = residuals[-1]
+        rtol, atol, stol, _ = snes.getTolerances()
+        if not np.isfinite(residual):
+            return _NOT_FINITE
+        if self._gap <= rtol * self._size and residual <= rtol * self._scale:
+            return _REASON.CONVERGED_FNORM_RELATIVE
+        if residual <= atol:
+            return _REASON.CONVERGED_FNORM_ABS
+        if iteration > 0 and step < stol * size:
+            return _REASON.CONVERGED_SNORM_RELATIVE
+        if iteration > 1 and residual > 0.5 * residuals[-3] and self._only_rounding():
+            return _REASON.CONVERGED_FNORM_RELATIVE
+        largest = snes.getDivergenceTolerance()
+        return _REASON.DIVERGED_DTOL if largest > 0 and residual > largest * residuals[0] else _REASON.ITERATING
+
+    def _abandon(self, snes, *arguments) -> int:
+        """What a callback leaves behind when there was an error: nothing that SNES goes on with."""
+        if len(arguments) == 2 and isinstance(arguments[1], PETSc.Vec):
+            arguments[1].array[:] = np.nan
+        elif len(arguments) == 3:
+            P = arguments[2]
+            P.assemble()
+            P.zeroEntries()
+            P.shift(1.0)
+        return _NOT_FINITE
+
+    # What cells contribute, without what cancels when it is summed.
+
+    def _tangents(self) -> npt.NDArray[np.float64]:
+        """Norm of the mean tangent |C| of each cell of this rank (cells,)."""
+        points = len(self._sigma.cells) * len(self._sigma.points)
+        tangents = self._sigma.tangent.x.array.reshape(-1, self._d**2)[:points]
+        return np.linalg.norm(self._sigma.means(tangents), axis=1)
+
+    def _norm(self, values: npt.NDArray[np.float64]) -> float:
+        """Norm of numbers spread over the ranks (collective)."""
+        return float(np.sqrt(self._comm.allreduce(float(values @ values))))
+
+    def _typical_stiffness(self) -> float:
+        """Root mean square of |C| hᵈ⁻² over all cells, a force per length (collective)."""
+        count = self._comm.allreduce(self._h.size)
+        return self._norm(self._tangents() * self._h ** (self._dim - 2)) / np.sqrt(count) or 1.0
+
+    def _only_rounding(self) -> bool:
+        """Whether the last residual is no more than what rounding leaves, see the head of this module (collective)."""
+        terms = self._tangents() * self._h ** (self._dim - 1) * (1 + self._size / self._h)
+        rounding = np.finfo(np.float64).eps * self._norm(terms)
+        return self._gap <= self._snes.getTolerances()[0] * self._size and self._residuals()[-1] <= rounding
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
-        objects: tuple[Any, ...] = (self._snes, self._A, self._rigid, self._x, self._f)
-        for o in objects:
+        for o in (self._snes, self._A, self._rigid, self._x, self._f):
             o.destroy()
 
 

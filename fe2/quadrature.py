@@ -15,6 +15,7 @@ import meshes
 from fe2 import mandel
 from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
+from fe2.materials import why_not_finite
 from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import together
 from meshes._compat import geometry_dofmap
@@ -44,7 +45,8 @@ class Region:
 class QuadratureLaw:
     """A law, or one per cell tag, at all quadrature points of a mesh, for use in UFL.
 
-    Write the residual with `stress` where a closed-form script has σ(u), as a Mandel vector, and integrate with `dx`:
+    Write the residual with `stress` where a closed-form script has σ(u), as a Mandel vector, and integrate over cells
+    with `dx` alone, which knows the quadrature points and the tags:
 
         sigma = fe2.QuadratureLaw(law, u)
         F = ufl.inner(sigma.stress, fe2.mandel.strain(v)) * sigma.dx - ufl.dot(b, v) * sigma.dx
@@ -199,7 +201,7 @@ class QuadratureLaw:
             place, shown = (np.array2string(a[k], precision=6) for a in (self.places(region.cells), strain))
             raise NotFinite(
                 f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
-                f"of them at x = {place} with strain {shown}"
+                f"of them at x = {place} with strain {shown}{why_not_finite(strain[~good])}"
             )
 
     def commit(self) -> None:
@@ -213,7 +215,18 @@ class QuadratureLaw:
             region.guess = region.state
 
     def derivative(self, F, du):
-        """UFL derivative of a form `F` of `stress` (and perhaps u itself) in the direction `du`."""
+        """UFL derivative of a form `F` of `stress` (and perhaps u itself) in the direction `du`.
+
+        Raises:
+            ValueError: integrals over cells with different tags, which DOLFINx cannot have in one form.
+        """
+        tags = [i.subdomain_data() for i in F.integrals() if i.integral_type() == "cell"]
+        if any(t is not tags[0] for t in tags):
+            raise ValueError(
+                "the form has integrals over cells with different tags: `sigma.dx` has the cell_tags that the "
+                "QuadratureLaw was given, another measure others or none. Write all with `sigma.dx`, also loads like "
+                "ufl.dot(b, v) * sigma.dx, or make your measure with subdomain_data=cell_tags, too"
+            )
         strain = expand_derivatives(ufl.derivative(self.strain, self.u, du))
         change = ufl.dot(self.tangent, strain)
         return ufl.derivative(F, self.u, du) + ufl.derivative(F, self.stress, change)

@@ -4,9 +4,13 @@
 Points are solved side by side. Their matrices differ, but not by much, so one factor (that of their mean) serves as
 preconditioner for all of them, and outlives the matrices it was made of. A factor applied to many vectors at once costs
 a fraction of as many single applications, because its entries go through memory once.
+
+That works for matrices which are positive definite, and not too far from each other. What else there is gets a factor
+for itself, which exists for indefinite matrices too.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +22,24 @@ from fe2.boundary import Unknowns
 
 Array = npt.NDArray[np.float64]
 
-# A factor is made anew when a solve with it needs more applications than this. One factorisation costs about ten
-# applications to a single vector, or two to sixteen vectors (CHOLMOD, 2D P2 cells of 20,000 unknowns).
+# What one factorisation costs in applications to a single vector; to sixteen vectors it is two (CHOLMOD, 2D P2 cells of
+# 20,000 unknowns).
+FACTORISATION = 10
+
+# A factor is made anew when a solve with it needs more applications than this.
 _PATIENCE = 4
 _LIMIT = 200
+
+# In words, of PETSc's PCFailedReason.
+_REASONS = {1: "a zero in its structure", 2: "a pivot is zero", 3: "out of memory"}
+
+# What a solution may leave of its right-hand side when the factor is that of its own matrix. A direct solver leaves
+# some 1e-16 times the condition number; Newton's method does with much less.
+_SINGULAR = 1e-6
+
+
+class NoFactor(RuntimeError):
+    """A matrix that could not be factorised, and why."""
 
 
 class ReducedStiffness:
@@ -30,7 +48,7 @@ class ReducedStiffness:
     Args:
         unknowns: boundary condition. pattern: full stiffness matrix whose sparsity all later ones share.
         symmetric: conjugate gradients and Cholesky, else minimal residuals (GCR) and LU.
-        prefix: of the PETSc options of the preconditioner.
+        prefix: of the PETSc options of the preconditioner; `prefix`direct_ of those of the factor of a single matrix.
 
     Attributes:
         size: values per matrix. factorisations: made since `reset`.
@@ -50,23 +68,16 @@ class ReducedStiffness:
         indices = (entries % n).astype(PETSc.IntType)
         indptr = np.searchsorted(entries // n, np.arange(n + 1)).astype(PETSc.IntType)
         self._matrix = scipy.sparse.csr_matrix((np.zeros(self.size), indices, indptr), shape=(n, n))
-        self._mean = np.zeros(self.size)
-        self._A = PETSc.Mat().createAIJWithArrays((n, n), (indptr, indices, self._mean), comm=MPI.COMM_SELF)
-        if symmetric:
-            self._A.setOption(PETSc.Mat.Option.SPD, True)
-        self._pc = PETSc.PC().create(MPI.COMM_SELF)
-        self._pc.setOptionsPrefix(prefix)
-        self._pc.setType("cholesky" if symmetric else "lu")
-        packages = ("cholmod", "mumps") if symmetric else ("mumps",)
-        found = [p for p in packages if PETSc.Sys.hasExternalPackage(p)]
-        self._pc.setFactorSolverType(found[0] if found else "petsc")
-        self._pc.setFromOptions()
+        self._mean, self._single = (
+            _Factor(self._matrix, symmetric, definite, prefix + ("" if definite else "direct_"))
+            for definite in (True, False)
+        )
         self.reset()
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
-        self._pc.destroy()
-        self._A.destroy()
+        self._mean.destroy()
+        self._single.destroy()
 
     def reset(self) -> None:
         """Forget the factor, so that what follows depends on nothing that went before."""
@@ -100,7 +111,7 @@ class ReducedStiffness:
             were solved with to the tolerance (m,): the others may be singular or not positive definite.
 
         Raises:
-            RuntimeError: the mean of the matrices has no factor.
+            NoFactor: the mean of the matrices is not positive definite, or not finite.
         """
         m, k, n = rhs.shape
         g = self.unknowns.constraint
@@ -115,14 +126,19 @@ class ReducedStiffness:
             owner = rows // columns
             return np.concatenate([self.multiply(values[int(i)], v[owner == i]) for i in np.unique(owner)])
 
-        left = np.arange(m)
+        def missing() -> npt.NDArray[np.int64]:
+            return np.unique(np.flatnonzero(~(np.linalg.norm(r, axis=1) <= tolerance)) // columns)
+
+        left = missing()
         while left.size:
             fresh = self._stale
             if fresh:
-                self._factorise([values[int(i)] for i in left])
+                self._mean.make(sum(values[int(i)] for i in left) / left.size)
+                self._stale = False
+                self.factorisations += 1
             limit = _LIMIT if fresh else _PATIENCE
-            used += conjugate_directions(multiply, self._precondition, x, r, tolerance, self.symmetric, limit)
-            left = np.unique(np.flatnonzero(~(np.linalg.norm(r, axis=1) <= tolerance)) // columns)
+            used += conjugate_directions(multiply, self._mean.apply, x, r, tolerance, self.symmetric, limit)
+            left = missing()
             if fresh:
                 break
             self._stale = left.size > 0
@@ -131,28 +147,88 @@ class ReducedStiffness:
         x = x.reshape(m, columns, n)
         if g is not None:
             for own in (x[i] for i in np.flatnonzero(solved)):
-                y = own[k:]
-                own[:k] -= np.linalg.solve((y @ g.T).T, (own[:k] @ g.T).T).T @ y
+                self._constrain(own, k)
         return x[:, :k], used.reshape(m, columns).sum(axis=1), solved
 
-    def _factorise(self, values: Sequence[Array]) -> None:
-        self._mean[:] = sum(values) / len(values)
+    def solve_alone(self, values: Array, rhs: Array) -> Array:
+        """Solutions (k, unknowns) with one matrix (size,), which may be indefinite, for `rhs` (k, unknowns).
+
+        Raises:
+            NoFactor: the matrix is singular to working precision.
+        """
+        k, g = len(rhs), self.unknowns.constraint
+        if g is not None:
+            rhs = np.concatenate([rhs, g])
+        self._single.make(values)
+        x = self._single.apply(np.ascontiguousarray(rhs))
+        missing = np.linalg.norm(rhs - self.multiply(values, x), axis=1)
+        if not (missing <= _SINGULAR * np.linalg.norm(rhs, axis=1)).all():
+            raise NoFactor("the stiffness is singular to working precision")
+        if g is not None:
+            self._constrain(x, k)
+        return x[:k]
+
+    def _constrain(self, x: Array, k: int) -> None:
+        """Bring the first k of the solutions x (k + d, unknowns) under the side condition, by those for its rows."""
+        g, y = self.unknowns.constraint, x[k:]
+        assert g is not None
+        x[:k] -= np.linalg.solve((y @ g.T).T, (x[:k] @ g.T).T).T @ y
+
+
+class _Factor:
+    """A PETSc factor of matrices with one sparsity structure, of which some may have none.
+
+    Args:
+        definite: Cholesky, for symmetric positive definite matrices; otherwise LDLᵀ. Without symmetry both are LU.
+    """
+
+    def __init__(self, structure: scipy.sparse.csr_matrix, symmetric: bool, definite: bool, prefix: str):
+        self._structure, self._symmetric, self._definite, self._prefix = structure, symmetric, definite, prefix
+        packages = ("cholmod", "mumps") if symmetric and definite else ("mumps",)
+        found = [p for p in packages if PETSc.Sys.hasExternalPackage(p)]
+        self._package = found[0] if found else "petsc"
+        # PETSc's own Cholesky factor does not pivot, so that LU takes its place for what is indefinite.
+        self._type = "cholesky" if symmetric and (definite or found) else "lu"
+        self._A: Any = None  # a PETSc.Mat
+        self._pc: Any = None  # a PETSc.PC
+
+    def _create(self) -> None:
+        a = self._structure
+        self._values = np.zeros(a.nnz)
+        self._A = PETSc.Mat().createAIJWithArrays(a.shape, (a.indptr, a.indices, self._values), comm=MPI.COMM_SELF)
+        self._A.setOptionsPrefix(self._prefix)
+        self._A.setOption(PETSc.Mat.Option.SYMMETRIC, self._symmetric)
+        if self._symmetric and self._definite:
+            self._A.setOption(PETSc.Mat.Option.SPD, True)
+        options = PETSc.Options(self._prefix)
+        if self._package == "cholmod" and not options.hasName("mat_cholmod_print"):
+            # That a matrix is not positive definite comes as an exception; CHOLMOD would print it as well.
+            options["mat_cholmod_print"] = 0
+        self._pc = PETSc.PC().create(MPI.COMM_SELF)
+        self._pc.setOptionsPrefix(self._prefix)
+        self._pc.setType(self._type)
+        self._pc.setFactorSolverType(self._package)
+        self._pc.setFromOptions()
+
+    def make(self, values: Array) -> None:
+        """Factorise the matrix of `values`, in the order of the structure; raises NoFactor."""
+        if self._pc is None:
+            self._create()
+        self._values[:] = values
         self._A.stateIncrease()
         self._pc.setOperators(self._A, self._A)
         try:
             self._pc.setUp()
-            reason = self._pc.getFailedReason()
+            code = self._pc.getFailedReason()
+            reason = _REASONS.get(code, f"PETSc's reason {code}") if code else ""
         except PETSc.Error as error:
-            reason = str(error).splitlines()[-1]
+            reason = str(error).splitlines()[-1].removeprefix("[0] ")
         if reason:
-            raise RuntimeError(
-                f"the stiffness of the RVE could not be factorised ({reason}): it may be singular, e.g. a part that "
-                "nothing holds, or a material that has lost its stiffness"
-            )
-        self._stale = False
-        self.factorisations += 1
+            self.destroy()  # PETSc leaves the pieces of a factor that failed: the next one begins anew
+            raise NoFactor(f"the stiffness could not be factorised ({reason})")
 
-    def _precondition(self, r: Array) -> Array:
+    def apply(self, r: Array) -> Array:
+        """Solutions (k, unknowns) for the rows of `r`, an array in C order."""
         z = np.empty_like(r)
         # The rows of a C array are the columns of PETSc's dense matrices: no copies.
         blocks = [PETSc.Mat().createDense(a.T.shape, array=a.T, comm=MPI.COMM_SELF) for a in (r, z)]
@@ -160,6 +236,13 @@ class ReducedStiffness:
         for block in blocks:
             block.destroy()
         return z
+
+    def destroy(self) -> None:
+        """Free the PETSc objects; `make` creates them again."""
+        if self._pc is not None:
+            self._pc.destroy()
+            self._A.destroy()
+            self._A = self._pc = None
 
 
 def _places(matrix: scipy.sparse.bsr_matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

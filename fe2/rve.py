@@ -12,9 +12,8 @@ R the internal forces and K = dR/du on the *full* displacement space, everything
 The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; symmetry and a
 value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
 
-Points are solved in groups, side by side: each Newton iteration visits the points of a group one after the other, and
-then solves for all their steps at once, which is what `ReducedStiffness` is fast at. A point that does not get on is
-solved again by itself, in sub-steps.
+Points are solved in groups, side by side (`fe2.micro_newton`). A point that does not get on there is solved again by
+itself, in sub-steps, so that its result does not depend on its neighbours.
 """
 
 from dataclasses import dataclass, field
@@ -25,16 +24,14 @@ from dolfinx import fem
 
 import meshes
 from fe2 import arguments
-from fe2.body import Body, LocalError
+from fe2.body import Body
 from fe2.boundary import CONDITIONS
 from fe2.materials import Material
+from fe2.micro_newton import MicroNewton, Point
 from fe2.reduced import ReducedStiffness
+from fe2.rest import check_at_rest
 
 Array = npt.NDArray[np.float64]
-
-
-def _nothing() -> Array:
-    return np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,9 @@ class Homogenised:
 
     stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean energy density [MPa].
     state: (n, state_size) what the RVE problems hand on, see `RVE`; also the start for nearby strains.
-    iterations: (n,) Newton iterations. work: (n,) cost in units of one application of the factor. failures: points
-    without solution (their rows are NaN).
+    iterations: (n,) Newton iterations. work: (n,) cost in units of one application of the factor. residual: (n,) norm
+    of the residual that was reached, relative to that of the internal forces; above the tolerance where rounding in the
+    material's own terms leaves no more digits. failures: points without solution (their rows are NaN).
     """
 
     stress: Array
@@ -79,11 +77,9 @@ class Homogenised:
     state: Array
     iterations: npt.NDArray[np.int64]
     work: Array
+    residual: Array
     failures: list[Failure] = field(default_factory=list)
 
-
-# Work at one iterate (forces and stiffness) in units of one application of the factor beside others.
-_VISIT = 4
 
 # Memory for the matrices of a group of points.
 _GROUP_BYTES = 2**28
@@ -104,7 +100,7 @@ class RVE:
         tolerance: of the equilibrium, relative to the norm of the internal forces.
         max_iterations: Newton iterations before the strain is approached in sub-steps.
         max_substeps: the finest division of the way from the last accepted strain.
-        options_prefix: of the PETSc options of the linear solver.
+        options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
 
     Attributes:
         group: points solved side by side; 32, or as many as have their matrices in 256 MB.
@@ -113,9 +109,9 @@ class RVE:
             materials remember at the quadrature points.
 
     Raises:
-        ValueError: an unknown boundary condition. meshes.MeshError: a cell that is not periodic-conforming (periodic
-        only), a tag without material, an unknown name, a mesh that is spread over ranks. TypeError: another kind of
-        mesh or material.
+        ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
+        meshes.MeshError: a cell that does not conform to its translates (periodic only), a tag without material, an
+        unknown name, a mesh that is spread over ranks. TypeError: another kind of mesh or material.
     """
 
     def __init__(
@@ -154,6 +150,10 @@ class RVE:
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(32, _GROUP_BYTES // (8 * self.stiffness.size)))
+        check_at_rest(self.body, cell.names)
+        self._newton = MicroNewton(
+            self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
+        )
         self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
         self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
         self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
@@ -179,7 +179,8 @@ class RVE:
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
             guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
                 None for that of `state`.
-            on_failure: "raise" NotConverged, or "report" in the record's `failures`.
+            on_failure: "raise" NotConverged at the first point without solution, or go on and "report" them in the
+                record's `failures`.
 
         Raises:
             ValueError: strains of wrong shape or not finite. NotConverged: see `on_failure`.
@@ -198,6 +199,7 @@ class RVE:
             state=np.full((n, self.state_size), np.nan),
             iterations=np.zeros(n, dtype=np.int64),
             work=np.zeros(n),
+            residual=np.full(n, np.nan),
         )
         self.stiffness.reset()
         for first in range(0, n, self.group):
@@ -207,7 +209,7 @@ class RVE:
                 self._start(strains[k], row, row if guess is None else guess[k])
                 for k, row in zip(members, accepted, strict=True)
             ]
-            self._newton(points)
+            self._newton.solve(points)
             for k, row, point in zip(members, accepted, points, strict=True):
                 attempts = [f"from the guess: {point.stalled}"]
                 if point.stalled:
@@ -215,139 +217,39 @@ class RVE:
                 out.iterations[k], out.work[k] = point.iterations, point.work
                 if point.stalled:
                     out.failures.append(Failure(k, strains[k].copy(), tuple(attempts)))
+                    if on_failure == "raise":
+                        raise NotConverged(out.failures)
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
                 out.state[k] = np.concatenate([strains[k], point.w, point.updated])
-        if out.failures and on_failure == "raise":
-            raise NotConverged(out.failures)
+                out.residual[k] = point.left
         return out
 
-    def _start(self, strain: Array, accepted: Array, guess: Array) -> "_Point":
+    def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
         """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
         w, guessed = np.split(guess[self._cuts[0] :], [self.unknowns.size])
-        return _Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
+        return Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
 
-    def _in_substeps(self, strain: Array, accepted: Array, point: "_Point", attempts: list[str]) -> "_Point":
-        """Lead the fluctuation from the accepted strain to `strain` in ever finer steps; add what fails to `attempts`.
+    def _in_substeps(self, strain: Array, accepted: Array, given_up: Point, attempts: list[str]) -> Point:
+        """Lead the fluctuation from the accepted strain to `strain`, in ever finer steps; add what fails to `attempts`.
 
-        The materials see one step from their accepted state all the same, to which the tangent belongs.
+        The point is solved by itself, from its accepted state: neither neighbours nor guess have a say. The materials
+        see one step from that state all the same, to which the tangent belongs.
         """
-        last, substeps = accepted[: self._cuts[0]], 1
-        while point.stalled and substeps <= self.max_substeps:
-            done = point.iterations, point.work
-            point = self._start(last, accepted, accepted)
-            point.iterations, point.work = done
-            for i in range(substeps):
-                point.strain = last + (strain - last) * (i + 1) / substeps
-                self._newton([point])
-                if point.stalled:
-                    attempts.append(f"in {substeps} sub-steps: {point.stalled}")
-                    break
-            substeps *= 2
+        last, reached, size = accepted[: self._cuts[0]], 0.0, 1.0
+        finest = self.max_substeps if (strain != last).any() else min(self.max_substeps, 1)
+        point = self._start(last, accepted, accepted)
+        point.iterations, point.work, point.stalled = given_up.iterations, given_up.work, given_up.stalled
+        while reached < 1 and size * finest >= 1:
+            w, memory = point.w, point.memory
+            point.strain = strain if reached + size == 1 else last + (strain - last) * (reached + size)
+            self._newton.solve_alone(point)
+            if point.stalled:
+                attempts.append(f"in {1 / size:.0f} sub-steps, at {reached + size:.4g} of the way: {point.stalled}")
+                point.w, point.memory, size = w, memory, size / 2
+            else:
+                reached += size
         return point
-
-    # The Newton iteration.
-
-    def _newton(self, points: list["_Point"]) -> None:
-        """Bring all points to equilibrium side by side, each at its own strain."""
-        for point in points:
-            point.history, point.stalled, point.converged = [], "", False
-            self._visit(point, np.zeros_like(point.w))
-        for _ in range(self.max_iterations):
-            going = [p for p in points if not (p.converged or p.stalled)]
-            if not going:
-                break
-            # Solve as accurately as the Newton step deserves.
-            forcing = [np.clip((p.history[-1] / p.scale) ** 0.5 * 1e-2, 1e-5, 1e-2) for p in going]
-            steps = self._solve(going, np.stack([p.residual for p in going])[:, None], forcing)
-            for point, step in zip(going, steps[:, 0], strict=True):
-                if not point.stalled:
-                    point.iterations += 1
-                    self._visit(point, step)
-        for point in points:
-            if not (point.converged or point.stalled):
-                point.stall(f"no convergence in {self.max_iterations} iterations")
-        self._tangents([p for p in points if p.converged])
-
-    def _solve(self, points: list["_Point"], rhs: Array, rtol: npt.ArrayLike) -> Array:
-        """Solutions (m, k, unknowns) with the stiffness of each of m points; those without one are stalled."""
-        try:
-            x, used, solved = self.stiffness.solve([p.values for p in points], rhs, rtol)
-        except RuntimeError as error:
-            for p in points:
-                p.stall(str(error))
-            return rhs
-        for p, n, good in zip(points, used, solved, strict=True):
-            p.work += n
-            if not good:
-                p.stall("the stiffness is singular or not positive definite, so that no step could be solved for")
-        return x
-
-    def _visit(self, point: "_Point", step: Array) -> None:
-        """Go along −`step` until the residual falls, and linearise there."""
-        point.work += _VISIT
-        try:
-            self.body.memory = point.memory
-            forces, size = self._line_search(point, step)
-            point.history.append(size)
-            if not np.isfinite(size):
-                return point.stall("the material returned a stress that is not finite")
-            point.scale = float(np.linalg.norm(forces))
-            point.converged = size <= max(self.tolerance * point.scale, point.rounding)
-            full = self.body.stiffness()
-            point.values = self.stiffness.reduce(full)
-            # What the internal forces cannot resolve.
-            point.rounding = 8 * np.finfo(float).eps * float(np.linalg.norm(full.diagonal() * self.body.u.x.array))
-            point.memory = self.body.memory
-            if point.converged:
-                self._average(point, forces, full)
-        except LocalError as error:
-            point.stall(str(error))
-
-    def _line_search(self, point: "_Point", step: Array) -> tuple[Array, float]:
-        """Internal forces (dofs,) at the accepted iterate, and the norm of the residual; the last try if none is."""
-        length, size = 1.0, point.history[-1] if point.history else np.inf
-        for _ in range(6):
-            w = point.w - length * step
-            self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(w)
-            forces = self.body.forces()
-            r = self.unknowns.gather(forces)
-            g = self.unknowns.constraint
-            if g is not None:  # the side condition's reactions are no residual
-                r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
-            norm = float(np.linalg.norm(r))
-            if norm <= (1 - 1e-4 * length) * size:
-                break
-            length /= 2
-        point.w, point.residual = w, r
-        return forces, norm
-
-    # What the converged iterate gives.
-
-    def _average(self, point: "_Point", forces: Array, full) -> None:
-        """Stress, energy and updated memory of the present solution, and what the tangent needs."""
-        point.stress = self.affine.T @ forces / self.volume
-        point.energy = self.body.energy() / self.volume
-        point.updated = self.body.updated_memory()
-        column = full @ self.affine
-        point.affine = self.affine.T @ column
-        point.coupling = self.unknowns.gather(column).T
-        point.coupled = point.coupling if self.body.symmetric else self.unknowns.gather(full.T @ self.affine).T
-
-    def _tangents(self, points: list["_Point"]) -> None:
-        """Tangents of converged points: C V = AᵀKA − (TᵀKᵀA)ᵀ X − Xᵀ (TᵀKA − TᵀKT X), which is that of the module."""
-        if not points:
-            return
-        coupling = np.stack([p.coupling for p in points])
-        # In the symmetric case the error of X enters squared.
-        x = self._solve(points, coupling, 1e-6 if self.body.symmetric else 1e-12)
-        for point, columns in zip(points, x, strict=True):
-            rest = -self.stiffness.multiply(point.values, columns)
-            rest += point.coupling
-            tangent = point.affine - point.coupled @ columns.T - columns @ rest.T
-            if self.body.symmetric:
-                tangent = (tangent + tangent.T) / 2  # equal up to rounding
-            point.tangent = tangent / self.volume
 
     # Looking at one point.
 
@@ -372,31 +274,3 @@ class RVE:
     def destroy(self) -> None:
         """Free the PETSc objects."""
         self.stiffness.destroy()
-
-
-@dataclass(slots=True)
-class _Point:
-    """One strain on its way to equilibrium, and what the solution gives."""
-
-    strain: Array  # (d,)
-    w: Array  # (unknowns,) of the fluctuation
-    memory: Array  # (memory_size,) of the materials: accepted state, present local unknowns
-    iterations: int = 0
-    work: float = 0.0
-    history: list[float] = field(default_factory=list)  # norms of the residual
-    stalled: str = ""  # why it does not get on
-    converged: bool = False
-    scale: float = 1.0  # norm of the internal forces
-    rounding: float = 0.0  # norm of their rounding error, known once there is a stiffness
-    residual: Array = field(default_factory=_nothing)  # (unknowns,)
-    values: Array = field(default_factory=_nothing)  # of the reduced stiffness
-    coupling: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKA)ᵀ
-    coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
-    affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
-    updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
-    stress: Array = field(default_factory=_nothing)
-    tangent: Array = field(default_factory=_nothing)
-    energy: float = np.nan
-
-    def stall(self, why: str) -> None:
-        self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"

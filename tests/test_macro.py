@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,14 @@ import scipy.sparse.linalg
 import ufl
 from dolfinx import fem, la
 from dolfinx.mesh import compute_midpoints, meshtags
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mpi4py import MPI
+from petsc4py import PETSc
 
 import fe2
 import meshes
+from fe2.callbacks import Callbacks
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 
@@ -198,6 +203,212 @@ def test_the_macro_newton_converges_quadratically(law):
     assert fast and all(b < 100 * a**2 for a, b in fast)
 
 
+# Units, and what is small.
+
+
+def scaled(size, n, length):
+    """A bar `length` times as large as `size`, by its coordinates alone."""
+    domain = meshes.bar(MPI.COMM_SELF, size=size, n=n)
+    domain.mesh.geometry.x[:] *= length
+    return domain
+
+
+def pulled(material, *, dim=2, length=1.0, traction=8e-4, **options):
+    """A bar held at its left and pulled at its right."""
+    problem = fe2.MacroProblem(scaled((2.0, 1.0, 1.0)[:dim], (4, 2, 2)[:dim], length), fe2.UFLLaw(material, dim=dim))
+    problem.fix("left", (0.0,) * dim)
+    problem.traction("right", (traction,) + (0.0,) * (dim - 2) + (traction / 10,))
+    problem.solve(**{"steps": 2, "log": None, "max_cuts": 0} | options)
+    return problem
+
+
+def stiffening(modulus):
+    return fe2.Energy(lambda e, E: E / 2 * (ufl.inner(e, e) + 100 * ufl.inner(e, e) ** 2), parameters={"E": modulus})
+
+
+def test_a_structure_of_micrometres_moves():
+    """At ν = 0 the strain is σ/E everywhere, also in a bar of 2 µm that is written in metres."""
+    problem = fe2.MacroProblem(
+        meshes.bar(MPI.COMM_SELF, size=(2e-6, 1e-6, 1e-6), n=(4, 2, 2)),
+        fe2.UFLLaw(fe2.LinearElastic.young(1000.0, 0.0), dim=3),
+    )
+    problem.fix("left", (0.0, 0.0, 0.0))
+    problem.traction("right", (0.8, 0.0, 0.0))
+    problem.watch("right")
+    problem.solve(steps=1, log=None)
+    step = problem.history[-1]
+    assert np.allclose(step.displacement["right"], [0.8 / 1000.0 * 2e-6, 0.0, 0.0], rtol=1e-10, atol=1e-18)
+    assert np.allclose(step.force["right"], [0.8e-12, 0.0, 0.0], rtol=1e-10, atol=1e-24)
+
+
+@cache
+def unit_bar(dim):
+    return pulled(stiffening(1.0), dim=dim)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.floats(-9, 9), st.floats(-6, 12), st.sampled_from([2, 3]))
+def test_units_do_not_matter(length, modulus, dim):
+    """Displacements go with the length, forces with modulus and area, and Newton's method does the same."""
+    length, modulus = 10.0**length, 10.0**modulus
+    unit = unit_bar(dim)
+    other = pulled(stiffening(modulus), dim=dim, length=length, traction=8e-4 * modulus)
+    u = unit.u.x.array
+    assert np.allclose(other.u.x.array / length, u, rtol=0, atol=1e-9 * abs(u).max())
+    for a, b in zip(unit.history, other.history, strict=True):
+        assert len(a.residuals) == len(b.residuals) > 2
+        ratio = b.residuals[0] / a.residuals[0]
+        assert np.isclose(ratio, modulus * length ** (dim - 1), rtol=1e-9)
+
+
+def test_plasticity_in_other_units_is_the_same_to_the_last_bit():
+    """Scaled by powers of two; other factors round differently, and a point at yield may go either way."""
+
+    def steel(modulus):
+        return fe2.J2(bulk=modulus, shear=modulus / 2, yield_stress=5e-4 * modulus, hardening=0.01 * modulus)
+
+    unit = pulled(steel(1.0))
+    for length, modulus in ((2.0**-30, 2.0**-20), (2.0**20, 2.0**40)):
+        other = pulled(steel(modulus), length=length, traction=8e-4 * modulus)
+        assert np.array_equal(other.u.x.array / length, unit.u.x.array)
+    assert unit.sigma.regions[0].state[:, 6].max() > 1e-3  # it did yield
+
+
+def test_steps_without_change_and_back_to_nothing_converge():
+    factors = [0.0, 1.0, 1.0, 0.0, 0.0]
+    law = fe2.UFLLaw(MATERIALS[1])
+    problem = bar(MPI.COMM_SELF, law, steps=4, max_cuts=0, load=lambda t: factors[round(4 * t)])
+    assert [len(s.residuals) for s in problem.history][1] == 1  # it was in equilibrium already
+    assert abs(problem.u.x.array).max() < 1e-12 and abs(problem.sigma.stress.x.array).max() < 1e-9
+
+
+def test_a_law_that_loses_digits_is_solved_to_its_rounding():
+    """tr e − ln det(I + 2e)/2 is e:e at small strains, as a difference of numbers near 1; by formula and in a cell."""
+
+    def lossy(e, mu, lam):
+        log_j = ufl.ln(ufl.det(ufl.Identity(3) + 2 * e)) / 2
+        return mu * (ufl.tr(e) - log_j) + lam / 2 * log_j**2
+
+    material = fe2.Energy(lossy, parameters={"mu": 400.0, "lam": 600.0})
+    linear = fe2.LinearElastic(600.0 + 800.0 / 3, 400.0)
+    reference = pulled(linear, traction=1.0, steps=1).u.x.array
+    for size in (1e-4, 1e-7, 1e-10):
+        u = pulled(material, traction=size, steps=1)
+        assert np.allclose(u.u.x.array / size, reference, rtol=0, atol=(size + 1e-14 / size) * abs(reference).max())
+        assert len(u.history[0].residuals) <= 6
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    exact = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), fe2.ExactLaw(
+        fe2.RVE(cell, {1: material, 2: fe2.LinearElastic(1000.0, 500.0)}, degree=1)
+    ))  # fmt: skip
+    exact.fix("left", (0.0, 0.0))
+    exact.traction("right", (1e-7, 1e-7))
+    exact.solve(steps=1, max_cuts=0, log=None)
+    assert len(exact.history[0].residuals) <= 6
+
+
+def test_a_point_without_solution_is_named_at_once():
+    """No strain beyond e:e = 1e-6; without cuts, what there is to say comes from the first evaluation that fails."""
+    brittle = fe2.Energy(lambda e: 50 * ufl.inner(e, e) - 1e-3 * ufl.sqrt(1e-6 - ufl.inner(e, e)))
+    cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    law = fe2.ExactLaw(fe2.RVE(cell, {1: brittle, 2: brittle}, degree=1))
+    what = r"smallest step: 1 RVE .*\n  point 0, Mandel strain \[.*from the guess: .* in 1 sub-steps, at 1 of the way: "
+    with pytest.raises(fe2.StepFailed, match=what):
+        bar(MPI.COMM_SELF, law, steps=1, max_cuts=0)
+
+
+def test_options_of_petsc_come_first():
+    options = PETSc.Options("early_")
+    options["snes_atol"] = 1e6
+    try:
+        domain = meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1))
+        problem = fe2.MacroProblem(domain, fe2.UFLLaw(MATERIALS[1]), options_prefix="early_")
+        problem.fix("left", (0.0, 0.0))
+        problem.traction("right", (1.0, 0.0))
+        problem.solve(steps=1, log=None)
+        assert len(problem.history[0].residuals) == 1 and (problem.u.x.array == 0.0).all()
+    finally:
+        del options["snes_atol"]
+
+
+# Ctrl-C.
+
+
+@pytest.mark.parametrize("where", ["law", "log"])
+def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_last_step(where):
+    class Interrupted(fe2.UFLLaw):
+        def evaluate(self, *arguments):
+            if where == "law" and problem.history:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().evaluate(*arguments)
+
+    def log(line):
+        if where == "log" and problem.history:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 2)), Interrupted(MATERIALS[1]))
+    problem.fix("left", (0.0, 0.0))
+    problem.traction("right", (1.0, 0.1))
+    with pytest.raises(KeyboardInterrupt):
+        problem.solve(steps=2, log=log)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(problem.history) == 1
+    where, half = "nowhere", problem.u.x.array.copy()
+    problem.solve(steps=2, until=0.5, log=None)  # it can go on, and is where it was
+    assert np.allclose(problem.u.x.array, half, rtol=0, atol=1e-9 * abs(half).max()) and abs(half).max() > 0
+
+
+def test_ctrl_c_waits_while_petsc_is_at_work():
+    """Between two callbacks nothing is raised; the next one is not called any more, and SIGINT is what it was."""
+    called = []
+    calls = Callbacks(lambda: called.append("abandoned"))
+    callback = calls.guard(lambda: called.append("called"))
+
+    def solve():
+        callback()
+        os.kill(os.getpid(), signal.SIGINT)
+        called.append("petsc")
+        callback()
+
+    calls.run(solve)
+    assert called == ["called", "petsc", "abandoned"] and isinstance(calls.error, KeyboardInterrupt)
+    calls.run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert isinstance(calls.error, KeyboardInterrupt)
+    calls.run(callback)
+    assert calls.error is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_in_any_callback_comes_out_as_it_is(law):
+    problem = bar(MPI.COMM_SELF, law, steps=1)
+
+    def breaks(*arguments):
+        raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        problem._newton.solve(breaks, fe2.stopping.Heard())
+
+
+def test_measures_with_other_tags_in_one_form_are_told():
+    domain = halves(MPI.COMM_SELF)
+    V = fem.functionspace(domain.mesh, ("Lagrange", 1, (2,)))
+    v, du, b = ufl.TestFunction(V), ufl.TrialFunction(V), fem.Constant(domain.mesh, np.array([0.0, 1.0]))
+    sigma = fe2.QuadratureLaw(fe2.UFLLaw(MATERIALS[1]), fem.Function(V), cell_tags=domain.cell_tags)
+    work = ufl.inner(sigma.stress, fe2.mandel.strain(v)) * sigma.dx
+    with pytest.raises(ValueError, match=r"ufl.dot\(b, v\) \* sigma.dx, or make your measure with subdomain_data"):
+        sigma.derivative(work - ufl.dot(b, v) * ufl.dx, du)
+    same = ufl.Measure("dx", domain=domain.mesh, subdomain_data=domain.cell_tags)
+    for dx in (sigma.dx, same, same(2)):
+        fem.form(sigma.derivative(work - ufl.dot(b, v) * dx - ufl.dot(b, v) * ufl.ds, du))
+
+
+def test_a_norm_at_zero_strain_is_named():
+    problem = fe2.MacroProblem(
+        meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)),
+        fe2.UFLLaw(fe2.Energy(lambda e: 50 * ufl.inner(e, e) + ufl.sqrt(ufl.inner(e, e)))),
+    )
+    with pytest.raises(fe2.NotFinite, match=r"strain \[0. 0. 0.\], at zero strain: the derivative of a root"):
+        problem.sigma.update()
+
+
 @pytest.mark.mpi
 def test_an_error_on_one_rank_is_raised_on_all(comm):
     class Breaks:
@@ -253,22 +464,30 @@ np.save(sys.argv[2] + str(MPI.COMM_WORLD.rank), fields)
 """
 
 
-@pytest.fixture
-def runs(tmp_path):
-    """Starts RUN in a subfolder on some ranks, with a pause after each line that it prints."""
-    script = tmp_path / "run.py"
+def start(folder, name, ranks, pause):
+    """RUN on some ranks, with files in `folder` and a pause after each line that it prints."""
+    script = folder / "run.py"
     script.write_text(RUN.format(tests=str(Path(__file__).parent)))
     # The suite's own MPI environment must not reach the runs it starts.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    command = [sys.executable, str(script), str(folder / name), str(folder / f"{name}-"), str(pause)]
+    if ranks > 1:
+        command = ["mpirun", "-n", str(ranks), *command]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
-    def start(name, ranks, pause):
-        command = [sys.executable, str(script), str(tmp_path / name), str(tmp_path / f"{name}-"), str(pause)]
-        if ranks > 1:
-            command = ["mpirun", "-n", str(ranks), *command]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
-    return start
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run on some ranks that nothing has stopped, gone through once."""
+
+    @cache
+    def run(ranks):
+        folder = tmp_path_factory.mktemp(f"whole{ranks}")
+        finish(start(folder, "whole", ranks, 0))
+        return folder
+
+    return run
 
 
 def finish(run):
@@ -284,15 +503,14 @@ def until(run, line):
     raise AssertionError(f"the run ended before {line!r}")
 
 
-def assert_bit_equal(folder, ranks):
+def assert_bit_equal(whole, broken, ranks):
     for rank in range(ranks):
-        assert np.array_equal(np.load(folder / f"whole-{rank}.npy"), np.load(folder / f"broken-{rank}.npy"))
+        assert np.array_equal(np.load(whole / f"whole-{rank}.npy"), np.load(broken / f"broken-{rank}.npy"))
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, runs, ranks):
-    finish(runs("whole", ranks, 0))
-    broken = runs("broken", ranks, 0.4)
+def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, whole, ranks):
+    broken = start(tmp_path, "broken", ranks, 0.4)
     until(broken, "time 0.5")
     time.sleep(0.3)
     # mpirun puts its ranks into process groups of their own.
@@ -301,21 +519,20 @@ def test_a_run_killed_and_restarted_ends_bit_equal(tmp_path, runs, ranks):
     os.killpg(broken.pid, signal.SIGKILL)
     broken.communicate()
     assert not (tmp_path / "broken-0.npy").exists()
-    assert "continuing at time" in finish(runs("broken", ranks, 0))
-    assert_bit_equal(tmp_path, ranks)
+    assert "continuing at time" in finish(start(tmp_path, "broken", ranks, 0))
+    assert_bit_equal(whole(ranks), tmp_path, ranks)
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
-def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, runs, ranks, number):
-    broken = runs("broken", ranks, 0.3)
+def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, whole, ranks, number):
+    broken = start(tmp_path, "broken", ranks, 0.3)
     until(broken, "time 0.25")
     os.kill(int((tmp_path / f"broken-pid{ranks - 1}").read_text()), number)
     output, _ = broken.communicate(timeout=60)
     assert broken.returncode == 128 + number, output
     assert f"stopped by {number.name}; restart=True goes on from here" in output
-    assert "continuing at time 0.25" in finish(runs("broken", ranks, 0))
-    finish(runs("whole", ranks, 0))
-    assert_bit_equal(tmp_path, ranks)
+    assert "continuing at time 0.25" in finish(start(tmp_path, "broken", ranks, 0))
+    assert_bit_equal(whole(ranks), tmp_path, ranks)
 
 
 def test_without_a_folder_signals_are_as_they_were(law):

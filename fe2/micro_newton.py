@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Newton's method for the fluctuations of many points of an RVE, side by side.
+
+Each iteration visits the points one after the other, and then solves for all their steps at once, which is what
+`ReducedStiffness` is fast at. A point that this does not lead to equilibrium is stalled, with the reason. By itself it
+may still get there: its own stiffness is then factorised in each step, also if it is indefinite, as materials that
+soften make it. Newton's step lowers the residual even so; the equilibrium that it leads to need not be a stable one.
+
+The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. An energy that is a difference of
+large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. What is seen
+then is a residual that no longer falls, at the size of the rounding of a stress as large as the stiffness,
+
+    ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) ‖,
+
+ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the
+displacement u. Both together are taken as equilibrium; the residual that was reached goes with the result. (Rounding
+is random in sign, so that sums of it are smaller than that: laws with logarithms, exponentials and determinants, at
+contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+from fe2.body import Body, LocalError
+from fe2.boundary import Unknowns
+from fe2.materials import why_not_finite
+from fe2.reduced import FACTORISATION, NoFactor, ReducedStiffness
+
+Array = npt.NDArray[np.float64]
+
+# Work at one iterate (forces and stiffness) in units of one application of the factor beside others.
+_VISIT = 4
+
+# Iterations in which the residual must at least be halved.
+_SLOW = 8
+
+
+def _nothing() -> Array:
+    return np.empty(0)
+
+
+@dataclass(slots=True)
+class Point:
+    """One strain on its way to equilibrium, and what the solution gives."""
+
+    strain: Array  # (d,)
+    w: Array  # (unknowns,) of the fluctuation
+    memory: Array  # (memory_size,) of the materials: accepted state, present local unknowns
+    iterations: int = 0
+    work: float = 0.0
+    history: list[float] = field(default_factory=list)  # norms of the residual
+    stalled: str = ""  # why it does not get on
+    converged: bool = False
+    scale: float = 1.0  # norm of the internal forces
+    residual: Array = field(default_factory=_nothing)  # (unknowns,)
+    values: Array = field(default_factory=_nothing)  # of the reduced stiffness
+    coupling: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKA)ᵀ
+    coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
+    affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
+    updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
+    stress: Array = field(default_factory=_nothing)
+    tangent: Array = field(default_factory=_nothing)
+    energy: float = np.nan
+
+    def stall(self, why: str) -> None:
+        self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"
+
+    @property
+    def left(self) -> float:
+        """The norm of the residual relative to that of the internal forces."""
+        return self.history[-1] / self.scale if self.scale else 0.0
+
+
+class MicroNewton:
+    """Brings points of an RVE to equilibrium.
+
+    Args:
+        body, unknowns, stiffness, affine, volume: of the RVE.
+        tolerance: of the residual, relative to the norm of the internal forces. iterations: at most.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        unknowns: Unknowns,
+        stiffness: ReducedStiffness,
+        affine: Array,
+        volume: float,
+        tolerance: float,
+        iterations: int,
+    ):
+        self.body, self.unknowns, self.stiffness = body, unknowns, stiffness
+        self.affine, self.volume = affine, volume
+        self.tolerance, self.iterations = tolerance, iterations
+
+    def solve(self, points: list[Point]) -> None:
+        """Bring all points to equilibrium, each at its own strain; those that do not get there are `stalled`."""
+        for point in points:
+            self._begin(point)
+        for _ in range(self.iterations):
+            going = [p for p in points if not (p.converged or p.stalled)]
+            if not going:
+                break
+            # Solve as accurately as the Newton step deserves.
+            forcing = [np.clip((p.history[-1] / p.scale) ** 0.5 * 1e-2, 1e-5, 1e-2) for p in going]
+            steps = self._solve(going, np.stack([p.residual for p in going])[:, None], forcing)
+            for point, step in zip(going, steps[:, 0], strict=True):
+                if not point.stalled:
+                    point.iterations += 1
+                    self._visit(point, step)
+        for point in points:
+            self._end(point)
+        if equal := [p for p in points if p.converged]:
+            # In the symmetric case the error of X enters squared.
+            rtol = 1e-6 if self.body.symmetric else 1e-12
+            x = self._solve(equal, np.stack([p.coupling for p in equal]), rtol)
+            for point, columns in zip(equal, x, strict=True):
+                self._tangent(point, columns)
+
+    def solve_alone(self, point: Point) -> None:
+        """Bring one point to equilibrium, by factors of its own stiffness; `stalled` if it does not get there."""
+        self._begin(point)
+        for _ in range(self.iterations):
+            if point.converged or point.stalled:
+                break
+            step = self._solve_alone(point, point.residual[None])[0]
+            if not point.stalled:
+                point.iterations += 1
+                self._visit(point, step)
+        self._end(point)
+        if point.converged:
+            self._tangent(point, self._solve_alone(point, point.coupling))
+
+    def _begin(self, point: Point) -> None:
+        point.history, point.stalled, point.converged = [], "", False
+        self._visit(point, np.zeros_like(point.w))
+
+    def _end(self, point: Point) -> None:
+        if not (point.converged or point.stalled):
+            point.stall(f"no convergence in {self.iterations} iterations")
+
+    def _solve(self, points: list[Point], rhs: Array, rtol: npt.ArrayLike) -> Array:
+        """Solutions (m, k, unknowns) with the stiffness of each of m points; those without one are stalled."""
+        try:
+            x, used, solved = self.stiffness.solve([p.values for p in points], rhs, rtol)
+        except NoFactor as error:
+            for p in points:
+                p.stall(f"{error}, its own or that of a neighbour")
+            return rhs
+        for p, n, good in zip(points, used, solved, strict=True):
+            p.work += n
+            if not good:
+                p.stall("the stiffness is singular or not positive definite, or far from that of the neighbours")
+        return x
+
+    def _solve_alone(self, point: Point, rhs: Array) -> Array:
+        """Solutions (k, unknowns) with the stiffness of one point; if there are none, it is stalled."""
+        point.work += FACTORISATION + len(rhs)
+        try:
+            return self.stiffness.solve_alone(point.values, rhs)
+        except NoFactor as error:
+            point.stall(f"{error}: a part that nothing holds, or a material that has lost its stiffness")
+            return rhs
+
+    def _visit(self, point: Point, step: Array) -> None:
+        """Go along −`step` until the residual falls, and linearise there."""
+        point.work += _VISIT
+        try:
+            self.body.memory = point.memory
+            forces = self._line_search(point, step)
+            if not np.isfinite(point.history[-1]):
+                return point.stall("the material returned a stress that is not finite" + self._cause())
+            point.scale = float(np.linalg.norm(forces))
+            full = self.body.stiffness()
+            point.values = self.stiffness.reduce(full)
+            if not np.isfinite(point.values).all():
+                return point.stall("the material returned a tangent that is not finite" + self._cause())
+            point.memory = self.body.memory
+            point.converged = point.history[-1] <= self.tolerance * point.scale or self._only_rounding(point, full)
+            if point.converged:
+                self._average(point, forces, full)
+            elif len(point.history) > _SLOW and point.history[-1] > 0.5 * point.history[-1 - _SLOW]:
+                point.stall(f"the residual has not been halved in {_SLOW} iterations")
+        except LocalError as error:
+            point.stall(str(error))
+
+    def _line_search(self, point: Point, step: Array) -> Array:
+        """Move the point by the first of ever shorter steps that is good, or the last; returns its forces (dofs,)."""
+        length, size = 1.0, point.history[-1] if point.history else np.inf
+        for _ in range(6):
+            w = point.w - length * step
+            self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(w)
+            forces = self.body.forces()
+            r = self.unknowns.gather(forces)
+            g = self.unknowns.constraint
+            if g is not None:  # the side condition's reactions are no residual
+                r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
+            norm = float(np.linalg.norm(r))
+            if norm <= (1 - 1e-4 * length) * size:
+                break
+            length /= 2
+        point.w, point.residual = w, r
+        point.history.append(norm)
+        return forces
+
+    def _only_rounding(self, point: Point, full: scipy.sparse.bsr_matrix) -> bool:
+        """Whether the residual has not been halved in two iterations, and is no larger than rounding makes it."""
+        if len(point.history) < 3 or point.history[-1] <= 0.5 * point.history[-3]:
+            return False
+        rounding = np.finfo(np.float64).eps * float(np.linalg.norm(self._terms(full)))
+        return point.history[-1] <= rounding
+
+    def _terms(self, full: scipy.sparse.bsr_matrix) -> Array:
+        """Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) for each degree of freedom (dofs,), see the head of this module."""
+        x = self.body.V.tabulate_dof_coordinates()
+        size = np.linalg.norm(self.body.u.x.array.reshape(len(x), -1), axis=1)
+        rows = np.repeat(np.arange(len(x)), np.diff(full.indptr))
+        reach = np.linalg.norm(x[rows] - x[full.indices], axis=1) + size[full.indices]
+        blocks = abs(full.data).sum(axis=2) * reach[:, None]
+        return np.stack([np.bincount(rows, column, minlength=len(x)) for column in blocks.T], axis=1).ravel()
+
+    def _cause(self) -> str:
+        """What is known of the strain at which a material has failed."""
+        return why_not_finite(self.body.strain().reshape(-1, self.affine.shape[1]))
+
+    # What the converged iterate gives.
+
+    def _average(self, point: Point, forces: Array, full: scipy.sparse.bsr_matrix) -> None:
+        """Stress, energy and updated memory of the present solution, and what the tangent needs."""
+        point.stress = self.affine.T @ forces / self.volume
+        point.energy = self.body.energy() / self.volume
+        point.updated = self.body.updated_memory()
+        column = full @ self.affine
+        point.affine = self.affine.T @ column
+        point.coupling = self.unknowns.gather(column).T
+        point.coupled = point.coupling if self.body.symmetric else self.unknowns.gather(full.T @ self.affine).T
+
+    def _tangent(self, point: Point, columns: Array) -> None:
+        """Tangent of a converged point: C V = AᵀKA − (TᵀKᵀA)ᵀ X − Xᵀ (TᵀKA − TᵀKT X), see `fe2.rve`.
+
+        Args:
+            columns: (d, unknowns), those of X.
+        """
+        rest = point.coupling - self.stiffness.multiply(point.values, columns)
+        tangent = point.affine - point.coupled @ columns.T - columns @ rest.T
+        if self.body.symmetric:
+            tangent = (tangent + tangent.T) / 2  # equal up to rounding
+        point.tangent = tangent / self.volume
