@@ -86,7 +86,7 @@ class MacroProblem:
 
     Loads are multiplied by the load factor. Newton's method has converged when the residual is at most 1e-10 (option
     `snes_rtol`) of the internal or external forces, in any units; there is no absolute tolerance, except as an option
-    (`snes_atol`). Without options, linear systems are solved directly: MUMPS on one rank, and
+    (`snes_atol`). Without options, linear systems are solved directly: by PETSc's LU on one rank, and
     on several a redundant factorisation, whose result does not depend on the order in which messages arrive.
     """
 

@@ -149,3 +149,37 @@ def test_a_structure_beyond_the_range(trained, comm):
     plain = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=3e-3, modes=False)
     solve(plain)
     assert comm.allreduce(int(plain.is_exact.sum())) >= outside
+
+
+class Noting(fe2.ExactLaw):
+    """The exact law, and what it was given to start from."""
+
+    def evaluate(self, strain, state, guess, comm):
+        self.start = guess.copy()
+        return super().evaluate(strain, state, guess, comm)
+
+
+def test_exact_solutions_start_from_what_the_model_foresees(trained):
+    """The fluctuation moves by as much as that of the model, in the trained range; beyond it stays where it was."""
+    exact = Noting(trained.rve)
+    law = coupling.CertifiedLaw(trained.model, exact, tolerance=0.0, modes=False)
+    first, then = strains(2, scale=0.5, seed=1), np.vstack([strains(1, scale=0.5, seed=2), [[3 * AMPLITUDE, 0.0, 0.0]]])
+    guess = evaluate(law, first).state
+    evaluate(law, then, guess=guess)
+    d, w = law.strain_size, slice(law.strain_size, law.strain_size + trained.rve.unknowns.size)
+    np.testing.assert_array_equal(exact.start[:, :d], first)
+    np.testing.assert_array_equal(exact.start[1], guess[1, 1:-1])
+    moved = trained.rve.unknowns.expand(exact.start[0, w]) - trained.rve.unknowns.expand(guess[0, 1:][w])
+    with torch.no_grad():
+        now, before = (trained.model.displacement(torch.from_numpy(e[:1]))[0].numpy() for e in (then, first))
+    right = (trained.model.cell.displacements @ (now - before)).reshape(-1, 2)
+    held = np.flatnonzero(trained.rve.unknowns.index[::2] < 0)[0]  # where every fluctuation is zero
+    np.testing.assert_allclose(moved.reshape(-1, 2), right - right[held], rtol=0, atol=1e-12 * abs(right).max())
+
+
+def test_strains_to_learn_from_are_the_largest_of_each_twentieth_of_the_range(trained):
+    law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=0.0)
+    box = 0.05 * (law.range.upper - law.range.lower)
+    e = np.array([[2.0, 0.0, 0.0], [2.4, 0.0, 0.0], [1.6, 0.0, 0.0], [0.0, -3.0, 0.0], [0.0, -3.6, 0.0]]) * box
+    evaluate(law, e)
+    np.testing.assert_array_equal(law.collected(), e[[4, 3, 1]])
