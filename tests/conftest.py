@@ -6,6 +6,7 @@ would wait for it in their next collective call for ever.
 """
 
 import os
+import runpy
 import shutil
 import sys
 import tempfile
@@ -65,6 +66,20 @@ def mpi_tmp_path(comm):
     comm.barrier()
     if comm.rank == 0:
         shutil.rmtree(path)
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch, capsys):
+    """Run a script in a folder of its own and return what it prints; here, as a new process imports for seconds."""
+
+    def run(path, *options):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(path.parent)
+        monkeypatch.setattr(sys, "argv", [str(path), *options])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture(scope="session")

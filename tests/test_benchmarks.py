@@ -3,7 +3,6 @@
 
 import functools
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +19,8 @@ import ufl
 from dolfinx import fem, mesh
 from mpi4py import MPI
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
 import baselines
 import domains
 import problems
@@ -340,23 +340,16 @@ def test_pod_deeponet_is_exact_in_its_modes():
     assert coefficients.square().mean(1).sub(1).abs().max() < 1e-6
 
 
-def test_benchmark_runs(tmp_path):
-    script = str(Path(baselines.__file__).with_name("bench_operators.py"))
+def test_benchmark_runs(script, tmp_path):
     for only in ("U-Net", "SPON-MG, fluxes"):
-        command = [sys.executable, script, "--quick", "--problem", "rough", "--only", only, "--seconds", "0.2"]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-        assert found.returncode == 0, found.stderr
-        assert f"| Darcy, rough | {only} |" in found.stdout
+        options = ("--quick", "--problem", "rough", "--only", only, "--seconds", "0.2")
+        assert f"| Darcy, rough | {only} |" in script(BENCHMARKS / "bench_operators.py", *options)
     assert (tmp_path / "results/operators/quick.json").exists()
 
 
-def test_errors_by_width_are_measured(tmp_path):
-    script = str(Path(baselines.__file__).with_name("bench_width.py"))
-    done = subprocess.run(
-        [sys.executable, script, "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert "| squares along an edge | Poisson, elements | Poisson, network |" in done.stdout
+def test_errors_by_width_are_measured(script, tmp_path):
+    printed = script(BENCHMARKS / "bench_width.py", "--quick")
+    assert "| squares along an edge | Poisson, elements | Poisson, network |" in printed
     # Linear elements are of second order in L² and of first in H¹.
     figures = json.loads((tmp_path / "results/width/quick.json").read_text())["Poisson"]["width"]
     coarse, fine = (figures[n][0]["elements"] for n in ("4", "8"))
@@ -382,15 +375,10 @@ def test_stages_of_training_are_measured(name, comm):
 
 
 @pytest.mark.parametrize("name", ["evaluation", "grid", pytest.param("training", marks=pytest.mark.slow)])
-def test_benchmarks_run(name, tmp_path):
+def test_benchmarks_run(name, script, tmp_path):
     """At their smallest size, in a folder of their own."""
-    script = Path(__file__).parents[1] / "benchmarks" / f"bench_{name}.py"
     (tmp_path / "results").mkdir()
-    done = subprocess.run(
-        [sys.executable, str(script), "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("|") > 10
+    assert script(BENCHMARKS / f"bench_{name}.py", "--quick").count("|") > 10
 
 
 def test_operations_of_a_network_by_hand():
