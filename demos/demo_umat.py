@@ -47,12 +47,10 @@ if options.model is None:
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
     fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
+    settings: dict = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
     data = coupling.cell_data(rve, fe2.sample.read(snapshots))
     with Live() as live:
-        if options.small:
-            model, *_ = learn.train(data, r=6, resolved=12, samples=32, lbfgs=20, log=live)
-        else:
-            model, *_ = learn.train(data, lbfgs=1000, log=live)
+        model, *_ = learn.train(data, **settings, log=live)
 else:
     model = spon.load(options.model)
 

@@ -19,8 +19,7 @@ import ufl
 from dolfinx import fem, mesh
 from mpi4py import MPI
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import baselines
 import domains
 import problems
@@ -29,6 +28,7 @@ import spon
 from spon import constraints, norms, transfer
 from spon.discretisation import discretise
 
+BENCHMARKS = Path(baselines.__file__).parent
 N, SAMPLES, UNSEEN = 8, 34, 2
 
 
