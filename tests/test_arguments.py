@@ -139,3 +139,54 @@ def test_the_trained_range_ends_where_it_says(trained, laws, part):
         assert not certified.is_outside[0]
         certified.evaluate(beyond, rows, rows)
         assert certified.is_outside[0] and certified.tier[0] > 0
+
+
+class Wrong:
+    """A law that returns what it was made with."""
+
+    strain_size, state_size = 3, 0
+
+    def __init__(self, **wrong):
+        self.wrong = wrong
+
+    def initial_state(self, n):
+        return np.zeros((n, 0))
+
+    def evaluate(self, strain, state, guess, comm=MPI.COMM_SELF):
+        n = len(strain)
+        right = {"stress": strain.copy(), "tangent": np.tile(np.eye(3), (n, 1, 1)), "state": state}
+        return fe2.Response(**right | {name: make(right[name]) for name, make in self.wrong.items()})
+
+
+def not_a_number_at_1(stress):
+    stress[1] = np.nan
+    return stress
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"stress": lambda s: s[:, :2]}, r"Wrong: the stress that it returned has shape \(16, 2\), need \(16, 3\)"),
+    ({"stress": lambda s: s[:4]}, r"the stress that it returned has shape \(4, 3\), need \(16, 3\)"),
+    ({"tangent": lambda c: c[:, 0]}, r"the tangent that it returned has shape \(16, 3\), need \(16, 3, 3\)"),
+    ({"state": lambda a: np.zeros((len(a), 1))}, r"the state that it returned has shape \(16, 1\), need \(16, 0\)"),
+    ({"stress": not_a_number_at_1}, r"the stress .* is not finite at 1 of 16 points, the first of them at x = \[0\.2\d* 0\.78"),
+])  # fmt: skip
+def test_what_a_law_returns_is_checked(wrong, message):
+    domain = meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 1))
+    u = fem.Function(fem.functionspace(domain.mesh, ("P", 1, (2,))))
+    u.interpolate(lambda x: np.outer([0.01, 0.003], np.maximum(1 - x[0], 0)))  # at rest but for the first cell
+    error = fe2.NotFinite if "finite" in message else ValueError
+    with pytest.raises(error, match=message) as caught:
+        fe2.QuadratureLaw(Wrong(**wrong), u).update()
+    # The strain of that point is not zero, so that nothing is known of the cause.
+    assert "zero" not in str(caught.value)
+
+
+def test_laws_know_the_places_where_they_are_asked():
+    """Gauss points of the cells; an affine field of the places is what the strains of its primitive are."""
+    domain = meshes.bar(MPI.COMM_SELF, size=(3.0, 1.0), n=(3, 2))
+    places = fe2.law_places(domain, degree=2)
+    u = fem.Function(fem.functionspace(domain.mesh, ("P", 2, (2,))))
+    u.interpolate(lambda x: np.array([x[0] ** 2 / 2, x[1] ** 2 / 2]))
+    sigma = fe2.QuadratureLaw(Wrong(), u)
+    np.testing.assert_allclose(places, sigma.places(), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(places, sigma.strains()[:, :2], rtol=0, atol=1e-13)
