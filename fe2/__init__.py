@@ -28,7 +28,7 @@ from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
 from fe2.runs import RunFolder
-from fe2.rve import RVE, Failure, Homogenised, NotConverged
+from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.stopping import Stopped
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "Stopped",
     "Stress",
     "UFLLaw",
+    "UnstableWarning",
     "VaryingLaw",
     "bulk_shear",
     "cubic",

@@ -8,6 +8,7 @@ Parts of the solid that nothing connects, neither inside of the cell nor across 
 the rigid motions that the condition leaves them, so that they carry nothing and make nothing singular.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,11 +106,16 @@ def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     """Free fluctuation without mean strain, so that the tractions on the cell are those of a uniform stress.
 
     Arguments and errors as for `linear_displacement`.
+
+    Raises:
+        meshes.MeshError: voids on the faces. The tractions of a uniform stress on the rest of them are not in
+        equilibrium, or turn it.
     """
     mesh, x = V.mesh, _nodes(V)
     dim = x.shape[1]
     fixed = _hold_parts(V, x)
     faces = meshes.faces(cell)
+    _refuse_open_faces(cell, faces)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
     unit = fem.Constant(mesh, np.zeros((dim, dim)))
@@ -121,6 +127,28 @@ def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
         rows.append(fem.assemble_vector(mean_strain).array.copy())
     unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()))
     return Unknowns(unknowns.index, unknowns.size, unknowns.gather(np.stack(rows, axis=1)).T)
+
+
+def _refuse_open_faces(cell: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) -> None:
+    """Raise MeshError unless ∫ n ⊗ x over the faces is the volume times the identity, as it is over a whole outline."""
+    mesh, dim = cell.mesh, cell.mesh.geometry.dim
+    outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
+    ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
+    lower, upper = cell.box
+    x, n = ufl.SpatialCoordinate(mesh) - ufl.as_vector((lower + upper) / 2), ufl.FacetNormal(mesh)
+    row = fem.Constant(mesh, np.zeros(dim))
+    column = fem.Constant(mesh, np.zeros(dim))
+    moment = fem.form(ufl.dot(row, n) * ufl.dot(column, x) * ds)
+    found = np.empty((dim, dim))
+    for i, j in np.ndindex(dim, dim):
+        row.value[:], column.value[:] = np.eye(dim)[i], np.eye(dim)[j]
+        found[i, j] = fem.assemble_scalar(moment)
+    volume = abs(float(np.linalg.det(meshes.known_period(cell))))
+    if not np.allclose(found / volume, np.eye(dim), rtol=0, atol=1e-6):
+        raise meshes.MeshError(
+            "voids open on the faces of the cell, where the tractions of a uniform stress would have to act: use the "
+            "boundary condition 'periodic', or 'linear displacement', or move the voids away from the faces"
+        )
 
 
 # Nodes.
@@ -190,6 +218,14 @@ def _hold_parts(
         part_of, offset_of, windings = _unwrap(piece.max() + 1, np.unique(ties, axis=0))
         part, offset = part_of[piece], offset_of[piece] @ period
         windings = [w @ period for w in windings]
+        through = np.concatenate([*windings, np.zeros((1, dim))]) / np.linalg.norm(period)
+        if np.linalg.matrix_rank(through) < dim:
+            warnings.warn(
+                "the solid does not run through the cell in all directions, and carries nothing across the others; if "
+                f"it should, the period is another one than {period.tolist()}",
+                meshes.PeriodWarning,
+                stacklevel=4,
+            )
     fixed = np.zeros(x.shape, dtype=bool)
     order = np.argsort(part, kind="stable")
     for mine, vectors in zip(np.split(order, np.flatnonzero(np.diff(part[order])) + 1), windings, strict=True):

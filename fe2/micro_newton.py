@@ -54,6 +54,7 @@ class Point:
     history: list[float] = field(default_factory=list)  # norms of the residual
     stalled: str = ""  # why it does not get on
     converged: bool = False
+    unstable: bool = False  # an equilibrium that is no minimum of the energy
     scale: float = 1.0  # norm of the internal forces
     residual: Array = field(default_factory=_nothing)  # (unknowns,)
     values: Array = field(default_factory=_nothing)  # of the reduced stiffness
@@ -133,6 +134,7 @@ class MicroNewton:
         self._end(point)
         if point.converged:
             self._tangent(point, self._solve_alone(point, point.coupling))
+            point.unstable = not point.stalled and self.stiffness.negative_eigenvalues() > 0
 
     def _begin(self, point: Point) -> None:
         point.history, point.stalled, point.converged = [], "", False

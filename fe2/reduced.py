@@ -114,6 +114,8 @@ class ReducedStiffness:
             NoFactor: the mean of the matrices is not positive definite, or not finite.
         """
         m, k, n = rhs.shape
+        if n == 0:  # a cell whose nodes are all held or tied to one that is
+            return rhs.copy(), np.zeros(m, dtype=np.int64), np.ones(m, dtype=bool)
         g = self.unknowns.constraint
         if g is not None:
             rhs = np.concatenate([rhs, np.broadcast_to(g, (m, *g.shape))], axis=1)
@@ -167,6 +169,10 @@ class ReducedStiffness:
         if g is not None:
             self._constrain(x, k)
         return x[:k]
+
+    def negative_eigenvalues(self) -> int:
+        """Of the matrix of the last `solve_alone`; 0 where they are unknown: without symmetry, with a side condition."""
+        return self._single.negative() if self.symmetric and self.unknowns.constraint is None else 0
 
     def _constrain(self, x: Array, k: int) -> None:
         """Bring the first k of the solutions x (k + d, unknowns) under the side condition, by those for its rows."""
@@ -236,6 +242,11 @@ class _Factor:
         for block in blocks:
             block.destroy()
         return z
+
+    def negative(self) -> int:
+        """Negative eigenvalues, by Sylvester's law those of D in LDLᵀ of MUMPS; 0 if the factor is another one."""
+        ours = self._package == "mumps" and self._type == "cholesky" and self._pc.getType() == "cholesky"
+        return int(self._pc.getFactorMatrix().getMumpsInfog(12)) if ours else 0
 
     def destroy(self) -> None:
         """Free the PETSc objects; `make` creates them again."""

@@ -16,6 +16,7 @@ Points are solved in groups, side by side (`fe2.micro_newton`). A point that doe
 itself, in sub-steps, so that its result does not depend on its neighbours.
 """
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,10 @@ class NotConverged(RuntimeError):
         return NotConverged, (self.failures,)  # so that it reaches other ranks whole
 
 
+class UnstableWarning(UserWarning):
+    """An equilibrium that is no minimum of the energy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Homogenised:
     """Effective response at n strains.
@@ -68,7 +73,9 @@ class Homogenised:
     state: (n, state_size) what the RVE problems hand on, see `RVE`; also the start for nearby strains.
     iterations: (n,) Newton iterations. work: (n,) cost in units of one application of the factor. residual: (n,) norm
     of the residual that was reached, relative to that of the internal forces; above the tolerance where rounding in the
-    material's own terms leaves no more digits. failures: points without solution (their rows are NaN).
+    material's own terms leaves no more digits. unstable: (n,) equilibria of which it was found that they are no minimum
+    of the energy, as softening materials have them: there are others, and which is found depends on the way. failures:
+    points without solution (their rows are NaN).
     """
 
     stress: Array
@@ -78,6 +85,7 @@ class Homogenised:
     iterations: npt.NDArray[np.int64]
     work: Array
     residual: Array
+    unstable: npt.NDArray[np.bool_]
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -149,7 +157,7 @@ class RVE:
         )
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
-        self.group = max(1, min(32, _GROUP_BYTES // (8 * self.stiffness.size)))
+        self.group = max(1, min(32, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
         check_at_rest(self.body, cell.names)
         self._newton = MicroNewton(
             self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
@@ -182,6 +190,8 @@ class RVE:
             on_failure: "raise" NotConverged at the first point without solution, or go on and "report" them in the
                 record's `failures`.
 
+        Warns with `UnstableWarning`, see `Homogenised`.
+
         Raises:
             ValueError: strains of wrong shape or not finite. NotConverged: see `on_failure`.
         """
@@ -200,6 +210,7 @@ class RVE:
             iterations=np.zeros(n, dtype=np.int64),
             work=np.zeros(n),
             residual=np.full(n, np.nan),
+            unstable=np.zeros(n, dtype=bool),
         )
         self.stiffness.reset()
         for first in range(0, n, self.group):
@@ -222,7 +233,14 @@ class RVE:
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
                 out.state[k] = np.concatenate([strains[k], point.w, point.updated])
-                out.residual[k] = point.left
+                out.residual[k], out.unstable[k] = point.left, point.unstable
+        if out.unstable.any():
+            warnings.warn(
+                "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
+                "the material softens, and which equilibrium is found depends on the way; take smaller steps of strain",
+                UnstableWarning,
+                stacklevel=2,
+            )
         return out
 
     def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:

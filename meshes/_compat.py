@@ -4,10 +4,21 @@
 from __future__ import annotations
 
 import inspect
+import logging
 
+import dolfinx.fem
 import dolfinx.mesh
 import numpy as np
 
+
+def _show_warnings() -> None:
+    """Let Python show warnings again where FFCx (of DOLFINx 0.9) has sent them to a log that nobody reads."""
+    captured = getattr(logging, "_warnings_showwarning", None) is not None
+    if captured and not logging.getLogger("py.warnings").handlers and not logging.getLogger().handlers:
+        logging.captureWarnings(False)
+
+
+_show_warnings()
 _COORDINATE_ELEMENT_FIRST = list(inspect.signature(dolfinx.mesh.create_mesh).parameters)[2] == "e"
 
 

@@ -34,6 +34,10 @@ COARSEST = 1e-9
 # A facet counts as touching another if it is nearer than this fraction of its size: more than two polygons differ that
 # follow one curve, less than any gap that a mesh resolves.
 TOUCHING = 0.02
+# Points of a translate that are looked for in the cell.
+MOST_POINTS = 2000
+# Two facets that are translates of each other but for this fraction of their size were meant to be.
+NEARLY = 0.1
 
 
 class PeriodWarning(UserWarning):
@@ -87,6 +91,8 @@ def seam(cell: TaggedMesh) -> Seam:
     corners = np.concatenate(mesh.comm.allgather(mine))
     pairs, shifts, free = match(corners, period)
     refuse_overlap(cell, period, closed=not free.any())
+    if not mesh.comm.allreduce(bool(_is_box(cell, period)), MPI.LAND):
+        _refuse_overlapping_translates(cell, period, facets, corners)
     if cell.period is None:
         apart = np.flatnonzero(~np.any(shifts != 0, axis=0))
         if apart.size:
@@ -141,6 +147,7 @@ def match(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]):
     pairs, shifts = pairs[same], shifts[same]
     free = np.ones(len(corners), dtype=bool)
     free[pairs] = False
+    _refuse_near_pairs(corners[free], period)
     blocked = _touching(corners[free], period)
     if blocked.any():
         raise MeshError(
@@ -176,6 +183,37 @@ def _first(corners, faulty, period) -> str:
     )
 
 
+def _refuse_near_pairs(corners, period) -> None:
+    """Raise MeshError if free facets (f, v, dim) are almost translates of each other: the period is not accurate."""
+    if not len(corners):
+        return
+    middle = corners.mean(axis=1)
+    radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
+    tree = cKDTree(middle)
+    for shift in _shifts(middle, period, radius.max()):
+        distance, other = tree.query(middle + shift, distance_upper_bound=NEARLY * radius.max())
+        # At the very same place are the facets of a mesh that covers itself.
+        here = np.flatnonzero(np.isfinite(distance) & (distance > CLOSE * np.linalg.norm(period, axis=1).max()))
+        there = other[here]
+        apart = np.linalg.norm((corners[here] + shift)[:, :, None] - corners[there][:, None], axis=3).min(axis=2)
+        near = apart.max(axis=1) <= NEARLY * radius[here]
+        if near.any():
+            first = int(np.flatnonzero(near)[0])
+            off = middle[there[first]] - middle[here[first]] - shift
+            raise MeshError(
+                f"the period {period.tolist()} is off: {near.sum()} sides of the boundary have their partner "
+                f"{off.tolist()} beside where it is expected, the first around ({_place(middle[here[[first]]])}); give "
+                "the period, or the nodes of the mesh, with more digits"
+            )
+
+
+def _shifts(points, period, reach):
+    """Lattice vectors, but zero, that may move one of the points (n, dim) as near to another as `reach`."""
+    turns = points @ np.linalg.inv(period)
+    most = np.ceil(np.ptp(turns, axis=0) + 2 * reach / np.linalg.norm(period, axis=1).min()).astype(int)
+    return [np.array(k) @ period for k in product(*(range(-m, m + 1) for m in most)) if any(k)]
+
+
 def _place(points) -> str:
     return ", ".join(f"{value:.9g}" for value in points[np.lexsort(points.T[::-1])[0]])
 
@@ -188,14 +226,9 @@ def _touching(corners, period):
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
     tree = cKDTree(middle)
-    turns = middle @ np.linalg.inv(period)
-    reach = np.ceil(np.ptp(turns, axis=0) + 2 * radius.max() / np.linalg.norm(period, axis=1).min()).astype(int)
-    # A quadrilateral is two triangles.
-    simplices = {2: [[0, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [1, 2, 3]]}[corners.shape[1]]
-    for shift in product(*(range(-r, r + 1) for r in reach)):
-        if not any(shift):
-            continue
-        moved = middle + np.array(shift) @ period
+    simplices = _simplices(corners)
+    for shift in _shifts(middle, period, radius.max()):
+        moved = middle + shift
         near = tree.query_ball_point(moved, radius.max(), return_sorted=False)
         here = np.repeat(np.arange(len(moved)), [len(n) for n in near])
         there = np.concatenate([np.asarray(n, dtype=np.int64) for n in near])
@@ -221,6 +254,72 @@ def refuse_overlap(cell: TaggedMesh, period: npt.NDArray[np.float64], *, closed:
             f"the mesh has the volume {solid:.9g}, the period {period.tolist()} has {volume:.9g}: "
             + ("the mesh overlaps its translates" if solid > volume else "the period is a multiple of the mesh's")
         )
+
+
+def _is_box(cell: TaggedMesh, period: npt.NDArray[np.float64]) -> bool:
+    """Whether a cell lies in one box of its period, so that translates cannot overlap."""
+    lower, upper = cell.box
+    off = period - np.diag(np.diag(period))
+    return not off.any() and bool(np.all(upper - lower <= np.abs(np.diag(period)) * (1 + CLOSE)))
+
+
+def _refuse_overlapping_translates(cell, period, facets, corners) -> None:
+    """Raise MeshError if the middle of a cell at the boundary lies in a translate (collective).
+
+    Inside is where the boundary's solid angle is full: its facets (f, v, dim), seen from the point, turned outwards.
+    """
+    mesh = cell.mesh
+    dim = mesh.topology.dim
+    cells = mesh.topology.connectivity(dim - 1, dim)
+    inner = np.array([cells.links(f)[0] for f in facets], dtype=np.int32)
+    middles = dolfinx.mesh.compute_midpoints(mesh, dim, inner)[:, :dim]
+    middles = np.concatenate(mesh.comm.allgather(middles))
+    outward = _oriented(corners, middles)
+    lower, upper = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+    for shift in _shifts(middles, period, 0.0):
+        moved = middles + shift
+        moved = moved[((moved > lower) & (moved < upper)).all(axis=1)]
+        moved = moved[:: 1 + len(moved) // MOST_POINTS]
+        turns = _windings(moved, outward)
+        if (turns > 0.5).any():
+            raise MeshError(
+                f"the mesh overlaps its translate by {shift.tolist()}, around ({_place(moved[turns > 0.5])}): the "
+                f"period {period.tolist()} is not that of this cell"
+            )
+
+
+def _simplices(corners) -> list[list[int]]:
+    """Vertices of the simplices that a facet is made of; a quadrilateral is two triangles."""
+    return {2: [[0, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [3, 2, 1]]}[corners.shape[1]]
+
+
+def _oriented(corners, inner) -> npt.NDArray[np.float64]:
+    """Simplices (s, dim, dim) of facets (f, v, dim), their vertices in the order that has the points `inner` behind."""
+    parts = []
+    for simplex in _simplices(corners):
+        part = corners[:, simplex].copy()
+        behind = np.linalg.det(part - inner[:, None]) < 0
+        part[behind] = part[behind][:, [1, 0, *range(2, len(simplex))]]
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def _windings(points, simplices) -> npt.NDArray[np.float64]:
+    """Solid angle (n,) of a closed surface, as a part of the full one, seen from points (n, dim).
+
+    In 3D by A. van Oosterom and J. Strackee, IEEE Trans. Biomed. Eng. 30, 1983, eq. 8.
+    """
+    found = np.zeros(len(points))
+    for k, point in enumerate(points):
+        a = simplices - point
+        length = np.linalg.norm(a, axis=2)
+        if a.shape[2] == 2:
+            cosine = np.einsum("si,si->s", a[:, 0], a[:, 1])
+            found[k] = np.arctan2(np.linalg.det(a), cosine).sum() / (2 * np.pi)
+            continue
+        dots = [np.einsum("si,si->s", a[:, i], a[:, j]) * length[:, 3 - i - j] for i, j in ((0, 1), (0, 2), (1, 2))]
+        found[k] = 2 * np.arctan2(np.linalg.det(a), length.prod(axis=1) + sum(dots)).sum() / (4 * np.pi)
+    return found
 
 
 def facet_corners(mesh, facets) -> npt.NDArray[np.float64]:

@@ -168,7 +168,7 @@ def not_a_number_at_1(stress):
     ({"stress": lambda s: s[:4]}, r"the stress that it returned has shape \(4, 3\), need \(16, 3\)"),
     ({"tangent": lambda c: c[:, 0]}, r"the tangent that it returned has shape \(16, 3\), need \(16, 3, 3\)"),
     ({"state": lambda a: np.zeros((len(a), 1))}, r"the state that it returned has shape \(16, 1\), need \(16, 0\)"),
-    ({"stress": not_a_number_at_1}, r"the stress .* is not finite at 1 of 16 points, the first of them at x = \[0\.2\d* 0\.78"),
+    ({"stress": not_a_number_at_1}, r"stress .* not finite at 1 of 16 points, the first .* at x = \[0\.2\d* 0\.78"),
 ])  # fmt: skip
 def test_what_a_law_returns_is_checked(wrong, message):
     domain = meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 1))

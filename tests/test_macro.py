@@ -333,8 +333,16 @@ def test_options_of_petsc_come_first():
 # Ctrl-C.
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal has it: a process in the background of a shell begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["law", "log"])
-def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_last_step(where):
+def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_last_step(where, heard):
     class Interrupted(fe2.UFLLaw):
         def evaluate(self, *arguments):
             if where == "law" and problem.history:
@@ -357,7 +365,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_last_step(where):
     assert np.allclose(problem.u.x.array, half, rtol=0, atol=1e-9 * abs(half).max()) and abs(half).max() > 0
 
 
-def test_ctrl_c_waits_while_petsc_is_at_work():
+def test_ctrl_c_waits_while_petsc_is_at_work(heard):
     """Between two callbacks nothing is raised; the next one is not called any more, and SIGINT is what it was."""
     called = []
     calls = Callbacks(lambda: called.append("abandoned"))

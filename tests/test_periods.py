@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The period of a cell: nothing depends on where in its period, where in space and in which unit a cell is drawn."""
 
+import subprocess
+import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -344,3 +347,64 @@ def test_every_node_of_a_paired_facet_is_tied(degree):
     rve = fe2.RVE(cell, {1: MATRIX}, **{} if degree == 2 else {"degree": degree})  # 2 unless another is asked for
     assert rve.unknowns.size == 2 * (3 * 4 * degree**2 - 1)
     assert isinstance(rve.displacement(rve.initial_state(1)[0]), fem.Function)
+
+
+SKEW = np.sqrt(3) / 2
+
+
+@pytest.mark.parametrize("period, message", [
+    ([[1, 0], [0, SKEW]], "overlaps its translate"),  # the right area
+    ([[1, 0], [0, -1]], "overlaps its translate"),
+    ([[0, 1], [-SKEW, 0.5]], "overlaps its translate"),  # turned
+    ([[1, 0], [0.5, 0.867]], r"is off: 8 sides .* partner \[.*, -0\.0009745"),
+    ([[1.001, 0], [0.5005, 1.001 * SKEW]], r"is off: .* partner \[0\.000"),
+])  # fmt: skip
+def test_periods_of_another_cell_are_refused(period, message, tmp_path):
+    cell = meshes.read(polygon(tmp_path / "cell.msh", HEXAGON), SELF, period=period)
+    with pytest.raises(meshes.MeshError, match=message):
+        fe2.RVE(cell, PHASES)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 2, 2)])
+def test_boxes_that_overlap_are_refused(shape):
+    cell = meshes.from_labels(np.ones(shape, int), SELF)
+    period = np.diag([0.5, 2.0, 1.0][: len(shape)])
+    with pytest.raises(meshes.MeshError, match=r"overlaps its translate by|meet solid of its translates"):
+        meshes.seam(replace(cell, period=period))
+
+
+def test_solid_that_does_not_run_through_is_warned_of_wherever_it_is():
+    strip, crossing = np.zeros((4, 4), int), np.zeros((4, 4), int)
+    strip[:, 1:3] = crossing[:, 1:3] = crossing[1:3] = 1
+    for roll in range(4):
+        with pytest.warns(meshes.PeriodWarning, match="does not run through the cell in all directions"):
+            fe2.RVE(meshes.from_labels(np.roll(strip, roll, axis=1), SELF), {1: MATRIX})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fe2.RVE(meshes.from_labels(np.roll(crossing, roll, axis=1), SELF), {1: MATRIX})
+
+
+def test_uniform_tractions_need_whole_faces():
+    labels = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 1]])
+    for porous in (labels, labels.T):
+        with pytest.raises(meshes.MeshError, match="voids open on the faces of the cell"):
+            fe2.RVE(meshes.from_labels(porous, SELF), {1: MATRIX}, boundary="uniform traction")
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "linear displacement"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1)])
+def test_a_cell_without_unknowns_is_its_material(shape, boundary):
+    strain = np.array([0.01, 0.0, 0.002, 0.0, 0.0, 0.001][: 3 if len(shape) == 2 else 6])
+    stress, tangent = solve(meshes.from_labels(np.ones(shape, int), SELF), strain=strain, degree=1, boundary=boundary)
+    k, g, d = E / (3 - 6 * NU), E / (2 + 2 * NU), len(strain)
+    one = np.concatenate([np.ones(len(shape)), np.zeros(d - len(shape))])
+    right = (k - 2 * g / 3) * np.outer(one, one) + 2 * g * np.eye(d)
+    np.testing.assert_allclose(tangent, right, atol=1e-9)
+    np.testing.assert_allclose(stress, right @ strain, atol=1e-11)
+
+
+def test_warnings_are_shown(tmp_path):
+    """FFCx of DOLFINx 0.9 sends warnings to a log that nobody reads; here a process prints them as others do."""
+    code = "import warnings, meshes; warnings.warn('look here')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "UserWarning: look here" in found.stderr

@@ -307,3 +307,25 @@ def test_linear_elements_that_lock_are_warned_of(material, degree, plane, warned
     for w in said:
         assert "of tag 1 is nearly incompressible" in str(w.message) and "take degree=2" in str(w.message)
         assert w.filename == __file__
+
+
+def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
+    """Past the peak of a softening matrix around a fibre, at once instead of step by step."""
+    size = 0.05
+
+    def softening(e):
+        return (500.0 * ufl.tr(e) ** 2 + 500.0 * ufl.inner(ufl.dev(e), ufl.dev(e))) * ufl.exp(
+            -ufl.inner(ufl.dev(e), ufl.dev(e)) / size**2
+        )
+
+    labels = np.ones((4, 4), int)
+    labels[1:3, 1:3] = 2
+    rve = fe2.RVE(
+        meshes.from_labels(labels, MPI.COMM_SELF), {1: fe2.Energy(softening), 2: fe2.LinearElastic.young(2e4, 0.2)}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not rve.homogenise([[0.001, 0.0, 0.002], [0.0, 0.0, 0.005]]).unstable.any()
+    with pytest.warns(fe2.UnstableWarning, match="no minimum of the energy"):
+        found = rve.homogenise([[0.0, 0.0, 0.001], [0.0, 0.0, 0.03]], on_failure="report")
+    assert found.unstable.tolist() == [False, True]
