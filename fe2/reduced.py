@@ -171,7 +171,7 @@ class ReducedStiffness:
         return x[:k]
 
     def negative_eigenvalues(self) -> int:
-        """Of the matrix of the last `solve_alone`; 0 where they are unknown: without symmetry, with a side condition."""
+        """Of the matrix of the last `solve_alone`; 0 if unknown: without symmetry, with a side condition."""
         return self._single.negative() if self.symmetric and self.unknowns.constraint is None else 0
 
     def _constrain(self, x: Array, k: int) -> None:
