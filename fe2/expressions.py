@@ -2,7 +2,6 @@
 """Expressions at points of cells that are compiled once, and then found again."""
 
 import numpy.typing as npt
-import ufl
 from dolfinx import fem
 from ufl.algorithms.map_integrands import map_expr_dag
 from ufl.classes import Expr, Label
@@ -22,10 +21,10 @@ class _Numbered(MultiFunction):
         return self._labels.setdefault(o, Label(len(self._labels)))
 
 
-def expression(value: Expr, points: npt.NDArray) -> fem.Expression:
+def compile_expression(value: Expr, points: npt.NDArray) -> fem.Expression:
     """`value` at points (n, dim) of the reference cell, compiled.
 
-    UFL numbers the variables of `ufl.diff` through the life of a process, and the numbers are part of what compiled code
-    is kept under: with them each RVE would compile its own.
+    UFL numbers the variables of `ufl.diff` through the life of a process, and what is compiled is kept under their
+    numbers, too: with those each RVE would compile its own.
     """
     return fem.Expression(map_expr_dag(_Numbered(), value), points)
