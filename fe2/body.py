@@ -20,6 +20,7 @@ from ufl.algorithms import expand_derivatives
 
 import meshes
 from fe2 import mandel
+from fe2.expressions import compile_expression
 from fe2.materials import Material
 from fe2.phases import materials_by_tag
 from meshes._compat import coordinate_map
@@ -243,16 +244,17 @@ class Body:
 
     @cached_property
     def _updates(self):
-        return {p: fem.Expression(ufl.as_vector(p.updated), self.points) for p in self._phases if p.state_size}
+        return {p: compile_expression(ufl.as_vector(p.updated), self.points) for p in self._phases if p.state_size}
 
     @cached_property
     def _corrections(self):
-        return {p: fem.Expression(p.local_solve(p.local_residual), self.points) for p in self._phases if p.local_size}
+        phases = [p for p in self._phases if p.local_size]
+        return {p: compile_expression(p.local_solve(p.local_residual), self.points) for p in phases}
 
     @cached_property
     def _stresses(self):
         return [
-            fem.Expression(
+            compile_expression(
                 mandel.ufl_vector(ufl.as_tensor([[p.stress[i, j] for j in range(self.dim)] for i in range(self.dim)])),
                 self.points,
             )

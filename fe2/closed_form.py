@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from fe2 import arguments, mandel
 from fe2.body import LocalError, Phase, newton_local
+from fe2.expressions import compile_expression
 from fe2.laws import Response
 from fe2.materials import Material
 from fe2.ranks import together
@@ -73,10 +74,10 @@ class UFLLaw:
         # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.
         tangent *= fem.Constant(mesh, 1.0)
         point, _ = basix.make_quadrature(mesh.basix_cell(), 0)
-        self._stress, self._tangent = fem.Expression(stress, point), fem.Expression(tangent, point)
-        self._update = fem.Expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
+        self._stress, self._tangent = compile_expression(stress, point), compile_expression(tangent, point)
+        self._update = compile_expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
         correction = phase.local_solve(phase.local_residual) if phase.local_size else None
-        self._correction = None if correction is None else fem.Expression(correction, point)
+        self._correction = None if correction is None else compile_expression(correction, point)
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed points."""

@@ -8,10 +8,13 @@ pytest.importorskip("dolfinx_mpc")
 
 import references as ref
 import ufl
+from dolfinx import fem
+from dolfinx.mesh import create_interval
 from mpi4py import MPI
 from test_materials import LAWS, PATH, STEEL, VOCE, close, follow, homogeneous
 
 import fe2
+from fe2.expressions import compile_expression
 
 
 def evaluate(law, strains):
@@ -96,6 +99,18 @@ def test_the_guess_changes_nothing():
     warm = law.evaluate(strains, law.initial_state(4), cold.state, MPI.COMM_SELF)
     close(warm.stress, cold.stress, 1e-13)
     close(warm.tangent, cold.tangent, 1e-13)
+
+
+def test_an_expression_is_compiled_once():
+    """Whatever has been made before it; both are the slopes 3 a² − b and −a of a³ − a b at a = 2, b = 5."""
+    domain, point = create_interval(MPI.COMM_SELF, 1, (0.0, 1.0)), np.array([[0.5]])
+    made = []
+    for _ in range(2):
+        a, b = (ufl.variable(fem.Constant(domain, value)) for value in (2.0, 5.0))
+        slopes = [ufl.diff(a**3 - a * b, v) for v in (a, b)]
+        made.append(compile_expression(ufl.as_vector(slopes), point))
+        assert np.allclose(made[-1].eval(domain, np.array([0])), [7.0, -2.0], rtol=1e-15)
+    assert made[1].code == (None, None)
 
 
 def test_no_points_at_all():
