@@ -42,10 +42,18 @@ def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[A
 
 
 def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> None:
-    """Raise ValueError if `given`, the `what` of the law `name`, is no array of real numbers of this shape."""
+    """Raise ValueError if `given`, the `what` of the law `name`, is no array of finite real numbers of this shape."""
     kind = np.asarray(given).dtype
     if np.shape(given) != shape or not np.can_cast(kind, np.float64, "same_kind"):
         raise ValueError(
             f"{name}: {what} has the shape {np.shape(given)} of {kind}, need {shape} real numbers, as `initial_state` "
             "and the last response have them"
+        )
+    finite = np.isfinite(given)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
+        k = int(np.argmin(finite[bad[0]]))
+        raise ValueError(
+            f"{name}: the row of point {bad[0]} of {what} has {np.asarray(given)[bad[0], k]} as its number {k}, need "
+            f"finite numbers; {bad.size} of {shape[0]} points have others. A point that failed has no row to go on from"
         )

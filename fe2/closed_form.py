@@ -16,6 +16,7 @@ from fe2.expressions import compile_expression
 from fe2.laws import Response
 from fe2.materials import Material
 from fe2.ranks import together
+from fe2.rest import check_elliptic
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +39,8 @@ class UFLLaw:
         strain_size: d, the number of Mandel components. state_size: numbers remembered at each point.
 
     Raises:
-        ValueError: another `dim` or `plane`, or a chunk below 1.
+        ValueError: another `dim` or `plane`, a chunk below 1, or a material whose stiffness at zero strain is not
+        positive, see `fe2.rest.check_elliptic`.
     """
 
     def __init__(self, material: Material, *, dim: int = 2, plane: str = "strain", chunk: int = 4096):
@@ -78,6 +80,11 @@ class UFLLaw:
         self._update = compile_expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
         correction = phase.local_solve(phase.local_residual) if phase.local_size else None
         self._correction = None if correction is None else compile_expression(correction, point)
+        rest = self.initial_state(1)
+        try:
+            check_elliptic(self.evaluate(np.zeros((1, d)), rest, rest).tangent[0], phase.name)
+        except LocalError:
+            pass  # told when a strain is asked for
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed points."""

@@ -2,8 +2,10 @@
 """What an RVE is, as a short record by parts: what was found for one RVE is not used for another.
 
 Parts are texts (the boundary, the plane, the degree) or hashes. Coordinates are those in the cell's box, and materials
-are what they answer at some strains, both as whole numbers: the record of an RVE is the same where DOLFINx, UFL or the
-compiler are other ones and differ by rounding, or write the same formula in another way.
+are what they answer at some strains and places, both as whole numbers: the record of an RVE is the same where DOLFINx,
+UFL or the compiler are other ones and differ by rounding, or write the same formula in another way. Of the answers at
+all points there are the means and a few sums, with weights that have no pattern: a change at any place changes them,
+and few numbers can be on the edge between two whole ones.
 """
 
 import hashlib
@@ -24,8 +26,9 @@ Fingerprint = Mapping[str, str]
 _RESOLUTION = 1e-8
 # An irrational part of a step, so that no round number lies between two whole ones, where rounding would decide.
 _BETWEEN = (np.sqrt(5) - 1) / 2
-# Mandel norms of the strains that materials are asked at, some in each of several directions.
-_SIZES, _DIRECTIONS = (1e-3, 1e-2, 1e-1), 2
+# Mandel norms of the strains that materials are asked at, forwards and backwards in as many directions as there are
+# components; and how many sums there are of what an answer is at all places.
+_SIZES, _SUMS = (1e-3, 1e-2, 1e-1), 3
 
 
 def digest(*values: npt.ArrayLike | str) -> str:
@@ -61,7 +64,9 @@ def fingerprint(rve: RVE) -> dict[str, str]:
     }
     if body.dim == 2:
         parts["plane"] = body.plane
-    return parts | {f"material {tag}": digest(*_rounded(values)) for tag, values in _answers(rve).items()}
+    for tag, (stress, state) in _answers(rve).items():
+        parts[f"material {tag}"] = digest(*_rounded(stress), *_rounded(state))
+    return parts
 
 
 def differences(a: Fingerprint, b: Fingerprint) -> str:
@@ -85,27 +90,32 @@ def _rounded(values: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return steps, np.floor(np.array([np.log(size) / _RESOLUTION + _BETWEEN])).astype(np.int64)
 
 
-def _answers(rve: RVE) -> dict[int, Array]:
-    """Tag → stress, and state at the end of a step, of its material at some strains from rest; NaN where it has none.
-
-    The body is left as it was.
+def _answers(rve: RVE) -> dict[int, tuple[Array, Array]]:
+    """Tag → summaries (strains, numbers) of the stress of its material at some strains from rest, and of the state at
+    the end of the step; NaN where there is no answer. The body is left as it was.
     """
     body = rve.body
     before, memory = body.u.x.array.copy(), body.memory
-    # Directions without a pattern, that no library draws in another way.
-    directions = np.sin(1 + np.arange(_DIRECTIONS * rve.strain_size) ** 2.0).reshape(_DIRECTIONS, -1)
+    # Directions without a pattern, that no library draws in another way; from this start on none is nearly a sum of
+    # the others.
+    directions = np.sin((3 + np.arange(rve.strain_size**2)) ** 2.0).reshape(rve.strain_size, -1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    answers: dict[int, list[Array]] = {tag: [] for tag in body.materials}
-    for strain in (size * unit for size in _SIZES for unit in directions):
-        body.u.x.array[:] = rve.affine @ strain
-        for k, tag in enumerate(body.materials):
-            answers[tag].append(_answer(body, k))
+    strains = [sign * size * unit for size in _SIZES for unit in directions for sign in (1, -1)]
+    answers = {}
+    for k, tag in enumerate(body.materials):
+        # Each phase by itself, so that the weights of its points are let go.
+        summary, found = _Summary(), []
+        for strain in strains:
+            body.u.x.array[:] = rve.affine @ strain
+            found.append(_answer(body, k, summary))
+        stress, state = zip(*found, strict=True)
+        answers[tag] = np.array(stress), np.array(state)
     body.u.x.array[:], body.memory = before, memory
-    return {tag: np.array(values) for tag, values in answers.items()}
+    return answers
 
 
-def _answer(body: Body, k: int) -> Array:
-    """Stress and new state of the k-th phase from rest, as means over its points: it may differ from place to place."""
+def _answer(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
+    """Summaries of the stress and of the new state of the k-th phase from rest, at the present displacement."""
     phase = body._phases[k]
     cells = phase.cells
     bad = False
@@ -116,10 +126,35 @@ def _answer(body: Body, k: int) -> Array:
             local, correction = rows[..., phase.state_size :], body._corrections[phase]
             found, _ = newton_local(local, cells, lambda: body._evaluate(correction, cells), 1e-13, 60)
             bad = bool(found.any())
-    values = [body._evaluate(body._stresses[k], cells).mean(axis=(0, 1))]
-    if phase.state_size:
-        values.append(body._evaluate(body._updates[phase], cells).mean(axis=(0, 1)))
-    return np.full(sum(map(len, values)), np.nan) if bad else np.concatenate(values)
+
+    def answer(expression) -> Array:
+        values = body._evaluate(expression, cells)
+        return summary(np.full_like(values, np.nan) if bad else values)
+
+    stress = answer(body._stresses[k])
+    return stress, answer(body._updates[phase]) if phase.state_size else np.zeros(0)
+
+
+class _Summary:
+    """Of a field (cells, points, components) its means, and weighted sums of what it is off them at each place.
+
+    A field that is the same everywhere has no such sums, whatever its points are. Each sum has weights of its own for
+    all points and components, divided by the root of their count: a change of one number is then seen among millions.
+    """
+
+    def __init__(self) -> None:
+        self._weights = dict[int, Array]()
+
+    def __call__(self, values: Array) -> Array:
+        """The means (components,) and the sums (_SUMS,); NaN if any value is not finite."""
+        rows = values.reshape(-1, values.shape[-1])
+        if not np.isfinite(rows).all():
+            return np.full(rows.shape[1] + _SUMS, np.nan)
+        means = rows.mean(axis=0)
+        if rows.size not in self._weights:
+            squares = np.arange(1, 1 + rows.size) ** 2.0
+            self._weights[rows.size] = np.sin(np.outer(1 + np.arange(_SUMS), squares)) / np.sqrt(rows.size)
+        return np.concatenate([means, self._weights[rows.size] @ (rows - means).ravel()])
 
 
 def _whole(rve: RVE) -> str:

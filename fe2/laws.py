@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Laws: what maps strain and state at n points to stress, tangent and new state."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +14,7 @@ from fe2 import arguments
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
 from fe2.ranks import send, spread, together
-from fe2.rve import RVE
+from fe2.rve import RVE, Failure, NotConverged
 
 Array = npt.NDArray[np.float64]
 
@@ -58,6 +60,28 @@ class Law(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FailureOfRank(Failure):
+    """A failure at a point of a rank: `point` counts those that `rank` has handed in, whoever has solved them."""
+
+    rank: int
+
+    def __str__(self):
+        return Failure.__str__(self).replace(f"point {self.point}", f"point {self.point} of rank {self.rank}", 1)
+
+
+@contextmanager
+def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Comm) -> Iterator[None]:
+    """Have `NotConverged` name the points as they were handed in; `points`: rank and number there of each solved."""
+    try:
+        yield
+    except NotConverged as error:
+        given = [(f, *points[f.point]) for f in error.failures]
+        if comm.size == 1:
+            raise NotConverged([Failure(k, f.strain, f.attempts) for f, _, k in given]) from None
+        raise NotConverged([FailureOfRank(k, f.strain, f.attempts, rank) for f, rank, k in given]) from None
+
+
 class ExactLaw:
     """One RVE problem per point, spread over the ranks by the work that the points took last time.
 
@@ -89,18 +113,19 @@ class ExactLaw:
 
         Raises:
             ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
-            some.
+            some; on several ranks each is a `FailureOfRank`.
         """
         d, m = self.strain_size, self.rve.state_size
         with together(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
         to = spread(comm, guess[:, -1])
-        received = send(comm, np.hstack([strain, state[:, :m], guess[:, :m]]), to)
+        numbers = np.arange(len(strain))[:, None]
+        received = send(comm, np.hstack([strain, state[:, :m], guess[:, :m], numbers]), to)
         rows = np.concatenate(received)
-        with together(comm):
-            h = self.rve.homogenise(rows[:, :d], rows[:, d : d + m], guess=rows[:, d + m :])
-            solved = np.hstack([h.stress, h.tangent.reshape(len(rows), d * d), h.state, h.work[:, None]])
         home = np.repeat(np.arange(comm.size), [len(r) for r in received])
+        with together(comm), _numbered(list(zip(home.tolist(), rows[:, -1].astype(int).tolist())), comm):
+            h = self.rve.homogenise(rows[:, :d], rows[:, d : d + m], guess=rows[:, d + m : -1])
+            solved = np.hstack([h.stress, h.tangent.reshape(len(rows), d * d), h.state, h.work[:, None]])
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
         solved = np.concatenate(send(comm, solved, home))
         return Response(
@@ -178,14 +203,15 @@ class VaryingLaw:
 
         Raises:
             ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
-            some.
+            some; on several ranks each is a `FailureOfRank`.
         """
         with together(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             for i, k in enumerate(state[:, 0].astype(int).tolist()):
-                h = self.cell(k).homogenise(strain[i : i + 1], state[i : i + 1, 1:], guess=guess[i : i + 1, 1:])
+                with _numbered([(comm.rank, i)], comm):
+                    h = self.cell(k).homogenise(strain[i : i + 1], state[i : i + 1, 1:], guess=guess[i : i + 1, 1:])
                 out.stress[i], out.tangent[i], out.state[i, 1:] = h.stress[0], h.tangent[0], h.state[0]
         return out
 

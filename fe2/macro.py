@@ -68,6 +68,14 @@ class _Clock:
             self.size, self.good = min(2 * self.size, largest), 0
 
 
+def _vector(what: str, given: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
+    """`given` as a vector (dim,); raises ValueError for another shape or what is not real and finite."""
+    found = np.asarray(given)
+    if found.shape != (dim,) or not np.can_cast(found.dtype, np.float64, "same_kind") or not np.isfinite(found).all():
+        raise ValueError(f"{what}: {given!r} is no vector of {dim} finite real numbers")
+    return found.astype(np.float64)
+
+
 def _silent(line: str) -> None:
     pass
 
@@ -129,11 +137,12 @@ class MacroProblem:
         """Prescribe the displacement of a named boundary at load factor 1; None leaves a component free.
 
         Raises:
-            ValueError: unknown boundary, or not one value per component.
+            ValueError: unknown boundary, or not one value per component, finite or None.
         """
         facets, dim = self._facets(boundary), self.mesh.geometry.dim
         if len(values) != dim:
             raise ValueError(f"fix({boundary!r}): {len(values)} values for {dim} components; use None for free ones")
+        _vector(f"fix({boundary!r})", [0.0 if value is None else value for value in values], dim)
         for i, value in enumerate(values):
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)
@@ -142,14 +151,18 @@ class MacroProblem:
                 self._prescribed.append(float(value))
 
     def traction(self, boundary: str, vector: Sequence[float]) -> None:
-        """Apply a traction (dim,) [MPa] on a named boundary at load factor 1."""
+        """Apply a traction (dim,) [MPa] on a named boundary at load factor 1.
+
+        Raises:
+            ValueError: unknown boundary, or not one finite number per component.
+        """
         self._facets(boundary)
-        t = fem.Constant(self.mesh, np.asarray(vector, dtype=np.float64))
+        t = fem.Constant(self.mesh, _vector(f"traction({boundary!r})", vector, self.mesh.geometry.dim))
         self._loads.append(self._factor * ufl.dot(t, self._v) * self._ds(self.domain.facet_names[boundary]))
 
     def body_force(self, vector: Sequence[float]) -> None:
-        """Apply a force (dim,) per volume at load factor 1."""
-        b = fem.Constant(self.mesh, np.asarray(vector, dtype=np.float64))
+        """Apply a force (dim,) per volume at load factor 1; raises ValueError as `traction`."""
+        b = fem.Constant(self.mesh, _vector("body_force", vector, self.mesh.geometry.dim))
         self._loads.append(self._factor * ufl.dot(b, self._v) * self.sigma.dx)
 
     def watch(self, boundary: str) -> None:
@@ -184,7 +197,8 @@ class MacroProblem:
             folder: where a checkpoint is kept after each accepted step; None for no checkpoints.
             restart: continue from the checkpoint in `folder`, if there is one.
             fields: write displacement, stress and strain (cell means) after each accepted step: `folder`/fields.xdmf
-                is a series that ParaView and meshio read, also while it grows, and that a restart continues.
+                is a series that ParaView and `meshio.xdmf.TimeSeriesReader` read, also while it grows, and that a
+                restart continues.
             log: takes a line per step on rank 0; None for silence. On a terminal there is also a bar of pseudo-time.
 
         With a `folder`, SIGTERM or SIGUSR1 to any rank, such as a batch system sends before its time limit, ends the

@@ -34,8 +34,10 @@ def basis(dim: int) -> npt.NDArray[np.float64]:
 
 
 def vector(tensor: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Mandel vectors (..., d) of the symmetric parts of `tensor` (..., dim, dim)."""
+    """Mandel vectors (..., d) of the symmetric parts of `tensor` (..., dim, dim); ValueError for another shape."""
     tensor = np.asarray(tensor, dtype=np.float64)
+    if tensor.ndim < 2 or tensor.shape[-1] != tensor.shape[-2] or tensor.shape[-1] not in _PAIRS:
+        raise ValueError(f"tensors have the shape {tensor.shape}, need (..., dim, dim) with dim 1, 2 or 3")
     return np.einsum("...ij,kij->...k", tensor, basis(tensor.shape[-1]))
 
 

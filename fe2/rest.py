@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
+from fe2 import mandel
 from fe2.body import Body, LocalError
 
 # Poisson's ratio from which on linear elements are warned of. Around a stiff inclusion C11 − C12 of triangles and
@@ -38,6 +40,32 @@ def check_at_rest(body: Body, names: Mapping[str, int]) -> None:
         pass  # told when a strain is asked for
     finally:
         body.memory = memory
+
+
+def check_elliptic(tangent: npt.NDArray[np.float64], name: str) -> None:
+    """Refuse a tangent at zero strain (d, d) [MPa] of which a plane wave lowers the energy, of the material `name`.
+
+    A tangent that is not finite is no business of this check, nor is one that is zero or of negative bulk stiffness but
+    elliptic; directions are sampled, which is enough for a wrong sign.
+
+    Raises:
+        ValueError: names the direction n and the lowest eigenvalue of the acoustic tensor n·C·n.
+    """
+    if not np.isfinite(tangent).all():
+        return
+    dim = mandel.dimension(len(tangent))
+    lattice = np.array(list(np.ndindex(*[5] * dim)), dtype=np.float64) - 2.0
+    lattice = lattice[np.any(lattice != 0, axis=1)]
+    normals = lattice / np.linalg.norm(lattice, axis=1, keepdims=True)
+    waves = np.einsum("kij,nj->nki", mandel.basis(dim), normals)  # strains (n, d, dim) of waves along each axis
+    lowest = np.linalg.eigvalsh(waves.swapaxes(1, 2) @ ((tangent + tangent.T) / 2) @ waves)[:, 0]
+    worst = int(lowest.argmin())
+    if lowest[worst] < -1e-10 * abs(tangent).max():
+        raise ValueError(
+            f"the stiffness of {name} at zero strain is not positive: a wave in the direction "
+            f"{np.array2string(normals[worst], precision=3)} lowers the energy (stiffness {lowest[worst]:.3g}). Is the "
+            "sign of the energy right, and are the moduli positive?"
+        )
 
 
 def _check_positive(body: Body, called: Mapping[int, str]) -> None:

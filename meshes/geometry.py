@@ -63,14 +63,20 @@ def lattice(period: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
     """Lattice vectors (dim, dim) as an array; lengths (dim,) of a box will do, too.
 
     Raises:
-        MeshError: another shape, or vectors that are not finite or not independent.
+        MeshError: no numbers, another shape, or vectors that are not finite or not independent.
     """
-    vectors = np.asarray(period, dtype=np.float64)
+    wrong = MeshError(f"period is {period!r}: need {dim} lattice vectors, as ({dim}, {dim}) rows, or {dim} lengths")
+    try:
+        vectors = np.asarray(period, dtype=np.float64)
+    except (TypeError, ValueError):  # words, rows of different lengths
+        raise wrong from None
     if vectors.shape == (dim,):
         vectors = np.diag(vectors)
+    if vectors.shape != (dim, dim) or not np.isfinite(vectors).all():
+        raise wrong
     lengths = np.linalg.norm(vectors, axis=-1)
-    if vectors.shape != (dim, dim) or not np.isfinite(vectors).all() or not np.all(lengths > 0):
-        raise MeshError(f"period is {np.asarray(period).tolist()}: need {dim} lattice vectors, as ({dim}, {dim}) rows")
+    if not np.all(lengths > 0):
+        raise wrong
     if abs(np.linalg.det(vectors / lengths[:, None])) < 1e-6:
         raise MeshError(f"period is {vectors.tolist()}: the lattice vectors are not independent")
     return vectors

@@ -32,10 +32,12 @@ dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the
 
 from dataclasses import dataclass
 
+import numpy.typing as npt
 import torch
 from scipy.stats import binom
 from torch import Tensor
 
+from spon.arguments import real_tensor
 from spon.convex import indicator_and_energy, largest_tangent
 from spon.equino import EquiNO, Fields
 
@@ -68,18 +70,22 @@ class Certificate:
     corrected: Tensor
 
 
-def certify(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Certificate:
+def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = None) -> Certificate:
     """Certificate of a model's prediction at strains (n, d).
 
     `at`: the fields at all points make the bounds exact; None takes the model's cubature, which estimates them.
 
     Raises:
-        ValueError: strains of another shape than the model's; a model, strains or fields that are not float64, in
-        which alone rounding leaves something to say, or on different devices; fields of another cell; a material
-        without energy, or whose energy is not convex.
+        ValueError: strains of another shape than the model's, or not real and finite; a model, strains or fields that
+        are not float64, in which alone rounding leaves something to say, or on different devices; fields of another
+        cell; a material without energy, or whose energy is not convex.
     """
+    strain = real_tensor("strains", strain)
     if strain.ndim != 2 or strain.shape[1] != model.lower.numel():
         raise ValueError(f"strain has shape {tuple(strain.shape)}, need (n, {model.lower.numel()})")
+    if not bool(strain.isfinite().all()):
+        k = int((~strain.isfinite().all(1)).nonzero()[0])
+        raise ValueError(f"the strain of point {k} is {strain[k].tolist()}, need finite numbers")
     at = model.cubature if at is None else at
     for what, tensor in {"the model": model.lower, "the strain": strain, "what the fields are at": at.weights}.items():
         if tensor.dtype != torch.float64 or tensor.device != strain.device:

@@ -19,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spon.arguments import real_tensor
 from spon.point_law import PhaseLaw
 
 _NEWTON, _LINEAR, _HALVINGS = 30, 2000, 12
@@ -149,7 +151,12 @@ class GridCells:
 
     @torch.no_grad()
     def homogenise(
-        self, strain: Tensor, *, start: Tensor | None = None, tolerance: float = 1e-10, tangent: bool = True
+        self,
+        strain: Tensor | npt.ArrayLike,
+        *,
+        start: Tensor | npt.ArrayLike | None = None,
+        tolerance: float = 1e-10,
+        tangent: bool = True,
     ) -> GridResponse:
         """Mean stress, tangent and energy of each cell at a strain of its own, Mandel (n, d).
 
@@ -159,16 +166,25 @@ class GridCells:
             tangent: whether it is wanted; else it is NaN, and a third of the work or more is saved.
 
         Raises:
-            ValueError: strains of another shape, or that are not finite. GridNotConverged: naming the first cell.
+            ValueError: strains or fluctuations that are not real, finite and of this shape. GridNotConverged: naming
+            the first cell.
         """
         n, d = len(self), self.strain_size
+        strain = real_tensor("strains", strain)
         if strain.shape != (n, d):
             raise ValueError(f"strains have the shape {tuple(strain.shape)}, need ({n}, {d})")
         if not bool(strain.isfinite().all()):
             k = int((~strain.isfinite().all(1)).nonzero()[0])
             raise ValueError(f"the strain of cell {k} is {strain[k].tolist()}, need finite numbers")
         mean = strain.to(self.device, self.dtype)
-        u = mean.new_zeros(n, *self.grid, self.dim) if start is None else start.to(mean).clone()
+        u = mean.new_zeros(n, *self.grid, self.dim)
+        if start is not None:
+            given = real_tensor("fluctuations", start)
+            if given.shape != u.shape or not bool(given.isfinite().all()):
+                raise ValueError(
+                    f"fluctuations to start from have the shape {tuple(given.shape)}, need {tuple(u.shape)}, all finite"
+                )
+            u = given.to(u, copy=True)
         iterations, products = (torch.zeros(n, dtype=torch.int64, device=self.device) for _ in range(2))
         left = torch.arange(n, device=self.device)
         for _ in range(_NEWTON + 1):

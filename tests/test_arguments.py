@@ -72,6 +72,63 @@ def test_no_law_takes_what_it_cannot(laws, kind):
             law.evaluate(good, *rows, MPI.COMM_SELF)
 
 
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("formula", "surrogate", "surrogate that warns")])
+def test_no_law_takes_rows_that_are_not_finite(laws, kind):
+    """Such as those of points that failed, handed back; laws of the others have no rows."""
+    law, good = laws[kind], 1e-3 * np.ones((2, 3))
+    rows = law.initial_state(2)
+    bad = rows.copy()
+    bad[1, -1] = np.nan
+    for which, given in (("state", (bad, rows)), ("guess", (rows, bad))):
+        last = law.state_size - 1
+        message = rf"{type(law).__name__}: the row of point 1 of {which} has nan as its number {last}, need"
+        with pytest.raises(ValueError, match=message):
+            law.evaluate(good, *given, MPI.COMM_SELF)
+
+
+def test_failed_points_have_no_rows_to_go_on_from():
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1, max_iterations=1, max_substeps=1)
+    failed = rve.homogenise([[0.0, 0.0, 0.0], [0.02, 0.0, 0.0]], on_failure="report")
+    assert [f.point for f in failed.failures] == [1]
+    with pytest.raises(ValueError, match=r"RVE: the row of point 1 of state has nan .* failed has no row"):
+        rve.homogenise(np.zeros((2, 3)), failed.state)
+
+
+@pytest.mark.mpi
+def test_failures_name_the_points_of_the_caller(comm):
+    """The last point of a rank is where there is a root of a negative number."""
+
+    def dies(size):
+        def energy(e, size):
+            return size * (5 * ufl.inner(e, e) + ufl.tr(e) - ufl.sqrt(1 + 2 * ufl.tr(e)))
+
+        return fe2.Energy(energy, {"size": size})
+
+    rve = fe2.RVE(square(), {1: dies(1.0), 2: dies(10.0)}, degree=1)
+    exact = fe2.ExactLaw(rve)
+    varying = fe2.VaryingLaw(rve, np.tile(np.array([1, 2] * 8, dtype=np.int32), (4, 1)))
+    for law in (exact, varying):
+        strain = np.zeros((4, 3))
+        if comm.rank == comm.size - 1:
+            strain[3, 0] = -0.9
+        state = law.initial_state(4)
+        with pytest.raises(fe2.NotConverged) as caught:
+            law.evaluate(strain, state, state, comm)
+        (failure,) = caught.value.failures
+        place = "point 3" if comm.size == 1 else f"point 3 of rank {comm.size - 1}"
+        assert failure.point == 3 and str(failure).startswith(f"{place}, Mandel strain [-0.9  0.   0. ]: from")
+        assert f"  {place}, Mandel" in str(caught.value)
+    # The first rank has more work than the others, which solve some of its points with the exact law.
+    if comm.size > 1:
+        strain = np.zeros((4, 3))
+        if comm.rank == 0:
+            strain[3, 0] = -0.9
+        guess = exact.initial_state(4)
+        guess[:, -1] = 50.0 if comm.rank == 0 else 1.0
+        with pytest.raises(fe2.NotConverged, match="point 3 of rank 0, Mandel"):
+            exact.evaluate(strain, exact.initial_state(4), guess, comm)
+
+
 def test_numbers_of_other_types_are_taken(laws):
     """Whole numbers and single precision, which float64 holds exactly."""
     law = laws["formula"]

@@ -190,6 +190,18 @@ def test_what_does_not_fit_is_refused(trained):
     }.items():
         with pytest.raises(ValueError, match=rf"{what} is torch\.float32 on cpu, need torch\.float64"):
             spon.certify(*arguments)
+    for wrong in (e + 0j, e.numpy() + 0j):
+        with pytest.raises(ValueError, match=r"strains are of the type .*complex128, need real numbers"):
+            spon.certify(model, wrong)
+    with pytest.raises(ValueError, match=r"the strain of point 1 is \[nan, 0\.0, 0\.0\], need finite"):
+        spon.certify(model, [[0.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])
+
+
+def test_arrays_and_lists_are_taken(trained):
+    e = np.full((2, 3), 0.01)
+    right = spon.certify(trained.model, torch.from_numpy(e))
+    for strain in (e, e.tolist()):
+        assert torch.equal(spon.certify(trained.model, strain).gap, right.gap)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

@@ -126,6 +126,26 @@ def test_a_local_failure_names_the_point_and_its_strain():
         evaluate(law, np.array([[0.0, 0.0, 0.0], [-0.6, 0.0, 0.0]]))
 
 
+@pytest.mark.parametrize("dim, plane", [(2, "strain"), (2, "stress"), (3, "strain")])
+def test_the_sign_of_the_energy_is_asked_for(dim, plane):
+    """As an RVE does; what has no stiffness at rest, or a negative bulk modulus but real wave speeds, is taken."""
+
+    def law(shear, bulk):
+        def energy(e, G, K):
+            return K / 2 * ufl.tr(e) ** 2 + G * ufl.inner(ufl.dev(e), ufl.dev(e))
+
+        return fe2.UFLLaw(fe2.Energy(energy, {"G": shear, "K": bulk}), dim=dim, plane=plane)
+
+    with pytest.raises(ValueError, match="stiffness of Energy at zero strain is not positive: a wave in the direction"):
+        law(-1.0, -1.0)
+    with pytest.raises(ValueError, match="a wave in the direction"):
+        law(-1.0, 1.0)
+    law(1.0, -0.1)  # bulk + 4/3 shear > 0, and in plane stress E/(1 − ν²) > 0
+    if plane == "strain":
+        fe2.UFLLaw(fe2.Energy(lambda e: ufl.inner(e, e) ** 2), dim=dim)
+        fe2.UFLLaw(fe2.Energy(lambda e: ufl.sqrt(ufl.inner(e, e))), dim=dim)  # no derivative there
+
+
 def test_wrong_use_is_told():
     with pytest.raises(ValueError, match="dim = 1"):
         fe2.UFLLaw(fe2.SaturatingElastic(), dim=1)

@@ -104,3 +104,63 @@ def test_snapshots_of_materials_with_state_are_refused_before_they_are_made(tmp_
     with pytest.raises(ValueError, match=r"the material of tag 2, J2, has state: .*homogenise"):
         sample.snapshots(rve, np.zeros((1, 3)), tmp_path / "s.h5", MPI.COMM_SELF)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def place():
+    """Of the cell of `one`, which materials that differ from place to place are written in."""
+    cell = meshes.from_labels(np.ones((4, 4), int), MPI.COMM_SELF)
+    return cell, ufl.SpatialCoordinate(cell.mesh)
+
+
+def one(place, material):
+    return fingerprint(fe2.RVE(place[0], {1: material}, degree=1))
+
+
+def test_where_a_material_varies_is_seen(place):
+    """Their means over the cell are the same, and some are mirror images of others."""
+
+    def stiffness(e, **amplitudes):
+        x, y = (2 * np.pi * place[1][i] for i in range(2))
+        waves = {"a": ufl.sin(x), "b": ufl.sin(y), "c": ufl.cos(x)}
+        g = 1 + sum(amplitudes[name] * wave for name, wave in waves.items())
+        return g * (300 * ufl.tr(e) ** 2 + 400 * ufl.inner(ufl.dev(e), ufl.dev(e)))
+
+    graded = [(0.9, 0, 0), (-0.9, 0, 0), (0, 0.9, 0), (0, 0, 0.9), (1e-5, 0, 0), (0, 0, 0)]
+    marks = [one(place, fe2.Energy(stiffness, dict(zip("abc", g, strict=True)))) for g in graded]
+    for k, mark in enumerate(marks):
+        assert all(differences(mark, other) == "material 1" for other in marks[:k])
+    again = fe2.Energy(stiffness, dict(zip("abc", (0.9 * (1 + 2e-15), 0, 0), strict=True)))
+    assert not differences(marks[0], one(place, again))
+
+
+def test_a_change_in_one_of_many_points_is_seen_and_rounding_is_not():
+    """Of 80,000 points with three components; what rounding does to a sum is a thousandth of what is told apart."""
+    rng = np.random.default_rng(0)
+    summary, field = fingerprints._Summary(), rng.uniform(50.0, 100.0, (20_000, 4, 3))
+    right = summary(field)
+    changed = field.copy()
+    changed[12_345, 2, 1] *= 1.001
+    step = fingerprints._RESOLUTION * abs(right).max()
+    assert (abs(summary(changed) - right)[3:] > 10 * step).all()
+    noisy = field * (1 + 1e-14 * rng.uniform(-1, 1, field.shape))
+    assert (abs(summary(noisy) - right) < 1e-3 * step).all()
+
+
+def test_all_directions_and_both_signs_are_seen(place):
+    """Stiffness along any tensor, also if others do not feel it, and fibres that carry tension or compression alone."""
+
+    def energy(e, n, m, k, tension, compression):
+        along = n * e[0, 0] + m * e[1, 1] + k * e[0, 1]
+        part = ufl.conditional(ufl.gt(along, 0), tension, compression) * along**2
+        return 300 * ufl.tr(e) ** 2 + 400 * ufl.inner(e, e) + part
+
+    def mark(n, tension, compression):
+        values = dict(zip(("n", "m", "k"), n, strict=True), tension=tension, compression=compression)
+        return one(place, fe2.Energy(energy, values))
+
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    plain = mark(axes[0], 0.0, 0.0)
+    for n in axes:
+        assert differences(plain, mark(n, 20.0, 20.0)) == "material 1"
+        assert differences(mark(n, 20.0, 0.0), mark(n, 0.0, 20.0)) == "material 1"

@@ -171,6 +171,22 @@ def test_a_structure_of_image_cells(comm):
     assert np.allclose(solve(coupling.GridLaw(labels, materials(), chunk=3)), right, rtol=1e-8)
 
 
+def test_arrays_and_lists_are_taken():
+    """In full precision."""
+    cells, e = coupling.grid_cells(discs(4, 2), materials()), strains(2)
+    right = cells.homogenise(torch.from_numpy(e))
+    for given in (e, e.tolist()):
+        assert torch.equal(cells.homogenise(given).stress, right.stress)
+    assert (cells.homogenise(e, start=right.fluctuation.numpy()).iterations == 0).all()
+    for wrong in (e + 0.1j, torch.from_numpy(e + 0.1j), [["a", "b", "c"]] * 2):
+        with pytest.raises(ValueError, match=r"strains are of the type .*, need real numbers"):
+            cells.homogenise(wrong)
+    with pytest.raises(ValueError, match=r"fluctuations to start from .* \(1, 4, 4, 2\), need \(2, 4, 4, 2\)"):
+        cells.homogenise(e, start=right.fluctuation[:1])
+    with pytest.raises(ValueError, match=r"fluctuations are of the type torch\.complex128, need real"):
+        cells.homogenise(e, start=right.fluctuation + 0j)
+
+
 def test_wrong_use_is_told():
     with pytest.raises(ValueError, match=r"labels have the shape \(1, 4\)"):
         coupling.grid_cells(np.ones((1, 4), dtype=int), {1: MATERIALS[1]})

@@ -602,6 +602,15 @@ def test_a_checkpoint_of_another_run_is_refused(law, comm, mpi_tmp_path):
 
 def test_wrong_use_is_told(law):
     problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), law)
+    for wrong in ((np.nan, 0.0), (1.0, 0.0, 0.0), (1j, 0.0), 1.0):
+        for name, apply in {
+            r"traction\('right'\)": lambda v: problem.traction("right", v),
+            "body_force": problem.body_force,
+        }.items():
+            with pytest.raises(ValueError, match=f"{name}: .* is no vector of 2 finite real numbers"):
+                apply(wrong)
+    with pytest.raises(ValueError, match=r"fix\('right'\): .*nan.* is no vector of 2 finite"):
+        problem.fix("right", (None, np.nan))
     with pytest.raises(ValueError, match="no boundary is called 'middle'; there are"):
         problem.fix("middle", (0.0, 0.0))
     with pytest.raises(ValueError, match="1 values for 2 components"):

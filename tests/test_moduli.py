@@ -59,6 +59,12 @@ def test_definition():
             assert getattr(constants, f"G{i + 1}{j + 1}") == pytest.approx(1 / (2 * shear))
 
 
+def test_only_tensors_are_made_vectors():
+    for wrong in ([1, 0, 0], 1.0, np.zeros((2, 3)), np.zeros((4, 4))):
+        with pytest.raises(ValueError, match=r"shape \(.*\), need \(\.\.\., dim, dim\) with dim 1, 2 or 3"):
+            fe2.mandel.vector(wrong)
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 3\)"):
         fe2.engineering_constants(np.eye(3))

@@ -288,6 +288,9 @@ def test_periods_that_do_not_fit_are_refused(tmp_path):
         meshes.read(path, SELF, period=(0.5, 1.0))
     with pytest.raises(meshes.MeshError, match="need 2 lattice vectors"):
         meshes.read(path, SELF, period=[1.0, 1.0, 1.0])
+    for wrong in (1.0, "hex", [[1.0, 0.0], [1.0]], [1.0, np.nan], [1.0, 0.0]):
+        with pytest.raises(meshes.MeshError, match=r"period is .*: need 2 lattice vectors, .* or 2 lengths"):
+            meshes.read(path, SELF, period=wrong)
     with pytest.raises(meshes.MeshError, match="not independent"):
         meshes.read(path, SELF, period=[[1.0, 0.0], [2.0, 0.0]])
     with pytest.warns(meshes.PeriodWarning, match=r"spans 0\.9\d* of the period along lattice vector 0"):
