@@ -82,7 +82,7 @@ class UFLLaw:
         self._correction = None if correction is None else compile_expression(correction, point)
         rest = self.initial_state(1)
         try:
-            check_elliptic(self.evaluate(np.zeros((1, d)), rest, rest).tangent[0], phase.name)
+            check_elliptic(UFLLaw.evaluate(self, np.zeros((1, d)), rest, rest).tangent[0], phase.name)
         except LocalError:
             pass  # told when a strain is asked for
 

@@ -236,13 +236,24 @@ def content(folder):
     return found
 
 
+def logged(folder):
+    """How many steps the log of a run has."""
+    log = folder / "log.txt"
+    return log.read_text().count("  time ") if log.exists() else 0
+
+
 def killed_at_random(tmp_path, ranks, kills, steps, seed):
+    """Each time some steps later, and in the midst of one: a time of the clock would be a matter of the machine."""
     whole, _ = start(tmp_path, "whole", ranks, steps, 0.0)
     finish(whole)
     rng, ends = np.random.default_rng(seed), []
     for k in range(kills):
         run, processes = start(tmp_path, "broken", ranks, steps, 0.006)
-        time.sleep(rng.uniform(0.2, 0.8))
+        # The first gets so far that there is a checkpoint to go on with, the others maybe not even to their next step.
+        enough = logged(tmp_path / "broken") + rng.integers(2 if k == 0 else 0, steps // (kills + 1) - 2)
+        while run.poll() is None and logged(tmp_path / "broken") < enough:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         assert run.poll() is None, "the run was over before it was killed"
         # Every third by SIGKILL to all, the others as the generator says.
         number = signal.SIGKILL if k % 3 == 0 else rng.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
