@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 
 from .errors import MeshError
 from .geometry import cell_volumes
+from .windings import oriented, simplices, windings
 
 if TYPE_CHECKING:
     from .tagged import TaggedMesh
@@ -190,11 +191,11 @@ def _refuse_near_pairs(corners, period) -> None:
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
     tree = cKDTree(middle)
-    for shift in _shifts(middle, period, radius.max()):
-        distance, other = tree.query(middle + shift, distance_upper_bound=NEARLY * radius.max())
+    for shift, moving in _translates(middle, period, radius.max()):
+        distance, other = tree.query(middle[moving] + shift, distance_upper_bound=NEARLY * radius.max())
         # At the very same place are the facets of a mesh that covers itself.
-        here = np.flatnonzero(np.isfinite(distance) & (distance > CLOSE * np.linalg.norm(period, axis=1).max()))
-        there = other[here]
+        near = np.isfinite(distance) & (distance > CLOSE * np.linalg.norm(period, axis=1).max())
+        here, there = moving[near], other[near]
         apart = np.linalg.norm((corners[here] + shift)[:, :, None] - corners[there][:, None], axis=3).min(axis=2)
         near = apart.max(axis=1) <= NEARLY * radius[here]
         if near.any():
@@ -207,11 +208,16 @@ def _refuse_near_pairs(corners, period) -> None:
             )
 
 
-def _shifts(points, period, reach):
-    """Lattice vectors, but zero, that may move one of the points (n, dim) as near to another as `reach`."""
+def _translates(points, period, reach):
+    """Lattice vectors, but zero, and the points (n, dim) that they move as near as ``reach`` to the box of all."""
+    lower, upper = points.min(axis=0) - reach, points.max(axis=0) + reach
     turns = points @ np.linalg.inv(period)
-    most = np.ceil(np.ptp(turns, axis=0) + 2 * reach / np.linalg.norm(period, axis=1).min()).astype(int)
-    return [np.array(k) @ period for k in product(*(range(-m, m + 1) for m in most)) if any(k)]
+    most = np.floor(np.ptp(turns, axis=0) + 2 * reach / np.linalg.norm(period, axis=1).min() + CLOSE).astype(int)
+    for turn in product(*(range(-m, m + 1) for m in most)):
+        shift = np.array(turn) @ period
+        near = np.flatnonzero(((points + shift >= lower) & (points + shift <= upper)).all(axis=1))
+        if any(turn) and len(near):
+            yield shift, near
 
 
 def _place(points) -> str:
@@ -226,16 +232,15 @@ def _touching(corners, period):
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
     tree = cKDTree(middle)
-    simplices = _simplices(corners)
-    for shift in _shifts(middle, period, radius.max()):
-        moved = middle + shift
-        near = tree.query_ball_point(moved, radius.max(), return_sorted=False)
-        here = np.repeat(np.arange(len(moved)), [len(n) for n in near])
+    parts = simplices(corners)
+    for shift, moving in _translates(middle, period, radius.max()):
+        near = tree.query_ball_point(middle[moving] + shift, radius.max(), return_sorted=False)
+        here = np.repeat(moving, [len(n) for n in near])
         there = np.concatenate([np.asarray(n, dtype=np.int64) for n in near])
-        for simplex in simplices:
+        for simplex in parts:
             base, *ends = np.moveaxis(corners[there][:, simplex], 1, 0)
             edges = np.stack([end - base for end in ends], axis=2)  # (k, dim, dim - 1)
-            away = moved[here] - base
+            away = middle[here] + shift - base
             weights = np.einsum("kij,kj->ki", np.linalg.pinv(edges), away)
             off = np.linalg.norm(away - np.einsum("kij,kj->ki", edges, weights), axis=1)
             inside = (weights >= 0).all(axis=1) & (weights.sum(axis=1) <= 1)
@@ -274,52 +279,16 @@ def _refuse_overlapping_translates(cell, period, facets, corners) -> None:
     inner = np.array([cells.links(f)[0] for f in facets], dtype=np.int32)
     middles = dolfinx.mesh.compute_midpoints(mesh, dim, inner)[:, :dim]
     middles = np.concatenate(mesh.comm.allgather(middles))
-    outward = _oriented(corners, middles)
-    lower, upper = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
-    for shift in _shifts(middles, period, 0.0):
-        moved = middles + shift
-        moved = moved[((moved > lower) & (moved < upper)).all(axis=1)]
+    outward = oriented(corners, middles)
+    for shift, moving in _translates(middles, period, 0.0):
+        moved = middles[moving] + shift
         moved = moved[:: 1 + len(moved) // MOST_POINTS]
-        turns = _windings(moved, outward)
+        turns = windings(moved, outward)
         if (turns > 0.5).any():
             raise MeshError(
                 f"the mesh overlaps its translate by {shift.tolist()}, around ({_place(moved[turns > 0.5])}): the "
                 f"period {period.tolist()} is not that of this cell"
             )
-
-
-def _simplices(corners) -> list[list[int]]:
-    """Vertices of the simplices that a facet is made of; a quadrilateral is two triangles."""
-    return {2: [[0, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [3, 2, 1]]}[corners.shape[1]]
-
-
-def _oriented(corners, inner) -> npt.NDArray[np.float64]:
-    """Simplices (s, dim, dim) of facets (f, v, dim), their vertices in the order that has the points `inner` behind."""
-    parts = []
-    for simplex in _simplices(corners):
-        part = corners[:, simplex].copy()
-        behind = np.linalg.det(part - inner[:, None]) < 0
-        part[behind] = part[behind][:, [1, 0, *range(2, len(simplex))]]
-        parts.append(part)
-    return np.concatenate(parts)
-
-
-def _windings(points, simplices) -> npt.NDArray[np.float64]:
-    """Solid angle (n,) of a closed surface, as a part of the full one, seen from points (n, dim).
-
-    In 3D by A. van Oosterom and J. Strackee, IEEE Trans. Biomed. Eng. 30, 1983, eq. 8.
-    """
-    found = np.zeros(len(points))
-    for k, point in enumerate(points):
-        a = simplices - point
-        length = np.linalg.norm(a, axis=2)
-        if a.shape[2] == 2:
-            cosine = np.einsum("si,si->s", a[:, 0], a[:, 1])
-            found[k] = np.arctan2(np.linalg.det(a), cosine).sum() / (2 * np.pi)
-            continue
-        dots = [np.einsum("si,si->s", a[:, i], a[:, j]) * length[:, 3 - i - j] for i, j in ((0, 1), (0, 2), (1, 2))]
-        found[k] = 2 * np.arctan2(np.linalg.det(a), length.prod(axis=1) + sum(dots)).sum() / (4 * np.pi)
-    return found
 
 
 def facet_corners(mesh, facets) -> npt.NDArray[np.float64]:

@@ -21,6 +21,8 @@ import fe2  # noqa: E402
 import meshes  # noqa: E402
 from meshes import _compat  # noqa: E402
 from meshes.arrays import Arrays, distribute  # noqa: E402
+from meshes.periodic import facet_corners  # noqa: E402
+from meshes.windings import oriented, windings  # noqa: E402
 
 SELF = MPI.COMM_SELF
 E, NU = 1000.0, 0.3
@@ -411,3 +413,26 @@ def test_warnings_are_shown(tmp_path):
     code = "import warnings, meshes; warnings.warn('look here')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "UserWarning: look here" in found.stderr
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 3)])
+def test_what_is_inside_sees_all_of_the_boundary(shape):
+    cell = meshes.from_labels(np.ones(shape, int), SELF, spacing=1e-9)
+    dim = len(shape)
+    facets = meshes.seam(cell).facets
+    surface = oriented(facet_corners(cell.mesh, facets), np.zeros((len(facets), dim)))
+    lower, upper = cell.box
+    inside = lower + (upper - lower) * np.random.default_rng(0).uniform(0.1, 0.9, (5, dim))
+    np.testing.assert_allclose(windings(inside, surface), 1, atol=1e-12)
+    np.testing.assert_allclose(windings(inside + 2 * upper, surface), 0, atol=1e-12)
+
+
+def test_a_sheared_block_is_its_material():
+    cell = meshes.from_labels(np.ones((2, 2, 2), int), SELF)
+    x = cell.mesh.geometry.x
+    x[:, 0] += 0.3 * x[:, 1] - 0.4 * x[:, 2]
+    sheared = replace(cell, period=[[1.0, 0.0, 0.0], [0.3, 1.0, 0.0], [-0.4, 0.0, 1.0]])
+    strain = [0.01, 0.0, 0.002, 0.003, 0.0, 0.001]
+    whole = meshes.from_labels([[[1]]], SELF)
+    for boundary in ("periodic", "linear displacement", "uniform traction"):
+        same(solve(sheared, strain=strain, degree=1, boundary=boundary), solve(whole, strain=strain, degree=1))
