@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +71,10 @@ def vtk_blocks(
 
 
 def read_gmsh(path: Path) -> Blocks:
-    """A .msh file of any version, with its physical groups."""
+    """A .msh file of any version, with its physical groups.
+
+    Warns if there are none though the cells lie on several entities of the geometry, which then are one phase.
+    """
     with session() as gmsh:
         gmsh.merge(str(path))
         model = gmsh.model
@@ -79,6 +83,7 @@ def read_gmsh(path: Path) -> Blocks:
         blocks: list[Block] = []
         incomplete: list[tuple[int, tuple[str, npt.NDArray[np.int64]]]] = []  # which block, and meshio's name and rows
         groups: list[npt.NDArray[np.int64] | list[int]] = []  # of each block: one per cell, or those of the entity
+        entities: list[tuple[int, int]] = []
         for dim, entity in model.getEntities():
             for kind, elements, connectivity in zip(*model.mesh.getElements(dim, entity)):
                 title, _, _, per_cell, _, _ = model.mesh.getElementProperties(kind)
@@ -96,6 +101,7 @@ def read_gmsh(path: Path) -> Blocks:
                 else:
                     raise MeshError(f'cells of the type "{title}" ({len(rows)} of them) are not supported')
                 blocks.append(block)
+                entities.append((dim, entity))
                 groups.append(
                     model.getPhysicalGroupsForEntity(dim, entity).tolist()
                     if numbers.elements is None
@@ -109,6 +115,14 @@ def read_gmsh(path: Path) -> Blocks:
     else:  # which put a cell into several groups as one element for each
         once = [_each_once(b, mine) for b, mine in zip(blocks, groups)]
         blocks, members = [b for b, _ in once], [m for _, m in once]
+    top = max((dim for dim, _ in entities), default=0)
+    parts = {entity for dim, entity in entities if dim == top}
+    if len(parts) > 1 and not any(mine for b, mine in zip(blocks, members) if TDIM[b.cell] == top):
+        warnings.warn(
+            f"{path}: the cells lie on {len(parts)} entities of the geometry and are in no physical group: they are one "
+            "phase. (gmsh writes no groups into version 2.2 with Mesh.SaveAll.)",
+            stacklevel=2,
+        )
     return Blocks(points, blocks, _physical_sets(blocks, members, numbers.names))
 
 

@@ -321,3 +321,19 @@ def test_groups_of_single_cells(tmp_path):
     path.write_text(GMSH.format(matrix="fibre", number=20))
     with pytest.raises(meshes.MeshError, match=r'two sets are called "fibre" \(tags 7 and 8\)'):
         meshes.read(path, MPI.COMM_SELF)
+
+
+@pytest.mark.parametrize("version", [2.2, 4.1])
+def test_entities_without_physical_groups_are_one_phase_and_that_is_said(version, tmp_path):
+    gmsh.initialize(readConfigFiles=False, interruptible=False)
+    gmsh.option.setNumber("General.Terminal", 0)
+    gmsh.option.setNumber("Mesh.MshFileVersion", version)
+    occ = gmsh.model.occ
+    occ.fragment([(2, occ.addRectangle(-0.5, -0.5, 0, 1, 1))], [(2, occ.addDisk(0, 0, 0, 0.3, 0.3))])
+    occ.synchronize()
+    gmsh.option.setNumber("Mesh.MeshSizeMax", 0.4)
+    gmsh.model.mesh.generate(2)
+    gmsh.write(str(tmp_path / "a.msh"))
+    gmsh.finalize()
+    with pytest.warns(UserWarning, match="lie on 2 entities of the geometry and are in no physical group"):
+        assert meshes.read(tmp_path / "a.msh", MPI.COMM_SELF).fractions() == {1: pytest.approx(1.0)}
