@@ -119,8 +119,8 @@ def read_gmsh(path: Path) -> Blocks:
     parts = {entity for dim, entity in entities if dim == top}
     if len(parts) > 1 and not any(mine for b, mine in zip(blocks, members) if TDIM[b.cell] == top):
         warnings.warn(
-            f"{path}: the cells lie on {len(parts)} entities of the geometry and are in no physical group: they are one "
-            "phase. (gmsh writes no groups into version 2.2 with Mesh.SaveAll.)",
+            f"{path}: the cells lie on {len(parts)} entities of the geometry and are in no physical group: they are "
+            "one phase. (gmsh writes no groups into version 2.2 with Mesh.SaveAll.)",
             stacklevel=2,
         )
     return Blocks(points, blocks, _physical_sets(blocks, members, numbers.names))
