@@ -339,7 +339,7 @@ def test_it_learns_a_rough_coefficient():
         network = spon.OperatorNetwork(
             input=A, output=V, bcs=[bc], processor=processor, channels=8, coarse=[lagrange(square(4))], **rounds
         )
-        operators.train(network, inputs[:, :150], outputs[:, :150], steps=200, batch=4, rate=1e-2, every=50)
+        operators.train(network, inputs[:, :150], outputs[:, :150], steps=300, batch=4, rate=1e-2, every=50)
         errors[processor] = float(operators.relative_errors(network, inputs[:, 150:], outputs[:, 150:]).mean())
     mean = outputs[:, :150].mean(1, keepdim=True).expand(-1, 10)
     naive = float(norms.relative(norms.l2, network.spaces.output, mean, outputs[:, 150:]).mean())

@@ -485,7 +485,7 @@ def poisson():
     [
         ({"processor": "multigrid"}, "L2", 50),
         ({"processor": "mgno", "linear_in": [0]}, "H1", 0),
-        ({"processor": "attention", "linear_in": [0]}, "L2", 50),
+        ({"processor": "attention", "linear_in": [0]}, "L2", 100),
     ],
 )
 def test_training_beats_the_mean(settings, norm, lbfgs):
@@ -493,14 +493,14 @@ def test_training_beats_the_mean(settings, norm, lbfgs):
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, channels=8, depth=2, **settings)
     lines = []
     history = operators.train(
-        network, f[:, :60], u[:, :60], norm=norm, steps=60, every=30, lbfgs=lbfgs, log=lines.append
+        network, f[:, :60], u[:, :60], norm=norm, steps=100, every=50, lbfgs=lbfgs, log=lines.append
     )
     assert history.validation[-1] < history.validation[0] and len(lines) == len(history.step) >= 3
     unseen, right = f[:, 60:], u[:, 60:]
     found = operators.relative_errors(network, unseen, right, norm=norm, batch=7)
     mean = u[:, :60].mean(1, keepdim=True).expand_as(right)
     naive = norms.relative(operators.NORMS[norm], network.spaces.answer, mean, right)
-    assert found.shape == (20,) and found.mean() < naive.mean() / 2
+    assert found.shape == (20,) and found.mean() < naive.mean() / 3
 
 
 def test_training_is_reproducible():
@@ -631,7 +631,7 @@ def test_flow_and_pressure_are_learned():
         input=V, output=W, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], integral=[None, 0.0], channels=8,
         depth=2,
     )  # fmt: skip
-    history = operators.train(network, f[:, :50], w[:, :50], steps=100, every=50, lbfgs=40)
+    history = operators.train(network, f[:, :50], w[:, :50], steps=150, every=50, lbfgs=50)
     assert min(history.validation) < 0.6 * history.validation[0]
     errors = operators.relative_errors(network, f[:, 50:], w[:, 50:])
     parts = [
@@ -642,7 +642,7 @@ def test_flow_and_pressure_are_learned():
         )
     ]
     torch.testing.assert_close(errors, (parts[0] + parts[1]) / 2, rtol=1e-12, atol=0)
-    assert max(part.mean() for part in parts) < 0.6  # of zero it is one
+    assert max(part.mean() for part in parts) < 0.5  # of zero it is one
 
 
 def test_precision_can_be_changed_and_changed_back():

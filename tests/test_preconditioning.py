@@ -138,7 +138,7 @@ def test_precision_is_changed_as_a_whole():
 
 def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     """Trained on discs of ten times the conductivity at four places, used for another place and another load."""
-    V, *coarse = spaces(16, 8, 4)
+    V, *coarse = spaces(20, 10, 5)
     bc = boundary(V)
     network = spon.OperatorNetwork(
         input=[V, V], output=V, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], channels=8, depth=1
@@ -147,7 +147,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     made = [
         spon.Preconditioner(network, sparse(diffusion(V, bc, k)), torch.from_numpy(k.x.array[:, None])) for k in known
     ]
-    history = preconditioning.train(made, samples=120, steps=120, every=40)
+    history = preconditioning.train(made, samples=240, steps=200, every=50)
     assert min(history.validation) < 0.6 * history.validation[0]
     network.save(tmp_path / "network")
 
@@ -158,7 +158,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
         context = coupling.LearnedPC(spon.load_operator(tmp_path / "network"), k)
         found, after, rest = solve(A, b, context, kind=kind)
         assert rest < 1.1e-10 and np.allclose(found, right, rtol=0, atol=1e-8 * abs(right).max())
-        assert after < 0.75 * before, (after, before)
+        assert after < 0.5 * before, (after, before)
 
 
 def test_an_answer_is_a_function_and_a_good_guess():
@@ -167,25 +167,23 @@ def test_an_answer_is_a_function_and_a_good_guess():
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], depth=2)
     x, y = V.tabulate_dof_coordinates()[:, :2].T
     waves = np.array([np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(4) for j in range(4)])
-    f = torch.from_numpy(waves.T @ np.random.default_rng(0).standard_normal((16, 80)))
+    f = torch.from_numpy(waves.T @ np.random.default_rng(0).standard_normal((16, 200)))
     A = diffusion(V, bc)
     loads = (network.spaces.output.mass @ f).numpy()
     loads[bc.dof_indices()[0]] = 0.0
     u = torch.from_numpy(np.linalg.solve(sparse(A).scipy.toarray(), loads))
-    operators.train(network, f[:, :79], u[:, :79], steps=80)
+    operators.train(network, f[:, :199], u[:, :199], steps=200)
 
     answer = coupling.FieldOperator(network, input=V, output=V)
     forcing = fem.Function(V)
-    forcing.x.array[:] = f[:, 79].numpy()
+    forcing.x.array[:] = f[:, 199].numpy()
     guess = answer(forcing)
-    assert np.array_equal(guess.x.array, network(f[:, 79:])[:, 0].detach().numpy())
+    assert np.array_equal(guess.x.array, network(f[:, 199:])[:, 0].detach().numpy())
     assert not guess.x.array[bc.dof_indices()[0]].any()
-    right, *_ = solve(A, loads[:, 79])
-    found, _, rest = solve(A, loads[:, 79], guess=guess.x.array)
+    right, before, _ = solve(A, loads[:, 199])
+    found, after, rest = solve(A, loads[:, 199], guess=guess.x.array)
     assert rest < 1.1e-10 and np.allclose(found, right, rtol=0, atol=1e-8 * abs(right).max())
-    # The part of the energy that the guess has not got.
-    energies = [e @ (sparse(A).scipy @ e) for e in (guess.x.array - right, right)]
-    assert energies[0] < 0.1 * energies[1]
+    assert after < before, (after, before)
 
 
 def test_wrong_use_is_told():
