@@ -247,3 +247,9 @@ def test_laws_know_the_places_where_they_are_asked():
     sigma = fe2.QuadratureLaw(Wrong(), u)
     np.testing.assert_allclose(places, sigma.places(), rtol=0, atol=1e-14)
     np.testing.assert_allclose(places, sigma.strains()[:, :2], rtol=0, atol=1e-13)
+
+
+def test_the_first_phase_without_material_is_named():
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
+    with pytest.raises(ValueError, match=r"tag 7 has no material, there are \[1, 2\]"):
+        fe2.VaryingLaw(rve, np.array([[1] * 15 + [7], [9] + [2] * 15], dtype=np.int32))

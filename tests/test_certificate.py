@@ -165,6 +165,19 @@ def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
     assert more > 0.1  # a lower rank would not do
 
 
+def test_the_factor_that_a_strain_needs_makes_its_estimate_the_error(trained):
+    """None where the corrected stress is the right one: the estimate then is the distance to the network's alone."""
+    model, e = trained.model, torch.from_numpy(fe2.sample.box(6, 2, 0.9 * AMPLITUDE, seed=8))
+    certificate, (own, _) = spon.certify(model, e), model(e)
+    known = (own - certificate.corrected).abs()
+    right = certificate.corrected.clone()
+    right[3:] = own[3:] + 2 * known[3:] + 1.0
+    needed = spon.certificate._needed(model, e, right, model.cubature)
+    assert (needed[:3] == 0).all() and (needed[3:] > 0).all()
+    remainder = (certificate.stress_estimate - known) / model.calibration
+    torch.testing.assert_close((known + needed * remainder)[3:], (own - right)[3:].abs(), rtol=1e-9, atol=0)
+
+
 def test_a_model_that_was_not_calibrated_has_no_estimate(trained, tmp_path):
     """One whose file has no calibration, too."""
     model = spon.load(trained.path)
