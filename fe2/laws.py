@@ -62,7 +62,7 @@ class Law(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FailureOfRank(Failure):
-    """A failure at a point of a rank: `point` counts those that `rank` has handed in, whoever has solved them."""
+    """A failure at a point of a rank: `point` counts those that `rank` has handed in, wherever solved."""
 
     rank: int
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields inside of one point of a structure, whoever found them, and their file."""
+"""Fields of the RVE at one point of a structure, by any law, and their file."""
 
 from dataclasses import dataclass
 from pathlib import Path

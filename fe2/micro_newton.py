@@ -52,7 +52,7 @@ class Point:
     iterations: int = 0
     work: float = 0.0
     history: list[float] = field(default_factory=list)  # norms of the residual
-    stalled: str = ""  # why it does not get on
+    stalled: str = ""  # why it fails to converge
     converged: bool = False
     unstable: bool = False  # an equilibrium that is no minimum of the energy
     scale: float = 1.0  # norm of the internal forces

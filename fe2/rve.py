@@ -12,8 +12,8 @@ R the internal forces and K = dR/du on the *full* displacement space, everything
 The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; symmetry and a
 value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
 
-Points are solved in groups, side by side (`fe2.micro_newton`). A point that does not get on there is solved again by
-itself, in sub-steps, so that its result does not depend on its neighbours.
+Points are solved in groups, side by side (`fe2.micro_newton`). A point that fails to converge there is solved again
+by itself, in sub-steps, so that its result does not depend on its neighbours.
 """
 
 import warnings

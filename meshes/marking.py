@@ -32,9 +32,7 @@ def mark(cell: TaggedMesh, inclusions: Sequence[Shape], *, tag: int = MATRIX) ->
     count = cell.mesh.topology.index_map(tdim).size_local
     midpoints = dolfinx.mesh.compute_midpoints(cell.mesh, tdim, np.arange(count, dtype=np.int32))[:, :dim]
     lower, upper = cell.box
-    if cell.period is not None and not np.allclose(
-        cell.period, np.diag(upper - lower), rtol=0, atol=1e-6 * np.max(upper - lower)
-    ):
+    if cell.period is not None and not cell.fills_box:
         raise MeshError(f"the period {cell.period.tolist()} is not the bounding box: such cells cannot be marked")
     tags = np.full(count, tag, dtype=np.int32)
     for shape in inclusions:

@@ -58,6 +58,13 @@ class TaggedMesh:
         self.mesh.comm.Allreduce(MPI.IN_PLACE, upper, op=MPI.MAX)
         return lower, upper
 
+    @property
+    def fills_box(self) -> bool:
+        """Whether the period is the bounding box of the mesh; collective."""
+        lower, upper = self.box
+        close = 1e-6 * np.max(upper - lower)
+        return self.period is None or bool(np.allclose(self.period, np.diag(upper - lower), rtol=0, atol=close))
+
     def with_tags(self, tags: npt.NDArray[np.integer]) -> TaggedMesh:
         """The same mesh with other tags (cells,) of the cells of this rank, ghosts included.
 
