@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Other operator networks, called and trained as those of `spon.operators`: (dofs, batch) → (dofs, batch).
 
-They are built on the same `spon.discretisation.Discretisation`, and `spon.operators.train` takes them. None of them
-meets Dirichlet values by construction; as published, they learn them from the data. Networks on nodes see what those of
-`spon.operators` see there, coordinates from −1 to 1 and values of the inputs, which of a discontinuous input are those
-of one cell at each node; the DeepONets see all dofs. Of an answer that is a curl they
-learn the potential. Sizes are those of the sources unless said otherwise; layers start
-as torch has them.
+They are built on the same `Discretisation`, and `spon.operators.train` takes them. None of them meets Dirichlet values
+by construction; as published, they learn them from the data. Networks on nodes see what those of `spon.operators` see
+there, coordinates from −1 to 1 and values of the inputs, which of a discontinuous input are those of one cell at each
+node; the DeepONets see all dofs. Of an answer that is a curl they learn the potential. Sizes are those of the sources
+unless said otherwise; layers start as torch has them.
 """
 
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
-from spon.discretisation import Discretisation
-from spon.graphs import graph
-from spon.processors import Fixed
+from spon.operators.discretisation import Discretisation
+from spon.operators.processors.layers import Fixed
+from spon.spaces.graphs import graph
 
 
 class Baseline(nn.Module):

@@ -29,7 +29,7 @@ import coupling
 import fe2
 import meshes
 import spon
-from spon import modes
+from spon import microstructure
 
 RESULTS = Path(__file__).with_name("cells.json")
 MODEL = Path("results/cells/modes.safetensors")
@@ -52,7 +52,7 @@ def packed(grid, count, seed):
 def train(rve, cells, steps, seed):
     network = coupling.mode_network(rve, half_range=learned.BOX, seed=seed).float()
     start = time.process_time()
-    history = modes.train(
+    history = microstructure.train(
         network, network.phases(torch.from_numpy(cells)), steps=steps, every=max(1, steps // 40), seed=seed, log=print
     )
     return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "cells": len(cells)}

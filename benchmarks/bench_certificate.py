@@ -26,7 +26,7 @@ import coupling
 import fe2
 import spon
 from fe2.fingerprints import fingerprint
-from spon.convex import largest_tangent
+from spon.constitutive.duality import largest_tangent
 
 CHUNK = 60
 RESULTS = Path(__file__).with_name("certificate.json")

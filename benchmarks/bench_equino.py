@@ -25,8 +25,9 @@ import torch
 
 import fe2
 import spon
-from spon import companions, learn, variational
-from spon.pod import pod
+from spon import equino
+from spon.equino import baselines, vpionet
+from spon.reduced.pod import pod
 
 RANKS = (4, 8, 16, 24, 32)
 RESULTS = Path(__file__).with_name("equino.json")
@@ -104,7 +105,7 @@ def errors(model, unseen, at=None, displacements=None):
     """Of a model at the unseen strains; `at`, `displacements`: where its own cell is not all there is to compare."""
     strain, found = torch.from_numpy(unseen.strain), {}
     with torch.no_grad():
-        if isinstance(model, spon.EquiNO | variational.DisplacementOperator):
+        if isinstance(model, spon.EquiNO | vpionet.DisplacementOperator):
             at, displacements = model.cell.fields, model.cell.displacements
             coefficients = model.displacement(strain)
         elif isinstance(model, spon.ReducedModel):
@@ -148,24 +149,24 @@ def floors(data, unseen, ranks):
 def default(data, unseen, effort):
     found = []
     for seed in effort["seeds"]:
-        (model, *_), seconds = timed(learn.train, data, seed=seed, **effort["default"])
+        (model, *_), seconds = timed(equino.train, data, seed=seed, **effort["default"])
         found.append(errors(model, unseen) | {"seconds": seconds})
     return found
 
 
 def as_published(data, unseen, effort):
-    (model, history), seconds = timed(spon.EquiNO.as_published, data, **effort["published"])
+    (model, history), seconds = timed(baselines.train_as_published, data, **effort["published"])
     with torch.no_grad():
-        strains = learn.sample(100, model.upper, 0)  # those that it learnt at
-        parts = [companions.mismatch(model, e, model.cell.fields) for e in strains.split(10)]
+        strains = equino.training.sample(100, model.upper, 0)  # those that it learnt at
+        parts = [baselines.mismatch(model, e, model.cell.fields) for e in strains.split(10)]
     kept = int(np.argmin(history.validation))  # where the parameters are from
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}
     return [errors(model, unseen) | {"seconds": seconds, "mismatch_MPa2": loss}]
 
 
-def vpionet(loss):
+def train_vpionet(loss):
     def study(data, unseen, effort):
-        (model, _), seconds = timed(variational.train_vpionet, data, loss=loss, **effort["variational"])
+        (model, _), seconds = timed(vpionet.train_vpionet, data, loss=loss, **effort["variational"])
         return [errors(model, unseen) | {"seconds": seconds}]
 
     return study
@@ -173,7 +174,7 @@ def vpionet(loss):
 
 def vpinn(data, unseen, effort):
     """At the first of the unseen strains alone."""
-    (found, _), seconds = timed(variational.train_vpinn, data, unseen.strain[0], **effort["variational"])
+    (found, _), seconds = timed(vpionet.train_vpinn, data, unseen.strain[0], **effort["variational"])
     totals = (displacement(data, unseen.strain[:1], w) for w in (found.fluctuation[None], unseen.fluctuation[:1]))
     record = {
         "displacement": local(*totals),
@@ -193,7 +194,7 @@ def companion(train):
 
 def reduced(data, unseen, effort):
     """The reduced model that the default learns from: Galerkin's method, solved at each strain."""
-    bases, seconds = timed(learn.bases, data, resolved=min(32, len(data.strain) // 2))
+    bases, seconds = timed(equino.training.bases, data, resolved=min(32, len(data.strain) // 2))
     basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.rest_tangents)
     at = spon.Fields.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
     return [errors(bases.reduced, unseen, at, data.fluctuation.T @ basis.combination) | {"seconds": seconds}]
@@ -202,11 +203,11 @@ def reduced(data, unseen, effort):
 METHODS = {
     "EquiNO, default": default,
     "EquiNO, as published": as_published,
-    "VPIONet, ½ σ:ε as published": vpionet("half work"),
-    "VPIONet, true potential": vpionet("potential"),
+    "VPIONet, ½ σ:ε as published": train_vpionet("half work"),
+    "VPIONet, true potential": train_vpionet("potential"),
     "VPINN, true potential, one strain": vpinn,
-    "POD-DeepONet, supervised": companion(companions.train_supervised),
-    "Sobolev network": companion(companions.train_sobolev),
+    "POD-DeepONet, supervised": companion(baselines.train_supervised),
+    "Sobolev network": companion(baselines.train_sobolev),
     "reduced model": reduced,
 }
 
@@ -224,7 +225,7 @@ def study(name, size, stem, effort, only, path):
             keeping.keep(path, "cells", name, "methods", method, record=records)
             print(row(name, method, records), flush=True)
     for r in effort["ranks"] if only in "modes" else ():
-        (model, *_), seconds = timed(learn.train, data, r=r, **effort["modes"])
+        (model, *_), seconds = timed(equino.train, data, r=r, **effort["modes"])
         record = errors(model, unseen) | {"seconds": seconds}
         keeping.keep(path, "cells", name, "ranks", r, record=record)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Stress and tangent of learned cells: points per second by the size of the batch, beside what the processor can do.
 
-Two networks: the potential that `spon.learn.train` makes by default, and a branch of the size of the published one,
+Two networks: the potential that `spon.equino.train` makes by default, and a branch of the size of the published one,
 which goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters
 are random, which takes the same time. Ways:
 
@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 from fe2 import pictures
-from spon.launches import Launches, empty
-from spon.networks import Branch, Potential
-from spon.response import CompiledResponse
+from spon.equino.evaluate.c_response import CompiledResponse
+from spon.equino.evaluate.cuda_graphs import Launches, empty
+from spon.equino.networks import Branch, Potential
 
 RESULTS = Path(__file__).with_name("evaluation.json")
 PICTURE = Path(__file__).parents[1] / "docs" / "evaluation.png"
@@ -127,7 +127,7 @@ def ways(kind, network, means, name, n):
 
 def ways_on_gpu(kind, network, means, n):
     """Name → what evaluates n strains on the GPU."""
-    from spon.fused import FusedResponse
+    from spon.equino.evaluate.triton_response import FusedResponse
 
     device = torch.device("cuda:0")
     strain = np.random.default_rng(0).uniform(-0.04, 0.04, (n, D))

@@ -35,9 +35,10 @@ import numpy as np
 import torch
 from problems import PROBLEMS
 
-from spon import norms, operators
-from spon.discretisation import discretise
-from spon.operator import Operator
+from spon import operators
+from spon.operators.discretisation import discretise
+from spon.operators.network import Operator
+from spon.spaces import norms
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What learning costs: a cell's snapshots and networks by stages, an operator's steps, and memory, on 1 and 2 ranks.
 
-RVE3 with 100 snapshots and the default settings of `spon.learn.train`: the exact problems, shared by the ranks; modes
+RVE3 with 100 snapshots and the default settings of `spon.equino.train`: the exact problems, shared by the ranks; modes
 and cubature; what the law demands at the strains to learn at, by the reduced model; and the fit of three networks. Then
 steps of the operator network of the Poisson problem of `bench_operators.py`, fluxes, on 32 × 32 squares, batches of 16
 samples that the ranks share. Memory is the most that a rank has had until then. A core for each rank.
@@ -30,9 +30,9 @@ from mpi4py import MPI
 
 import coupling
 import fe2
-from spon import learn, operators
-from spon.discretisation import discretise
-from spon.operator import Operator
+from spon import equino, operators
+from spon.operators.discretisation import discretise
+from spon.operators.network import Operator
 
 RESULTS = Path(__file__).with_name("training.json")
 FULL = {"mesh_size": 0.03, "snapshots": 100, "training": {}, "squares": 32, "steps": 200}
@@ -76,13 +76,13 @@ def cell(effort, comm):
     clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")
     if comm.size == 1:
         data = coupling.cell_data(rve, fe2.sample.read(path))
-        bases = learn.bases(data)
+        bases = equino.training.bases(data)
         clock.stop(f"modes, and a cubature of {len(bases.points)} points")
         half, count = torch.from_numpy(data.half_range), effort["training"].get("samples", 1024)
-        learn.targets(bases, learn.sample(count, half, 0))
+        equino.training.targets(bases, equino.training.sample(count, half, 0))
         clock.stop(f"the law at {count:,} strains")
-        learn.train(data, **effort["training"])
-        clock.stop("all of spon.learn.train, with the two above")
+        equino.train(data, **effort["training"])
+        clock.stop("all of spon.equino.train, with the two above")
     return clock.stages
 
 

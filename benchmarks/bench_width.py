@@ -25,7 +25,8 @@ import ufl
 from dolfinx import fem
 
 import spon
-from spon import norms, operators, transfer
+from spon import operators
+from spon.spaces import norms, transfer
 
 RESULTS = Path(__file__).with_name("width.json")
 FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 800,

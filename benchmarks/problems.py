@@ -18,7 +18,7 @@ from dolfinx import fem, mesh
 from domains import l_shape, perforated, rough, smooth, square, unstructured
 from torch import Tensor
 
-from spon import transfer
+from spon.spaces import transfer
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,8 @@ class Arithmetic:
     """Builder of expressions of scalar inputs.
 
     A node is a tuple (operation, *operands): ("input", k); ("linear", ((node, factor), ...)) a sum of input components
-    whose first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; or an operation of `spon.program`.
+    whose first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; or an operation of
+    `spon.constitutive.program`.
     """
 
     nodes: list[tuple[Any, ...]] = field(default_factory=lambda: [("one",)])
@@ -146,7 +147,7 @@ class Arithmetic:
         return Number(1.0, self.node("pow", self.plain(x), self.plain(y)))
 
     def function(self, name: str, fold: Callable[..., float], *arguments: Number) -> Number:
-        """`name`, an operation of `spon.program`, of the arguments; `fold` is the same for floats."""
+        """`name`, an operation of `spon.constitutive.program`, of the arguments; `fold` is the same for floats."""
         if all(x.core == ONE for x in arguments):
             return constant(_folded(name, fold, *(x.factor for x in arguments)))
         return Number(1.0, self.node(name, *map(self.plain, arguments)))

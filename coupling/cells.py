@@ -17,14 +17,14 @@ from coupling.laws import ExactPart
 from coupling.translate import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, together
 from fe2.fingerprints import fingerprint
-from spon.compiled import compiled_modes
-from spon.discretisation import discretise
-from spon.modes import CellMesh, ModeNetwork
-from spon.reading import read_space
-from spon.reduced import ReducedNotConverged
-from spon.spaces import Space
+from spon.microstructure.mode_network import CellMesh, ModeNetwork
+from spon.operators.discretisation import discretise
+from spon.reduced.galerkin import ReducedNotConverged
+from spon.reduced.galerkin_c import compiled_modes
+from spon.spaces.read import read_space
+from spon.spaces.space import Space
+from spon.spaces.transfer import evaluation
 from spon.sparse import SparseOperator
-from spon.transfer import evaluation
 
 Array = npt.NDArray[np.float64]
 
@@ -111,7 +111,7 @@ class ModesLaw:
     is accepted or given up, as those of `CertifiedLaw`.
 
     Args:
-        network: from `mode_network`, trained by `spon.modes.train`; a copy of it in float64 is used.
+        network: from `mode_network`, trained by `spon.microstructure.train`; a copy of it in float64 is used.
         tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.QuadratureLaw.places`.
         exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
         rve: with the mesh and the materials of all cells, to look into points; None for that of `exact`, if any.

@@ -10,9 +10,9 @@ from coupling.laws import ExactPart, Range, require_same_cell
 from coupling.micro import micro_fields, refined_fields
 from fe2 import Law, MicroFields, Response, arguments, together
 from spon import EquiNO, Evaluator, Fields, certify
-from spon.certificate import energy_at_rest
-from spon.convex import largest_tangent
-from spon.refined import Refinement
+from spon.constitutive.duality import largest_tangent
+from spon.equino.certificate import energy_at_rest
+from spon.equino.corrector import Refinement
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -15,7 +15,7 @@ from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots
 from meshes._compat import collapse
-from spon.cell import CellData, CellSpace
+from spon.equino.snapshots import CellData, CellSpace
 
 Array = npt.NDArray[np.float64]
 

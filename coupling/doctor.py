@@ -28,7 +28,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from coupling.placement import place
-from spon.machine_code import compiler
+from spon.jit import compiler
 
 # What an optional package is for.
 OPTIONAL = {

@@ -12,7 +12,7 @@ from coupling.translate import phase_law
 from fe2 import Material, Response, StepFailed, arguments, mandel, together
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
-from spon.grid import GridCells, GridNotConverged
+from spon.microstructure.fft import GridCells, GridNotConverged
 
 Array = npt.NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from coupling.placement import Placement, SharedBatch
 from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, together
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, Model
-from spon.evaluation import Evaluator
+from spon.equino.evaluate.evaluator import Evaluator
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -21,8 +21,8 @@ from petsc4py import PETSc
 
 from meshes._compat import collapse
 from spon import MixedSpace, Operator, Preconditioner, Space, SparseOperator
-from spon.discretisation import node_tying, nodes
-from spon.reading import family, is_mixed
+from spon.operators.discretisation import node_tying, nodes
+from spon.spaces.read import family, is_mixed
 
 
 class FieldOperator:

@@ -16,7 +16,7 @@ import torch
 from mpi4py import MPI
 
 from fe2 import together
-from spon.launches import empty
+from spon.equino.evaluate.cuda_graphs import empty
 
 Array = npt.NDArray[np.float64]
 Fill = Callable[[Array, Array, Array], None]

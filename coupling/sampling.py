@@ -15,7 +15,7 @@ from mpi4py import MPI
 from fe2 import parts
 from fe2.ranks import together
 from spon import ModelFileError, read_space
-from spon.samples import FORMAT, VERSION, Signature, names, opened
+from spon.operators.samples import FORMAT, VERSION, Signature, names, opened
 
 
 def samples(

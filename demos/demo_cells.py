@@ -20,8 +20,8 @@ import coupling
 import fe2
 import meshes
 from fe2 import pictures
-from spon import learn
-from spon.progress import Live
+from spon import equino
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -72,7 +72,7 @@ def train(name):
     data, unseen = (coupling.cell_data(rves[name], fe2.sample.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
-        model, bases, _ = learn.train(data, **settings, log=live)
+        model, bases, _ = equino.train(data, **settings, log=live)
     say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {len(bases.points)} of {len(data.weights)} points")
     return model, unseen
 

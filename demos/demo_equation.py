@@ -26,7 +26,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import operators
-from spon.progress import Live
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")

@@ -24,8 +24,9 @@ from mpi4py import MPI
 import meshes
 import spon
 from fe2 import pictures
-from spon import constraints, norms, operators
-from spon.progress import Live
+from spon import operators
+from spon.spaces import constraints, norms
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")

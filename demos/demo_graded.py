@@ -21,7 +21,7 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import modes
+from spon import microstructure
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -76,7 +76,7 @@ with fe2.together(comm):
     if comm.rank == 0:
         network = coupling.mode_network(rve, half_range=half_range)
         phases = network.phases(torch.from_numpy(some))
-        modes.train(network.float(), phases, steps=pick(4, 800, 4000), every=pick(2, 50, 100), log=print)
+        microstructure.train(network.float(), phases, steps=pick(4, 800, 4000), every=pick(2, 50, 100), log=print)
         network.save(path)
 network = spon.load_modes(path)
 say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")

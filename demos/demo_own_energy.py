@@ -22,7 +22,7 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import learn
+from spon import equino
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -113,7 +113,7 @@ settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24},
 with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(snapshots))
-        trained, _, _ = learn.train(data, **settings)
+        trained, _, _ = equino.train(data, **settings)
         trained.save(model_file)
 model = spon.load(model_file, whole=True)
 

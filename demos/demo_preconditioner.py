@@ -26,8 +26,8 @@ import coupling
 import meshes
 import spon
 from fe2 import pictures
-from spon import preconditioning
-from spon.progress import Live
+from spon import operators
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -86,7 +86,7 @@ known = [
 ]
 start = time.perf_counter()
 with Live() as live:
-    preconditioning.train(known, samples=pick(24, 240, 480), steps=pick(4, 300, 600), log=live)
+    operators.train_preconditioner(known, samples=pick(24, 240, 480), steps=pick(4, 300, 600), log=live)
 count = len(V.tabulate_dof_coordinates())
 print(f"{count} dofs, {len(known)} matrices, trained in {time.perf_counter() - start:.0f} s", flush=True)
 

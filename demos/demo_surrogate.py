@@ -21,8 +21,8 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import learn
-from spon.progress import Live
+from spon import equino
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -80,7 +80,7 @@ with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(file))
         with Live() as live:
-            trained, _, _ = learn.train(data, **settings, log=live)
+            trained, _, _ = equino.train(data, **settings, log=live)
         trained.save(path)
 seconds["training"] = time.perf_counter() - start
 model = spon.load(path, whole=True)

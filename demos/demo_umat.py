@@ -23,12 +23,12 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import learn
-from spon.progress import Live
+from spon import equino
+from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="the smallest problem")
-parser.add_argument("--model", type=Path, help="of spon.learn.train, for plane strain")
+parser.add_argument("--model", type=Path, help="of spon.equino.train, for plane strain")
 parser.add_argument("--folder", type=Path, default=Path("results/umat"))
 options = parser.parse_args()
 options.folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ if options.model is None:
     settings: dict = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
     data = coupling.cell_data(rve, fe2.sample.read(snapshots))
     with Live() as live:
-        model, *_ = learn.train(data, **settings, log=live)
+        model, *_ = equino.train(data, **settings, log=live)
 else:
     model = spon.load(options.model)
 

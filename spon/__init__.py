@@ -1,40 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""Operator learning between finite element spaces.
+"""Operator learning on finite element spaces, with torch, NumPy and SciPy alone.
 
-`load` a `Model`, evaluate it, at many points by an `Evaluator`, and `certify` it; `export_c` writes it for programs
-without Python. Training is in `spon.learn`, what to compare with in `spon.companions` and `spon.variational`.
-Finite element spaces are tensors: `read_space`, and then `spon.constraints`, `spon.norms`, `spon.transfer`, `graph`.
-Operators between them are learned by an `OperatorNetwork`, trained by `spon.operators.train` on samples that
-`load_samples` reads; one that is linear makes a `Preconditioner`, trained by `spon.preconditioning.train`.
-Cells that differ from point to point are a `ModeNetwork`, trained by `spon.modes.train`; on regular grids many are
-solved at once, as full-field problems, by `GridCells`.
-Constitutive laws at points are programs that torch evaluates: `Program`, `PhaseLaw`, `LocalLaws`.
+The packages, from the top down; each imports only those below it:
 
-It evaluates and trains with torch, NumPy and SciPy alone. DOLFINx is needed only where a function space is read, and is
-imported there, so that a model is trained, evaluated and benchmarked on a machine that has no FEniCSx.
+    spon.microstructure, spon.equino    learned RVEs: one that is the same at all points, or one for each point
+    spon.operators, spon.reduced        SPON, operators between spaces; RVEs in a few modes
+    spon.spaces, spon.training, spon.constitutive    spaces as tensors; fitting; laws at points
+    spon.sparse, spon.archive, spon.jit, spon.arguments    matrices, files, machine code, input
+
+What most scripts need is here: `load` and `EquiNO`, `Evaluator`, `certify`; `OperatorNetwork`, `Preconditioner`;
+`ModeNetwork`, `GridCells`. DOLFINx is needed only where a function space is read, and is imported there: a model is
+trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
+from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
 from spon.archive import ModelFileError
-from spon.cell import CellData, CellSpace
-from spon.certificate import Certificate, certify
-from spon.equino import CellFields, EquiNO, Fields
-from spon.evaluation import Evaluator
-from spon.files import load
-from spon.graphs import Graph, graph
-from spon.grid import GridCells, GridNotConverged, GridResponse
-from spon.model import Model
-from spon.modes import CellMesh, CellResponse, ModeNetwork, load_modes
-from spon.operator import Operator, OperatorNetwork, load_operator
-from spon.point_law import LocalLaws, LocalSolve, PhaseLaw
-from spon.preconditioning import Preconditioner
-from spon.program import Program, ProgramError
-from spon.reading import read_space
-from spon.reduced import ReducedModel, ReducedNotConverged
-from spon.refined import Refined, Refinement
-from spon.samples import Samples, load_samples
-from spon.spaces import MixedSpace, Space, load_space
+from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
+from spon.constitutive.program import Program, ProgramError
+from spon.equino.certificate import Certificate, certify
+from spon.equino.corrector import Refined, Refinement
+from spon.equino.evaluate.evaluator import Evaluator
+from spon.equino.evaluate.export_c import export_c
+from spon.equino.model import EquiNO, load
+from spon.equino.snapshots import CellData, CellSpace
+from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
+from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork, load_modes
+from spon.operators.network import Operator, OperatorNetwork, load_operator
+from spon.operators.preconditioner import Preconditioner
+from spon.operators.samples import Samples, load_samples
+from spon.reduced.basis import CellFields, Fields
+from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
+from spon.reduced.model import Model
+from spon.spaces.graphs import Graph, graph
+from spon.spaces.read import read_space
+from spon.spaces.space import MixedSpace, Space, load_space
 from spon.sparse import SparseOperator
-from spon.standalone import export_c
 
 __all__ = [
     "CellData",
@@ -70,6 +70,8 @@ __all__ = [
     "Space",
     "SparseOperator",
     "certify",
+    "constitutive",
+    "equino",
     "export_c",
     "graph",
     "load",
@@ -77,5 +79,10 @@ __all__ = [
     "load_operator",
     "load_samples",
     "load_space",
+    "microstructure",
+    "operators",
     "read_space",
+    "reduced",
+    "spaces",
+    "training",
 ]

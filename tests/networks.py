@@ -3,7 +3,7 @@
 
 import torch
 
-from spon.networks import Branch, Potential
+from spon.equino.networks import Branch, Potential
 
 
 def potential(d=3, width=24, norms=8, seed=0):

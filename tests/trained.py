@@ -46,14 +46,14 @@ def once(folder, comm):
 
 def train(rve, path, comm):
     """Snapshots on all ranks, and training on rank 0."""
-    from spon import learn
+    from spon import equino
 
     snapshots = path.with_name("snapshots.h5")
     fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.together(comm):
         if comm.rank == 0:
             data = coupling.cell_data(rve, fe2.sample.read(snapshots))
-            learn.train(data, **TRAINING)[0].save(path)
+            equino.train(data, **TRAINING)[0].save(path)
 
 
 def strains(n, scale=0.9, seed=3):

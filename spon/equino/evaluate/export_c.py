@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""A trained model as C source that stands alone, for programs without Python: a UMAT, a solver of one's own."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from spon.equino.evaluate.c_response import response_network, written
+from spon.equino.model import EquiNO
+
+_LANES = 8  # points side by side: few, since such programs mostly ask for one
+
+
+def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Path:
+    """Write `name`.c and `name`.h: stress and consistent tangent of a model, in C99 with GCC's vectors.
+
+    There is no file to read and nothing to link but libm: the parameters are in the source, as hexadecimal numbers, and
+    the code is the one that `coupling.SurrogateLaw` compiles, so that both agree to rounding. It defines
+
+        int name_response(long n, const double *strain, double *stress, double *tangent);
+
+    Mandel strains (n, d) in, stresses (n, d) and tangents (n, d, d) [MPa] out, in rows. It returns how many strains are
+    outside of the trained range; theirs are NaN. Threads may call it at once. Compile with GCC, Clang or one that knows
+    their attributes, with -O3 -march=native for speed.
+
+    Args:
+        model: `spon.EquiNO`. folder: which is made if it is not there. name: a C identifier.
+
+    Returns:
+        The path of the C file.
+
+    Raises:
+        ValueError: a model that is evaluated in another way than `spon.EquiNO`, or with too wide layers, or a name that
+        is no identifier.
+    """
+    known = response_network(model)
+    if known is None:
+        raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
+    code, d = written(*known), model.lower.numel()
+    if not code.lanes():
+        raise ValueError("the model's layers are too wide for the stack of a thread")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
+    numbers = {"parameters": code.parameters}
+    numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
+    lines = [f"/* Written by spon.export_c: a learned cell, {d} Mandel components; see {name}.h. */"]
+    lines += [f"#define {key} {value}" for key, value in constants.items()]
+    lines += [f"#define response {name}_evaluate", f"#define set_rest {name}_set_rest"]
+    lines += [code.text]
+    lines += [_array(key, values) for key, values in numbers.items()]
+    lines += [_WRAPPER.replace("NAME", name)]
+    (folder / f"{name}.h").write_text(_HEADER.replace("SIZE", str(d)).replace("NAME", name))
+    path = folder / f"{name}.c"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _array(name: str, values: np.ndarray) -> str:
+    numbers = [float(x).hex() for x in np.asarray(values, dtype=np.float64).ravel()]
+    rows = (", ".join(numbers[k : k + 4]) for k in range(0, len(numbers), 4))
+    return f"static double {name}[] = {{\n  " + ",\n  ".join(rows) + "};\n"
+
+
+_HEADER = """/* Written by spon.export_c.
+ * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
+ * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
+#ifndef NAME_RESPONSE
+#define NAME_RESPONSE
+#ifdef __cplusplus
+extern "C"
+#endif
+int NAME_response(long n, const double *strain, double *stress, double *tangent);
+#endif
+"""
+
+_WRAPPER = """
+/* Before anything else runs, so that threads find it done. */
+__attribute__((constructor)) static void prepare(void) { set_rest((network *)parameters); }
+
+int NAME_response(long n, const double *strain, double *stress, double *tangent)
+{
+  int outside = 0;
+  response(n, (const network *)parameters, strain, stress, tangent, 1);
+  for (long p = 0; p < n; ++p) {
+    int in = 1;
+    for (int i = 0; i < D; ++i) in = in && strain[p * D + i] >= lower[i] && strain[p * D + i] <= upper[i];
+    if (in) continue;
+    ++outside;
+    for (int i = 0; i < D; ++i) stress[p * D + i] = NAN;
+    for (int i = 0; i < D * D; ++i) tangent[p * D * D + i] = NAN;
+  }
+  return outside;
+}
+"""

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Learned preconditioners: for a symmetric positive definite matrix A with the diagonal D,
+
+    B = ω D⁻¹ + N Nᵀ,
+
+with an operator network N that is linear in the residual. B is symmetric positive definite whatever the network says,
+so that conjugate gradients converge with it. It is a smoother, which leaves what is smooth, and a correction that is
+made for that: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
+
+The network may have other inputs, such as the coefficient that A belongs to, and then serves many matrices.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spon.operators.network import Operator
+from spon.operators.processors.layers import Fixed
+from spon.sparse import SparseOperator
+from spon.training.fit import History, fit_samples
+
+
+class Preconditioner(nn.Module):
+    """B of a matrix A (dofs, dofs) on the output space of a network.
+
+    ω = 4/3 over the largest eigenvalue of D⁻¹A, so that relaxation with it damps all that is rough.
+
+    Args:
+        network: linear in its first input, which has the output's dofs.
+        matrix: symmetric positive definite, with rows and columns of the identity where the network's space is fixed.
+        *others: (dofs, 1), the network's other inputs for this matrix.
+
+    Raises:
+        TypeError: a matrix that is no `spon.SparseOperator`.
+        ValueError: a network of another kind, a matrix of another size, precision or device, that is not symmetric or
+        has a diagonal that is not positive.
+    """
+
+    weight: Tensor
+    diagonal: Tensor
+
+    def __init__(self, network: Operator, matrix: SparseOperator, *others: Tensor):
+        super().__init__()
+        if not isinstance(matrix, SparseOperator):
+            raise TypeError(
+                f"the matrix is a {type(matrix).__name__}: need a spon.SparseOperator; spon.SparseOperator.of makes "
+                "one of SciPy's matrices, coupling.sparse_operator of PETSc's"
+            )
+        dofs = network.spaces.output.dofs
+        sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
+        if (
+            network.settings["linear_in"] != [0]
+            or sizes[0] != dofs
+            or network.spaces.answer is not network.spaces.output
+        ):
+            raise ValueError(
+                f"the network has inputs of {sizes} dofs and is linear in {network.settings['linear_in']}: need "
+                f"linear_in=[0], a first input with the {dofs} dofs of the output, neither velocity nor mixed output"
+            )
+        if [x.shape for x in others] != [(size, 1) for size in sizes[1:]]:
+            raise ValueError(
+                f"others have the shapes {[tuple(x.shape) for x in others]}, need (dofs, 1) for {sizes[1:]}"
+            )
+        if matrix.shape != (dofs, dofs):
+            raise ValueError(f"the matrix is {matrix.shape}, need ({dofs}, {dofs})")
+        if (matrix.values.dtype, matrix.values.device) != (network.scale.dtype, network.scale.device):
+            raise ValueError(
+                f"the matrix is {matrix.values.dtype} on {matrix.values.device}, the network {network.scale.dtype} on "
+                f"{network.scale.device}: need the same"
+            )
+        csr = matrix.scipy
+        skew = abs(csr - csr.T).max()
+        if not skew <= 1e-6 * abs(csr).max():
+            raise ValueError(f"the matrix differs from its transpose by {skew:.3g}: need a symmetric one")
+        diagonal = torch.from_numpy(csr.diagonal()).to(matrix.values)
+        if not (diagonal > 0).all():
+            raise ValueError(f"diagonal[{int(diagonal.argmin())}] = {diagonal.min():.3g}: need positive numbers")
+        self.network, self.matrix, self.count = network, Fixed(matrix), len(others)
+        for k, x in enumerate(others):
+            self.register_buffer(f"other_{k}", x)
+        self.register_buffer("diagonal", diagonal)
+        self.register_buffer("weight", 4 / (3 * _largest_eigenvalue(matrix, diagonal)))
+
+    @property
+    def others(self) -> list[Tensor]:
+        """The network's other inputs (dofs, 1)."""
+        return [getattr(self, f"other_{k}") for k in range(self.count)]
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """B r (dofs, batch) for residuals r (dofs, batch)."""
+        others = [x.expand(-1, residual.shape[1]) for x in self.others]
+        return self.relax(residual) + _correction(self.network, residual, others)
+
+    def relax(self, residual: Tensor) -> Tensor:
+        """ω D⁻¹ r (dofs, batch)."""
+        return self.weight * residual / self.diagonal[:, None]
+
+    def smooth(self, x: Tensor, sweeps: int) -> Tensor:
+        """Fields (dofs, batch) after sweeps of relaxation for A x = 0, which leave what is smooth."""
+        for _ in range(sweeps):
+            x = x - self.relax(self.matrix(x))
+        return x
+
+
+def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor, steps: int = 50) -> Tensor:
+    """Of D⁻¹A (), from below by some per cent at most: the growth of noise in the last of some steps."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(len(diagonal), 1, generator=generator, dtype=torch.float64).to(diagonal)
+    for _ in range(steps):
+        x = x / (x * x * diagonal[:, None]).sum().sqrt()
+        x = (matrix @ x) / diagonal[:, None]
+    return (x * x * diagonal[:, None]).sum().sqrt()
+
+
+def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """N Nᵀ r (dofs, batch), each column with its own other inputs (dofs, batch)."""
+    _, transposed = torch.func.vjp(lambda r: network(r, *others), torch.zeros_like(residual))
+    return network(transposed(residual)[0], *others)
+
+
+def train_preconditioner(
+    preconditioners: Preconditioner | Sequence[Preconditioner],
+    *,
+    samples: int = 240,
+    sweeps: tuple[int, ...] = (0, 2, 8, 32, 128, 512),
+    steps: int = 300,
+    batch: int = 16,
+    rate: float = 3e-3,
+    validation: float = 0.1,
+    every: int = 50,
+    patience: int = 10,
+    seed: int = 0,
+    comm: Any = None,
+    checkpoint: str | os.PathLike | None = None,
+    log: Callable[[str], None] | None = None,
+) -> History:
+    """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
+
+    Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that what is rough and what is
+    smooth are there alike.
+
+    Args:
+        preconditioners: with one network. samples: fields, spread over them and over the numbers of `sweeps`.
+        steps, batch, rate, validation, every, patience, seed, comm, checkpoint, log: see `spon.operators.train`.
+
+    Raises:
+        ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.
+        FloatingPointError: a loss that is not finite at the start.
+    """
+    all_ = [preconditioners] if isinstance(preconditioners, Preconditioner) else list(preconditioners)
+    if not all_ or not sweeps:
+        raise ValueError(f"{len(all_)} preconditioners and sweeps = {sweeps}: need at least one of each")
+    network = all_[0].network
+    if any(p.network is not network for p in all_):
+        raise ValueError("the preconditioners have different networks, need one")
+    checked = round(validation * samples)
+    if samples < len(all_) or not 0 < checked < samples:
+        raise ValueError(f"{samples} samples for {len(all_)} matrices, {checked} to validate: need more")
+    generator, fixed = torch.Generator().manual_seed(seed), network.spaces.output.fixed
+    noise = torch.randn(len(fixed), samples, generator=generator, dtype=torch.float64).to(all_[0].diagonal)
+    fields = torch.where(fixed[:, None], 0.0, noise)
+    owner, group = torch.arange(samples) % len(all_), torch.arange(samples) // len(all_) % len(sweeps)
+    for i, p in enumerate(all_):
+        for k, n in enumerate(sweeps):
+            some = ((owner == i) & (group == k)).to(fields.device)
+            fields[:, some] = p.smooth(fields[:, some], n)
+    others = [torch.cat(columns, 1)[:, owner] for columns in zip(*(p.others for p in all_))]
+
+    def forces_of(x: Tensor, which: Tensor) -> Tensor:
+        """A x, each column with the matrix of its sample."""
+        out = torch.zeros_like(x)
+        mine = owner.to(which.device)[which]
+        for i, p in enumerate(all_):
+            out = out + torch.where(mine == i, p.matrix(torch.where(mine == i, x, 0.0)), 0.0)
+        return out
+
+    everything = torch.arange(samples, device=fields.device)
+    forces = forces_of(fields, everything)
+    size = (fields * forces).sum(0).sqrt()
+    fields, forces = fields / size, forces / size
+    relaxed = torch.stack([all_[i].relax(forces[:, k, None])[:, 0] for k, i in enumerate(owner.tolist())], 1)
+    for k, x in enumerate(others, 1):
+        network.normalise_input(k, x)
+    with torch.no_grad():
+        # What the network adds is made as large as what the relaxation leaves.
+        left, found = fields - relaxed, _correction(network, forces, others)
+        left, found = ((x * forces_of(x, everything)).sum() for x in (left, found))
+        network.scale.mul_((left / found) ** 0.25)
+
+    def loss(which: Tensor) -> Tensor:
+        correction = _correction(network, forces[:, which], [x[:, which] for x in others])
+        error = (fields - relaxed)[:, which] - correction
+        return (error * forces_of(error, which)).sum(0).sqrt().mean()
+
+    order = torch.randperm(samples, generator=generator).to(fields.device)
+    return fit_samples(
+        network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
+        patience=patience, generator=generator, comm=comm, checkpoint=checkpoint, log=log,
+    )  # fmt: skip

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: MIT
+"""Processors: learned maps of features (nodes, batch, channels) at the nodes of a finite element space.
+
+Each is called with the features and the `Hierarchy` of the space. With `linear=True` it has neither activations nor
+offsets and is a linear map of its features; its coefficients may still vary from place to place.
+
+The parameters belong to the kind of node, edge or level and to no single node, so that no numbering of the mesh is
+preferred.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from spon.operators.discretisation import Discretisation, node_matrix, nodes, scaled
+from spon.spaces.graphs import graph
+from spon.spaces.space import Space
+from spon.sparse import SparseOperator
+
+
+class Fixed(nn.Module):
+    """A `SparseOperator` that moves with the module that has it, and is no parameter of it."""
+
+    def __init__(self, operator: SparseOperator):
+        super().__init__()
+        self.operator = operator
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        old = self.operator
+        self.operator = SparseOperator(old.shape, *(fn(t) for t in (old.pointers, old.columns, old.values)))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator @ x
+
+
+class Level(nn.Module):
+    """What the processors know of one space, in lengths of its mean edge and with entries of matrices of mean one.
+
+    send: (edges, nodes), the sender's value. gather: (nodes, edges), the mean of the messages that arrive.
+    features: (edges, d + 3), as those of `spon.Graph`. places: (nodes, d), from −1 to 1 in the bounding box; zero along
+    axes that the space is periodic along, where no place is another than the next.
+    stencils: (k · nodes, nodes), k matrices one below the other: the identity, mass and stiffness matrix with
+    absolute values of rows that sum to one, and the mean slopes along edges by the d directions.
+    mean: (nodes, nodes), the mass matrix over the volume: aᵀ (mean b) is the mean of the product of two fields.
+    """
+
+    def __init__(self, space: Space, lower: Tensor, upper: Tensor):
+        super().__init__()
+        g = graph(space)
+        d = space.points.shape[1]
+        mean = g.features.abs().mean(0)
+        mean[:d] = mean[d]
+        self.register_buffer("features", g.features / torch.where(mean > 0, mean, 1.0), persistent=False)
+        independent = space.points[nodes(space)]
+        # `tying` has one entry per row, the number of the dof's master among the independent ones.
+        away = independent[space.tying.columns[:: space.block_size] // space.block_size] - space.points
+        periodic = away.abs().amax(0) > 1e-8 * (upper - lower)
+        places = torch.where(periodic, 0.0, 2 * (independent - lower) / (upper - lower) - 1)
+        self.register_buffer("places", places, persistent=False)
+        into = g.receive.T.scipy
+        degree = np.asarray(into.sum(axis=1))
+        self.send, self.gather = Fixed(g.send), Fixed(SparseOperator.of(scaled(into, degree)))
+        slopes = scipy.sparse.csr_array(g.send.scipy - g.receive.scipy)
+        along = (self.features[:, :d] / self.features[:, d : d + 1] ** 2).numpy()
+        matrices = [scipy.sparse.eye_array(g.nodes)]
+        for matrix in (node_matrix(space, space.mass), node_matrix(space, space.stiffness)):
+            matrices.append(scaled(matrix, np.asarray(abs(matrix).sum(axis=1))))
+        matrices += [scaled(into @ scipy.sparse.diags_array(column) @ slopes, degree) for column in along.T]
+        self.stencils = Fixed(SparseOperator.of(scipy.sparse.vstack(matrices)))
+        self.mean = Fixed(SparseOperator.of(node_matrix(space, space.mass) / space.volume))
+
+
+class Hierarchy(nn.Module):
+    """The levels of a discretisation, the finest first, and what carries features between them.
+
+    prolong: interpolation. restrict: its transpose, rows scaled so that constants stay constant.
+    """
+
+    def __init__(self, discretisation: Discretisation):
+        super().__init__()
+        points = discretisation.output.points
+        box = points.min(0).values, points.max(0).values
+        spaces = (discretisation.output, *discretisation.coarse)
+        self.levels = nn.ModuleList(Level(space, *box) for space in spaces)
+        self.prolong = nn.ModuleList(Fixed(p) for p in discretisation.prolongations)
+        down = [p.T.scipy for p in discretisation.prolongations]
+        self.restrict = nn.ModuleList(Fixed(SparseOperator.of(scaled(r, np.asarray(r.sum(axis=1))))) for r in down)
+
+
+def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = True, gain: float = 1.0) -> nn.Linear:
+    """A layer with weights uniform after Glorot & Bengio (AISTATS 2010), times `gain`, and offsets of zero."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=offset, dtype=torch.float64)
+    with torch.no_grad():
+        nn.init.xavier_uniform_(layer.weight, gain, generator)
+        if offset:
+            layer.bias.zero_()
+    return layer
+
+
+def perceptron(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Layers of the given sizes with swish between them."""
+    chain: list[nn.Module] = [dense(sizes[0], sizes[1], generator)]
+    for a, b in pairwise(sizes[1:]):
+        chain += [nn.SiLU(), dense(a, b, generator)]
+    return nn.Sequential(*chain)
+
+
+class Update(nn.Module):
+    """h + f(h, m): at each node by itself, from its features and m, of as many channels `more`."""
+
+    def __init__(self, channels: int, more: int, generator: torch.Generator, linear: bool):
+        super().__init__()
+        inputs = channels + more
+        if linear:
+            self.layers: nn.Module = dense(inputs, channels, generator, offset=False)
+        else:
+            self.layers = perceptron([inputs, channels, channels], generator)
+
+    def forward(self, h: Tensor, *m: Tensor) -> Tensor:
+        return h + self.layers(torch.cat([h, *m], -1))
+
+
+class Message(nn.Module):
+    """One round of messages along edges: the sender's features times a learned weight of the edge's features."""
+
+    def __init__(self, channels: int, d: int, generator: torch.Generator, linear: bool):
+        super().__init__()
+        self.weight = perceptron([d + 3, channels, channels], generator)
+        self.source = dense(channels, channels, generator, offset=False)
+        self.update = Update(channels, channels, generator, linear)
+
+    def forward(self, h: Tensor, level: Level) -> Tensor:
+        weight = self.weight(level.features)[:, None]
+        return self.update(h, level.gather(weight * level.send(self.source(h))))
+
+
+class NodeWise(nn.Module):
+    """A perceptron at each node by itself."""
+
+    def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 3):
+        super().__init__()
+        self.layers = nn.ModuleList(Update(channels, 0, generator, linear) for _ in range(depth))
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
+        for layer in self.layers:
+            h = layer(h)
+        return h
+
+
+class Messages(nn.Module):
+    """Rounds of messages on the graph of the finest space (Bouziani & Boullé, arXiv 2410.01065)."""
+
+    def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 6):
+        super().__init__()
+        d = hierarchy.levels[0].places.shape[1]
+        self.layers = nn.ModuleList(Message(channels, d, generator, linear) for _ in range(depth))
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, hierarchy.levels[0])
+        return h
+
+
+class Multigrid(nn.Module):
+    """Most of the work on the coarsest space, one round of messages before and after it on the others (SPON-MG).
+
+    After Bouziani & Boullé, arXiv 2410.01065.
+
+    Args:
+        depth: rounds of messages on the coarsest space. wide: channels there over those elsewhere.
+        cycle: "V" or "W", which visits each coarser space twice. shared: the same weights on all finer spaces.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hierarchy: Hierarchy,
+        generator: torch.Generator,
+        linear: bool,
+        depth: int = 4,
+        wide: int = 4,
+        cycle: str = "V",
+        shared: bool = False,
+    ):
+        super().__init__()
+        if cycle not in ("V", "W"):
+            raise ValueError(f"cycle = {cycle!r}, need 'V' or 'W'")
+        d, finer = hierarchy.levels[0].places.shape[1], len(hierarchy.prolong)
+        self.visits = {"V": 1, "W": 2}[cycle]
+        light = [[Message(channels, d, generator, linear) for _ in range(1 if shared else finer)] for _ in range(2)]
+        self.before, self.after = map(nn.ModuleList, light)
+        self.widen = dense(channels, wide * channels, generator, offset=False)
+        self.deep = nn.ModuleList(Message(wide * channels, d, generator, linear) for _ in range(depth))
+        self.narrow = dense(wide * channels, channels, generator, offset=False)
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy, k: int = 0) -> Tensor:
+        """From the k-th space downwards and back."""
+        level = hierarchy.levels[k]
+        if k == len(hierarchy.prolong):
+            h = self.widen(h)
+            for layer in self.deep:
+                h = layer(h, level)
+            return self.narrow(h)
+        before, after = self.before[k % len(self.before)], self.after[k % len(self.after)]
+        h = before(h, level)
+        # The coarsest space is visited once for each visit of the one above it.
+        for _ in range(self.visits if k + 1 < len(hierarchy.prolong) else 1):
+            h = after(h + hierarchy.prolong[k](self(hierarchy.restrict[k](h), hierarchy, k + 1)), level)
+        return h
+
+
+class Stencil(nn.Module):
+    """Σ_k A_k h W_k with the stencils A_k of a level and learned mixings W_k of channels."""
+
+    def __init__(self, channels: int, d: int, generator: torch.Generator):
+        super().__init__()
+        # A cycle is a product of many: with a smaller gain it neither grows nor vanishes at the start.
+        self.mix = dense((3 + d) * channels, channels, generator, offset=False, gain=0.5)
+
+    def forward(self, h: Tensor, level: Level) -> Tensor:
+        n, batch, channels = h.shape
+        parts = level.stencils(h).view(-1, n, batch, channels).permute(1, 2, 0, 3)
+        return self.mix(parts.reshape(n, batch, -1))
+
+
+class Cycle(nn.Module):
+    """A linear V-cycle: on each space u ← u + S (f − A u), first from u = 0, with learned A and S.
+
+    After He, Liu & Xu, arXiv 2310.19809, whose convolutions are here stencils of the space.
+
+    Args:
+        residual: restrict the residual f − A u and begin at zero, as multigrid does; else f and u, as they publish.
+    """
+
+    def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, residual: bool):
+        super().__init__()
+        d, count = hierarchy.levels[0].places.shape[1], len(hierarchy.levels)
+        self.residual = residual
+        self.A, self.S = (nn.ModuleList(Stencil(channels, d, generator) for _ in range(count)) for _ in range(2))
+        self.last = Stencil(channels, d, generator)  # the coarsest space is smoothed twice
+
+    def forward(self, f: Tensor, hierarchy: Hierarchy) -> Tensor:
+        found: list[Tensor] = []
+        u = None  # zero
+        for k, level in enumerate(hierarchy.levels):
+            step = self.S[k](self._rest(f, u, k, level), level)
+            u = step if u is None else u + step
+            if k < len(hierarchy.restrict):
+                found.append(u)
+                restrict = hierarchy.restrict[k]
+                f, u = (restrict(self._rest(f, u, k, level)), None) if self.residual else (restrict(f), restrict(u))
+        u = u + self.last(self._rest(f, u, k, level), level)
+        for finer, prolong in zip(reversed(found), reversed(hierarchy.prolong)):
+            u = finer + prolong(u)
+        return u
+
+    def _rest(self, f: Tensor, u: Tensor | None, k: int, level: Level) -> Tensor:
+        return f if u is None else f - self.A[k](u, level)
+
+
+class MgNO(nn.Module):
+    """u ← swish(W u + u C + b) with V-cycles W, mixings C of channels and a function b on the space.
+
+    After He, Liu & Xu, arXiv 2310.19809.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hierarchy: Hierarchy,
+        generator: torch.Generator,
+        linear: bool,
+        depth: int = 4,
+        residual: bool = True,
+    ):
+        super().__init__()
+        d = hierarchy.levels[0].places.shape[1]
+        self.linear = linear
+        self.cycles = nn.ModuleList(Cycle(channels, hierarchy, generator, residual) for _ in range(depth))
+        self.mixings = nn.ModuleList(dense(channels, channels, generator, offset=False) for _ in range(depth))
+        biases = 0 if linear else depth
+        self.biases = nn.ModuleList(perceptron([d, channels, channels], generator) for _ in range(biases))
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
+        for k, (cycle, mix) in enumerate(zip(self.cycles, self.mixings)):
+            h = cycle(h, hierarchy) + mix(h)
+            if not self.linear:
+                h = nn.functional.silu(h + self.biases[k](hierarchy.levels[0].places)[:, None])
+        return h
+
+
+class Attend(nn.Module):
+    """One round of attention Q (Kᵀ M V), with the matrix M of `Level.mean`: its sums over all nodes are integrals.
+
+    That of Galerkin type after Cao (NeurIPS 2021, arXiv 2105.14995), who normalises K and V and has a regular grid. If
+    it is linear, queries and keys depend on the place alone, and it is an integral operator with a learned kernel.
+    """
+
+    def __init__(self, channels: int, d: int, generator: torch.Generator, linear: bool, heads: int):
+        super().__init__()
+        self.linear, self.heads = linear, heads
+        asked = [d, channels, 2 * channels] if linear else [channels, 2 * channels]
+        self.look = perceptron(asked, generator)
+        self.value = dense(channels, channels, generator, offset=False)
+        self.update = Update(channels, channels, generator, linear)
+
+    def forward(self, h: Tensor, level: Level) -> Tensor:
+        seen = level.places[:, None].expand(-1, h.shape[1], -1) if self.linear else h
+        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (*self.look(seen).chunk(2, -1), self.value(h)))
+        size = k.shape[-1:]
+        k = nn.functional.layer_norm(k, size)
+        v = v if self.linear else nn.functional.layer_norm(v, size)
+        means = torch.einsum("nbhi,nbhj->bhij", k, level.mean(v))
+        return self.update(h, torch.einsum("nbhi,bhij->nbhj", q, means).flatten(-2) / size[0])
+
+
+class Attention(nn.Module):
+    """Rounds of attention of all nodes to all others, at a cost that grows with the number of nodes."""
+
+    def __init__(
+        self,
+        channels: int,
+        hierarchy: Hierarchy,
+        generator: torch.Generator,
+        linear: bool,
+        depth: int = 4,
+        heads: int = 4,
+    ):
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads = {heads}, need a divisor of the {channels} channels")
+        d = hierarchy.levels[0].places.shape[1]
+        self.layers = nn.ModuleList(Attend(channels, d, generator, linear, heads) for _ in range(depth))
+
+    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, hierarchy.levels[0])
+        return h
+
+
+PROCESSORS = {"mlp": NodeWise, "messages": Messages, "multigrid": Multigrid, "mgno": MgNO, "attention": Attention}

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Samples of an operator, input fields and the output field of each, from a file that `coupling.samples` writes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spon.archive import ModelFileError
+from spon.operators.network import Operator
+from spon.spaces.space import MixedSpace, Space
+
+FORMAT = "spon samples"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """n samples, as `spon.operators.train` takes them.
+
+    inputs: (dofs, n) of each input field. output: (dofs, n). seed: what they were drawn with.
+    """
+
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """What tells a space with its numbering from another.
+
+    about: element and numbers of the dofs in each cell, as text. points: (nodes, d) where they stand, which machines
+    may round differently.
+    """
+
+    about: str
+    points: Tensor
+
+    @classmethod
+    def of(cls, space: Space | MixedSpace) -> "Signature":
+        if isinstance(space, MixedSpace):
+            parts = [cls.of(part) for part in space.parts]
+            numbered = [[part.about, _digest(numbers)] for part, numbers in zip(parts, space.numbers)]
+            return cls(json.dumps(numbered), torch.cat([part.points for part in parts]))
+        about = [space.family, space.cell, space.degree, space.block_size, _digest(space.cell_dofs)]
+        return cls(json.dumps(about), space.points)
+
+    def fits(self, about: str, points: Tensor) -> bool:
+        """Whether a space with that text and these points is the same."""
+        if about != self.about or points.shape != self.points.shape:
+            return False
+        size = (self.points.max(0).values - self.points.min(0).values).max()
+        return bool((points - self.points).abs().max() <= 1e-9 * size)
+
+
+def _digest(numbers: Tensor) -> str:
+    return hashlib.sha256(f"{tuple(numbers.shape)}".encode() + numbers.to(torch.int64).numpy().tobytes()).hexdigest()
+
+
+def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Samples:
+    """The samples of a file, in float64 on the CPU. It needs h5py and no DOLFINx.
+
+    Args:
+        network: whose samples they must be: those of another output space or of inputs with other dofs are refused.
+
+    Raises:
+        FileNotFoundError. ModelFileError: a file that is damaged, holds no samples or not those of the network.
+    """
+    path = Path(path)
+    wanted: dict[str, Signature | None] | None = None
+    if network is not None:
+        spaces = network.discretisation
+        wanted = dict.fromkeys(names(len(spaces.encoders))) | {"output": Signature.of(spaces.answer)}
+    with opened(path, wanted) as file:
+        fields = [torch.from_numpy(file[name][:]).T.contiguous() for name in names(file.attrs["inputs"])]
+        seed = int(file.attrs["seed"])
+    *inputs, output = fields
+    if network is not None:
+        sizes, need = [len(x) for x in inputs], [m.shape[1] for m in network.discretisation.encoders]
+        if sizes != need:
+            raise ModelFileError(f"{path} holds inputs of {sizes} dofs, the network takes {need}")
+    return Samples(tuple(inputs), output, seed)
+
+
+def names(inputs: int) -> list[str]:
+    """Names of the fields in a file, the output last."""
+    return [f"input_{k}" for k in range(inputs)] + ["output"]
+
+
+@contextmanager
+def opened(path: Path, wanted: Mapping[str, Signature | None] | None = None, seed: int | None = None) -> Iterator[Any]:
+    """A file of samples (h5py.File) open for reading.
+
+    Args:
+        wanted: by names of all fields, signatures of the spaces that they must belong to, or None for any.
+        seed: that it must have.
+
+    Raises:
+        FileNotFoundError. ModelFileError: not readable, also inside the block; not of this kind; or not what is wanted.
+    """
+    import h5py
+
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file of samples {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise ModelFileError(f"{path} is no file of samples")
+            if file.attrs.get("version") != VERSION:
+                raise ModelFileError(f"{path} has version {file.attrs.get('version')}, need {VERSION}")
+            fields = names(file.attrs["inputs"])
+            lengths = {len(file[name]) for name in fields}
+            if len(lengths) > 1:
+                raise ModelFileError(f"{path} is damaged: its fields have {sorted(lengths)} samples")
+            if wanted is not None and list(wanted) != fields:
+                raise ModelFileError(f"{path} holds {', '.join(fields)}: need {', '.join(wanted)}")
+            for name, signature in (wanted or {}).items():
+                if signature is None:
+                    continue
+                about, points = file[f"spaces/{name}"].attrs["about"], torch.from_numpy(file[f"spaces/{name}"][:])
+                if not signature.fits(about, points):
+                    raise ModelFileError(
+                        f"{path}: {name} belongs to another function space (mesh, numbering or element differ)"
+                    )
+            if seed is not None and file.attrs["seed"] != seed:
+                raise ModelFileError(f"{path} has samples of the seed {file.attrs['seed']}, need {seed}")
+            yield file
+    except (OSError, KeyError) as error:
+        raise ModelFileError(f"{path} is damaged or no HDF5 file: {error}") from error
