@@ -29,6 +29,9 @@ from coupling.points import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.translate import TranslationError, local_laws, phase_law, translate
+from meshes.deprecation import renamed as _renamed
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CertifiedLaw",
@@ -58,3 +61,10 @@ __all__ = [
     "sparse_operator",
     "translate",
 ]
+
+# Old name → new name.
+_NEW_NAMES: dict[str, str] = {}
+
+
+def __getattr__(name: str):
+    return _renamed(__name__, name, _NEW_NAMES)

@@ -30,6 +30,9 @@ from fe2.ranks import together
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.stopping import Stopped
+from meshes.deprecation import renamed as _renamed
+
+__version__ = "0.1.0"
 
 __all__ = [
     "J2",
@@ -74,3 +77,10 @@ __all__ = [
     "together",
     "transversely_isotropic",
 ]
+
+# Old name → new name.
+_NEW_NAMES: dict[str, str] = {}
+
+
+def __getattr__(name: str):
+    return _renamed(__name__, name, _NEW_NAMES)

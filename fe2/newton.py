@@ -105,6 +105,7 @@ class Newton:
             interrupted. What the law raises.
         """
         self._x.array[:] = self._u.x.array[: self._owned]
+
         def monitor(snes, iteration, norm):
             show(iteration, norm)
 

@@ -3,6 +3,7 @@
 
 from .cells import BENCHMARKS, benchmark, cell
 from .checks import check_cells, check_materials, check_periodic
+from .deprecation import renamed as _renamed
 from .errors import MeshError
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
@@ -13,6 +14,8 @@ from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 from .tags import ByPhase, by_tag, need_tagged_mesh
+
+__version__ = "0.1.0"
 
 __all__ = [
     "BENCHMARKS",
@@ -51,3 +54,10 @@ __all__ = [
     "read",
     "seam",
 ]
+
+# Old name → new name.
+_NEW_NAMES: dict[str, str] = {}
+
+
+def __getattr__(name: str):
+    return _renamed(__name__, name, _NEW_NAMES)

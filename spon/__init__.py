@@ -13,6 +13,9 @@ What most scripts need is here: `load` and `EquiNO`, `Evaluator`, `certify`; `Op
 trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
+import importlib as _importlib
+import warnings as _warnings
+
 from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
 from spon.archive import ModelFileError
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
@@ -35,6 +38,8 @@ from spon.spaces.graphs import Graph, graph
 from spon.spaces.read import read_space
 from spon.spaces.space import MixedSpace, Space, load_space
 from spon.sparse import SparseOperator
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CellData",
@@ -86,3 +91,24 @@ __all__ = [
     "spaces",
     "training",
 ]
+
+# Names of the last release → where they are now. (`meshes` and `spon` do not import each other: `meshes.deprecation`.)
+_NEW_NAMES = {
+    "companions": "spon.equino.baselines",
+    "constraints": "spon.spaces.constraints",
+    "learn": "spon.equino.training",
+    "modes": "spon.microstructure.mode_network",
+    "norms": "spon.spaces.norms",
+    "preconditioning": "spon.operators.preconditioner",
+    "transfer": "spon.spaces.transfer",
+    "variational": "spon.equino.vpionet",
+}
+
+
+def __getattr__(name: str):
+    if name not in _NEW_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _NEW_NAMES[name]
+    _warnings.warn(f"spon.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    parent, _, last = new.rpartition(".")
+    return getattr(_importlib.import_module(parent), last)

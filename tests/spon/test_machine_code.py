@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from networks import branch, by_torch, difference, potential
 
 import spon.jit
+from spon.constitutive.c_code import function
 from spon.constitutive.program import OPERATIONS, Program
 from spon.equino.evaluate.c_response import CompiledResponse, written
 
@@ -102,7 +103,7 @@ def test_every_operation_of_a_program_is_the_same_in_c():
                 steps.append(("select", 4 + len(steps), 0, 1))
             wanted.append(4 + len(steps))
     program = Program((("x", 3),), (0.3, -1.7), tuple(steps), tuple(wanted), (len(wanted),))
-    text = spon.jit.source("spon.constitutive", "lanes.h") + spon.jit.function("tried", program) + CALL
+    text = spon.jit.source("spon.constitutive", "lanes.h") + function("tried", program) + CALL
     sizes = {"REAL": "double", "LANES": 64, "SIZE": 3, "COUNT": len(wanted)}
     call = spon.jit.library(text, sizes).call
     x = np.random.default_rng(0).uniform(-1, 1, (3, 64))
