@@ -14,7 +14,7 @@ from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots
-from meshes._compat import collapse
+from meshes.compat import collapse
 from spon.equino.snapshots import CellData, CellSpace
 
 Array = npt.NDArray[np.float64]

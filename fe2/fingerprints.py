@@ -17,7 +17,7 @@ import ufl
 
 from fe2.body import Body, newton_local
 from fe2.rve import RVE
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 Fingerprint = Mapping[str, str]

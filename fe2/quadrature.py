@@ -18,7 +18,7 @@ from fe2.laws import Law, Response
 from fe2.materials import why_not_finite
 from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import together
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 

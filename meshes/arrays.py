@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from . import _compat
+from . import compat
 from .errors import MeshError, on_root
 from .tagged import TaggedMesh
 
@@ -106,7 +106,7 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
     element = basix.ufl.element(
         "Lagrange", cell, degree, lagrange_variant=basix.LagrangeVariant.equispaced, shape=(gdim,)
     )
-    mesh = _compat.create_mesh(comm, cells, np.ascontiguousarray(points, dtype=np.float64), element)
+    mesh = compat.create_mesh(comm, cells, np.ascontiguousarray(points, dtype=np.float64), element)
     tdim = mesh.topology.dim
     tagged = values != UNTAGGED
     return TaggedMesh(

@@ -9,7 +9,7 @@ import basix
 import numpy as np
 import numpy.typing as npt
 
-from . import _compat
+from . import compat
 from .errors import MeshError
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def local_cells(mesh: Mesh) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int
     owned = mesh.topology.index_map(mesh.topology.dim).size_local
     return (
         mesh.geometry.x[:, : mesh.geometry.dim],
-        _compat.geometry_dofmap(mesh)[:owned],
+        compat.geometry_dofmap(mesh)[:owned],
         mesh.topology.cell_name(),
-        _compat.coordinate_map(mesh).degree,
+        compat.coordinate_map(mesh).degree,
     )
 
 

@@ -81,7 +81,7 @@ def test_files_do_not_depend_on_the_number_of_ranks(comm, mpi_tmp_path):
     def write(domain, path):
         mesh = domain.mesh
         cells = mesh.topology.index_map(2).size_local
-        centre = mesh.geometry.x[meshes._compat.geometry_dofmap(mesh)[:cells]].mean(axis=1)
+        centre = mesh.geometry.x[meshes.compat.geometry_dofmap(mesh)[:cells]].mean(axis=1)
         Series(path, mesh).write(1, 0.25, {"x": mesh.geometry.x}, {"centre": centre})
 
     write(meshes.cook(comm, n=(5, 3)), mpi_tmp_path / "spread.xdmf")

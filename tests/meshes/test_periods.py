@@ -19,7 +19,7 @@ from mpi4py import MPI  # noqa: E402
 
 import fe2  # noqa: E402
 import meshes  # noqa: E402
-from meshes import _compat  # noqa: E402
+from meshes import compat  # noqa: E402
 from meshes.arrays import Arrays, distribute  # noqa: E402
 from meshes.periodic import facet_corners  # noqa: E402
 from meshes.windings import oriented, windings  # noqa: E402
@@ -277,7 +277,7 @@ def saved(path, labels, **options):
     import meshio
 
     cell = meshes.from_labels(labels, SELF, quads=False, **options)
-    cells = _compat.geometry_dofmap(cell.mesh)
+    cells = compat.geometry_dofmap(cell.mesh)
     tags = np.empty(len(cells), int)
     tags[cell.cell_tags.indices] = cell.cell_tags.values
     meshio.Mesh(cell.mesh.geometry.x, [("triangle", cells)], cell_data={"phase": [tags]}).write(path)

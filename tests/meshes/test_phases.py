@@ -176,7 +176,7 @@ def test_coincident_nodes_in_a_file_of_dolfinx(comm, mpi_tmp_path):
         points = np.vstack([SQUARE, SQUARE[[1, 4, 7]]])[:, :2].copy()
         cells = np.array([(0, 1, 3, 4), (9, 2, 10, 5), (3, 4, 6, 7), (10, 5, 11, 8)])
         element = basix.ufl.element("Lagrange", "quadrilateral", 1, shape=(2,))
-        mesh = meshes._compat.create_mesh(MPI.COMM_SELF, cells, points, element)
+        mesh = meshes.compat.create_mesh(MPI.COMM_SELF, cells, points, element)
         with dolfinx.io.XDMFFile(MPI.COMM_SELF, str(path), "w") as file:
             file.write_mesh(mesh)
     comm.barrier()
@@ -255,7 +255,7 @@ def test_twenty_node_hexahedra_of_gmsh(tmp_path, version):
     """Straight cells: every node is at a multiple of a quarter, each place has one, and det J is constant."""
     path = gmsh_file(tmp_path / "a.msh", 3, {"left": (0,), "right": (1,)}, version, order=2)
     mesh = meshes.read(path, MPI.COMM_SELF).mesh
-    dofs = meshes._compat.geometry_dofmap(mesh)
+    dofs = meshes.compat.geometry_dofmap(mesh)
     assert dofs.shape == (16, 27)
     reference = meshes.geometry.reference("hexahedron", 2).points
     for x in mesh.geometry.x[dofs]:
