@@ -38,7 +38,7 @@ def moduli(edges, slender=1.0):
     """The constants with `edges` around the fibre; the cell's thickness is `slender` edge lengths."""
     radius = np.sqrt(FRACTION / np.pi)
     size = 2 * np.pi * radius / edges
-    cell = meshes.cell(
+    cell = meshes.rve(
         [meshes.Cylinder((0.0, 0.0, 0.0), "x", radius)],
         MPI.COMM_SELF,
         mesh_size=size,

@@ -30,7 +30,7 @@ comm = MPI.COMM_WORLD
 
 # %% [markdown]
 # ## The cell
-# Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.cell` takes a list of circles, ellipses,
+# Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.rve` takes a list of circles, ellipses,
 # spheres, ... of your own in the same way. Each rank holds the whole cell, hence `COMM_SELF`.
 
 # %%

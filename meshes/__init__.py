@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """RVE and macro geometries as tagged DOLFINx meshes, meshes from files, and the checks that they are fit for use."""
 
-from .cells import BENCHMARKS, benchmark, cell
 from .checks import check_cells, check_materials, check_periodic
 from .deprecation import renamed as _renamed
 from .errors import MeshError
+from .inclusions import BENCHMARKS, benchmark, rve
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
 from .packing import packing
@@ -35,7 +35,6 @@ __all__ = [
     "bar",
     "benchmark",
     "by_tag",
-    "cell",
     "check_cells",
     "check_materials",
     "check_periodic",
@@ -52,11 +51,12 @@ __all__ = [
     "periodic_labels",
     "plate_with_hole",
     "read",
+    "rve",
     "seam",
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {}
+_NEW_NAMES = {"cell": "meshes.rve"}
 
 
 def __getattr__(name: str):

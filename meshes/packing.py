@@ -45,7 +45,7 @@ def packing(
         tag: phase of the inclusions; 0 is a void.
 
     Returns:
-        The inclusions, for ``meshes.cell``.
+        The inclusions, for ``meshes.rve``.
 
     Raises:
         MeshError: no packing was found; names the fraction that was reached.

@@ -155,7 +155,7 @@ def match(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]):
             f"the mesh is not periodic: {blocked.sum()} {'edges' if dim == 2 else 'facets'} of its boundary meet solid "
             f"of its translates that has other nodes there, {_first(corners, np.flatnonzero(free)[blocked], period)}; "
             f"the period is {period.tolist()}. Opposite sides need the same nodes: mesh one and copy it to the other "
-            "(meshes.cell does), or use a boundary condition that needs no pairs; or give another period"
+            "(meshes.rve does), or use a boundary condition that needs no pairs; or give another period"
         )
     return pairs, shifts, free
 

@@ -67,7 +67,7 @@ def need_tagged_mesh(value: object, argument: str) -> None:
         make = f"meshes.TaggedMesh.of({argument}, cell_tags, names={{name: tag}})"
         raise TypeError(f"{argument} is a dolfinx.mesh.Mesh, which does not know its phases: give {make}")
     raise TypeError(
-        f"{argument} is {short(value)}, need a meshes.TaggedMesh, as from meshes.cell or meshes.read, or TaggedMesh.of"
+        f"{argument} is {short(value)}, need a meshes.TaggedMesh, as from meshes.rve or meshes.read, or TaggedMesh.of"
     )
 
 

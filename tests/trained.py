@@ -28,7 +28,7 @@ class Trained:
 
 def make_rve(radius=0.3):
     """A cell with one stiff circle, 138 unknowns."""
-    cell = meshes.cell([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
+    cell = meshes.rve([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
     materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
     return fe2.RVE(cell, materials, degree=1)
 

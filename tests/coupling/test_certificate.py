@@ -30,7 +30,7 @@ RANGE = 0.03 * np.array([1.0, 1.0, 0.5**0.5])
 
 def make_cell(materials, degree):
     """A cell of a matrix and one inclusion, some 30 (degree 1) or 140 unknowns."""
-    mesh = meshes.cell([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.5)
+    mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.5)
     return fe2.RVE(mesh, dict(zip((meshes.MATRIX, meshes.INCLUSION), materials, strict=True)), degree=degree)
 
 

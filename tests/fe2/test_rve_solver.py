@@ -24,7 +24,7 @@ STRAINS, LATER = np.random.default_rng(3).uniform(-0.03, 0.03, (2, 7, 3))
 
 
 def cell(size=0.22):
-    return meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=size)
+    return meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=size)
 
 
 def rve(matrix, **options):
@@ -271,7 +271,7 @@ def test_an_energy_of_the_wrong_sign_is_refused(degree, boundary):
     wrong = fe2.Energy(lambda e: -50 * square(e))
     where = r'at x = \[.*\] alone lowers the energy .* Energy of tag 1 \("matrix"\): is the sign'
     with pytest.raises(ValueError, match=where):
-        flat = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.22, order=1)
+        flat = meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.22, order=1)
         fe2.RVE(flat, {1: wrong, 2: STIFF}, degree=degree, boundary=boundary)
 
 

@@ -123,8 +123,8 @@ def test_however_a_cell_is_cut_out_of_the_plane(seed):
 def test_moving_voids_of_a_cell_changes_little():
     """Other meshes of one microstructure, whose pores the faces cut or not."""
     pores = [meshes.Circle((0.0, 0.0), 0.25, 0), meshes.Ellipse((0.45, 0.4), (0.2, 0.1), 30.0)]
-    wanted = solve(meshes.cell(pores, SELF, mesh_size=0.06, order=2))
-    found = solve(meshes.cell(pores, SELF, mesh_size=0.06, order=2, shift=(0.33, 0.41)))
+    wanted = solve(meshes.rve(pores, SELF, mesh_size=0.06, order=2))
+    found = solve(meshes.rve(pores, SELF, mesh_size=0.06, order=2, shift=(0.33, 0.41)))
     same(found, wanted, rtol=2e-3)
 
 
@@ -134,7 +134,7 @@ def test_moving_voids_of_a_cell_changes_little():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda size, center: meshes.cell(
+        lambda size, center: meshes.rve(
             [meshes.Circle(tuple(np.add(center, [0.1 * size, 0.4 * size])), 0.3 * size)],
             SELF, size=(size, size), center=center, mesh_size=0.3 * size, order=2, quads=True,
         ),
@@ -169,7 +169,7 @@ def test_spheres_and_fibres_of_any_size():
             meshes.Sphere((0.2 * size, 0, 0), 0.2 * size),
             meshes.Cylinder((-0.25 * size, 0, 0), "z", 0.15 * size),
         ]
-        return meshes.cell(shapes, SELF, size=(size,) * 3, mesh_size=0.8 * size)
+        return meshes.rve(shapes, SELF, size=(size,) * 3, mesh_size=0.8 * size)
 
     strain = [0.01, 0, 0.002, -0.003, 0, 0.001]
     same(solve(make(2e-8), strain=strain, degree=1), solve(make(1.0), strain=strain, degree=1))
@@ -238,7 +238,7 @@ def test_one_array_of_fibres_as_hexagon_rhombus_and_rectangle(tmp_path):
     rhombus = meshes.read(polygon(tmp_path / "rhombus.msh", RHOMBUS), SELF, period=[A1, A2])
     height = np.sqrt(3)
     fibres = [meshes.Circle((0.0, 0.0), 0.3), meshes.Circle((0.5, height / 2), 0.3)]
-    rectangle = meshes.cell(fibres, SELF, size=(1.0, height), mesh_size=0.08, order=2)
+    rectangle = meshes.rve(fibres, SELF, size=(1.0, height), mesh_size=0.08, order=2)
     wanted = solve(rectangle)
     for cell in (hexagon, other, rhombus):
         assert cell.fractions()[2] == pytest.approx(np.pi * 0.09 / (height / 2), rel=1e-4)

@@ -23,7 +23,7 @@ PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearEl
 
 def make_rve(degree=2, boundary="periodic"):
     """A cell with a stiff circle that sticks out of it, so that there are inclusions on opposite faces."""
-    mesh = meshes.cell([meshes.Circle((0.35, -0.1), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
+    mesh = meshes.rve([meshes.Circle((0.35, -0.1), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
     return fe2.RVE(mesh, PHASES, degree=degree, boundary=boundary)
 
 
@@ -51,7 +51,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
     if dim == 2:
         rve = make_rve(degree)
     else:
-        mesh = meshes.cell([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
+        mesh = meshes.rve([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
         rve = fe2.RVE(mesh, PHASES, degree=degree)
     _, order = coupling.local_laws(rve)
     space = cell_space(rve, order)

@@ -36,7 +36,7 @@ PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearEl
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
     """An RVE, what was learnt from 40 strains, and 12 unseen problems."""
-    mesh = meshes.cell([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
+    mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
     rve = fe2.RVE(mesh, PHASES)
     folder = tmp_path_factory.mktemp("snapshots")
     data = []
@@ -333,7 +333,7 @@ def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
     stiff, soft = fe2.LinearElastic.young(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
     if kind == "linear":
-        mesh = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
+        mesh = meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
         phases = {1: fe2.LinearElastic.young(1.0, 0.3), 2: stiff}
     else:
         mesh = meshes.laminate((0.4, 0.6), MPI.COMM_SELF, cells=(5, 2))

@@ -20,7 +20,7 @@ from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 
 
-def cell(
+def rve(
     inclusions: Sequence[Shape],
     comm: MPI.Intracomm,
     *,
@@ -151,7 +151,7 @@ def benchmark(
     known = BENCHMARKS | AS_MESHED
     if name not in known:
         raise MeshError(f'there is no benchmark cell "{name}"; there are {", ".join(known)}')
-    return cell(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
+    return rve(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
 
 
 BENCHMARKS: dict[str, tuple[Shape, ...]] = {
