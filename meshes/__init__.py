@@ -8,7 +8,8 @@ from .inclusions import BENCHMARKS, benchmark, rve
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
 from .packing import packing
-from .periodic import PeriodWarning, Seam, faces, known_period, periodic_labels, seam
+from .period import PeriodWarning, known_period
+from .periodic import Seam, faces, periodic_labels, seam
 from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate

@@ -197,11 +197,11 @@ def _members(model: Model, home: str, kind: str, label: str, seen: tuple = ()) -
                 found[where].add(token)
                 continue
             if isinstance(token, NodesOf):
-                scope, rest = _looked_up(model, where, "element_sets", token.elements)
-                part = _nodes_of(model, _members(model, scope, "element_sets", rest, seen))
+                scope, member = _looked_up(model, where, "element_sets", token.elements)
+                part = _nodes_of(model, _members(model, scope, "element_sets", str(member), seen))
             else:
-                scope, rest = _looked_up(model, where, kind, str(token))
-                part = {scope: {rest}} if isinstance(rest, int) else _members(model, scope, kind, rest, seen)
+                scope, member = _looked_up(model, where, kind, str(token))
+                part = {scope: {member}} if isinstance(member, int) else _members(model, scope, kind, member, seen)
             for scope, numbers in part.items():
                 found[scope] |= numbers
     return found

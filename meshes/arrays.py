@@ -94,12 +94,13 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
     cell, degree, gdim, nodes, names, facet_names, period = comm.bcast(about, root=0)
     if arrays is None:  # the other ranks bring empty arrays to the collective calls
         points, cells = np.empty((0, gdim)), np.empty((0, nodes), dtype=np.int64)
-        values = np.empty(0, dtype=np.int32)
-        facets, facet_values = None, None
+        values: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        facets: npt.NDArray[np.int64] | None = None
+        facet_values: npt.NDArray[np.int32] | None = None
     else:
         points, cells, values = arrays.points, arrays.cells, arrays.cell_values
         facets, facet_values = arrays.facets, arrays.facet_values
-    if facets is None:
+    if facets is None or facet_values is None:
         facets = np.empty((0, facet_vertices(cell).shape[1]), dtype=np.int64)
         facet_values = np.empty(0, dtype=np.int32)
 

@@ -113,7 +113,7 @@ def read_gmsh(path: Path) -> Blocks:
     if numbers.elements is None:
         members = [{g: np.arange(len(b.nodes)) for g in mine} for b, mine in zip(blocks, groups)]
     else:  # which put a cell into several groups as one element for each
-        once = [_each_once(b, mine) for b, mine in zip(blocks, groups)]
+        once = [_each_once(b, np.asarray(mine)) for b, mine in zip(blocks, groups)]
         blocks, members = [b for b, _ in once], [m for _, m in once]
     top = max((dim for dim, _ in entities), default=0)
     parts = {entity for dim, entity in entities if dim == top}

@@ -16,7 +16,7 @@ Side = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.bool_]]
 
 
 def grid(
-    axes: Sequence[npt.NDArray[np.float64]],
+    axes: Sequence[npt.NDArray[np.floating]],
     tags: npt.NDArray[np.integer],
     *,
     order: int,

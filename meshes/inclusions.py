@@ -15,7 +15,7 @@ from .errors import MeshError
 from .gmsh_session import session
 from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
 from .periodic import match, periodic_labels
-from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps, rescaled
+from .shapes import Circle, Ellipse, Shape, extent, moved, refuse_overlaps, rescaled
 from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 
@@ -121,7 +121,7 @@ def _placed(inclusions: Sequence[Shape], dim: int, shift: Sequence[float] | None
             raise MeshError(f"inclusion {i} ({shape}) has no volume; radius and semi_axes must be positive")
         if not isinstance(shape.tag, int) or shape.tag < 0:
             raise MeshError(f"inclusion {i} ({shape}) has the tag {shape.tag}; use 0 for a void, 1, 2, ... for phases")
-    return [replace(s, center=tuple((np.asarray(s.center, dtype=np.float64) + move).tolist())) for s in inclusions]
+    return [moved(shape, move) for shape in inclusions]
 
 
 def benchmark(

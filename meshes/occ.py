@@ -72,8 +72,8 @@ def _draw(occ, shape, place, lower, size, seam) -> int:
         case Sphere() | Ellipsoid():
             radius = shape.radius if isinstance(shape, Sphere) else 1.0
             body = occ.addSphere(0.0, 0.0, 0.0, radius)
-            for angle, axis in zip(np.deg2rad(seam), np.eye(3)):
-                occ.rotate([(3, body)], 0.0, 0.0, 0.0, *axis, angle)
+            for angle, direction in zip(np.deg2rad(seam), np.eye(3)):
+                occ.rotate([(3, body)], 0.0, 0.0, 0.0, *direction, angle)
             if isinstance(shape, Sphere):
                 occ.translate([(3, body)], *place)
             else:

@@ -26,7 +26,7 @@ def packing(
     min_gap: float = 0.0,
     size: Sequence[float] | None = None,
     tag: int = INCLUSION,
-) -> list[Circle] | list[Sphere]:
+) -> list[Circle | Sphere]:
     """Circles or spheres at random places that overlap neither each other nor their periodic images.
 
     Inclusions are placed one after the other where there is room (random sequential addition); when there is none left

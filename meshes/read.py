@@ -20,7 +20,7 @@ from .checks import bad_cells, check_cells, raise_bad_cells
 from .errors import MeshError, on_root
 from .formats import read_gmsh, read_meshio
 from .geometry import local_cells
-from .periodic import with_period
+from .period import with_period
 from .repeats import POLICIES, coincident_pairs, refuse_coincident, shortest_edge
 from .tagged import TaggedMesh
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,12 +132,22 @@ class Cylinder:
 Shape = Circle | Ellipse | Sphere | Ellipsoid | Cylinder
 
 
+def moved(shape: Shape, by: npt.NDArray[np.float64]) -> Shape:
+    """The shape, translated by a vector (d,)."""
+    return _with(shape, center=tuple(float(x) for x in np.add(shape.center, by)))
+
+
 def rescaled(shape: Shape, origin: npt.NDArray[np.float64], unit: float) -> Shape:
-    """A shape in coordinates that count from ``origin`` (d,) in multiples of ``unit``."""
-    center = (np.asarray(shape.center, dtype=np.float64) - origin) / unit
+    """The shape in coordinates that count from ``origin`` (d,) in multiples of ``unit``."""
+    center = tuple(float(x) for x in (np.asarray(shape.center, dtype=np.float64) - origin) / unit)
     if isinstance(shape, Ellipse | Ellipsoid):
-        return replace(shape, center=tuple(center.tolist()), semi_axes=tuple(a / unit for a in shape.semi_axes))
-    return replace(shape, center=tuple(center.tolist()), radius=shape.radius / unit)
+        return _with(shape, center=center, semi_axes=tuple(a / unit for a in shape.semi_axes))
+    return _with(shape, center=center, radius=shape.radius / unit)
+
+
+def _with(shape: Shape, **changes: Any) -> Shape:
+    """`replace`, whose arguments mypy cannot check for a union of classes."""
+    return replace(shape, **changes)
 
 
 def extent(shape: Shape) -> npt.NDArray[np.float64]:

@@ -170,8 +170,9 @@ def from_image(
             return np.array([levels[v.item()] for v in present])[position].reshape(values.shape)
         return values
 
+    array = on_root(comm, labels)  # None on the other ranks, which need none
     return from_labels(
-        on_root(comm, labels), comm, spacing=spacing, center=center, order=order, quads=quads, names=names
+        () if array is None else array, comm, spacing=spacing, center=center, order=order, quads=quads, names=names
     )
 
 

@@ -146,4 +146,5 @@ class TaggedMesh:
                 raise MeshError(f"{argument} has tags of entities of dimension {tags.dim}, {of} have {need}")
             if tags.topology is not mesh.topology._cpp_object:
                 raise MeshError(f"{argument} belongs to another mesh")
-        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}), period)
+        vectors = None if period is None else lattice(period, mesh.geometry.dim)
+        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}), vectors)

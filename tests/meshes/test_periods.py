@@ -22,7 +22,7 @@ import fe2  # noqa: E402
 import meshes  # noqa: E402
 from meshes import compat  # noqa: E402
 from meshes.arrays import Arrays, distribute  # noqa: E402
-from meshes.periodic import facet_corners  # noqa: E402
+from meshes.geometry import facet_corners  # noqa: E402
 from meshes.windings import oriented, windings  # noqa: E402
 
 SELF = MPI.COMM_SELF
