@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RVE and macro geometries as tagged DOLFINx meshes, meshes from files, and the checks that they are fit for use."""
+"""RVEs and macroscale geometries as tagged DOLFINx meshes, meshes from files, and checks of their quality."""
 
 from .checks import check_cells, check_materials, check_periodic
 from .deprecation import renamed as _renamed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A mesh as plain arrays on one rank, and its way to a distributed, tagged DOLFINx mesh."""
+"""A mesh as plain arrays on one rank, and its distribution as a tagged DOLFINx mesh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import compat
 from .errors import MeshError, on_root
 from .tagged import TaggedMesh
 
-UNTAGGED = -1  # 0 may be a label in a file, as any number above it
+UNTAGGED = -1  # labels in a file are 0 and larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Arrays:
         facet_values: (f,) tags of these facets.
         names: name of a cell tag → tag.
         facet_names: name of a facet tag → tag.
-        period: (d, d) lattice vectors of a cell, or None, see `TaggedMesh`.
+        period: (d, d) lattice vectors of an RVE, or None, see `TaggedMesh`.
     """
 
     points: npt.NDArray[np.float64]
@@ -65,14 +65,14 @@ def exterior_facets(cells: npt.NDArray[np.int64], cell: str) -> npt.NDArray[np.i
 
 
 def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
-    """Build arrays on rank 0 and spread them over ``comm`` as a tagged mesh.
+    """Build arrays on rank 0 and distribute them over ``comm`` as a tagged mesh.
 
     Args:
         comm: communicator of the mesh; the call is collective.
         build: makes the arrays; called on rank 0 only.
 
     Returns:
-        The tagged mesh; cells with value ``UNTAGGED`` carry no tag.
+        The tagged mesh; cells with value ``UNTAGGED`` have no tag.
 
     Raises:
         MeshError: ``build`` failed, or made a mesh without cells.
@@ -92,7 +92,7 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
         )
     )
     cell, degree, gdim, nodes, names, facet_names, period = comm.bcast(about, root=0)
-    if arrays is None:  # the other ranks bring empty arrays to the collective calls
+    if arrays is None:  # the other ranks pass empty arrays to the collective calls
         points, cells = np.empty((0, gdim)), np.empty((0, nodes), dtype=np.int64)
         values: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
         facets: npt.NDArray[np.int64] | None = None

@@ -57,7 +57,7 @@ def known_period(rve: TaggedMesh) -> npt.NDArray[np.float64]:
     for axis, share in enumerate(covered.min(axis=0)):
         if share == 0:
             raise MeshError(
-                "the period cannot be told from the bounding box: no facet lies on one of its faces across "
+                "the period is not certain from the bounding box: no facet lies on one of its faces across "
                 f"{'xyz'[axis]}. {GIVE}"
             )
     if covered.min() < 1 - 1e-6 and mesh.comm.rank == 0:

@@ -93,7 +93,7 @@ def seam(rve: TaggedMesh) -> Seam:
         apart = np.flatnonzero(~np.any(found.shifts != 0, axis=0))
         if apart.size:
             raise MeshError(
-                f"the period cannot be told from the bounding box: along {'xyz'[apart[0]]} nothing of the mesh has a "
+                f"the period is not certain from the bounding box: along {'xyz'[apart[0]]} nothing of the mesh has a "
                 "partner on the opposite face. " + GIVE
             )
     return Seam(period, facets, found.pairs, found.shifts, found.free)

@@ -105,7 +105,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True, slots=True)
 class Cylinder:
-    """A straight fibre in 3D that runs through the whole cell.
+    """A straight fibre in 3D that runs through the whole RVE.
 
     Args:
         center: a point on its axis, (x, y, z).
@@ -162,8 +162,9 @@ def images(
 
     Args:
         shape: the inclusion.
-        lower, upper: corners of the box, (d,); may be infinite.
-        size: lengths of the cell, (d,).
+        lower: lower corner of the box, (d,); may be infinite.
+        upper: upper corner, (d,).
+        size: lengths of the RVE, (d,).
 
     Yields:
         The centres, (d,).
@@ -188,14 +189,16 @@ def gap(
     functions h.
 
     Args:
-        a, b: two shapes of the same dimension.
-        center_a, center_b: where they are, (d,).
+        a: a shape.
+        center_a: its centre, (d,).
+        b: another shape of the same dimension.
+        center_b: its centre, (d,).
 
     Returns:
         The width of the gap along the normal of contact (the distance for circles, spheres and parallel fibres, a lower
         bound of it otherwise; negative if and only if the two overlap), and the middle of the gap, (d,).
     """
-    finite = np.isfinite(extent(a)) & np.isfinite(extent(b))  # fibres are compared by their shadows across the axis
+    finite = np.isfinite(extent(a)) & np.isfinite(extent(b))  # fibres are compared by their cross-sections
     d = (center_b - center_a)[finite]
     p, q = (m @ m.T for m in (np.where(np.isinf(s.matrix), 0.0, s.matrix)[finite] for s in (a, b)))
     # A shape's image in its own place has d = 0: complete overlap, with any normal.
@@ -223,8 +226,8 @@ def near_pairs(
 
     Args:
         shapes: the inclusions.
-        size: lengths of the cell, (d,).
-        reach: largest gap that is of interest.
+        size: lengths of the RVE, (d,).
+        reach: upper bound of the gaps.
 
     Yields:
         (i, j, gap, middle): numbers of the two, width and middle of the gap beside inclusion i; every pair once, and an

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RVE cells: volume fractions against closed forms, matching faces for any position of the inclusions, packings."""
+"""RVEs with inclusions: volume fractions against closed forms, matching faces for any position of the inclusions, packings."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_fibres_ellipsoids_and_voids(comm):
 
 @pytest.mark.parametrize("seed", [1, 3, 12])
 def test_ellipsoids_at_random_are_meshed_with_curved_cells(comm, seed):
-    """Faces of the cell cut free-form surfaces at thin angles, where curved cells tangle and are straightened."""
+    """Faces of the RVE cut free-form surfaces at thin angles, where curved cells tangle and are straightened."""
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     rotation *= np.sign(np.linalg.det(rotation))

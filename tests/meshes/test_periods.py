@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The period of a cell: nothing depends on where in its period, where in space and in which unit a cell is drawn."""
+"""The period of an RVE: no result depends on the choice of its faces, on its place and on the unit of length."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def same(found, wanted, rtol=1e-9):
 
 @pytest.mark.parametrize("roll", [0, 5])
 def test_a_strip_between_voids_is_a_bar(roll):
-    """Six tenths of the cell under uniaxial stress in plane strain: S = 0.6 E / (1 − ν²) ε."""
+    """Six tenths of the RVE under uniaxial stress in plane strain: S = 0.6 E / (1 − ν²) ε."""
     labels = np.ones((10, 10), int)
     labels[:, :2] = labels[:, -2:] = 0
     cell = meshes.from_labels(np.roll(labels, roll, axis=1), SELF)
@@ -103,15 +103,15 @@ def test_a_particle_in_a_void_carries_nothing():
 def test_rolling_an_image_changes_nothing(seed, shift):
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, 3, (7, 6))
-    labels[: rng.integers(1, 7), : rng.integers(1, 6)] = 0  # faces solid or void, and meet what they will
+    labels[: rng.integers(1, 7), : rng.integers(1, 6)] = 0  # any phases on opposite faces
     wanted = solve(meshes.from_labels(labels, SELF), degree=1)
     same(solve(meshes.from_labels(np.roll(labels, shift, (0, 1)), SELF), degree=1), wanted)
 
 
 @given(seed=st.integers(0, 10**6))
 @few
-def test_however_a_cell_is_cut_out_of_the_plane(seed):
-    """Each row of an image begins elsewhere: sides in steps, and parts that only the period puts together."""
+def test_any_choice_of_the_faces(seed):
+    """Rows of an image begin at different places: stepped sides, and parts connected only by the period."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, 3, (5, 4))
     labels[1, 1:3] = 0
@@ -122,7 +122,7 @@ def test_however_a_cell_is_cut_out_of_the_plane(seed):
     same(solve(cell, degree=1), solve(meshes.from_labels(labels, SELF, spacing=0.2), degree=1))
 
 
-def test_moving_voids_of_a_cell_changes_little():
+def test_moving_voids_of_an_rve_changes_little():
     """Other meshes of one microstructure, whose pores the faces cut or not."""
     pores = [meshes.Circle((0.0, 0.0), 0.25, 0), meshes.Ellipse((0.45, 0.4), (0.2, 0.1), 30.0)]
     wanted = solve(meshes.rve(pores, SELF, mesh_size=0.06, order=2))
@@ -237,7 +237,7 @@ def test_boundaries_of_structures_of_any_size(size):
     assert counts == {"left": 2, "right": 2, "bottom": 4, "top": 4}
 
 
-# Cells that are no boxes.
+# RVEs that are no boxes.
 
 A1, A2 = np.array([1.0, 0.0]), np.array([0.5, np.sqrt(3) / 2])
 HEXAGON = np.array([[np.cos(a), np.sin(a)] for a in np.deg2rad(30 + 60 * np.arange(6))]) / np.sqrt(3)
@@ -309,7 +309,7 @@ def test_other_conditions_on_a_hexagon(boundary, tmp_path):
 def test_a_period_that_cannot_be_told_is_asked_for(corners, tmp_path):
     cell = meshes.read(polygon(tmp_path / "cell.msh", corners), SELF)
     for boundary in ("periodic", "linear displacement"):
-        with pytest.raises(meshes.MeshError, match=r"period cannot be told.*period=\[\["):
+        with pytest.raises(meshes.MeshError, match=r"period is not certain.*period=\[\["):
             fe2.RVE(cell, PHASES, boundary=boundary)
 
 
@@ -319,7 +319,7 @@ def test_sides_that_do_not_match_are_refused(tmp_path):
         fe2.RVE(cell, PHASES)
 
 
-# Periods that somebody gives, or nobody.
+# Given and missing periods.
 
 
 def saved(path, labels, **options):
@@ -399,7 +399,7 @@ def test_all_ranks_see_the_same_seam(comm):
 def test_every_node_of_a_paired_facet_is_tied(degree):
     """As many unknowns as a periodic space of that degree has, two components each, and one node held."""
     cell = meshes.from_labels(np.ones((3, 4), int), SELF, spacing=1e-7)
-    rve = fe2.RVE(cell, {1: MATRIX}, **{} if degree == 2 else {"degree": degree})  # 2 unless another is asked for
+    rve = fe2.RVE(cell, {1: MATRIX}, **{} if degree == 2 else {"degree": degree})  # the default is 2
     assert rve.unknowns.size == 2 * (3 * 4 * degree**2 - 1)
     assert isinstance(rve.displacement(rve.initial_state(1)[0]), fem.Function)
 
@@ -459,7 +459,7 @@ def test_a_cell_without_unknowns_is_its_material(shape, boundary):
 
 
 def test_warnings_are_shown(tmp_path):
-    """FFCx of DOLFINx 0.9 sends warnings to a log that nobody reads; here a process prints them as others do."""
+    """FFCx of DOLFINx 0.9 redirects warnings to a log without a handler; a process with `meshes` prints them."""
     code = "import warnings, meshes; warnings.warn('look here')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "UserWarning: look here" in found.stderr

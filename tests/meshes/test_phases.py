@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""In meshes from files no phase vanishes without a word, and nothing counts twice."""
+"""In meshes from files no phase is lost silently, and nothing counts twice."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Meshes from files: sets become tags, second-order cells keep their shape, damaged files are told apart."""
+"""Meshes from files: sets become tags, second-order cells keep their shape, damaged files are refused."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Materials and laws by the name of a phase, meshes of one's own, and what is said of anything else."""
+"""Materials and laws by the name of a phase, meshes of one's own, and the messages about anything else."""
 
 import numpy as np
 import pytest
