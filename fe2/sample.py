@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 from scipy.stats import qmc
 
-from fe2 import arguments, mandel, parts
+from fe2 import arguments, chunked_hdf5, mandel
 from fe2 import snapshots as files
 from fe2.fingerprints import Fingerprint
 from fe2.ranks import together
@@ -141,7 +141,7 @@ def snapshots(
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
 
-    folder = parts.folder(path)
+    folder = chunked_hdf5.folder(path)
     pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
     pending = None
     with together(comm):
@@ -150,12 +150,12 @@ def snapshots(
     pending = comm.bcast(pending)
     if pending is None:
         return
-    parts.fill(
+    chunked_hdf5.fill(
         comm,
         folder,
         pending,
         lambda k: files.write_part(folder, k, rve, pieces[k], mark),
-        partial(parts.Progress, "snapshots", len(pieces), folder, progress),
+        partial(chunked_hdf5.Progress, "snapshots", len(pieces), folder, progress),
     )
     failed = 0
     with together(comm):
@@ -170,7 +170,7 @@ def _pending(
 ) -> list[int] | None:
     """Numbers of the chunks still to be solved; None if the file has all strains. Makes the folder of the parts."""
     keys = [files.digest(piece) for piece in pieces]
-    done = parts.finished(folder, keys, lambda part: files.opened(part, mark), "strains", SnapshotError)
+    done = chunked_hdf5.finished(folder, keys, lambda part: files.opened(part, mark), "strains", SnapshotError)
     if path.exists():
         with files.opened(path, mark) as file:
             known = file["strain"][:]

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fe2 import parts
+from fe2 import chunked_hdf5
 from fe2.fingerprints import Fingerprint, differences, digest, fingerprint
 from fe2.rve import RVE
 
@@ -122,7 +122,7 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint
         "failed": failed,
         "weights": body.weights,
     }
-    with parts.writing(folder, k, digest(strains)) as file:
+    with chunked_hdf5.writing(folder, k, digest(strains)) as file:
         _describe(file, mark)
         for name, values in arrays.items():
             file.create_dataset(name, data=values, chunks=True, fletcher32=True)
@@ -136,12 +136,12 @@ def merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
         nonlocal failed
         _describe(file, mark)
         for name in _ROWS:
-            parts.extend(file, name, part[name][:])
+            chunked_hdf5.extend(file, name, part[name][:])
         if "weights" not in file:
             file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
         failed += int(part["failed"][:].sum())
 
-    parts.merge(path, folder, count, lambda part: opened(part, mark), add)
+    chunked_hdf5.merge(path, folder, count, lambda part: opened(part, mark), add)
     return failed
 
 

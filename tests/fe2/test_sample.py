@@ -15,7 +15,7 @@ from mpi4py import MPI
 import meshes
 from fe2 import RVE, LinearElastic, SaturatingElastic, sample
 from fe2 import snapshots as files
-from fe2.parts import count
+from fe2.chunked_hdf5 import count
 
 STRAINS = sample.box(7, 2, 0.02, seed=3)
 
