@@ -26,8 +26,8 @@ import scipy.sparse
 
 from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns
+from fe2.condensed import FACTORISATION, NoFactor, ReducedStiffness
 from fe2.materials import why_not_finite
-from fe2.reduced import FACTORISATION, NoFactor, ReducedStiffness
 
 Array = npt.NDArray[np.float64]
 

@@ -27,9 +27,9 @@ import meshes
 from fe2 import arguments
 from fe2.body import Body
 from fe2.boundary import CONDITIONS
+from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point
-from fe2.reduced import ReducedStiffness
 from fe2.rest import check_at_rest
 
 Array = npt.NDArray[np.float64]

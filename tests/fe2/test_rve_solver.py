@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 import fe2
 import meshes
-from fe2.reduced import conjugate_directions
+from fe2.condensed import conjugate_directions
 
 STIFF = fe2.LinearElastic(200.0, 90.0)
 MATRICES = {
