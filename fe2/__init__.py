@@ -4,7 +4,6 @@
 from fe2 import mandel, sample
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
-from fe2.closed_form import UFLLaw
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step
 from fe2.materials import (
@@ -30,6 +29,7 @@ from fe2.ranks import together
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.stopping import Stopped
+from fe2.ufl_law import UFLLaw
 from meshes.deprecation import renamed as _renamed
 
 __version__ = "0.1.0"
