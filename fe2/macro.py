@@ -15,7 +15,6 @@ from dolfinx import fem
 import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
-from fe2.fields import Series, at_nodes, named
 from fe2.laws import Law
 from fe2.micro import MicroPoint
 from fe2.newton import Newton, StepFailed
@@ -24,6 +23,7 @@ from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import NotConverged
 from fe2.stopping import SIGNALS, Heard, Stopped
+from fe2.xdmf import Series, at_nodes, named
 
 
 @dataclass(frozen=True, slots=True)

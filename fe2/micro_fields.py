@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
-from fe2.fields import Series, at_nodes, named
 from fe2.rve import RVE
+from fe2.xdmf import Series, at_nodes, named
 
 Array = npt.NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from test_macro import halves
 
 import fe2
 import meshes
-from fe2.fields import Series, at_nodes, named
 from fe2.progress import Bar
+from fe2.xdmf import Series, at_nodes, named
 
 STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
