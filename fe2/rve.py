@@ -30,7 +30,7 @@ from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point
-from fe2.rest import check_at_rest
+from fe2.zero_strain import check_at_zero_strain
 
 Array = npt.NDArray[np.float64]
 
@@ -158,7 +158,7 @@ class RVE:
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(32, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
-        check_at_rest(self.body, cell.names)
+        check_at_zero_strain(self.body, cell.names)
         self._newton = MicroNewton(
             self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
         )
