@@ -28,7 +28,7 @@ from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
-from fe2.stopping import Stopped
+from fe2.signals import Stopped
 from fe2.ufl_law import UFLLaw
 from meshes.deprecation import renamed as _renamed
 

@@ -22,7 +22,7 @@ from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import NotConverged
-from fe2.stopping import SIGNALS, Heard, Stopped
+from fe2.signals import SIGNALS, SignalListener, Stopped
 from fe2.xdmf import Series, at_nodes, named
 
 
@@ -228,11 +228,11 @@ class MacroProblem:
             say(f"continuing at time {clock.time:.4f}")
         stop = round(until * clock.unit)
         signals = () if place is None else SIGNALS
-        with Heard(signals) as heard, Bar("load", clock.unit, wanted=say is not _silent) as bar:
+        with SignalListener(signals) as listener, Bar("load", clock.unit, wanted=say is not _silent) as bar:
             try:
                 while clock.now < stop:
                     clock.size = min(clock.size, stop - clock.now)
-                    factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, heard)
+                    factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, listener)
                     clock.accept(largest)
                     self.history.append(Step(clock.time, factor, residuals, *self._watch(newton), cuts, seconds))
                     norms = " ".join(f"{r:.1e}" for r in residuals)
@@ -243,14 +243,14 @@ class MacroProblem:
                         series.write(len(self.history), clock.time, *self._fields())
                     if place:
                         self._save(place / "checkpoint", clock)
-                        heard.obey(self.comm)
+                        listener.raise_if_signalled(self.comm)
             except Stopped as stopped:
                 say(f"time {clock.time:.4f}: {stopped}; restart=True goes on from here")
                 raise
         return self.history
 
     def _step(
-        self, newton: Newton, clock: _Clock, load, say, bar: Bar, heard: Heard
+        self, newton: Newton, clock: _Clock, load, say, bar: Bar, listener: SignalListener
     ) -> tuple[float, list[float], int, dict[str, float]]:
         """Go one step, as large as converges; returns load factor, residual norms, how often it was halved, seconds."""
         cuts = 0
@@ -266,7 +266,7 @@ class MacroProblem:
             for (_, constant), value in zip(self._bcs, self._prescribed, strict=True):
                 constant.value = factor * value
             try:
-                residuals = newton.solve(show, heard)
+                residuals = newton.solve(show, listener)
             except (NotConverged, LocalError, NotFinite, StepFailed, Stopped, KeyboardInterrupt) as error:
                 self.u.x.array[:] = accepted
                 self.sigma.rollback()

@@ -25,7 +25,7 @@ from fe2 import mandel
 from fe2.callbacks import Callbacks
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
-from fe2.stopping import Heard, Stopped
+from fe2.signals import SignalListener, Stopped
 
 _ADD = la.InsertMode.add
 _REASON = PETSc.SNES.ConvergedReason
@@ -91,14 +91,14 @@ class Newton:
         snes.setFromOptions()
         self._dim, (self._d,) = V.mesh.geometry.dim, sigma.strain.ufl_shape
         self._h = V.mesh.h(V.mesh.topology.dim, sigma.cells)
-        self._heard = Heard()
+        self._listener = SignalListener()
         self.seconds = {"law": 0.0, "assembly": 0.0}
 
-    def solve(self, show: Callable[[int, float], None], heard: Heard) -> list[float]:
+    def solve(self, show: Callable[[int, float], None], listener: SignalListener) -> list[float]:
         """Solve from the present displacement; returns the norm of the residual at each iterate.
 
         Args:
-            show: takes the iteration and this norm. heard: what tells of signals, asked before each evaluation.
+            show: takes the iteration and this norm. listener: what tells of signals, asked before each evaluation.
 
         Raises:
             StepFailed: no convergence. Stopped: a signal was heard on any rank. KeyboardInterrupt: on the rank that was
@@ -111,7 +111,7 @@ class Newton:
 
         self._snes.cancelMonitor()
         self._snes.setMonitor(self._calls.guard(monitor))
-        self._heard, self._first = heard, True
+        self._listener, self._first = listener, True
         self.seconds = {"law": 0.0, "assembly": 0.0}
         self._dead.array[:] = 0.0
         if self._external is not None:
@@ -151,7 +151,7 @@ class Newton:
         self._u.x.array[: self._owned] = x.array_r
         self._u.x.scatter_forward()
         start = time.perf_counter()
-        self._heard.obey(self._comm)
+        self._listener.raise_if_signalled(self._comm)
         self._sigma.update()
         middle = time.perf_counter()
         self.seconds["law"] += middle - start

@@ -410,7 +410,7 @@ def test_an_error_in_any_callback_comes_out_as_it_is(law):
         raise ArithmeticError("broken")
 
     with pytest.raises(ArithmeticError, match="broken"):
-        problem._newton.solve(breaks, fe2.stopping.Heard())
+        problem._newton.solve(breaks, fe2.signals.SignalListener())
 
 
 def test_measures_with_other_tags_in_one_form_are_told():
@@ -562,9 +562,9 @@ def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, whole, ranks, 
 
 
 def test_without_a_folder_signals_are_as_they_were(law):
-    before = [signal.getsignal(number) for number in fe2.stopping.SIGNALS]
+    before = [signal.getsignal(number) for number in fe2.signals.SIGNALS]
     seen = []
-    bar(MPI.COMM_SELF, law, steps=1, log=lambda line: seen.extend(signal.getsignal(n) for n in fe2.stopping.SIGNALS))
+    bar(MPI.COMM_SELF, law, steps=1, log=lambda line: seen.extend(signal.getsignal(n) for n in fe2.signals.SIGNALS))
     assert seen == before
 
 
