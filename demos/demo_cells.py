@@ -44,7 +44,10 @@ def say(line):
         print(line, flush=True)
 
 
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
 mesh_size = pick(0.3, 0.08, 0.0245)
 settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"samples": 512, "lbfgs": 600}, {})

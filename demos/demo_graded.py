@@ -51,7 +51,10 @@ def say(line):
 # %%
 n = pick(8, 32, 32)
 grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 rve = fe2.RVE(grid, materials, degree=1)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 

@@ -97,8 +97,8 @@ def fung(strain, bulk, shear, k1, k2, angle):
 numbers = {"bulk": 2000.0, "shear": 600.0, "k1": 1500.0, "k2": 250.0, "angle": np.pi / 4}  # MPa, MPa, MPa, -, rad
 materials = {
     "matrix": fe2.Energy(fung, parameters=numbers),
-    "coating": fe2.LinearElastic.young(500.0, 0.4),
-    "inclusion": fe2.LinearElastic.young(20_000.0, 0.25),
+    "coating": fe2.LinearElastic.from_young_poisson(500.0, 0.4),
+    "inclusion": fe2.LinearElastic.from_young_poisson(20_000.0, 0.25),
 }
 rve = fe2.RVE(cell, materials)
 

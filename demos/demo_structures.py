@@ -52,7 +52,10 @@ def say(line):
 # %%
 mesh_size = pick(0.3, 0.1, 0.05)
 cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 rve = fe2.RVE(cell, materials)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 

@@ -43,7 +43,10 @@ for compiler in ("cc", "gfortran"):
 # %%
 if options.model is None:
     cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.1)
-    materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(70_000.0, 0.2)}
+    materials = {
+        meshes.MATRIX: fe2.SaturatingElastic(),
+        meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2),
+    }
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
     fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)

@@ -17,7 +17,7 @@ import coupling
 import fe2
 import meshes
 
-SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.young(2e4, 0.3)
+SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.from_young_poisson(2e4, 0.3)
 
 
 @pytest.fixture(scope="module")

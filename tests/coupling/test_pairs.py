@@ -154,7 +154,7 @@ def pixels():
 
 def image(seed, a1=50.0, shape=(4, 4)):
     labels = np.random.default_rng(seed).integers(1, 3, shape)
-    materials = {1: fe2.SaturatingElastic(a1=a1), 2: fe2.LinearElastic.young(2e4, 0.3)}
+    materials = {1: fe2.SaturatingElastic(a1=a1), 2: fe2.LinearElastic.from_young_poisson(2e4, 0.3)}
     return fe2.RVE(meshes.from_labels(labels, MPI.COMM_SELF), materials, degree=1)
 
 

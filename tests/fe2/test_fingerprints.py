@@ -18,7 +18,7 @@ import meshes
 from fe2 import fingerprints, sample
 from fe2.fingerprints import differences, fingerprint
 
-SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.young(2e4, 0.3)
+SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.from_young_poisson(2e4, 0.3)
 
 
 def make(materials=(SOFT, STIFF), *, fractions=(0.5, 0.5), cells=(2, 2), tags=None, move=None, **options):
@@ -39,7 +39,7 @@ def mark():
 
 @pytest.mark.parametrize("other, parts", [
     ({"materials": (fe2.SaturatingElastic(a1=50.001), STIFF)}, "material 1"),
-    ({"materials": (SOFT, fe2.LinearElastic.young(2e3, 0.3))}, "material 2"),
+    ({"materials": (SOFT, fe2.LinearElastic.from_young_poisson(2e3, 0.3))}, "material 2"),
     ({"fractions": (0.4, 0.6)}, "mesh"),
     ({"tags": [1, 2, 2, 1]}, "phases"),
     ({"boundary": "uniform traction"}, "boundary (periodic and uniform traction)"),

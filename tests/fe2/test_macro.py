@@ -74,7 +74,7 @@ def test_affine_boundary_gives_single_cell_homogenisation_at_every_point(law, co
 
 def test_homogeneous_cell_gives_the_single_scale_solution():
     """Against the same linear problem written directly in UFL and solved without any of the package's solvers."""
-    material = fe2.LinearElastic.young(100.0, 0.3)
+    material = fe2.LinearElastic.from_young_poisson(100.0, 0.3)
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
     problem = bar(MPI.COMM_SELF, fe2.ExactLaw(fe2.RVE(cell, {1: material, 2: material}, degree=1)), steps=2)
 
@@ -123,7 +123,7 @@ def halves(comm):
 @pytest.mark.mpi
 def test_each_region_has_its_own_law(law, comm):
     """A bar of two halves in series, each 2 long, at ν = 0: the force is the same in both, u = σ (2/E₁ + 2/E₂)."""
-    soft, stiff = (fe2.LinearElastic.young(e, 0.0) for e in (100.0, 300.0))
+    soft, stiff = (fe2.LinearElastic.from_young_poisson(e, 0.0) for e in (100.0, 300.0))
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
     exact = fe2.ExactLaw(fe2.RVE(cell, {1: soft, 2: soft}, degree=1))
     problem = fe2.MacroProblem(halves(comm), {1: exact, 2: fe2.UFLLaw(stiff)})
@@ -230,7 +230,7 @@ def test_a_structure_of_micrometres_moves():
     """At ν = 0 the strain is σ/E everywhere, also in a bar of 2 µm that is written in metres."""
     problem = fe2.MacroProblem(
         meshes.bar(MPI.COMM_SELF, size=(2e-6, 1e-6, 1e-6), n=(4, 2, 2)),
-        fe2.UFLLaw(fe2.LinearElastic.young(1000.0, 0.0), dim=3),
+        fe2.UFLLaw(fe2.LinearElastic.from_young_poisson(1000.0, 0.0), dim=3),
     )
     problem.fix("left", (0.0, 0.0, 0.0))
     problem.traction("right", (0.8, 0.0, 0.0))

@@ -47,7 +47,7 @@ def uniform_strain(domain, law, degree=1):
 @pytest.mark.parametrize("quads, degree", [(True, 1), (False, 2)])
 def test_series_holds_the_fields_of_each_step(comm, mpi_tmp_path, quads, degree):
     """A uniform strain: u = E x at the nodes and σ = C E in each cell, E growing with the time."""
-    material = fe2.LinearElastic.young(100.0, 0.3)
+    material = fe2.LinearElastic.from_young_poisson(100.0, 0.3)
     domain = meshes.bar(comm, size=(4.0, 1.0), n=(4, 2), quads=quads)
     problem = uniform_strain(domain, fe2.UFLLaw(material), degree)
     problem.solve(steps=2, folder=mpi_tmp_path, fields=True, log=None)

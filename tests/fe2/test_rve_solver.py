@@ -289,11 +289,11 @@ def test_stiffness_may_be_zero_at_rest_or_negative_in_bulk():
 @pytest.mark.parametrize(
     ("material", "degree", "plane", "warned"),
     [
-        (fe2.LinearElastic.young(10.0, 0.4999), 1, "strain", True),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "strain", True),
         (fe2.J2(bulk=2000.0, shear=40.0, yield_stress=0.4, hardening=2.0), 1, "strain", True),
-        (fe2.LinearElastic.young(10.0, 0.4999), 2, "strain", False),
-        (fe2.LinearElastic.young(10.0, 0.4999), 1, "stress", False),
-        (fe2.LinearElastic.young(10.0, 0.47), 1, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 2, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "stress", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.47), 1, "strain", False),
         (fe2.transversely_isotropic(230e3, 15e3, 24e3, 0.2, 0.35), 1, "strain", False),
         (fe2.SaturatingElastic(), 1, "strain", False),
     ],
@@ -321,7 +321,8 @@ def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
     labels = np.ones((4, 4), int)
     labels[1:3, 1:3] = 2
     rve = fe2.RVE(
-        meshes.from_labels(labels, MPI.COMM_SELF), {1: fe2.Energy(softening), 2: fe2.LinearElastic.young(2e4, 0.2)}
+        meshes.from_labels(labels, MPI.COMM_SELF),
+        {1: fe2.Energy(softening), 2: fe2.LinearElastic.from_young_poisson(2e4, 0.2)},
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -22,7 +22,7 @@ STRAINS = sample.box(7, 2, 0.02, seed=3)
 
 def make_rve(a1=50.0, **options):
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(4, 2))
-    return RVE(cell, {1: SaturatingElastic(a1=a1), 2: LinearElastic.young(2e4, 0.3)}, **options)
+    return RVE(cell, {1: SaturatingElastic(a1=a1), 2: LinearElastic.from_young_poisson(2e4, 0.3)}, **options)
 
 
 @pytest.fixture(scope="module")

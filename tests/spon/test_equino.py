@@ -331,10 +331,10 @@ def some(data, rows):
 @pytest.mark.parametrize("kind", ["linear", "laminate", "homogeneous"])
 def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
-    stiff, soft = fe2.LinearElastic.young(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
+    stiff, soft = fe2.LinearElastic.from_young_poisson(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
     if kind == "linear":
         mesh = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
-        phases = {1: fe2.LinearElastic.young(1.0, 0.3), 2: stiff}
+        phases = {1: fe2.LinearElastic.from_young_poisson(1.0, 0.3), 2: stiff}
     else:
         mesh = meshes.laminate((0.4, 0.6), MPI.COMM_SELF, cells=(5, 2))
         phases = {1: soft, 2: stiff if kind == "laminate" else soft}

@@ -22,7 +22,7 @@ from spon.jit import compiler
 from spon.reduced.galerkin_c import CompiledModes
 
 N = 8
-MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic.young(20_000.0, 0.2)}
+MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic.from_young_poisson(20_000.0, 0.2)}
 BOX = fe2.mandel.from_engineering([0.03, 0.03, 0.04])
 
 
