@@ -75,8 +75,8 @@ def solve(law, n, comm):
     """Seconds of each part of an iteration (the slowest rank's), iterations, and points."""
     timed = Timed(law)
     problem = fe2.MacroProblem(meshes.cook(comm, n=n), timed)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (None, 1.0))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (None, 1.0))
     comm.Barrier()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", coupling.OutsideRangeWarning)

@@ -122,9 +122,9 @@ def structure(rve, network):
 
     def solve(law):
         problem = fe2.MacroProblem(membrane, law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (None, MOVE))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (None, MOVE))
+        problem.record("right")
         start = time.process_time()
         problem.solve(steps=STEPS, log=None)
         seconds = time.process_time() - start

@@ -61,9 +61,9 @@ def membrane(law):
     """The solved problem and its seconds, of a run after the forms are compiled."""
     for _ in range(2):
         problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=SIDE), law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (None, MOVE))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (None, MOVE))
+        problem.record("right")
         start = time.perf_counter()
         problem.solve(steps=STEPS, log=None)
         seconds = time.perf_counter() - start

@@ -70,10 +70,10 @@ def cycle(t):
 
 def problem():
     problem = fe2.MacroProblem(plate, laws)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.0025, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.0025, None))
+    problem.record("right")
     return problem
 
 

@@ -102,9 +102,9 @@ tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds
 def solve(law):
     """The solved problem, and the seconds of the whole run and of its law."""
     problem = fe2.MacroProblem(membrane, law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (None, 1.6))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (None, 1.6))
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=pick(2, 4, 6), log=None)
     return problem, time.perf_counter() - start, sum(s.seconds["law"] for s in problem.history)

@@ -131,10 +131,10 @@ plate = meshes.plate_with_hole(comm, n=pick(1, 3, 6))
 problems = {}
 for name, law in laws.items():
     problems[name] = problem = fe2.MacroProblem(plate, law)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.025, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.025, None))
+    problem.record("right")
     force = problem.solve(steps=pick(2, 4, 8), log=None)[-1].force["right"][0]
     reference = problems["exact"].history[-1].force["right"][0]
     seconds = comm.allreduce(sum(s.seconds["law"] for s in problem.history), op=MPI.MAX)

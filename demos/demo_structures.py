@@ -111,8 +111,8 @@ def solve(structure, law):
     domain, held, _ = structures[structure]
     problem = fe2.MacroProblem(domain, law)
     for boundary, values in held.items():
-        problem.fix(boundary, values)
-    problem.watch("right")
+        problem.prescribe(boundary, values)
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=pick(2, 3, 6), log=None)
     return problem, time.perf_counter() - start

@@ -114,9 +114,9 @@ membrane = meshes.cook(comm, n=pick(1, 5, 12))
 problems: dict[str, fe2.MacroProblem] = {}
 for name, law in laws.items():
     problem = fe2.MacroProblem(membrane, law)
-    problem.fix("left", (0.0, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
     problem.traction("right", (0.0, 6.0))
-    problem.watch("right")
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=4, log=None)
     seconds[name] = time.perf_counter() - start

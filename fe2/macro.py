@@ -2,6 +2,7 @@
 """The macroscale problem, for those who have no residual of their own: loads over pseudo-time, solved by PETSc SNES."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,7 +121,7 @@ class MacroProblem:
         self._v = ufl.TestFunction(self.V)
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
-        self._watched: dict[str, tuple] = {}
+        self._recorded: dict[str, tuple] = {}
         self._newton: Newton | None = None  # once the problem is set up
 
     # What is prescribed.
@@ -133,7 +134,7 @@ class MacroProblem:
     def _nodes(self, name: str) -> npt.NDArray[np.int32]:
         return fem.locate_dofs_topological(self.V, self.mesh.topology.dim - 1, self._facets(name))
 
-    def fix(self, boundary: str, values: Sequence[float | None]) -> None:
+    def prescribe(self, boundary: str, values: Sequence[float | None]) -> None:
         """Prescribe the displacement of a named boundary at load factor 1; None leaves a component free.
 
         Raises:
@@ -141,8 +142,10 @@ class MacroProblem:
         """
         facets, dim = self._facets(boundary), self.mesh.geometry.dim
         if len(values) != dim:
-            raise ValueError(f"fix({boundary!r}): {len(values)} values for {dim} components; use None for free ones")
-        _vector(f"fix({boundary!r})", [0.0 if value is None else value for value in values], dim)
+            raise ValueError(
+                f"prescribe({boundary!r}): {len(values)} values for {dim} components; use None for free ones"
+            )
+        _vector(f"prescribe({boundary!r})", [0.0 if value is None else value for value in values], dim)
         for i, value in enumerate(values):
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)
@@ -165,12 +168,22 @@ class MacroProblem:
         b = fem.Constant(self.mesh, _vector("body_force", vector, self.mesh.geometry.dim))
         self._loads.append(self._factor * ufl.dot(b, self._v) * self.sigma.dx)
 
-    def watch(self, boundary: str) -> None:
+    def record(self, boundary: str) -> None:
         """Record the mean displacement of a named boundary and the resultant force on it at each step."""
         nodes = self._nodes(boundary)
         ds = self._ds(self.domain.facet_names[boundary])
         mean = [fem.form(self.u[i] * ds) for i in range(self.mesh.geometry.dim)]
-        self._watched[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
+        self._recorded[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
+
+    def fix(self, boundary: str, values: Sequence[float | None]) -> None:
+        """Deprecated: `prescribe`."""
+        warnings.warn("MacroProblem.fix is now MacroProblem.prescribe", DeprecationWarning, stacklevel=2)
+        self.prescribe(boundary, values)
+
+    def watch(self, boundary: str) -> None:
+        """Deprecated: `record`."""
+        warnings.warn("MacroProblem.watch is now MacroProblem.record", DeprecationWarning, stacklevel=2)
+        self.record(boundary)
 
     # Load stepping.
 
@@ -234,7 +247,7 @@ class MacroProblem:
                     clock.size = min(clock.size, stop - clock.now)
                     factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, listener)
                     clock.accept(largest)
-                    self.history.append(Step(clock.time, factor, residuals, *self._watch(newton), cuts, seconds))
+                    self.history.append(Step(clock.time, factor, residuals, *self._measure(newton), cuts, seconds))
                     norms = " ".join(f"{r:.1e}" for r in residuals)
                     say(f"time {clock.time:.4f}  factor {factor:.4f}  residuals {norms}  {sum(seconds.values()):.1f} s")
                     bar.update(clock.now)
@@ -355,12 +368,12 @@ class MacroProblem:
                     point.write(Path(folder) / f"micro-{number}.xdmf")
         return points
 
-    def _watch(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    def _measure(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         displacement, force = {}, {}
         dim = self.mesh.geometry.dim
-        if self._watched:
+        if self._recorded:
             b = newton.internal_forces()
-        for name, (mean, area, nodes) in self._watched.items():
+        for name, (mean, area, nodes) in self._recorded.items():
             total = self.comm.allreduce(fem.assemble_scalar(area))
             displacement[name] = [self.comm.allreduce(fem.assemble_scalar(m)) / total for m in mean]
             mine = nodes[nodes < self.V.dofmap.index_map.size_local]

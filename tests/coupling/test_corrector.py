@@ -134,9 +134,9 @@ def test_a_structure_beyond_the_range(trained, comm):
 
     def solve(law):
         problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.14, None))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.14, None))
+        problem.record("right")
         problem.solve(steps=2, log=None)
         return problem.history[-1].force["right"][0]
 

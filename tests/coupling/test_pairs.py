@@ -188,8 +188,8 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
 
 def stretched(law, comm=MPI.COMM_SELF, by=0.02):
     problem = fe2.MacroProblem(meshes.bar(comm, size=(3.0, 1.0), n=(3, 1)), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (3 * by, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (3 * by, 0.0))
     problem.solve(steps=1, log=None)
     return problem
 
@@ -269,8 +269,8 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
     laws = [varying, *(coupling.ModesLaw(network, tags, **options) for options in modes)]
     for k, law in enumerate(laws):
         problem = fe2.MacroProblem(domain, law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.02, None))
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.02, None))
         problem.solve(steps=1, log=None)
         points = problem.write_micro(mpi_tmp_path / str(k), [[0.2, 0.2], [2.8, 0.8]])
         assert sum(comm.allgather(points[1].here)) == 1

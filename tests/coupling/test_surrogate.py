@@ -142,10 +142,10 @@ def test_no_stress_at_rest_and_a_symmetric_tangent(trained):
 def bar(comm, law, right=0.04, down=-1.0, steps=2):
     """A bar that is stretched by 1 % and bent, with strains up to that of the trained range at its clamped corners."""
     problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (right, None))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (right, None))
     problem.body_force((0.0, down))
-    problem.watch("right")
+    problem.record("right")
     problem.solve(steps=steps, log=None)
     return problem
 

@@ -36,10 +36,10 @@ def read(path):
 def uniform_strain(domain, law, degree=1):
     """A structure whose whole boundary moves with the strain (0.02, -0.01) t; quadratic residuals are none."""
     problem = fe2.MacroProblem(domain, law, degree=degree)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.02 * 4.0, None))
-    problem.fix("top", (None, -0.01 * 1.0))
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.02 * 4.0, None))
+    problem.prescribe("top", (None, -0.01 * 1.0))
     return problem
 
 
@@ -154,8 +154,8 @@ def exact():
 @pytest.mark.mpi
 def test_micro_fields_at_chosen_points(comm, mpi_tmp_path, exact):
     problem = fe2.MacroProblem(halves(comm), {1: exact, 2: fe2.UFLLaw(STEEL)})
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.08, 0.02))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.08, 0.02))
     problem.solve(steps=2, log=None)
     # 2×2 Gauss points of a cell 1 × 0.5 lie at (1 ± 1/√3)/2 of its sides.
     low, high = (1 - 1 / np.sqrt(3)) / 2, (1 + 1 / np.sqrt(3)) / 2

@@ -280,9 +280,9 @@ def graded(rve, places):
 
 def solve(domain, law):
     problem = fe2.MacroProblem(domain, law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.02, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.02, None))
+    problem.record("right")
     problem.solve(steps=2, log=None)
     return problem.history[-1].force["right"][0]
 
