@@ -172,7 +172,7 @@ def study(quick, steps, seeds, known, keep):
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
     cells, unseen = packed(grid, 30 if quick else 1000, 0), packed(grid, 4 if quick else UNSEEN, 1)
-    strains = fe2.sample.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
+    strains = fe2.strain_sampling.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
     law = fe2.VaryingLaw(rve, unseen)
     for k in range(len(unseen)):
         law.cell(k)

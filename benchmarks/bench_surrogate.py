@@ -107,7 +107,7 @@ def study(name):
     per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(cell, near)
     trainings = json.loads(ACCURACY.read_text())["cells"][name]["methods"]["EquiNO, default"]
     offline = {
-        "snapshots": 100 / exact_rate(cell, fe2.sample.latin_hypercube(100, 2, learned.BOX, seed=0)),
+        "snapshots": 100 / exact_rate(cell, fe2.strain_sampling.latin_hypercube(100, 2, learned.BOX, seed=0)),
         "training": float(np.mean([t["seconds"] for t in trainings])),
     }
     found["offline"] = offline | {"exact_load_step": per_step, "ratio": sum(offline.values()) / per_step}

@@ -65,14 +65,14 @@ files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name
 start = time.perf_counter()
 for (name, part), file in files.items():
     count, seed = parts[part]
-    strains = fe2.sample.latin_hypercube(count, 2, half_range, seed=seed)
-    fe2.sample.snapshots(rves[name], strains, file, comm, progress=False)
+    strains = fe2.strain_sampling.latin_hypercube(count, 2, half_range, seed=seed)
+    fe2.rve_snapshots.compute(rves[name], strains, file, comm, progress=False)
 say(f"snapshots: {time.perf_counter() - start:.1f} s")
 
 
 def train(name):
     """The model of a cell, and unseen snapshots as arrays."""
-    data, unseen = (coupling.cell_data(rves[name], fe2.sample.read(files[name, part])) for part in parts)
+    data, unseen = (coupling.cell_data(rves[name], fe2.rve_snapshots.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
         model, bases, _ = equino.train(data, **settings, log=live)

@@ -106,13 +106,13 @@ rve = fe2.RVE(cell, materials)
 # ## Snapshots, training, a model file
 
 # %%
-strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
+strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
-fe2.sample.snapshots(rve, strains, snapshots, comm)
+fe2.rve_snapshots.compute(rve, strains, snapshots, comm)
 settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24}, {"r": 24})
 with fe2.together(comm):
     if comm.rank == 0:
-        data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+        data = coupling.cell_data(rve, fe2.rve_snapshots.read(snapshots))
         trained, _, _ = equino.train(data, **settings)
         trained.save(model_file)
 model = spon.load(model_file, whole=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Mechanics: materials, the exact RVE problem and its homogenisation, laws and the macroscale problem."""
 
-from fe2 import mandel, sample
+from fe2 import mandel, rve_snapshots, strain_sampling
+from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
@@ -73,7 +74,8 @@ __all__ = [
     "engineering_constants",
     "law_places",
     "mandel",
-    "sample",
+    "rve_snapshots",
+    "strain_sampling",
     "together",
     "transversely_isotropic",
 ]

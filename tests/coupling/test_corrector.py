@@ -20,7 +20,7 @@ from spon.reduced.galerkin import ReducedModel
 
 def beyond(n, scale, seed=5):
     """n strains (n, 3) on random rays, up to `scale` times as long as those in the trained range."""
-    e = fe2.sample.box(n, 2, AMPLITUDE, seed=seed)
+    e = fe2.strain_sampling.box(n, 2, AMPLITUDE, seed=seed)
     sizes = np.random.default_rng(seed).uniform(0.2, scale, (n, 1))
     return e / abs(e / AMPLITUDE).max(axis=1, keepdims=True) * sizes
 

@@ -420,8 +420,8 @@ def test_what_was_exact_is_there_to_learn_from(trained, comm, mpi_tmp_path):
     everywhere = comm.allgather(found)
     assert all(np.array_equal(found, other) for other in everywhere) and len(found) > 0
     path = mpi_tmp_path / "more.h5"
-    fe2.sample.snapshots(trained.rve, found, path, comm, progress=False)
-    assert np.array_equal(fe2.sample.read(path).strain, found)
+    fe2.rve_snapshots.compute(trained.rve, found, path, comm, progress=False)
+    assert np.array_equal(fe2.rve_snapshots.read(path).strain, found)
 
 
 def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
@@ -431,8 +431,8 @@ def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
     assert law.is_outside.any()
     path = tmp_path / "snapshots.h5"
     shutil.copy(trained.path.with_name("snapshots.h5"), path)
-    fe2.sample.snapshots(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
-    data = coupling.cell_data(trained.rve, fe2.sample.read(path))
+    fe2.rve_snapshots.compute(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
+    data = coupling.cell_data(trained.rve, fe2.rve_snapshots.read(path))
     again, *_ = equino.refit(trained.model, data, resolved=16, samples=256, lbfgs=200)
     better = coupling.CertifiedLaw(again, fe2.ExactLaw(trained.rve), tolerance=3e-3)
     bar(MPI.COMM_SELF, better, **load)

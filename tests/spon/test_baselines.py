@@ -32,9 +32,9 @@ def cell(tmp_path_factory):
     """An RVE, what was learnt from 24 strains, and 12 unseen problems."""
     rve, folder, data = make_rve(), tmp_path_factory.mktemp("snapshots"), []
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
-        strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
-        fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.cell_data(rve, fe2.sample.read(folder / name)))
+        strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
+        fe2.rve_snapshots.compute(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
+        data.append(coupling.cell_data(rve, fe2.rve_snapshots.read(folder / name)))
     return rve, *data
 
 

@@ -36,7 +36,7 @@ def materials():
 
 
 def strains(count, dim=2, size=0.03):
-    return fe2.sample.box(count, dim, size, seed=1)
+    return fe2.strain_sampling.box(count, dim, size, seed=1)
 
 
 def near(found, right, tolerance):

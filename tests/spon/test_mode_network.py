@@ -59,7 +59,7 @@ def disturbed(rve, **options):
 def solved(rve):
     """A disturbed network, its response in four cells at three strains, and the exact one."""
     net, tags = disturbed(rve), random_tags(rve, 4)
-    strains = fe2.sample.latin_hypercube(3, 2, BOX, seed=2)
+    strains = fe2.strain_sampling.latin_hypercube(3, 2, BOX, seed=2)
     phases = net.phases(torch.from_numpy(tags))
     with torch.no_grad():
         displacements, strain_modes = net.modes(phases)
@@ -160,7 +160,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
     """Without corrections, which leave little to learn in so small a cell."""
     net, unseen = network(rve, corrections=0).float(), random_tags(rve, 20, seed=9)
     law = fe2.VaryingLaw(rve, unseen)
-    strains = fe2.sample.latin_hypercube(4, 2, BOX, seed=2)
+    strains = fe2.strain_sampling.latin_hypercube(4, 2, BOX, seed=2)
     exact = np.stack([law.cell(k).homogenise(strains).stress for k in range(20)])
     law.destroy()
 
