@@ -111,7 +111,7 @@ def structure(rve, network):
     x = fe2.law_places(membrane)[:, 0] / 48.0
     tags = np.stack(
         [
-            meshes.mark(rve.cell, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))
+            meshes.mark(rve.domain, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))
             for k, a in enumerate(x)
         ]
     )

@@ -93,7 +93,7 @@ def _phase(rve: RVE) -> Array:
     body = rve.body
     here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
     for k, tag in enumerate(body.materials):
-        here[body.V.dofmap.list[rve.cell.cell_tags.find(tag)].ravel(), k] = True
+        here[body.V.dofmap.list[rve.domain.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
         together = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
         for k in range(len(body.materials)):

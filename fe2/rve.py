@@ -99,9 +99,9 @@ class RVE:
     Each rank holds the whole cell: build its mesh on MPI.COMM_SELF.
 
     Args:
-        cell: `meshes.TaggedMesh` of the cell; averages refer to the volume of its period, so that voids count with zero
+        domain: mesh and tags of the RVE; averages refer to the volume of its period, so that voids count with zero
             stress wherever they are.
-        materials: tag, or name in `cell.names` → material.
+        materials: tag, or name in `domain.names` → material.
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".
         plane: "strain" or "stress", for 2D cells.
@@ -124,7 +124,7 @@ class RVE:
 
     def __init__(
         self,
-        cell: meshes.TaggedMesh,
+        domain: meshes.TaggedMesh,
         materials: meshes.ByPhase[Material],
         *,
         degree: int = 2,
@@ -135,36 +135,42 @@ class RVE:
         max_substeps: int = 16,
         options_prefix: str = "micro_",
     ):
-        meshes.need_tagged_mesh(cell, "cell")
+        meshes.need_tagged_mesh(domain, "domain")
         if boundary not in CONDITIONS:
             raise ValueError(f"boundary = {boundary!r}: need one of {', '.join(map(repr, CONDITIONS))}")
-        if cell.mesh.comm.size > 1:
+        if domain.mesh.comm.size > 1:
             raise meshes.MeshError(
-                f"the cell's mesh is spread over {cell.mesh.comm.size} ranks; every rank solves whole cells, so "
+                f"the cell's mesh is spread over {domain.mesh.comm.size} ranks; every rank solves whole cells, so "
                 "build it with MPI.COMM_SELF"
             )
-        self.cell = cell
+        self.domain = domain
         self.boundary = boundary
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.max_substeps = max_substeps
-        self.body = Body(cell, materials, degree=degree, plane=plane)
-        self.period = meshes.known_period(cell)
+        self.body = Body(domain, materials, degree=degree, plane=plane)
+        self.period = meshes.known_period(domain)
         self.volume = abs(float(np.linalg.det(self.period)))
-        self.unknowns = CONDITIONS[boundary](self.body.V, cell)
+        self.unknowns = CONDITIONS[boundary](self.body.V, domain)
         self.stiffness = ReducedStiffness(
             self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=options_prefix
         )
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(32, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
-        check_at_zero_strain(self.body, cell.names)
+        check_at_zero_strain(self.body, domain.names)
         self._newton = MicroNewton(
             self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
         )
         self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
         self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
         self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
+
+    @property
+    def cell(self) -> meshes.TaggedMesh:
+        """Deprecated: `domain`."""
+        warnings.warn("RVE.cell is now RVE.domain", DeprecationWarning, stacklevel=2)
+        return self.domain
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of the undeformed RVE."""

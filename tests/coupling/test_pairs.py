@@ -30,7 +30,7 @@ BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 @pytest.fixture(scope="module")
 def others(trained):
     """What differs in it → an RVE that is not the model's."""
-    cell, materials = trained.rve.cell, trained.rve.body.materials
+    cell, materials = trained.rve.domain, trained.rve.body.materials
     softer = {**materials, 2: fe2.LinearElastic(bulk=4345.2381, shear=2991.80328)}
     found = {
         "mesh, numbering, phases": make_rve(radius=0.25),
@@ -207,7 +207,7 @@ def check_points(problem, folder, rtol, places=None):
     for k, point in enumerate(points, start=1):
         file, fields = meshio.read(folder / f"micro-{k}.xdmf"), point.fields()
         assert {"tag", "stress_xx", "strain_xy"} <= set(file.cell_data)
-        assert len(file.point_data["displacement"]) == len(fields.rve.cell.mesh.geometry.x)
+        assert len(file.point_data["displacement"]) == len(fields.rve.domain.mesh.geometry.x)
         for found, right in zip(means(fields), (point.strain, point.stress), strict=True):
             assert np.allclose(found, right, rtol=0, atol=rtol * abs(right).max())
         body = point.body()
@@ -282,7 +282,7 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
                 for found, right in zip(means(fields), (point.strain, point.stress), strict=True):
                     assert np.allclose(found, right, rtol=0, atol=1e-6 * abs(right).max())
                 here = np.argmin(np.linalg.norm(places - point.place, axis=1))
-                assert np.array_equal(fields.rve.cell.cell_tags.values, tags[here])
+                assert np.array_equal(fields.rve.domain.cell_tags.values, tags[here])
             else:
                 with pytest.raises(ValueError, match="has a cell of its own, which only the rank of the point has"):
                     point.fields()

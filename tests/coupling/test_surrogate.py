@@ -458,7 +458,7 @@ def test_wrong_use_is_told(trained):
     with pytest.raises(ValueError, match="3 components, the exact law 6"):
         coupling.CertifiedLaw(trained.model, fe2.UFLLaw(fe2.SaturatingElastic(), dim=3))
     steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
-    plastic = fe2.RVE(trained.rve.cell, {1: steel, 2: steel}, degree=1)
+    plastic = fe2.RVE(trained.rve.domain, {1: steel, 2: steel}, degree=1)
     with pytest.raises(ValueError, match="J2 has state"):
         coupling.SurrogateLaw(trained.model, outside=fe2.ExactLaw(plastic))
 

@@ -330,3 +330,9 @@ def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
     with pytest.warns(fe2.UnstableWarning, match="no minimum of the energy"):
         found = rve.homogenise([[0.0, 0.0, 0.001], [0.0, 0.0, 0.03]], on_failure="report")
     assert found.unstable.tolist() == [False, True]
+
+
+def test_the_old_name_of_the_domain_warns():
+    domain = cell()
+    with pytest.warns(DeprecationWarning, match=r"RVE\.domain"):
+        assert fe2.RVE(domain, {meshes.MATRIX: STIFF, meshes.INCLUSION: STIFF}).cell is domain

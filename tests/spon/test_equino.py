@@ -429,7 +429,7 @@ def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
 
 def test_wrong_use_is_told(cell):
     rve, model, _, data, _ = cell
-    other = fe2.RVE(rve.cell, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
+    other = fe2.RVE(rve.domain, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
     with pytest.raises(fe2.rve_snapshots.SnapshotError, match="belong to another RVE"):
         coupling.cell_data(other, _snapshots(data))
     with pytest.raises(ValueError, match="another RVE"):
