@@ -348,6 +348,18 @@ def test_options_of_petsc_come_first():
         del options["snes_atol"]
 
 
+def test_nothing_is_left_in_the_options_of_petsc():
+    options = PETSc.Options("macro_")
+    options["snes_linesearch_minlambda"] = 0.1
+    try:
+        before = PETSc.Options().getAll()
+        cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+        bar(MPI.COMM_SELF, fe2.ExactLaw(fe2.RVE(cell, MATERIALS, degree=1)), steps=1)
+        assert PETSc.Options().getAll() == before
+    finally:
+        del options["snes_linesearch_minlambda"]
+
+
 # Ctrl-C.
 
 
