@@ -23,6 +23,7 @@ from fe2.materials import (
 )
 from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
+from fe2.micro_newton import SolverOptions
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
@@ -62,6 +63,7 @@ __all__ = [
     "Response",
     "RunFolder",
     "SaturatingElastic",
+    "SolverOptions",
     "Step",
     "StepFailed",
     "Stopped",

@@ -186,7 +186,7 @@ class VaryingLaw:
                 degree=like.body.V.element.basix_element.degree,
                 boundary=like.boundary,
                 plane=like.body.plane,
-                tolerance=like.tolerance,
+                solver=like.solver,
             )
         return self._rves[k]
 

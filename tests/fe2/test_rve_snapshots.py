@@ -13,7 +13,7 @@ pytest.importorskip("h5py")
 from mpi4py import MPI
 
 import meshes
-from fe2 import RVE, LinearElastic, SaturatingElastic, rve_snapshots, strain_sampling
+from fe2 import RVE, LinearElastic, SaturatingElastic, SolverOptions, rve_snapshots, strain_sampling
 from fe2.chunked_hdf5 import count
 from fe2.fingerprints import fingerprint
 
@@ -132,7 +132,7 @@ def test_damaged_and_alien_files_are_refused_by_name(rve, tmp_path):
 
 
 def test_points_without_solution_are_marked(tmp_path):
-    hard = make_rve(max_iterations=1, max_substeps=0)
+    hard = make_rve(solver=SolverOptions(max_iterations=1, max_substeps=0))
     strains = np.array([[0.0, 0, 0], [0.05, 0, 0.03]])
     with pytest.warns(UserWarning, match="1 of 2"):
         got = solve(hard, strains, tmp_path / "s.h5")

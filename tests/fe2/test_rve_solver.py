@@ -98,7 +98,10 @@ def test_a_tangent_without_symmetry():
 )
 def test_sub_steps_lead_to_the_solution_of_the_whole_step(name, strain):
     """With few Newton iterations allowed the way must be divided; the materials still see one step from their state."""
-    whole, divided = rve(MATRICES[name]), rve(MATRICES[name], max_iterations=5, max_substeps=64)
+    whole, divided = (
+        rve(MATRICES[name]),
+        rve(MATRICES[name], solver=fe2.SolverOptions(max_iterations=5, max_substeps=64)),
+    )
     before = whole.homogenise([0.002, -0.001, 0.001])
     a, b = whole.homogenise(strain, before.state), divided.homogenise(strain, before.state)
     assert b.iterations[0] > a.iterations[0] > 5
@@ -108,7 +111,7 @@ def test_sub_steps_lead_to_the_solution_of_the_whole_step(name, strain):
 
 
 def test_a_failure_names_strain_and_attempts_and_spares_the_other_points():
-    problem = rve(MATRICES["saturating"], max_iterations=2, max_substeps=2)
+    problem = rve(MATRICES["saturating"], solver=fe2.SolverOptions(max_iterations=2, max_substeps=2))
     strains = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.7], [0.0, 0.0, 0.0]])
     report = problem.homogenise(strains, on_failure="report")
     assert np.isnan(report.stress[1]).all() and np.isfinite(report.stress[[0, 2]]).all()
@@ -336,3 +339,10 @@ def test_the_old_name_of_the_domain_warns():
     domain = cell()
     with pytest.warns(DeprecationWarning, match=r"RVE\.domain"):
         assert fe2.RVE(domain, {meshes.MATRIX: STIFF, meshes.INCLUSION: STIFF}).cell is domain
+
+
+def test_former_arguments_of_the_solver_warn():
+    with pytest.warns(DeprecationWarning, match=r"solver=fe2.SolverOptions\(tolerance=1e-09\)"):
+        assert rve(STIFF, tolerance=1e-9).solver == fe2.SolverOptions(tolerance=1e-9)
+    with pytest.raises(TypeError, match="no argument 'tolerence'"):
+        rve(STIFF, tolerence=1e-9)
