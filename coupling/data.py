@@ -13,7 +13,7 @@ from fe2 import mandel
 from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
-from fe2.snapshots import SnapshotError, Snapshots
+from fe2.rve_snapshots import SnapshotError, Snapshots
 from meshes.compat import collapse
 from spon.equino.snapshots import CellData, CellSpace
 
@@ -24,8 +24,8 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     """The snapshots of `rve` as `spon.CellData`; those that failed are left out.
 
     Raises:
-        fe2.sample.SnapshotError: snapshots of another RVE, or none that converged. TranslationError: a material that
-        torch cannot evaluate, or one with state.
+        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, or none that converged.
+        TranslationError: a material that torch cannot evaluate, or one with state.
     """
     mark = fingerprint(rve)
     if different := differences(snapshots.fingerprint, mark):
@@ -93,7 +93,7 @@ def _phase(rve: RVE) -> Array:
     body = rve.body
     here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
     for k, tag in enumerate(body.materials):
-        here[body.V.dofmap.list[rve.cell.cell_tags.find(tag)].ravel(), k] = True
+        here[body.V.dofmap.list[rve.domain.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
         together = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
         for k in range(len(body.materials)):

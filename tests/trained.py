@@ -49,13 +49,13 @@ def train(rve, path, comm):
     from spon import equino
 
     snapshots = path.with_name("snapshots.h5")
-    fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
+    fe2.rve_snapshots.compute(rve, fe2.strain_sampling.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.together(comm):
         if comm.rank == 0:
-            data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+            data = coupling.cell_data(rve, fe2.rve_snapshots.read(snapshots))
             equino.train(data, **TRAINING)[0].save(path)
 
 
 def strains(n, scale=0.9, seed=3):
     """n strains (n, d) in the trained range, `scale` times its size."""
-    return fe2.sample.box(n, 2, scale * AMPLITUDE, seed=seed)
+    return fe2.strain_sampling.box(n, 2, scale * AMPLITUDE, seed=seed)

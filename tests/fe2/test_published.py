@@ -23,7 +23,10 @@ SUN_VAIDYA = {"E1": "215", "E2": "144", "G12": "57.2", "G23": "45.9", "nu12": "0
 XIA = {"E1": "214", "E2": "143", "G12": "54.2", "G23": "45.7", "nu12": "0.195", "nu23": "0.253"}
 
 RADIUS = np.sqrt(FRACTION / np.pi)
-MATERIALS = {meshes.MATRIX: fe2.LinearElastic.young(*ALUMINIUM), meshes.INCLUSION: fe2.LinearElastic.young(*BORON)}
+MATERIALS = {
+    meshes.MATRIX: fe2.LinearElastic.from_young_poisson(*ALUMINIUM),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(*BORON),
+}
 PHASES = fe2.bulk_shear(*ALUMINIUM), fe2.bulk_shear(*BORON)
 
 

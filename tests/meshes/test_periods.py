@@ -28,7 +28,7 @@ from meshes.windings import oriented, windings  # noqa: E402
 SELF = MPI.COMM_SELF
 E, NU = 1000.0, 0.3
 E_FIBRE, NU_FIBRE = 20 * E, 0.2
-MATRIX, FIBRE = fe2.LinearElastic.young(E, NU), fe2.LinearElastic.young(E_FIBRE, NU_FIBRE)
+MATRIX, FIBRE = fe2.LinearElastic.from_young_poisson(E, NU), fe2.LinearElastic.from_young_poisson(E_FIBRE, NU_FIBRE)
 PHASES = {1: MATRIX, 2: FIBRE}
 STRAIN = np.array([0.01, -0.004, 0.006])
 few = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

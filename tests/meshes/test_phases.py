@@ -21,7 +21,7 @@ SQUARE = np.array([(x, y, 0.0) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)
 QUADS = np.array([(0, 1, 4, 3), (1, 2, 5, 4), (3, 4, 7, 6), (4, 5, 8, 7)])
 STIFF = np.array([0, 1, 0, 1])
 
-SOFT, HARD = fe2.LinearElastic.young(10.0, 0.3), fe2.LinearElastic.young(100.0, 0.3)
+SOFT, HARD = fe2.LinearElastic.from_young_poisson(10.0, 0.3), fe2.LinearElastic.from_young_poisson(100.0, 0.3)
 # Plane strain: E (1 - ν) / ((1 + ν) (1 - 2 ν)) of either, and their harmonic mean, which is C11 of the laminate; C22 is
 # the mean of C22 - C12²/C11 of each plus the harmonic mean times (mean of C12/C11)², and C12/C11 = ν / (1 - ν) in both.
 P_WAVE = np.array([10.0, 100.0]) * 0.7 / (1.3 * 0.4)

@@ -32,9 +32,9 @@ def cell(tmp_path_factory):
     """An RVE, what was learnt from 24 strains, and 12 unseen problems."""
     rve, folder, data = make_rve(), tmp_path_factory.mktemp("snapshots"), []
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
-        strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
-        fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.cell_data(rve, fe2.sample.read(folder / name)))
+        strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
+        fe2.rve_snapshots.compute(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
+        data.append(coupling.cell_data(rve, fe2.rve_snapshots.read(folder / name)))
     return rve, *data
 
 
@@ -66,7 +66,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
 def test_the_phase_of_a_node_is_that_of_its_elements_and_of_its_images(cell):
     rve, data, _ = cell
     phase, dofs = data.space.phase, rve.body.V.dofmap.list
-    inner = [set(dofs[rve.cell.cell_tags.find(tag)].ravel()) for tag in PHASES]
+    inner = [set(dofs[rve.domain.cell_tags.find(tag)].ravel()) for tag in PHASES]
     for k, value in ((0, -1.0), (1, 1.0)):
         assert set(np.flatnonzero(phase == value)) <= inner[k] - inner[1 - k]
     assert inner[0] & inner[1] <= set(np.flatnonzero(phase == 0.0))
