@@ -15,7 +15,7 @@ from mpi4py import MPI
 from coupling.data import strain_operator
 from coupling.laws import ExactPart
 from coupling.translate import phase_law
-from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, together
+from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
 from spon.microstructure.mode_network import CellMesh, ModeNetwork
 from spon.operators.discretisation import discretise
@@ -185,7 +185,7 @@ class ModesLaw:
             found. What the exact law raises.
         """
         own = self._own
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             which = state[:, 0].astype(np.int64)
             last, before, slopes = np.split(

@@ -9,7 +9,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.translate import phase_law
-from fe2 import Material, Response, StepFailed, arguments, mandel, together
+from fe2 import Material, Response, StepFailed, arguments, mandel, raise_on_all_ranks
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
 from spon.microstructure.fft import GridCells, GridNotConverged
@@ -107,7 +107,7 @@ class GridLaw:
         Raises:
             ValueError: see there. fe2.StepFailed: on all ranks, naming a cell whose equilibrium was not found.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())

@@ -23,7 +23,7 @@ from mpi4py import MPI
 
 from coupling.micro import micro_fields
 from coupling.placement import Placement, SharedBatch
-from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, together
+from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, Model
 from spon.equino.evaluate.evaluator import Evaluator
@@ -181,7 +181,7 @@ class SurrogateLaw:
         # Whoever does not own a GPU does not touch it.
         here = placement.device if placement.owner else "cpu"
         compiled = compiled and torch.device(here).type == placement.device.type
-        with together(placement.group):
+        with raise_on_all_ranks(placement.group):
             evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
         self._predict = SharedBatch(placement, evaluator.fill, self.strain_size)
         self.way = placement.group.bcast(evaluator.way)
@@ -203,7 +203,7 @@ class SurrogateLaw:
             ValueError: see there. OutsideRange: on all ranks, if `outside` is "error"; names the worst strain. What the
             law for the outside raises.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             self.is_outside = self.range.outside(strain)
             self.is_exact = np.zeros(len(strain), dtype=bool)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from fe2 import together
+from fe2 import raise_on_all_ranks
 from spon.equino.evaluate.cuda_graphs import empty
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def place(
     Raises:
         ValueError: no devices, or a name that torch does not know; on all ranks.
     """
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if devices is not None and not devices:
             raise ValueError("devices = []: need one at least, or None")
         try:
@@ -111,7 +111,7 @@ class SharedBatch:
             raise ValueError(f"{group.size} ranks share {self.placement.device}, but evaluate together on {comm.size}")
         if group.size == 1:
             stress, tangent = (empty(shape, self.placement.device) for shape in ((n, d), (n, d, d)))
-            with together(comm):
+            with raise_on_all_ranks(comm):
                 self._fill(strain, stress, tangent)
             return stress, tangent
         # When all have said how many they have, all have read what was there before.
@@ -128,7 +128,7 @@ class SharedBatch:
         mine = slice(first, first + n)
         given[mine] = strain
         self._meet()
-        with together(comm):
+        with raise_on_all_ranks(comm):
             if self.placement.owner and total:
                 self._fill(given, stress, tangent)
         self._meet()

@@ -72,7 +72,7 @@ some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.unifor
 options.folder.mkdir(parents=True, exist_ok=True)
 path = options.folder / "modes.safetensors"
 start = time.perf_counter()
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         network = coupling.mode_network(rve, half_range=half_range)
         phases = network.phases(torch.from_numpy(some))

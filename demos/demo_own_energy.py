@@ -73,7 +73,7 @@ def write_mesh(path, mesh_size):
 
 
 mesh_file = options.folder / "cell.msh"
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         write_mesh(mesh_file, pick(0.3, 0.08, 0.04))
 cell = meshes.read(mesh_file, MPI.COMM_SELF)
@@ -110,7 +110,7 @@ strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
 fe2.sample.snapshots(rve, strains, snapshots, comm)
 settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24}, {"r": 24})
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(snapshots))
         trained, _, _ = equino.train(data, **settings)

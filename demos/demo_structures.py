@@ -62,7 +62,7 @@ strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, half_range, seed=0)
 settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {}, {"r": 20})
 start = time.perf_counter()
 fe2.sample.snapshots(rve, strains, file, comm)
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         trained, _, _ = equino.train(coupling.cell_data(rve, fe2.sample.read(file)), **settings)
         trained.save(path)

@@ -76,7 +76,7 @@ settings = pick(
     {"r": 24},
 )
 start = time.perf_counter()
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         data = coupling.cell_data(rve, fe2.sample.read(file))
         with Live() as live:

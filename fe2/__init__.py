@@ -26,7 +26,7 @@ from fe2.micro_fields import MicroFields
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.stopping import Stopped
@@ -73,13 +73,15 @@ __all__ = [
     "engineering_constants",
     "law_places",
     "mandel",
+    "raise_on_all_ranks",
     "sample",
-    "together",
     "transversely_isotropic",
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {}
+_NEW_NAMES: dict[str, str] = {
+    "together": "fe2.raise_on_all_ranks",
+}
 
 
 def __getattr__(name: str):

@@ -15,7 +15,7 @@ from fe2.body import LocalError, Phase, newton_local
 from fe2.expressions import compile_expression
 from fe2.laws import Response
 from fe2.materials import Material
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.rest import check_elliptic
 
 Array = npt.NDArray[np.float64]
@@ -97,7 +97,7 @@ class UFLLaw:
             ValueError: see `fe2.Law.evaluate`. LocalError: on all ranks, when the local unknowns of some point could
             not be found; names the strain.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from fe2 import arguments
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
-from fe2.ranks import send, spread, together
+from fe2.ranks import raise_on_all_ranks, send, spread
 from fe2.rve import RVE, Failure, NotConverged
 
 Array = npt.NDArray[np.float64]
@@ -116,14 +116,14 @@ class ExactLaw:
             some; on several ranks each is a `FailureOfRank`.
         """
         d, m = self.strain_size, self.rve.state_size
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
         to = spread(comm, guess[:, -1])
         numbers = np.arange(len(strain))[:, None]
         received = send(comm, np.hstack([strain, state[:, :m], guess[:, :m], numbers]), to)
         rows = np.concatenate(received)
         home = np.repeat(np.arange(comm.size), [len(r) for r in received])
-        with together(comm), _numbered(list(zip(home.tolist(), rows[:, -1].astype(int).tolist())), comm):
+        with raise_on_all_ranks(comm), _numbered(list(zip(home.tolist(), rows[:, -1].astype(int).tolist())), comm):
             h = self.rve.homogenise(rows[:, :d], rows[:, d : d + m], guess=rows[:, d + m : -1])
             solved = np.hstack([h.stress, h.tangent.reshape(len(rows), d * d), h.state, h.work[:, None]])
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
@@ -205,7 +205,7 @@ class VaryingLaw:
             ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
             some; on several ranks each is a `FailureOfRank`.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())

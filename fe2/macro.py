@@ -21,7 +21,7 @@ from fe2.micro import MicroPoint
 from fe2.newton import Newton, StepFailed
 from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.rve import NotConverged
 from fe2.stopping import SIGNALS, Heard, Stopped
 
@@ -349,7 +349,7 @@ class MacroProblem:
             TypeError: a law there has no micro fields. ValueError: one that would need more for it, which it names.
         """
         points = self.micro(places)
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             for number, point in enumerate(points, start=1):
                 if point.here:
                     point.write(Path(folder) / f"micro-{number}.xdmf")

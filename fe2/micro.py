@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
 from fe2.quadrature import QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 
 Array = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
         ValueError: places of another shape, or not finite.
     """
     comm, dim = sigma.mesh.comm, sigma.mesh.geometry.dim
-    with together(comm):
+    with raise_on_all_ranks(comm):
         wanted = np.atleast_2d(np.asarray(places, dtype=np.float64))
         if wanted.shape[1:] != (dim,) or not np.isfinite(wanted).all():
             raise ValueError(f"places have shape {np.shape(places)}, need (k, {dim}) finite coordinates")

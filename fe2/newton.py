@@ -24,7 +24,7 @@ from petsc4py import PETSc
 from fe2 import mandel
 from fe2.callbacks import Callbacks
 from fe2.quadrature import QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.stopping import Heard, Stopped
 
 _ADD = la.InsertMode.add
@@ -133,7 +133,7 @@ class Newton:
         self._calls.run(solve)
         if isinstance(self._calls.error, (Stopped, KeyboardInterrupt)):  # Stopped is there on all ranks
             raise self._calls.error
-        with together(self._comm):
+        with raise_on_all_ranks(self._comm):
             if self._calls.error is not None:
                 raise self._calls.error
 

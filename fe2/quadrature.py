@@ -17,7 +17,7 @@ from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
 from fe2.materials import why_not_finite
 from fe2.phases import laws_by_tag, need_law
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from meshes._compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ class QuadratureLaw:
         )
         self.dx = ufl.Measure("dx", domain=mesh, subdomain_data=cell_tags, metadata={"quadrature_degree": q})
         self._strain = fem.Expression(self.strain, self.points)
-        with together(mesh.comm):
+        with raise_on_all_ranks(mesh.comm):
             self._refuse_deformation_gradients()
         self.regions = []
         for label, part, cells in parts:
@@ -164,7 +164,7 @@ class QuadratureLaw:
         """
         comm = self.mesh.comm
         strains = []
-        with together(comm):
+        with raise_on_all_ranks(comm):
             for region in self.regions:
                 strain = self.strains(region.cells)
                 self._check(region, strain, "the strain", strain, strain.shape)
@@ -172,7 +172,7 @@ class QuadratureLaw:
         # Laws are collective: all ranks evaluate all of them in the same order, those without points with none.
         for region, strain in zip(self.regions, strains, strict=True):
             response = region.law.evaluate(strain, region.state, region.guess, comm)
-            with together(comm):
+            with raise_on_all_ranks(comm):
                 self._take(region, strain, response)
 
     def _take(self, region: Region, strain: Array, response: Response) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import qmc
 from fe2 import arguments, mandel, parts
 from fe2 import snapshots as files
 from fe2.fingerprints import Fingerprint
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots, read
 
@@ -121,7 +121,7 @@ def snapshots(
         that differ in their arguments. An error on one rank is raised on all; no rank is left waiting.
     """
     path = Path(path)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
         if not len(strains):
             raise ValueError("there are no strains: need one at least")
@@ -136,7 +136,7 @@ def snapshots(
         mark = files.fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": files.digest(strains)}
     first = comm.bcast(mine)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         different = [name for name, value in mine.items() if value != first[name]]
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
@@ -144,7 +144,7 @@ def snapshots(
     folder = parts.folder(path)
     pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
     pending = None
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             pending = _pending(path, folder, mark, strains, pieces, append)
     pending = comm.bcast(pending)
@@ -158,7 +158,7 @@ def snapshots(
         partial(parts.Progress, "snapshots", len(pieces), folder, progress),
     )
     failed = 0
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             failed = files.merge(path, folder, len(pieces), mark)
     if failed:
