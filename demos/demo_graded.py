@@ -184,7 +184,7 @@ if comm.rank == 0:
     inside = learned.local_strain(np.array([k]), strain, coefficients)
     sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
     solved = exact.cell(k).homogenise(strain)
-    right = exact.cell(k).place(solved.state[0]).stress().mean(axis=1)
+    right = exact.cell(k).set_state(solved.state[0]).stress().mean(axis=1)
     box = pictures.gather(grid.mesh, np.column_stack([size(right), size(sigma), size(sigma - right)]))
     top = max(box[1][:, 0].max(), box[1][:, 1].max())
     for axis, column, title in ((d, 0, "exact"), (e, 1, "learned")):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Laws: what maps strain and state at n points to stress, tangent and new state."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Law(Protocol):
     A law that knows what goes on inside of its points also has, for `fe2.MicroPoint`, any of
 
         micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
-        place(state)                  the `fe2.Body` there, moved and shared by all points
+        set_state(state)              the `fe2.Body` there, moved and shared by all points
         own_cells = True              each point has a cell of its own, which only the rank of the point knows
     """
 
@@ -100,9 +101,14 @@ class ExactLaw:
         """State rows (n, state_size) of undeformed RVEs."""
         return np.hstack([self.rve.initial_state(n), np.ones((n, 1))])
 
+    def set_state(self, state: Array) -> Body:
+        """Put the RVE's body at one state row (state_size,), see `RVE.set_state`; the next call moves the same body."""
+        return self.rve.set_state(state[:-1])
+
     def place(self, state: Array) -> Body:
-        """The body of the RVE at one state row (state_size,); see `RVE.place`. The next call moves the same body."""
-        return self.rve.place(state[:-1])
+        """The old name of `set_state`."""
+        warnings.warn("ExactLaw.place is now ExactLaw.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields of one state row (state_size,), of which `strain` is a part."""
@@ -190,9 +196,14 @@ class VaryingLaw:
             )
         return self._rves[k]
 
+    def set_state(self, state: Array) -> Body:
+        """Put the body of the point's RVE at one state row (state_size,), see `RVE.set_state`."""
+        return self.cell(int(state[0])).set_state(state[1:])
+
     def place(self, state: Array) -> Body:
-        """The body of the point's cell at one state row (state_size,)."""
-        return self.cell(int(state[0])).place(state[1:])
+        """The old name of `set_state`."""
+        warnings.warn("VaryingLaw.place is now VaryingLaw.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields of one state row (state_size,), of which `strain` is a part."""
@@ -224,5 +235,5 @@ class VaryingLaw:
 
 def _exact_fields(rve: RVE, row: Array) -> MicroFields:
     """What a state row (state_size,) of an RVE says, with a displacement of its own."""
-    body = rve.place(row)
+    body = rve.set_state(row)
     return MicroFields(rve.displacement(row), body.strain(), body.stress(), rve)

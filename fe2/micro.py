@@ -45,8 +45,8 @@ class MicroPoint:
 
         Points share one body: the next call, also for another point, moves it. Raises what `fields` does.
         """
-        if hasattr(self.law, "place"):
-            return self._law_with("place").place(self.state)
+        if hasattr(self.law, "set_state"):
+            return self._law_with("set_state").set_state(self.state)
         fields = self.fields()
         body = fields.rve.body
         body.u.x.array[:] = fields.displacement.x.array

@@ -278,7 +278,7 @@ class RVE:
         u.x.array[:] = self.unknowns.expand(w) + (0.0 if fluctuation else self.affine @ strain)
         return u
 
-    def place(self, state: Array) -> Body:
+    def set_state(self, state: Array) -> Body:
         """Put the body at one state row (state_size,), so that its strain, stress and energy can be asked for.
 
         For materials with state the stress is that of the elastic domain at the accepted state.
@@ -288,6 +288,11 @@ class RVE:
         self.body.u.x.array[:] = self.displacement(state).x.array
         self.body.find_local()
         return self.body
+
+    def place(self, state: Array) -> Body:
+        """The old name of `set_state`."""
+        warnings.warn("RVE.place is now RVE.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def destroy(self) -> None:
         """Free the PETSc objects."""

@@ -111,7 +111,7 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint
     local_stress = np.full((m, *body.weights.shape, rve.strain_size), np.nan)
     for i in np.flatnonzero(~failed):
         fluctuation[i] = rve.displacement(solved.state[i], fluctuation=True).x.array
-        local_stress[i] = rve.place(solved.state[i]).stress()
+        local_stress[i] = rve.set_state(solved.state[i]).stress()
     arrays = {
         "strain": strains,
         "stress": solved.stress,
