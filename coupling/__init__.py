@@ -4,8 +4,8 @@
 There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
 model's modes or the exact law where the model's certificate is not good enough), on a device of their own or one that
-ranks share (`place`), and the fields inside of a point (`micro_fields`). Operator networks act on functions of DOLFINx
-(`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from
+ranks share (`assign_devices`), and the fields inside of a point (`micro_fields`). Operator networks act on functions
+of DOLFINx (`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from
 what its solvers found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes
 (`mode_network`) makes the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
 
@@ -24,7 +24,7 @@ from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.manager import MicroData, micro_simulation
 from coupling.micro import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
-from coupling.placement import Placement, place
+from coupling.placement import Placement, assign_devices
 from coupling.points import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
@@ -49,6 +49,7 @@ __all__ = [
     "Residual",
     "SurrogateLaw",
     "TranslationError",
+    "assign_devices",
     "cell_data",
     "grid_cells",
     "local_laws",
@@ -56,14 +57,15 @@ __all__ = [
     "micro_simulation",
     "mode_network",
     "phase_law",
-    "place",
     "samples",
     "sparse_operator",
     "translate",
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {}
+_NEW_NAMES: dict[str, str] = {
+    "place": "coupling.assign_devices",
+}
 
 
 def __getattr__(name: str):

@@ -128,8 +128,8 @@ class SurrogateLaw:
 
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
-        device: where the copy is evaluated; or what `coupling.place` found for this rank, which may be a device that
-            several ranks share, see there; these then make the law together.
+        device: where the copy is evaluated; or what `coupling.assign_devices` found for this rank, which may
+            be a device that several ranks share, see there; these then make the law together.
         dtype, tangent_dtype, chunk: see `spon.Evaluator`.
         compiled: whether a `spon.EquiNO` is evaluated as machine code on a CPU, and by a kernel of its own on a GPU,
             which are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or what $CC

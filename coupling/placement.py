@@ -34,7 +34,7 @@ class Placement:
         return self.group.rank == 0
 
 
-def place(
+def assign_devices(
     comm: MPI.Intracomm, devices: Sequence[str] | None = None, log: Callable[[str], None] | None = None
 ) -> Placement:
     """Spread the ranks of each node over its devices, neighbours together (collective).
@@ -89,7 +89,8 @@ class SharedBatch:
     """Evaluations of all points of a group of ranks as one batch of its owner.
 
     Args:
-        placement: see `place`. fill: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains
+        placement: see `assign_devices`.
+        fill: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains
             (n, d); it is called on the owner alone. strain_size: d.
     """
 
