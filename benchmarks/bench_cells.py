@@ -108,7 +108,7 @@ def speed(network, law, tags, strains):
 def structure(rve, network):
     """Cook's membrane whose fraction of fibres falls along it, every point with a cell of its own."""
     membrane = meshes.cook(MPI.COMM_SELF, n=5)
-    x = fe2.law_places(membrane)[:, 0] / 48.0
+    x = fe2.law_coordinates(membrane)[:, 0] / 48.0
     tags = np.stack(
         [
             meshes.mark(rve.cell, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))

@@ -5,8 +5,8 @@ There is the translation of UFL to programs that torch evaluates (`translate`, `
 arrays to learn from (`cell_data`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes the
 model's modes or the exact law where the model's certificate is not good enough), on a device of their own or one that
 ranks share (`assign_devices`), and the fields inside of a point (`micro_fields`). Operator networks act on functions
-of DOLFINx (`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from
-what its solvers found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes
+of DOLFINx (`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`)
+or from what its solvers found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes
 (`mode_network`) makes the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
 
 Laws also serve programs that know nothing of `fe2`: `PointLaw`, `micro_simulation`, and `ExternalLaw`, the function of

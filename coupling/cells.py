@@ -112,7 +112,7 @@ class ModesLaw:
 
     Args:
         network: from `mode_network`, trained by `spon.microstructure.train`; a copy of it in float64 is used.
-        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.QuadratureLaw.places`.
+        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.law_coordinates`.
         exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
         rve: with the mesh and the materials of all cells, to look into points; None for that of `exact`, if any.
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.

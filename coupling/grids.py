@@ -62,8 +62,8 @@ class GridLaw:
     A state row is the number of the point's cell and the fluctuation of its nodes, from which the next solution begins.
 
     Args:
-        labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.QuadratureLaw.places`; for
-            the same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
+        labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.law_coordinates`; for the
+            same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
         materials, names, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
 
     Raises:

@@ -108,9 +108,9 @@ def von_mises(stress):
 
 
 composite = sigma.regions[1].cells
-places = np.concatenate(comm.allgather(sigma.places(composite)))
+coordinates = np.concatenate(comm.allgather(sigma.coordinates(composite)))
 level = von_mises(sigma.stresses()).reshape(len(sigma.cells), -1)[composite]
-(point,) = second.write_micro(options.folder, places[[np.concatenate(comm.allgather(level.ravel())).argmax()]])
+(point,) = second.write_micro(options.folder, coordinates[[np.concatenate(comm.allgather(level.ravel())).argmax()]])
 shape, values = pictures.gather(plate.mesh, von_mises(sigma.means(sigma.stresses())))
 
 # %% [markdown]
@@ -131,7 +131,7 @@ if comm.rank == 0:
 
     figure, (a, b, c) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     pictures.field(a, shape, values, label="‖dev S‖·√(3/2) [MPa]")
-    a.plot(*point.place, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
+    a.plot(*point.coordinates, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
     a.set_title("stress at the end; fibres around the hole only", fontsize=10)
     pictures.field(b, cell.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
     b.text(0.0, 0.0, "fibre", ha="center", va="center")

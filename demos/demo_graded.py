@@ -83,16 +83,16 @@ say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of 
 
 # %% [markdown]
 # ## The structure
-# A law takes the tags of its points in their order, which is that of their places. The exact law solves the own cell of
+# A law takes the tags of its points in their order, which is that of `fe2.law_coordinates`. The exact law solves the own cell of
 # each point; nothing is shared between them.
 
 # %%
 membrane = meshes.cook(comm, n=pick(1, 5, 10))
-places = fe2.law_places(membrane)
+coordinates = fe2.law_coordinates(membrane)
 left, right = 0.0, 48.0
-fractions = 0.3 - 0.22 * (places[:, 0] - left) / (right - left)
-# A seed from the place, so that the cells do not depend on the number of ranks.
-seeds = (1e6 * np.abs(np.sin(places @ [12.9898, 78.233]))).astype(int)
+fractions = 0.3 - 0.22 * (coordinates[:, 0] - left) / (right - left)
+# A seed from the coordinates, so that the cells do not depend on the number of ranks.
+seeds = (1e6 * np.abs(np.sin(coordinates @ [12.9898, 78.233]))).astype(int)
 tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds)])
 
 

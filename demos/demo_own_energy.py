@@ -148,8 +148,8 @@ summary = certified.summary(comm)
 
 # %%
 sigma = problems["exact"].sigma
-places, level = (np.concatenate(comm.allgather(a)) for a in (sigma.places(), sigma.stresses()[:, 0]))
-((point),) = problems["exact"].micro(places[level.argmax()])
+coordinates, level = (np.concatenate(comm.allgather(a)) for a in (sigma.coordinates(), sigma.stresses()[:, 0]))
+((point),) = problems["exact"].micro(coordinates[level.argmax()])
 exact_stress = point.body().stress()[..., 0].copy()
 learned_stress = coupling.micro_fields(rve, model, point.strain).stress[..., 0]
 shape, mean = pictures.gather(plate.mesh, sigma.means(sigma.stresses())[:, 0])

@@ -159,8 +159,10 @@ def size(stress):
     return np.sqrt(1.5 * ((stress[..., 0] - mean) ** 2 + (stress[..., 1] - mean) ** 2 + stress[..., 2] ** 2))
 
 
-places, level = (np.concatenate(comm.allgather(a)) for a in (exact.sigma.places(), size(exact.sigma.stresses())))
-(true,), (learned,) = (problems[name].micro(places[level.argmax()]) for name in ("exact", "surrogate"))
+coordinates, level = (
+    np.concatenate(comm.allgather(a)) for a in (exact.sigma.coordinates(), size(exact.sigma.stresses()))
+)
+(true,), (learned,) = (problems[name].micro(coordinates[level.argmax()]) for name in ("exact", "surrogate"))
 micro = coupling.micro_fields(rve, model, learned.strain)
 body = true.body()
 true_stress, weights = size(body.stress()), body.weights

@@ -25,7 +25,7 @@ from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
-from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
+from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_coordinates
 from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
@@ -71,7 +71,7 @@ __all__ = [
     "bulk_shear",
     "cubic",
     "engineering_constants",
-    "law_places",
+    "law_coordinates",
     "mandel",
     "raise_on_all_ranks",
     "sample",
@@ -80,6 +80,7 @@ __all__ = [
 
 # Old name → new name.
 _NEW_NAMES: dict[str, str] = {
+    "law_places": "fe2.law_coordinates",
     "together": "fe2.raise_on_all_ranks",
 }
 

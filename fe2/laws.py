@@ -148,7 +148,7 @@ class VaryingLaw:
 
     Args:
         rve: of a cell with the mesh that all share, and with their materials, which have no state.
-        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `QuadratureLaw.places`.
+        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `QuadratureLaw.coordinates`.
 
     Attributes:
         tags: as given. like: the RVE that was given.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Looking into single points of a structure: the nearest quadrature point, and the fields of the RVE there."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,16 @@ Array = npt.NDArray[np.float64]
 class MicroPoint:
     """A quadrature point of the structure.
 
-    place: (dim,). strain, stress: (d,) Mandel, stress in MPa. law: the law there. state: (state_size,) accepted.
-    here: whether this rank has the point.
+    Attributes:
+        coordinates: (dim,) of the point.
+        strain: (d,) Mandel.
+        stress: (d,) Mandel [MPa].
+        law: the law there.
+        state: (state_size,) accepted.
+        here: whether this rank has the point.
     """
 
-    place: Array
+    coordinates: Array
     strain: Array
     stress: Array
     law: Any  # a Law, perhaps with what `fe2.Law` says of micro fields
@@ -60,8 +66,14 @@ class MicroPoint:
         """
         self.fields().write(path)
 
+    @property
+    def place(self) -> Array:
+        """The old name of `coordinates`."""
+        warnings.warn("MicroPoint.place is now MicroPoint.coordinates", DeprecationWarning, stacklevel=2)
+        return self.coordinates
+
     def _law_with(self, method: str) -> Any:
-        where = np.array2string(self.place, precision=6)
+        where = np.array2string(self.coordinates, precision=6)
         if not hasattr(self.law, method):
             raise TypeError(
                 f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, gives none, as "
@@ -72,20 +84,20 @@ class MicroPoint:
         return self.law
 
 
-def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
-    """The quadrature point nearest to each of `places` (k, dim), the same on all ranks (collective).
+def nearest(sigma: QuadratureLaw, coordinates: npt.ArrayLike) -> list[MicroPoint]:
+    """The quadrature point nearest to each of `coordinates` (k, dim), the same on all ranks (collective).
 
     Of points equally near it is one on the lowest rank. The stress is that of the last update.
 
     Raises:
-        ValueError: places of another shape, or not finite.
+        ValueError: coordinates of another shape, or not finite.
     """
     comm, dim = sigma.mesh.comm, sigma.mesh.geometry.dim
     with raise_on_all_ranks(comm):
-        wanted = np.atleast_2d(np.asarray(places, dtype=np.float64))
+        wanted = np.atleast_2d(np.asarray(coordinates, dtype=np.float64))
         if wanted.shape[1:] != (dim,) or not np.isfinite(wanted).all():
-            raise ValueError(f"places have shape {np.shape(places)}, need (k, {dim}) finite coordinates")
-        x, strain, stress = sigma.places(), sigma.strains(), sigma.stresses()
+            raise ValueError(f"coordinates have shape {np.shape(coordinates)}, need (k, {dim}) finite numbers")
+        x, strain, stress = sigma.coordinates(), sigma.strains(), sigma.stresses()
         distance = np.linalg.norm(wanted[:, None, :] - x, axis=2)  # (k, points)
     owner = np.argmin(comm.allgather(distance.min(axis=1, initial=np.inf)), axis=0)
     points = []
@@ -98,6 +110,6 @@ def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
             region = sigma.regions[number]
             row = int(np.flatnonzero(region.cells == cell)[0]) * len(sigma.points) + q
             found = x[point], strain[point], stress[point].copy(), number, region.state[row].copy()
-        place, e, s, number, state = comm.bcast(found, root=rank)
-        points.append(MicroPoint(place, e, s, sigma.regions[number].law, state, rank == comm.rank))
+        x_nearest, e, s, number, state = comm.bcast(found, root=rank)
+        points.append(MicroPoint(x_nearest, e, s, sigma.regions[number].law, state, rank == comm.rank))
     return points

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The plug: stress and tangent of a law as functions at the quadrature points of a user's own variational form."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -133,10 +134,15 @@ class QuadratureLaw:
         cells = self.cells if cells is None else cells
         return self._strain.eval(self.mesh, cells).reshape(-1, *self.strain.ufl_shape)
 
-    def places(self, cells=None) -> Array:
+    def coordinates(self, cells=None) -> Array:
         """Coordinates (cells * points, dim) of the quadrature points, in the order of `strains`."""
         values = self._map.tabulate(0, self.points)[0, :, :, 0]
         return np.einsum("qn,cnx->cqx", values, self._nodes(cells)).reshape(-1, self.mesh.geometry.dim)
+
+    def places(self, cells=None) -> Array:
+        """The old name of `coordinates`."""
+        warnings.warn("QuadratureLaw.places is now QuadratureLaw.coordinates", DeprecationWarning, stacklevel=2)
+        return self.coordinates(cells)
 
     def _nodes(self, cells=None) -> Array:
         """Coordinates (cells, nodes, dim) of the nodes of cells."""
@@ -198,10 +204,10 @@ class QuadratureLaw:
         good = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         if not good.all():
             k = int(np.flatnonzero(~good)[0])
-            place, shown = (np.array2string(a[k], precision=6) for a in (self.places(region.cells), strain))
+            where, shown = (np.array2string(a[k], precision=6) for a in (self.coordinates(region.cells), strain))
             raise NotFinite(
                 f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
-                f"of them at x = {place} with strain {shown}{why_not_finite(strain[~good])}"
+                f"of them at x = {where} with strain {shown}{why_not_finite(strain[~good])}"
             )
 
     def commit(self) -> None:
@@ -232,7 +238,7 @@ class QuadratureLaw:
         return ufl.derivative(F, self.u, du) + ufl.derivative(F, self.stress, change)
 
 
-def law_places(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
+def law_coordinates(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
     """Coordinates (n, dim) of the points of this rank at which a structure asks its law, in the order of its rows.
 
     For laws that are not the same everywhere. degree: of the displacement, as in `fe2.MacroProblem`.

@@ -238,15 +238,15 @@ def test_what_a_law_returns_is_checked(wrong, message):
     assert "zero" not in str(caught.value)
 
 
-def test_laws_know_the_places_where_they_are_asked():
-    """Gauss points of the cells; an affine field of the places is what the strains of its primitive are."""
+def test_laws_know_the_coordinates_of_their_points():
+    """Gauss points of the cells; an affine field of the coordinates is what the strains of its primitive are."""
     domain = meshes.bar(MPI.COMM_SELF, size=(3.0, 1.0), n=(3, 2))
-    places = fe2.law_places(domain, degree=2)
+    x = fe2.law_coordinates(domain, degree=2)
     u = fem.Function(fem.functionspace(domain.mesh, ("P", 2, (2,))))
     u.interpolate(lambda x: np.array([x[0] ** 2 / 2, x[1] ** 2 / 2]))
     sigma = fe2.QuadratureLaw(Wrong(), u)
-    np.testing.assert_allclose(places, sigma.places(), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(places, sigma.strains()[:, :2], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(x, sigma.coordinates(), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(x, sigma.strains()[:, :2], rtol=0, atol=1e-13)
 
 
 def test_the_first_phase_without_material_is_named():

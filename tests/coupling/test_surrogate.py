@@ -151,8 +151,8 @@ def bar(comm, law, right=0.04, down=-1.0, steps=2):
 
 
 def stresses(problem):
-    """Stress (points, d) of the structure in the order of the points' places, the same on all ranks."""
-    rows = np.hstack([problem.sigma.places(), problem.sigma.stresses()])
+    """Stress (points, d) of the structure in the order of the points' coordinates, the same on all ranks."""
+    rows = np.hstack([problem.sigma.coordinates(), problem.sigma.stresses()])
     rows = np.concatenate(problem.comm.allgather(rows))
     return rows[np.lexsort(rows[:, :2].round(9).T)][:, 2:]
 

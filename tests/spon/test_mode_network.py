@@ -292,7 +292,7 @@ def test_structure_of_different_cells(rve):
     """Exact, learned, and exact where the estimate is above a tolerance of zero; the same on any number of ranks."""
     comm = MPI.COMM_WORLD
     domain = meshes.bar(comm, size=(3.0, 1.0), n=(3, 1))
-    places = fe2.law_places(domain)
+    coordinates = fe2.law_coordinates(domain)
     tags = graded(rve, places)
     exact = fe2.VaryingLaw(rve, tags)
     force = solve(domain, exact)
