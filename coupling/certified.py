@@ -7,7 +7,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.laws import ExactPart, Range, require_same_cell
-from coupling.micro import micro_fields, refined_fields
+from coupling.micro_fields import micro_fields, refined_fields
 from fe2 import Law, MicroFields, Response, arguments, raise_on_all_ranks
 from spon import EquiNO, Evaluator, Fields, certify
 from spon.constitutive.duality import largest_tangent

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.micro import micro_fields
+from coupling.micro_fields import micro_fields
 from coupling.placement import Placement, SharedBatch
 from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint

@@ -83,7 +83,7 @@ say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of 
 
 # %% [markdown]
 # ## The structure
-# A law takes the tags of its points in their order, which is that of `fe2.law_coordinates`. The exact law solves the own cell of
+# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the own cell of
 # each point; nothing is shared between them.
 
 # %%

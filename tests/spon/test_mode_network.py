@@ -272,10 +272,10 @@ def test_what_does_not_fit_is_told(rve):
 # In a structure.
 
 
-def graded(rve, places):
+def graded(rve, coordinates):
     """Tags (n, cells): a disc that grows along x."""
-    radii = 0.15 + 0.2 * places[:, 0] / 3
-    return np.stack([meshes.mark(rve.cell, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, places)])
+    radii = 0.15 + 0.2 * coordinates[:, 0] / 3
+    return np.stack([meshes.mark(rve.cell, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, coordinates)])
 
 
 def solve(domain, law):
@@ -293,7 +293,7 @@ def test_structure_of_different_cells(rve):
     comm = MPI.COMM_WORLD
     domain = meshes.bar(comm, size=(3.0, 1.0), n=(3, 1))
     coordinates = fe2.law_coordinates(domain)
-    tags = graded(rve, places)
+    tags = graded(rve, coordinates)
     exact = fe2.VaryingLaw(rve, tags)
     force = solve(domain, exact)
     net = network(rve)

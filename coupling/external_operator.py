@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from coupling.points import PointLaw
+from coupling.point_law import PointLaw
 from fe2 import Law, raise_on_all_ranks
 from fe2.phases import need_law
 
