@@ -29,6 +29,7 @@ from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_coordinates
 from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
+from fe2.state import StateLayout
 from fe2.stopping import Stopped
 from meshes.deprecation import renamed as _renamed
 
@@ -61,6 +62,7 @@ __all__ = [
     "Response",
     "RunFolder",
     "SaturatingElastic",
+    "StateLayout",
     "Step",
     "StepFailed",
     "Stopped",

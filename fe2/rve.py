@@ -31,6 +31,7 @@ from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point
 from fe2.reduced import ReducedStiffness
 from fe2.rest import check_at_rest
+from fe2.state import StateLayout
 
 Array = npt.NDArray[np.float64]
 
@@ -113,8 +114,9 @@ class RVE:
     Attributes:
         group: points solved side by side; 32, or as many as have their matrices in 256 MB.
         strain_size: d, the number of Mandel components. period: (dim, dim) lattice vectors. volume: of the period.
-        state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
-            materials remember at the quadrature points.
+        layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory", what
+            the materials remember at the quadrature points.
+        state_size: of the layout.
 
     Raises:
         ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
@@ -162,9 +164,9 @@ class RVE:
         self._newton = MicroNewton(
             self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
         )
-        self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
-        self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
-        self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
+        self.layout = StateLayout(strain=self.strain_size, fluctuation=self.unknowns.size, memory=self.body.memory_size)
+        self.state_size = self.layout.size
+        (self._initial,) = self.layout.rows(1, memory=self.body.memory)
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of the undeformed RVE."""
@@ -232,7 +234,8 @@ class RVE:
                         raise NotConverged(out.failures)
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
-                out.state[k] = np.concatenate([strains[k], point.w, point.updated])
+                solved = {"strain": strains[k], "fluctuation": point.w, "memory": point.updated}
+                (out.state[k],) = self.layout.rows(1, **solved)
                 out.residual[k], out.unstable[k] = point.left, point.unstable
         if out.unstable.any():
             warnings.warn(
@@ -245,8 +248,9 @@ class RVE:
 
     def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
         """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
-        w, guessed = np.split(guess[self._cuts[0] :], [self.unknowns.size])
-        return Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
+        view = self.layout.view
+        memory = self.body.with_local(view(accepted, "memory"), view(guess, "memory"))
+        return Point(strain, view(guess, "fluctuation").copy(), memory)
 
     def _in_substeps(self, strain: Array, accepted: Array, given_up: Point, attempts: list[str]) -> Point:
         """Lead the fluctuation from the accepted strain to `strain`, in ever finer steps; add what fails to `attempts`.
@@ -254,7 +258,7 @@ class RVE:
         The point is solved by itself, from its accepted state: neither neighbours nor guess have a say. The materials
         see one step from that state all the same, to which the tangent belongs.
         """
-        last, reached, size = accepted[: self._cuts[0]], 0.0, 1.0
+        last, reached, size = self.layout.view(accepted, "strain"), 0.0, 1.0
         finest = self.max_substeps if (strain != last).any() else min(self.max_substeps, 1)
         point = self._start(last, accepted, accepted)
         point.iterations, point.work, point.stalled = given_up.iterations, given_up.work, given_up.stalled
@@ -273,7 +277,7 @@ class RVE:
 
     def displacement(self, state: Array, fluctuation: bool = False) -> fem.Function:
         """Displacement (or only its periodic fluctuation) of one state row (state_size,) as a new `fem.Function`."""
-        strain, w, _ = np.split(state, self._cuts)
+        strain, w = self.layout.view(state, "strain"), self.layout.view(state, "fluctuation")
         u = fem.Function(self.body.V, name="fluctuation" if fluctuation else "displacement")
         u.x.array[:] = self.unknowns.expand(w) + (0.0 if fluctuation else self.affine @ strain)
         return u
@@ -283,8 +287,7 @@ class RVE:
 
         For materials with state the stress is that of the elastic domain at the accepted state.
         """
-        _, _, memory = np.split(state, self._cuts)
-        self.body.memory = memory
+        self.body.memory = self.layout.view(state, "memory")
         self.body.u.x.array[:] = self.displacement(state).x.array
         self.body.find_local()
         return self.body
