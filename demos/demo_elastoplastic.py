@@ -115,8 +115,7 @@ shape, values = pictures.gather(plate.mesh, von_mises(sigma.means(sigma.stresses
 
 # %% [markdown]
 # What the body of an RVE remembers is in `memory`: of each material with a state, in the order of the tags, that of
-# each quadrature point. Here this is the steel alone, and the last of its seven numbers is the accumulated plastic
-# strain.
+# each quadrature point. Here this is the steel alone, whose layout names the accumulated plastic strain.
 
 # %%
 if comm.rank == 0:
@@ -127,7 +126,9 @@ if comm.rank == 0:
 
     body = point.body()
     plastic = np.full(body.weights.shape, np.nan)  # the fibres have none
-    plastic[cell.cell_tags.find(meshes.MATRIX)] = body.memory.reshape(-1, len(body.points), steel.state_size)[..., 6]
+    plastic[cell.cell_tags.find(meshes.MATRIX)] = steel.layout.view(
+        body.memory.reshape(-1, len(body.points), steel.state_size), "accumulated_plastic_strain"
+    )
 
     figure, (a, b, c) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     pictures.field(a, shape, values, label="‖dev S‖·√(3/2) [MPa]")
