@@ -130,7 +130,7 @@ class ModesLaw:
         the network was not made for, or other tags there. TypeError: another exact law.
     """
 
-    own_cells = True
+    own_rves = True
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class ModesLaw:
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != len(self._phase):
-            raise ValueError(f"there are {n} points on this rank and {len(self._phase)} cells")
+            raise ValueError(f"there are {n} points on this rank and {len(self._phase)} RVEs")
         own = np.hstack([np.arange(n)[:, None], np.zeros((n, self._own - 1))])
         return own if self._exact is None else np.hstack([own, self._exact.initial_state(n)])
 
@@ -262,7 +262,7 @@ class ModesLaw:
             return exact
         which, one = state[:1].astype(np.int64), strain[None]
         _, _, coefficients, _ = self.respond(which, one)
-        rve = self._rves.cell(int(which[0]))
+        rve = self._rves.rve_at(int(which[0]))
         tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
         with torch.no_grad():
             displacements, _ = self.network.modes(self.network.phases(tags))

@@ -98,7 +98,7 @@ class GridLaw:
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != self._count:
-            raise ValueError(f"there are {n} points on this rank and {self._count} cells")
+            raise ValueError(f"there are {n} points on this rank and {self._count} RVEs")
         return np.hstack([np.arange(n)[:, None], np.zeros((n, self.state_size - 1))])
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:

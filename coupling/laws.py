@@ -70,7 +70,7 @@ def require_same_cell(model: Model, law: Law) -> bool:
     Returns whether they are. A law that is a formula, or someone's own without an `rve`, names no cell, and a model of
     one's own may name none.
     """
-    if getattr(law, "own_cells", False):
+    if getattr(law, "own_rves", False):
         raise ValueError(f"{type(law).__name__} has another cell at each point, the model is that of one")
     rve = getattr(law, "rve", None)
     if rve is None or model.fingerprint is None:
@@ -102,7 +102,7 @@ class ExactPart:
         """The fields of the exact solution, if one of a row (state_size,) was at this strain."""
         own = getattr(self.law, "micro_fields", None)
         # A row of an RVE begins with the strain that was solved for last, behind the number of the cell if it has one.
-        first = int(getattr(self.law, "own_cells", False))
+        first = int(getattr(self.law, "own_rves", False))
         if own is None or not np.allclose(state[first : first + strain.size], strain, rtol=1e-12, atol=0.0):
             return None
         return own(strain, state[:-1])

@@ -110,7 +110,7 @@ def solve(law):
 exact = fe2.VaryingLaw(rve, tags)
 start = time.perf_counter()
 for k in range(len(tags)):
-    exact.cell(k)  # sets it up, which is in no time below
+    exact.rve_at(k)  # sets it up, which is in no time below
 say(f"exact cells set up: {time.perf_counter() - start:.1f} s")
 start = time.perf_counter()
 learned = coupling.ModesLaw(network, tags)
@@ -183,8 +183,8 @@ if comm.rank == 0:
     _, _, coefficients, _ = learned.respond(np.array([k]), strain)
     inside = learned.local_strain(np.array([k]), strain, coefficients)
     sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
-    solved = exact.cell(k).homogenise(strain)
-    right = exact.cell(k).set_state(solved.state[0]).stress().mean(axis=1)
+    solved = exact.rve_at(k).homogenise(strain)
+    right = exact.rve_at(k).set_state(solved.state[0]).stress().mean(axis=1)
     box = pictures.gather(grid.mesh, np.column_stack([size(right), size(sigma), size(sigma - right)]))
     top = max(box[1][:, 0].max(), box[1][:, 1].max())
     for axis, column, title in ((d, 0, "exact"), (e, 1, "learned")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Looking into single points of a structure: the nearest quadrature point, and the fields of the RVE there."""
+"""Single points of a structure: the nearest quadrature point, and the fields of the RVE there."""
 
 import warnings
 from dataclasses import dataclass
@@ -33,23 +33,27 @@ class MicroPoint:
     coordinates: Array
     strain: Array
     stress: Array
-    law: Any  # a Law, perhaps with what `fe2.Law` says of micro fields
+    law: Any  # a `Law`, with the optional methods that `fe2.Law` lists
     state: Array
     here: bool = True
 
     def fields(self) -> MicroFields:
-        """The fields inside of this point: exact ones, or those of a model.
+        """The fields of the RVE at this point: exact ones, or those of a model.
 
         Raises:
-            TypeError: a law without any. ValueError: cells that only the rank with the point has; a model that was read
-            without its cell, and what else the law raises.
+            TypeError: a law without fields.
+            ValueError: an RVE that only the rank of the point has; a model that was loaded without its RVE, and what
+                else the law raises.
         """
         return self._law_with("micro_fields").micro_fields(self.strain, self.state)
 
     def body(self) -> Body:
         """The RVE's body at this point, with its displacement, and strain and stress by the materials' laws.
 
-        Points share one body: the next call, also for another point, moves it. Raises what `fields` does.
+        Points share one body: the next call, also for another point, moves it.
+
+        Raises:
+            TypeError, ValueError: as `fields`.
         """
         if hasattr(self.law, "set_state"):
             return self._law_with("set_state").set_state(self.state)
@@ -62,7 +66,10 @@ class MicroPoint:
     def write(self, path: str | Path) -> None:
         """Write the fields and the cell tags of the RVE here to `path` (.xdmf), see `MicroFields.write`.
 
-        Not collective: one rank does it. Raises what `fields` does.
+        Not collective: one rank does it.
+
+        Raises:
+            TypeError, ValueError: as `fields`.
         """
         self.fields().write(path)
 
@@ -76,18 +83,22 @@ class MicroPoint:
         where = np.array2string(self.coordinates, precision=6)
         if not hasattr(self.law, method):
             raise TypeError(
-                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, gives none, as "
-                "fe2.ExactLaw, fe2.VaryingLaw and the laws of learned cells do"
+                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, has none, unlike "
+                "fe2.ExactLaw, fe2.VaryingLaw and the laws of trained models"
             )
-        if getattr(self.law, "own_cells", False) and not self.here:
-            raise ValueError(f"the point at {where} has a cell of its own, which only the rank of the point has")
+        if getattr(self.law, "own_rves", False) and not self.here:
+            raise ValueError(f"the point at {where} has an RVE of its own, which only the rank of the point has")
         return self.law
 
 
 def nearest(sigma: QuadratureLaw, coordinates: npt.ArrayLike) -> list[MicroPoint]:
-    """The quadrature point nearest to each of `coordinates` (k, dim), the same on all ranks (collective).
+    """The quadrature point nearest to each of some coordinates, the same on all ranks (collective).
 
     Of points equally near it is one on the lowest rank. The stress is that of the last update.
+
+    Args:
+        sigma: the law at the quadrature points.
+        coordinates: (k, dim).
 
     Raises:
         ValueError: coordinates of another shape, or not finite.

@@ -92,7 +92,7 @@ class StateLayout:
         if np.shape(rows)[-1:] != (self.size,):
             raise ValueError(f"rows have the shape {np.shape(rows)}, need (..., {self.size})")
         field = self.field(name)
-        return rows[..., field.columns].reshape(*rows.shape[:-1], *field.shape)
+        return rows[..., field.columns].reshape((*rows.shape[:-1], *field.shape))
 
     def entries(self, row: Any, name: str) -> list[Any]:
         """The numbers of a field, of a row that is no array, such as a UFL vector (size,)."""

@@ -253,3 +253,24 @@ def test_the_first_phase_without_material_is_named():
     rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
     with pytest.raises(ValueError, match=r"tag 7 has no material, there are \[1, 2\]"):
         fe2.VaryingLaw(rve, np.array([[1] * 15 + [7], [9] + [2] * 15], dtype=np.int32))
+
+
+def test_old_names_of_methods_warn(trained):
+    """They work for one release."""
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
+    exact, varying = fe2.ExactLaw(rve), fe2.VaryingLaw(rve, np.ones((1, 16), dtype=np.int32))
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(1.0, 1.0), n=(1, 1)), exact)
+    (point,) = problem.micro([0.1, 0.1])
+    row = exact.initial_state(1)[0]
+    for old, new, call, right in (
+        ("RVE.place", "RVE.set_state", lambda: rve.place(rve.initial_state(1)[0]), rve.body),
+        ("ExactLaw.place", "ExactLaw.set_state", lambda: exact.place(row), rve.body),
+        ("VaryingLaw.cell", "VaryingLaw.rve_at", lambda: varying.cell(0), varying.rve_at(0)),
+        ("VaryingLaw.place", "VaryingLaw.set_state", lambda: varying.place(varying.initial_state(1)[0]),
+         varying.rve_at(0).body),
+        ("MicroPoint.place", "MicroPoint.coordinates", lambda: point.place, point.coordinates),
+    ):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+            assert call() is right
+    with pytest.warns(DeprecationWarning, match=r"QuadratureLaw\.places is now QuadratureLaw\.coordinates"):
+        assert np.array_equal(problem.sigma.places(), problem.sigma.coordinates())

@@ -284,7 +284,7 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
                 here = np.argmin(np.linalg.norm(coordinates - point.coordinates, axis=1))
                 assert np.array_equal(fields.rve.cell.cell_tags.values, tags[here])
             else:
-                with pytest.raises(ValueError, match="has a cell of its own, which only the rank of the point has"):
+                with pytest.raises(ValueError, match="has an RVE of its own, which only the rank of the point has"):
                     point.fields()
     with pytest.raises(TypeError, match=r"modes have no mesh to show fields on: ModesLaw\(\.\.\., rve=rve\)"):
         law = coupling.ModesLaw(network, tags)

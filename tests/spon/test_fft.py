@@ -210,5 +210,5 @@ def test_wrong_use_is_told():
     with pytest.raises(spon.GridNotConverged, match="cell 0, strain"):
         cells.homogenise(torch.from_numpy(strains(2)), tolerance=1e-30)
     law = coupling.GridLaw(discs(8, 2), materials())
-    with pytest.raises(ValueError, match="there are 3 points on this rank and 2 cells"):
+    with pytest.raises(ValueError, match="there are 3 points on this rank and 2 RVEs"):
         law.initial_state(3)

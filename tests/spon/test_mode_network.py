@@ -66,7 +66,7 @@ def solved(rve):
         phase = net.phase(phases)
         found = net.respond(strain_modes, phase, torch.from_numpy(strains).expand(4, -1, -1))
     law = fe2.VaryingLaw(rve, tags)
-    exact = [law.cell(k).homogenise(strains) for k in range(4)]
+    exact = [law.rve_at(k).homogenise(strains) for k in range(4)]
     yield net, tags, strains, displacements, strain_modes, phase, found, exact
     law.destroy()
 
@@ -141,11 +141,11 @@ def test_enough_modes_are_exact(rve):
     law = fe2.VaryingLaw(rve, tags)
     strain, d = BOX / 2, 1e-4 * BOX.max()
     nearby = np.concatenate([[strain], *(strain + s * d * np.eye(3) for s in (1, -1))])
-    h = law.cell(0).homogenise(nearby)
+    h = law.rve_at(0).homogenise(nearby)
     fields = []
     for state in h.state:
-        law.cell(0).body.u.x.array[:] = law.cell(0).displacement(state, fluctuation=True).x.array
-        fields.append(law.cell(0).body.strain().reshape(-1, 3))
+        law.rve_at(0).body.u.x.array[:] = law.rve_at(0).displacement(state, fluctuation=True).x.array
+        fields.append(law.rve_at(0).body.strain().reshape(-1, 3))
     # The solution and its derivatives by the strain.
     basis = np.stack([fields[0], *(np.array(fields[1:4]) - np.array(fields[4:7])) / (2 * d)], axis=-1)
     phase = net.phase(net.phases(torch.from_numpy(tags)))
@@ -161,7 +161,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
     net, unseen = network(rve, corrections=0).float(), random_tags(rve, 20, seed=9)
     law = fe2.VaryingLaw(rve, unseen)
     strains = fe2.sample.latin_hypercube(4, 2, BOX, seed=2)
-    exact = np.stack([law.cell(k).homogenise(strains).stress for k in range(20)])
+    exact = np.stack([law.rve_at(k).homogenise(strains).stress for k in range(20)])
     law.destroy()
 
     def errors():
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_told(rve):
         net.phases(torch.full((1, N * N), 7))
     with pytest.raises(ValueError, match="need integers"):
         net.phase(torch.zeros(N, 1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="2 points on this rank and 1 cells"):
+    with pytest.raises(ValueError, match="2 points on this rank and 1 RVEs"):
         coupling.ModesLaw(net, random_tags(rve, 1)).initial_state(2)
     with pytest.raises(ValueError, match="tolerance"):
         coupling.ModesLaw(net, random_tags(rve, 1), tolerance=-1.0)
@@ -307,6 +307,6 @@ def test_structure_of_different_cells(rve):
     never = coupling.ModesLaw(net, tags, exact=exact, tolerance=np.inf)
     assert abs(solve(domain, never) / found - 1) < 1e-9
     assert not never.is_exact.any() and (never.estimate > 0).all()
-    with pytest.raises(ValueError, match="and 0 cells"):
+    with pytest.raises(ValueError, match="and 0 RVEs"):
         solve(domain, coupling.ModesLaw(net, tags[:0]))
     exact.destroy()
