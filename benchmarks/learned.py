@@ -34,7 +34,7 @@ def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, strains = FOLDER / f"{stem}.h5", fe2.strain_sampling.latin_hypercube(n, 2, BOX, seed=seed)
     fe2.rve_snapshots.compute(cell, strains, path, comm, chunk=20, progress=False)
-    with fe2.together(comm):
+    with fe2.raise_on_all_ranks(comm):
         return coupling.cell_data(cell, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
 
 
@@ -44,7 +44,7 @@ def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
     fits = path.exists() and not differences(spon.load(path).fingerprint, fingerprint(cell))
     if not comm.bcast(fits):
         data = solved(cell, f"{stem}-train", 100, 0, comm)
-        with fe2.together(comm):
+        with fe2.raise_on_all_ranks(comm):
             if data is not None:
                 with Live() as live:
                     equino.train(data, **settings, log=live)[0].save(path)
