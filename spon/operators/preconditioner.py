@@ -10,7 +10,6 @@ made for that: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), 
 The network may have other inputs, such as the coefficient that A belongs to, and then serves many matrices.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,10 @@ from torch import Tensor, nn
 from spon.operators.network import Operator
 from spon.operators.processors.layers import Fixed
 from spon.sparse import SparseOperator
-from spon.training.fit import History, fit_samples
+from spon.training.deprecated import takes_old_keywords
+from spon.training.fit import fit_samples
+from spon.training.options import TrainingOptions
+from spon.training.result import TrainingResult
 
 
 class Preconditioner(nn.Module):
@@ -121,30 +123,28 @@ def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -
     return network(transposed(residual)[0], *others)
 
 
+@takes_old_keywords
 def train_preconditioner(
     preconditioners: Preconditioner | Sequence[Preconditioner],
+    options: TrainingOptions = TrainingOptions(steps=300, every=50),
     *,
     samples: int = 240,
     sweeps: tuple[int, ...] = (0, 2, 8, 32, 128, 512),
-    steps: int = 300,
-    batch: int = 16,
-    rate: float = 3e-3,
-    validation: float = 0.1,
-    every: int = 50,
-    patience: int = 10,
-    seed: int = 0,
     comm: Any = None,
-    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
-) -> History:
+) -> TrainingResult[Operator]:
     """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
 
-    Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that what is rough and what is
-    smooth are there alike.
+    Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that rough and smooth fields
+    are among them alike.
 
     Args:
-        preconditioners: with one network. samples: fields, spread over them and over the numbers of `sweeps`.
-        steps, batch, rate, validation, every, patience, seed, comm, checkpoint, log: see `spon.operators.train`.
+        preconditioners: with one network, which is changed in place and is the model of the result.
+        options: steps, rate, seed, ...
+        samples: number of fields, spread over the preconditioners and over the numbers of `sweeps`.
+        sweeps: numbers of sweeps.
+        comm: a communicator of mpi4py, whose ranks share each batch (collective).
+        log: takes a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.
@@ -156,10 +156,10 @@ def train_preconditioner(
     network = all_[0].network
     if any(p.network is not network for p in all_):
         raise ValueError("the preconditioners have different networks, need one")
-    checked = round(validation * samples)
-    if samples < len(all_) or not 0 < checked < samples:
-        raise ValueError(f"{samples} samples for {len(all_)} matrices, {checked} to validate: need more")
-    generator, fixed = torch.Generator().manual_seed(seed), network.spaces.output.fixed
+    if samples < len(all_):
+        raise ValueError(f"{samples} samples for {len(all_)} matrices: need one for each at least")
+    options.held_out(samples)  # refuses before the work
+    generator, fixed = torch.Generator().manual_seed(options.seed), network.spaces.output.fixed
     noise = torch.randn(len(fixed), samples, generator=generator, dtype=torch.float64).to(all_[0].diagonal)
     fields = torch.where(fixed[:, None], 0.0, noise)
     owner, group = torch.arange(samples) % len(all_), torch.arange(samples) // len(all_) % len(sweeps)
@@ -195,8 +195,5 @@ def train_preconditioner(
         error = (fields - relaxed)[:, which] - correction
         return (error * forces_of(error, which)).sum(0).sqrt().mean()
 
-    order = torch.randperm(samples, generator=generator).to(fields.device)
-    return fit_samples(
-        network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
-        patience=patience, generator=generator, comm=comm, checkpoint=checkpoint, log=log,
-    )  # fmt: skip
+    history = fit_samples(network.parameters(), loss, samples, options, generator=generator, comm=comm, log=log)
+    return TrainingResult(network, history)
