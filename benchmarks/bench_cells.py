@@ -30,6 +30,7 @@ import fe2
 import meshes
 import spon
 from spon import microstructure
+from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("cells.json")
 MODEL = Path("results/cells/modes.safetensors")
@@ -53,8 +54,11 @@ def train(rve, cells, steps, seed):
     network = coupling.mode_network(rve, half_range=learned.BOX, seed=seed).float()
     start = time.process_time()
     history = microstructure.train(
-        network, network.phases(torch.from_numpy(cells)), steps=steps, every=max(1, steps // 40), seed=seed, log=print
-    )
+        network,
+        network.phases(torch.from_numpy(cells)),
+        TrainingOptions(steps=steps, batch=8, every=max(1, steps // 40), seed=seed),
+        log=print,
+    ).history
     return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "cells": len(cells)}
 
 

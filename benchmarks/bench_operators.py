@@ -39,6 +39,7 @@ from spon import operators
 from spon.operators.discretisation import discretise
 from spon.operators.network import Operator
 from spon.spaces import norms
+from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("operators.json")
 LOOKS = 10  # at the validation samples during a training
@@ -94,7 +95,9 @@ def train(network, inputs, outputs, steps, seed, settings):
     """Train with exactly these steps; the history and the seconds of this core that it took."""
     start = time.process_time()
     looks = {"every": math.ceil(steps / LOOKS), "patience": LOOKS + 1}
-    history = operators.train(network, inputs, outputs, steps=steps, seed=seed, **looks, **settings)
+    told = {name: value for name, value in settings.items() if name != "nested"}
+    made = TrainingOptions(steps=steps, seed=seed, **looks, **told)
+    history = operators.train(network, inputs, outputs, made, nested=settings.get("nested", ())).history
     return history, time.process_time() - start
 
 

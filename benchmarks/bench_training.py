@@ -33,6 +33,7 @@ import fe2
 from spon import equino, operators
 from spon.operators.discretisation import discretise
 from spon.operators.network import Operator
+from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("training.json")
 FULL = {"mesh_size": 0.03, "snapshots": 100, "training": {}, "squares": 32, "steps": 200}
@@ -94,7 +95,11 @@ def operator(effort, comm):
 
     def run(count):
         operators.train(
-            network, problem.inputs.float(), problem.outputs.float(), steps=count, every=10 * count, comm=comm
+            network,
+            problem.inputs.float(),
+            problem.outputs.float(),
+            TrainingOptions(steps=count, every=10 * count),
+            comm=comm,
         )
 
     run(5)

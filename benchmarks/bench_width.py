@@ -27,6 +27,7 @@ from dolfinx import fem
 import spon
 from spon import operators
 from spon.spaces import norms, transfer
+from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("width.json")
 FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "samples": 1000, "unseen": 100, "steps": 800,
@@ -118,10 +119,8 @@ def train(reference, n, effort, seed, **options):
     start = time.process_time()
     inputs, outputs = (torch.from_numpy(x).float() for x in (fields, solutions))
     steps = effort["steps"]
-    operators.train(
-        network, inputs, outputs, steps=steps, every=max(1, steps // 10), patience=11, seed=seed,
-        nested=NESTED.get(n, ()), **SETTINGS,
-    )  # fmt: skip
+    training = TrainingOptions(steps=steps, every=max(1, steps // 10), patience=11, seed=seed, **SETTINGS)
+    operators.train(network, inputs, outputs, training, nested=NESTED.get(n, ()))
     return network, time.process_time() - start
 
 

@@ -26,6 +26,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import operators
+from spon.training import TrainingOptions
 from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
@@ -111,7 +112,9 @@ for name, teacher in teachers.items():
     trained[name] = network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse)
     begin = time.monotonic()
     with Live() as live:
-        operators.train(network, forces[:, :samples], steps=pick(2, 500, 500), log=live, **teacher)
+        operators.train(
+            network, forces[:, :samples], options=TrainingOptions(steps=pick(2, 500, 500)), log=live, **teacher
+        )
     seconds = time.monotonic() - begin
     errors[name] = [
         100 * operators.relative_errors(network, forces[:, samples:], solutions[:, samples:], norm=norm)

@@ -26,6 +26,7 @@ import spon
 from fe2 import pictures
 from spon import operators
 from spon.spaces import constraints, norms
+from spon.training import TrainingOptions
 from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
@@ -139,7 +140,7 @@ def make(settings):
 def train(network, steps, log=None):
     """Train and return the seconds of this core that it took."""
     start = time.process_time()
-    operators.train(network, before, after, steps=steps, log=log)
+    operators.train(network, before, after, TrainingOptions(steps=steps), log=log)
     return time.process_time() - start
 
 

@@ -22,6 +22,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import microstructure
+from spon.training import TrainingOptions
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -79,7 +80,12 @@ with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         network = coupling.mode_network(rve, half_range=half_range)
         phases = network.phases(torch.from_numpy(some))
-        microstructure.train(network.float(), phases, steps=pick(4, 800, 4000), every=pick(2, 50, 100), log=print)
+        microstructure.train(
+            network.float(),
+            phases,
+            TrainingOptions(steps=pick(4, 800, 4000), batch=8, every=pick(2, 50, 100)),
+            log=print,
+        )
         network.save(path)
 network = spon.load_modes(path)
 say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")

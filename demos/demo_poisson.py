@@ -25,6 +25,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import operators
+from spon.training import TrainingOptions
 from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
@@ -98,7 +99,7 @@ def make(settings):
 def train(network, steps, log=None):
     """Train and return the seconds of this core that it took."""
     start = time.process_time()
-    operators.train(network, f[:, :samples], exact[:, :samples], steps=steps, log=log)
+    operators.train(network, f[:, :samples], exact[:, :samples], TrainingOptions(steps=steps), log=log)
     return time.process_time() - start
 
 

@@ -27,6 +27,7 @@ import meshes
 import spon
 from fe2 import pictures
 from spon import operators
+from spon.training import TrainingOptions
 from spon.training.progress import Live
 
 parser = argparse.ArgumentParser()
@@ -86,7 +87,9 @@ known = [
 ]
 start = time.perf_counter()
 with Live() as live:
-    operators.train_preconditioner(known, samples=pick(24, 240, 480), steps=pick(4, 300, 600), log=live)
+    operators.train_preconditioner(
+        known, TrainingOptions(steps=pick(4, 300, 600), every=50), samples=pick(24, 240, 480), log=live
+    )
 count = len(V.tabulate_dof_coordinates())
 print(f"{count} dofs, {len(known)} matrices, trained in {time.perf_counter() - start:.0f} s", flush=True)
 

@@ -4,6 +4,7 @@
 The reduced model without a network is `spon.ReducedModel`; what minimises energies is in `spon.equino.vpionet`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,9 @@ from spon.equino.training import Array, Log, sample, sobolev
 from spon.reduced.basis import CellFields, Fields, turned, turned_means
 from spon.reduced.model import Fingerprint, Model
 from spon.reduced.pod import pod, rank
-from spon.training.fit import History, fit, fit_in_batches
+from spon.training.fit import FULL_BATCH, fit, fit_in_batches
+from spon.training.options import TrainingOptions
+from spon.training.result import History
 
 
 def _split(data: CellData, seed: int) -> tuple[Array, Array]:
@@ -61,7 +64,7 @@ def train_supervised(
         "stress": np.hstack([data.stress, others]),
     }
     strains, (learn, check) = torch.from_numpy(data.strain), _split(data, seed)
-    branches, histories = {}, {}
+    branches, histories, options = {}, {}, replace(FULL_BATCH, lbfgs=lbfgs)
     for k, (name, values) in enumerate(coefficients.items()):
         right = torch.from_numpy(values)
         branch = Branch(half, right.std(dim=0) + 1e-12, widths=widths, seed=seed + k)
@@ -70,7 +73,7 @@ def train_supervised(
         def loss(rows: Array, branch: Branch = branch, right: Tensor = right) -> Tensor:
             return ((branch(strains[rows]) - right[rows]) / branch.scale).square().mean()
 
-        histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), lbfgs=lbfgs, log=log)
+        histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), options, log=log)
         branches[name] = branch
     fields = Fields.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
     cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order)
@@ -114,7 +117,8 @@ def train_sobolev(
     def loss(rows: Array) -> Tensor:
         return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], size, unit).mean()
 
-    history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), lbfgs=lbfgs, log=log)
+    options = replace(FULL_BATCH, lbfgs=lbfgs)
+    history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), options, log=log)
     return StressNetwork(branch, data.fingerprint), history
 
 
@@ -175,10 +179,7 @@ def train_as_published(
         lambda strain: mismatch(model, strain, at),
         sample(strains, half, seed),
         sample(max(16, strains // 4), half, seed + 1),
-        adam=adam,
-        batch=batch,
-        lbfgs=lbfgs,
-        seed=seed,
+        TrainingOptions(steps=adam, batch=batch, rate=1e-3, lbfgs=lbfgs, seed=seed),
         log=log,
     )
     return model, history

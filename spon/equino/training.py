@@ -10,7 +10,7 @@ derivatives, each on its own.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,8 @@ from spon.reduced.basis import CellFields, Fields, turned, turned_means
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.galerkin import ReducedModel
 from spon.reduced.pod import pod
-from spon.training.fit import History, fit
+from spon.training.fit import FULL_BATCH, fit
+from spon.training.result import History
 
 Array = npt.NDArray[np.float64]
 Log = Callable[[str], None] | None
@@ -368,8 +369,7 @@ class _Fit:
             self.network.parameters(),
             lambda: self.errors(learn).mean(),
             lambda: self.errors(check).mean(),
-            adam=adam,
-            lbfgs=lbfgs,
+            replace(FULL_BATCH, steps=adam, lbfgs=lbfgs),
             log=log,
         )
 

@@ -26,7 +26,9 @@ from spon.equino.snapshots import CellData, CellSpace
 from spon.equino.training import Log, sample
 from spon.reduced.basis import CellFields, Fields
 from spon.reduced.model import Model
-from spon.training.fit import History, fit_in_batches
+from spon.training.fit import fit_in_batches
+from spon.training.options import TrainingOptions
+from spon.training.result import History
 
 Array = npt.NDArray[np.float64]
 Loss = Literal["potential", "half work"]
@@ -217,9 +219,8 @@ def train_vpionet(
 
     strains, check = sample(len(data.strain), half, seed), sample(max(16, len(data.strain) // 4), half, seed + 1)
     parameters = [*trunk.parameters(), *branch.parameters()]
-    history = fit_in_batches(
-        parameters, energy, strains, check, adam=adam, batch=batch, lbfgs=lbfgs, seed=seed, log=log
-    )
+    options = TrainingOptions(steps=adam, batch=batch, rate=1e-3, lbfgs=lbfgs, seed=seed)
+    history = fit_in_batches(parameters, energy, strains, check, options, log=log)
     modes = trunk().detach().numpy()
     strain_modes = (problem.operator @ modes).reshape(len(data.weights), -1, r)
     fields = Fields.of(data.laws, data.weights, strain_modes, strain_modes[..., :0], fingerprint=data.fingerprint)
@@ -261,7 +262,8 @@ def train_vpinn(
     def energy(strain: Tensor) -> Tensor:
         return _MeanDensity.apply(trunk(), ones, strain, problem)
 
-    history = fit_in_batches(trunk.parameters(), energy, one, one, adam=adam, batch=1, lbfgs=lbfgs, seed=seed, log=log)
+    options = TrainingOptions(steps=adam, batch=1, rate=1e-3, lbfgs=lbfgs, seed=seed)
+    history = fit_in_batches(trunk.parameters(), energy, one, one, options, log=log)
     fluctuation = trunk().detach().numpy()[:, 0]
     local = one + torch.from_numpy(problem.operator @ fluctuation).reshape(-1, one.shape[1])
     stress = data.laws.stress(local)

@@ -35,7 +35,10 @@ from spon.operators.network import Operator
 from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.model import Fingerprint, require_same
 from spon.sparse import SparseOperator
-from spon.training.fit import History, fit_samples
+from spon.training.deprecated import takes_old_keywords
+from spon.training.fit import fit_samples
+from spon.training.options import TrainingOptions
+from spon.training.result import TrainingResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -355,49 +358,40 @@ def load_modes(path: str | os.PathLike) -> ModeNetwork:
     return network
 
 
+@takes_old_keywords
 def train(
     network: ModeNetwork,
     phases: Tensor,
+    options: TrainingOptions = TrainingOptions(batch=8),
     *,
     strains: int = 2,
-    steps: int = 2000,
-    batch: int = 8,
-    rate: float = 3e-3,
-    validation: float = 0.1,
-    every: int = 100,
-    patience: int = 10,
-    seed: int = 0,
     comm: Any = None,
-    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
-) -> History:
-    """Train for the least mean logarithm of the energy of random cells at random strains, without solving anything.
+) -> TrainingResult[ModeNetwork]:
+    """Train for the least mean logarithm of the energy of random RVEs at random strains, without solving anything.
 
     Args:
-        phases: (cells, samples), integers. strains: per cell, uniform in the box of `half_range`.
-        steps, batch, rate, every, patience, seed, comm, checkpoint, log: as in `spon.operators.train`. validation:
-            share of cells that are only looked at.
+        network: changed in place.
+        phases: (cells, samples), integers: the phase of each cell of the mesh in each RVE.
+        options: steps, rate, seed, ...
+        strains: number of strains for each RVE, uniform in the box of `half_range`.
+        comm: a communicator of mpi4py, whose ranks share each batch (collective).
+        log: takes a line at each evaluation, on the first rank.
 
     Raises:
-        ValueError: phases that the network does not know, or too few cells.
+        ValueError: phases that the network does not know, or too few RVEs.
         FloatingPointError: energies that are not finite at the start.
     """
     samples = network.phase(phases).shape[0]
-    checked = round(validation * samples)
-    if not 0 < checked < samples:
-        raise ValueError(f"validation = {validation} of {samples} cells are {checked}, need some and not all")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     half = network.half_range
     pool = (2 * torch.rand(samples, strains, len(half), generator=generator, dtype=torch.float64) - 1).to(half) * half
-    order = torch.randperm(samples, generator=generator).to(half.device)
 
     def loss(which: Tensor) -> Tensor:
         return network.energies(phases[:, which], pool[which]).log().mean()
 
-    return fit_samples(
-        network.parameters(), loss, order[checked:], order[:checked], steps=steps, batch=batch, rate=rate, every=every,
-        patience=patience, generator=generator, comm=comm, checkpoint=checkpoint, log=log,
-    )  # fmt: skip
+    history = fit_samples(network.parameters(), loss, samples, options, generator=generator, comm=comm, log=log)
+    return TrainingResult(network, history)
 
 
 def _compliance(mesh: CellMesh, law: PhaseLaw) -> Tensor:

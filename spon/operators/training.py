@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Training and use of operator networks: least errors or losses, series of states, and errors in norms of the space."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
@@ -12,64 +11,101 @@ from torch import Tensor
 
 from spon.operators.network import Operator
 from spon.spaces import norms
-from spon.training.fit import History, fit, fit_samples
-from spon.training.ranks import Ranks
+from spon.training.deprecated import takes_old_keywords
+from spon.training.fit import fit_samples
+from spon.training.options import TrainingOptions
+from spon.training.result import TrainingResult
 
 NORMS = {"L2": norms.l2, "H1": norms.natural, "energy": norms.seminorm}
 
 
+@takes_old_keywords
 def train(
     network: Operator,
     inputs: Tensor | Sequence[Tensor],
     outputs: Tensor | None = None,
+    options: TrainingOptions = TrainingOptions(),
     *,
     norm: str = "L2",
     loss: Callable[..., Tensor] | None = None,
-    steps: int = 2000,
-    batch: int = 16,
-    rate: float = 3e-3,
-    lbfgs: int = 0,
     nested: Sequence[float] = (),
-    validation: float = 0.1,
-    every: int = 100,
-    patience: int = 10,
-    seed: int = 0,
     comm: Any = None,
-    checkpoint: str | os.PathLike | None = None,
     log: Callable[[str], None] | None = None,
-) -> History:
-    """Train for the least mean relative error, for the least mean of a `loss` of one's own, or for that of their sum.
+) -> TrainingResult[Operator]:
+    """Train a network in place for the least mean relative error, the least mean of a `loss`, or that of their sum.
 
-    The network ends where that of the validation samples was least. AdamW with a learning rate that falls to zero
-    (`training.fit_samples`), then L-BFGS on all samples.
+    AdamW with a learning rate that falls to zero, then L-BFGS on all samples, see `spon.training.fit.fit_samples`. The
+    network ends with the parameters of the least validation loss.
+
+        result = operators.train(network, f, u, TrainingOptions(steps=800), log=print)
+        min(result.history.validation)
 
     Args:
+        network: changed in place.
         inputs: (dofs, samples), one for each input field.
         outputs: (dofs, samples), or (n, dofs, samples) of n steps of a `rollout`, whose mean error is then the loss;
             None to train on the loss alone.
-        norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the answer's space;
+        options: steps, rate, seed, ...
+        norm: "L2", "H1" (that of H(div) or H(curl) where these are) or "energy" (the seminorm), of the output's space;
             of a mixed one, the mean of the relative errors of its parts.
-        loss: of an answer (dofs, batch) and the inputs (dofs, batch) it belongs to: (batch,). `coupling.Residual` makes
-            one of a form in UFL.
-        steps: of AdamW, with `batch` samples each and the largest learning rate `rate`.
-        lbfgs: iterations afterwards.
-        nested: of the processor "fluxes", shares of the steps in which its rounds are on coarser spaces, from there on
-            to finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then the
-            output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too, as long
-            as the coarsest that rounds are on has some four elements along an edge.
-        validation: share of samples that are only looked at, every `every` steps.
-        patience: looks without improvement by one per cent after which it stops.
-        seed: of the validation samples and the batches. log: takes a line now and then, on the first rank.
+        loss: (batch,) of predictions (dofs, batch) and their inputs (dofs, batch). `coupling.Residual` makes one of a
+            form in UFL.
+        nested: of the processor "fluxes", fractions of the steps in which its rounds are on coarser spaces, from there
+            on to finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then
+            the output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too, as
+            long as the coarsest of them has some four elements along an edge.
         comm: a communicator of mpi4py, whose ranks share each batch; all have the same samples and end with the same
-            network (collective). checkpoint: a file from which AdamW goes on if the program was ended; see
-            `training.fit_samples`. L-BFGS has neither: each rank does all of it.
+            network (collective).
+        log: takes a line at each evaluation, on the first rank.
 
     Raises:
-        ValueError: shares that leave no step, or another processor; neither outputs nor a loss, fields of other shapes,
-            a norm of another name, or samples whose relative error is not defined.
+        ValueError: fractions that leave no step, or another processor; neither outputs nor a loss, fields of other
+            shapes, an unknown norm, or samples whose relative error is not defined.
         FloatingPointError: a loss that is not finite at the start.
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if nested and not (network.fluxes and min(nested) > 0 and sum(nested) < 1):
+        raise ValueError(f"nested = {tuple(nested)}, need positive shares below one in all, and the processor 'fluxes'")
+    following = _states(network, fields, outputs, norm, loss)
+    samples = fields[0].shape[-1]
+    options.held_out(samples)  # refuses before the network changes
+    if following is None:
+        network.normalise_by(fields, loss)
+    else:
+        network.normalise(fields, following[:, 0])
+
+    def objective(which: Tensor) -> Tensor:
+        some = [x[:, which] for x in fields]
+        predicted = network(*some)
+        parts = []
+        if following is not None:
+            right = following[:, :, which]
+            steps = right.shape[1]
+            found = predicted[:, None] if steps == 1 else rollout(network, some, steps)[1:].movedim(0, 1)
+            parts.append(norms.relative(NORMS[norm], network.spaces.answer, found, right).mean())
+        if loss is not None:
+            parts.append(loss(predicted, *some).mean())
+        return sum(parts[1:], parts[0])
+
+    def coarsen(by: int) -> None:
+        network.processor.coarsening = by
+
+    ends = [round(options.steps * share) for share in accumulate(nested)]
+    changes = {end + 1: partial(coarsen, len(nested) - k) for k, end in enumerate(ends, 1)}
+    try:
+        if nested:
+            coarsen(len(nested))
+        history = fit_samples(network.parameters(), objective, samples, options, changes=changes, comm=comm, log=log)
+    finally:
+        if nested:
+            coarsen(0)
+    return TrainingResult(network, history)
+
+
+def _states(
+    network: Operator, fields: list[Tensor], outputs: Tensor | None, norm: str, loss: Callable[..., Tensor] | None
+) -> Tensor | None:
+    """The right outputs (dofs, n, samples) of n steps, or None without any; raises ValueError for what does not fit."""
     space = network.spaces.answer
     if norm not in NORMS:
         raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
@@ -78,61 +114,16 @@ def train(
     samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
     if outputs is not None and (outputs.shape[-2:] != (space.dofs, samples) or outputs.ndim > 3):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
-    if nested and not (network.fluxes and min(nested) > 0 and sum(nested) < 1):
-        raise ValueError(f"nested = {tuple(nested)}, need positive shares below one in all, and the processor 'fluxes'")
-    following = None if outputs is None else (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
     if any(x.shape[-1] != samples for x in fields):
         sizes = [x.shape[-1] for x in fields]
         raise ValueError(f"inputs have {sizes} samples" + (f", outputs {samples}" if outputs is not None else ""))
-    checked = round(validation * samples)
-    if not 0 < checked < samples:
-        raise ValueError(f"validation = {validation} of {samples} samples are {checked}, need some and not all")
-    for part, x in [] if following is None else norms.split(space, following):
+    if outputs is None:
+        return None
+    following = (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
+    for part, x in norms.split(space, following):
         if not bool((size := NORMS[norm](part, x).amin(0)).all()):
             raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
-    if following is None:
-        network.normalise_by(fields, loss)
-    else:
-        network.normalise(fields, following[:, 0])
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(samples, generator=generator).to(fields[0].device)
-    check, learn = order[:checked], order[checked:]
-
-    def objective(which: Tensor) -> Tensor:
-        some = [x[:, which] for x in fields]
-        answer = network(*some)
-        parts = []
-        if following is not None:
-            right = following[:, :, which]
-            steps = right.shape[1]
-            found = answer[:, None] if steps == 1 else rollout(network, some, steps)[1:].movedim(0, 1)
-            parts.append(norms.relative(NORMS[norm], space, found, right).mean())
-        if loss is not None:
-            parts.append(loss(answer, *some).mean())
-        return sum(parts[1:], parts[0])
-
-    def coarsen(by: int) -> None:
-        network.processor.coarsening = by
-
-    ends = [round(steps * share) for share in accumulate(nested)]
-    changes = {end + 1: partial(coarsen, len(nested) - k) for k, end in enumerate(ends, 1)}
-    try:
-        if nested:
-            coarsen(len(nested))
-        history = fit_samples(
-            network.parameters(), objective, learn, check, steps=steps, batch=batch, rate=rate, every=every,
-            patience=patience, generator=generator, changes=changes, comm=comm,
-            checkpoint=checkpoint, log=log,
-        )  # fmt: skip
-    finally:
-        if nested:
-            coarsen(0)
-    if lbfgs:
-        said = log if Ranks(comm).first else None
-        history = history.then(
-            fit(network.parameters(), lambda: objective(learn), lambda: objective(check), adam=0, lbfgs=lbfgs, log=said)
-        )
-    return history
+    return following
 
 
 def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:

@@ -1,80 +1,121 @@
 # SPDX-License-Identifier: MIT
-"""Where a training is, in a file from which it goes on to the same parameters."""
+"""The state of a training in a file from which it continues to the same parameters."""
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spon.archive import ModelFileError, Reader, write
+from spon.training.best import BestParameters
 
 KIND = "training"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Progress:
-    """header: numbers that JSON knows. tensors: parameters, what the optimiser knows of them, the best so far, samples
-    that are still to come in this round, and the state of the generator that draws them."""
+@dataclass(slots=True, eq=False)
+class TrainingState:
+    """All that changes from step to step.
 
-    header: dict[str, Any]
-    tensors: dict[str, Tensor]
+    Args:
+        parameters: fitted tensors.
+        optimiser: of these.
+        schedule: of its learning rate.
+        best: the best parameters so far and the history.
+        generator: of the batches.
+        queue: numbers of the samples that are still to come in this epoch.
+        step: the last step that was done.
+    """
 
-    @classmethod
-    def of(cls, step: int, queue: Tensor, parameters: list[Tensor], optimiser: Any, watch: Any, generator: Any):
-        """After a step of AdamW that `watch`, a `spon.training.fit.Watch`, has looked at."""
-        watch.history.seconds = time.monotonic() - watch.begin
-        header = {"step": step, "history": asdict(watch.history), "best": watch.best, "since": watch.since}
-        tensors = {"queue": queue, "generator": generator.get_state()}
-        for k, (p, best) in enumerate(zip(parameters, watch.best_state, strict=True)):
-            tensors |= {f"parameter.{k}": p, f"best.{k}": best}
-            tensors |= {f"optimiser.{k}.{name}": value for name, value in optimiser.state.get(p, {}).items()}
-        return cls(header, tensors)
+    parameters: list[Tensor]
+    optimiser: torch.optim.Optimizer
+    schedule: Any
+    best: BestParameters
+    generator: torch.Generator
+    queue: Tensor
+    step: int = 0
 
-    def save(self, path: str | os.PathLike, about: dict[str, Any]) -> None:
-        """Write to a file; `about` is what a training must have in common with this one to go on from it."""
-        write(path, KIND, {**self.header, "about": about}, self.tensors)
 
-    @classmethod
-    def read(cls, path: str | os.PathLike, about: dict[str, Any]) -> "Progress":
-        """What was saved.
+@dataclass(frozen=True, slots=True)
+class TrainingCheckpoint:
+    """A file for the state of one training.
+
+    Args:
+        path: of the file.
+        settings: what a training must have in common with the one in the file to continue it.
+    """
+
+    path: str | os.PathLike
+    settings: dict[str, Any]
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state to the file."""
+        best = state.best
+        header = {
+            "settings": self.settings,
+            "step": state.step,
+            "schedule": state.schedule.state_dict(),
+            "history": {"step": best.step, "loss": best.loss, "validation": best.validation},
+            "seconds": best.seconds,
+            "least": best.least,
+            "since": best.since,
+        }
+        tensors = {"queue": state.queue, "generator": state.generator.get_state()}
+        for k, (p, value) in enumerate(zip(state.parameters, best.best, strict=True)):
+            tensors |= {f"parameter.{k}": p, f"best.{k}": value}
+            tensors |= {f"optimiser.{k}.{name}": x for name, x in state.optimiser.state.get(p, {}).items()}
+        write(self.path, KIND, header, tensors)
+
+    def exists(self) -> bool:
+        """Whether there is a file to continue from."""
+        return Path(self.path).exists()
+
+    def remove(self) -> None:
+        """Remove the file if it is there."""
+        Path(self.path).unlink(missing_ok=True)
+
+    def restore(self, state: TrainingState) -> None:
+        """Set a training to the state in the file.
+
+        Args:
+            state: of the same training at its beginning; changed in place.
 
         Raises:
-            ModelFileError: a file that is damaged or holds something else. ValueError: another training.
+            ModelFileError: a file that is damaged, holds something else, is of an earlier version, or of parameters of
+                other shapes.
+            ValueError: another training.
         """
-        with Reader(path, KIND) as file:
-            for name, value in about.items():
-                if (before := file.header["about"].get(name)) != value:
-                    raise ValueError(f"{path} is of a training with {name} = {before}, this one has {value}")
-            return cls(file.header, file.tensors(""))
-
-    def restore(self, parameters: list[Tensor], optimiser: Any, watch: Any, generator: Any) -> tuple[int, Tensor]:
-        """Put everything where it was; returns the number of the next step and the samples that are still to come.
-
-        Raises:
-            ModelFileError: parameters of other shapes.
-        """
-        history = self.header["history"]
-        for name, value in history.items():
-            setattr(watch.history, name, value)
-        watch.begin = time.monotonic() - history["seconds"]
-        watch.best, watch.since = self.header["best"], self.header["since"]
-        found = [self.tensors.get(f"parameter.{k}") for k in range(len(parameters))]
+        with Reader(self.path, KIND) as file:
+            header = file.header
+            if "schedule" not in header:
+                raise ModelFileError(f"{self.path} is of an earlier version: remove it to train from the beginning")
+            for name, value in self.settings.items():
+                if (before := header["settings"].get(name)) != value:
+                    raise ValueError(f"{self.path} is of a training with {name} = {before}, this one has {value}")
+            tensors = file.tensors("")
+        found = [tensors.get(f"parameter.{k}") for k in range(len(state.parameters))]
         shapes = [None if x is None else tuple(x.shape) for x in found]
-        if shapes != [tuple(p.shape) for p in parameters] or f"parameter.{len(parameters)}" in self.tensors:
+        if shapes != [tuple(p.shape) for p in state.parameters] or f"parameter.{len(shapes)}" in tensors:
             raise ModelFileError("the checkpoint is of a network of other parameters")
+        best = state.best
+        best.step, best.loss, best.validation = (header["history"][name] for name in ("step", "loss", "validation"))
+        best.least, best.since, best.begin = header["least"], header["since"], time.monotonic() - header["seconds"]
         with torch.no_grad():
-            for k, p in enumerate(parameters):
-                p.copy_(found[k])
-                watch.best_state[k].copy_(self.tensors[f"best.{k}"])
-                state = {
+            for k, p in enumerate(state.parameters):
+                p.copy_(tensors[f"parameter.{k}"])
+                best.best[k].copy_(tensors[f"best.{k}"])
+                moments = {
                     name.removeprefix(f"optimiser.{k}."): value.to(p.device if value.ndim else "cpu")
-                    for name, value in self.tensors.items()
+                    for name, value in tensors.items()
                     if name.startswith(f"optimiser.{k}.")
                 }
-                if state:
-                    optimiser.state[p] = state
-        generator.set_state(self.tensors["generator"])
-        return self.header["step"] + 1, self.tensors["queue"]
+                if moments:
+                    state.optimiser.state[p] = moments
+        state.schedule.load_state_dict(header["schedule"])
+        for group, rate in zip(state.optimiser.param_groups, state.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+        state.generator.set_state(tensors["generator"])
+        state.queue, state.step = tensors["queue"].to(state.queue.device), header["step"]

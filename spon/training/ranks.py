@@ -65,3 +65,54 @@ def _portable(error: Exception) -> Exception:
         return error
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class SharedLoss:
+    """The mean loss of samples and its gradient, each rank doing its share of the samples.
+
+    Args:
+        parameters: fitted tensors.
+        loss: mean over samples with given numbers (n,).
+        ranks: that share the samples.
+    """
+
+    def __init__(self, parameters: list[Tensor], loss: Callable[[Tensor], Tensor], ranks: Ranks):
+        self.parameters, self.ranks, self._loss = parameters, ranks, loss
+        self._sizes = [p.numel() for p in parameters]
+
+    def mean(self, which: Tensor, batch: int) -> float:
+        """The loss of samples (n,), `batch` at a time, without gradient."""
+        parts = self.ranks.share(which).split(batch)
+
+        def work() -> Tensor:
+            with torch.no_grad():
+                found = [len(part) * self._loss(part) for part in parts if len(part)]
+                return sum(found, torch.zeros((), dtype=torch.float64))
+
+        return float(self.ranks.sum(work)) / len(which)
+
+    def backward(self, which: Tensor) -> Tensor:
+        """The loss () of samples (n,); leaves its gradient in the parameters."""
+        mine = self.ranks.share(which)
+        if self.ranks.alone:
+            value = self._loss(mine)
+            value.backward()
+            return value.detach()
+
+        def work() -> Tensor:
+            if not len(mine):
+                first = self.parameters[0]
+                return torch.zeros(1 + sum(self._sizes), dtype=first.dtype, device=first.device)
+            value = self._loss(mine) * (len(mine) / len(which))
+            value.backward()
+            return torch.cat([value.detach().reshape(1), *(_gradient(p) for p in self.parameters)])
+
+        value, *parts = self.ranks.sum(work).split([1, *self._sizes])
+        for p, part in zip(self.parameters, parts, strict=True):
+            p.grad = part.view_as(p)
+        return value[0]
+
+
+def _gradient(p: Tensor) -> Tensor:
+    """The gradient as a vector; zero for a parameter that the loss does not depend on."""
+    return (torch.zeros_like(p) if p.grad is None else p.grad).flatten()

@@ -21,6 +21,7 @@ import coupling
 import spon
 from spon import operators
 from spon.spaces import norms
+from spon.training import TrainingOptions
 
 
 def square(n):
@@ -265,14 +266,18 @@ def test_training_without_solutions():
     """On the residual alone, the error against solutions that were never seen falls, of the samples seen and not."""
     *_, residual, f, u = poisson()
     network = network_for_poisson()
-    history = operators.train(network, f[:, :60], loss=residual.relative, steps=150, every=50, lbfgs=100)
+    history = operators.train(
+        network, f[:, :60], options=TrainingOptions(steps=150, every=50, lbfgs=100), loss=residual.relative
+    ).history
     energy, l2 = (operators.relative_errors(network, f[:, 60:], u[:, 60:], norm=norm) for norm in ("energy", "L2"))
     torch.testing.assert_close(residual.relative(network(f[:, 60:]), f[:, 60:]), energy, rtol=1e-9, atol=0)
     # The answer zero has errors of one.
     assert energy.mean() < 0.4 and l2.mean() < 0.3
     assert history.validation[0] > 1.0 and min(history.validation) < 0.4
     # It begins where it is when it is trained on.
-    again = operators.train(network, f[:, :60], loss=residual.relative, steps=1, every=1)
+    again = operators.train(
+        network, f[:, :60], options=TrainingOptions(steps=1, every=1), loss=residual.relative
+    ).history
     assert again.validation[0] == pytest.approx(min(history.validation), rel=1e-12)
 
 
@@ -296,7 +301,9 @@ def test_training_on_solutions_and_the_residual():
     starts = []
     for loss in (None, lambda answer, source: 100 * residual.relative(answer, source)):
         network = network_for_poisson()
-        history = operators.train(network, *fields, loss=loss, steps=1, every=1, validation=0.5)
+        history = operators.train(
+            network, *fields, options=TrainingOptions(steps=1, every=1, validation=0.5), loss=loss
+        ).history
         starts.append(history.validation[0])
     network = network_for_poisson()
     network.normalise([fields[0]], fields[1])

@@ -3,7 +3,6 @@
 
 import copy
 import dataclasses
-import io
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from spon.equino.networks import Branch, Potential
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.pod import pod
 from spon.training.fit import fit
-from spon.training.progress import Live
 
 RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
@@ -411,20 +409,6 @@ def test_as_many_iterations_as_were_asked_for():
         assert history.step == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
     with pytest.raises(FloatingPointError, match="at the start the loss is nan, in validation 6"):
         fit([x], lambda: torch.tensor(torch.nan), lambda: torch.tensor(6.0))
-
-
-def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    for stream, shown in ((Terminal(), 5), (io.StringIO(), 2)):
-        with Live(stream, every=3600.0) as live:
-            for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2"):
-                live(line)
-        text = stream.getvalue()
-        assert sum(text.count(line) for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")) == shown
-        assert text.replace("\x1b[2K", "").endswith("two: 2\n") and "one: 3\n" in text
 
 
 def test_wrong_use_is_told(cell):

@@ -23,6 +23,7 @@ from spon.operators.discretisation import discretise, node_matrix
 from spon.operators.processors import flux
 from spon.spaces import norms
 from spon.spaces.quadrature import read_levels, read_points
+from spon.training import TrainingOptions
 
 CELLS = [mesh.CellType.triangle, mesh.CellType.quadrilateral]
 
@@ -208,7 +209,9 @@ def test_nested_training():
             used.append(network.processor.coarsening)
             return 0.0 * answer.sum(0)
 
-        operators.train(network, f[:, :60], u[:, :60], steps=100, rate=1e-2, loss=loss, nested=nested, every=25)
+        operators.train(
+            network, f[:, :60], u[:, :60], TrainingOptions(steps=100, rate=1e-2, every=25), loss=loss, nested=nested
+        )
         assert network.processor.coarsening == 0
         errors[nested] = float(operators.relative_errors(network, f[:, 60:], u[:, 60:]).mean())
         if not nested:
@@ -224,7 +227,7 @@ def test_nested_training():
         return answer.square().sum(0)
 
     with pytest.raises(RuntimeError, match="the loss of another"):
-        operators.train(network, f, loss=broken, steps=20, nested=(0.3, 0.4))
+        operators.train(network, f, options=TrainingOptions(steps=20), loss=broken, nested=(0.3, 0.4))
     assert network.processor.coarsening == 0
     for nested in ((1.0,), (0.5, 0.5), (-0.1,), (0.0, 0.5)):
         with pytest.raises(ValueError, match=r"nested = \(.*\), need positive shares below one in all"):
@@ -341,7 +344,9 @@ def test_it_learns_a_rough_coefficient():
         network = spon.OperatorNetwork(
             input=A, output=V, bcs=[bc], processor=processor, channels=8, coarse=[lagrange(square(4))], **rounds
         )
-        operators.train(network, inputs[:, :150], outputs[:, :150], steps=300, batch=4, rate=1e-2, every=50)
+        operators.train(
+            network, inputs[:, :150], outputs[:, :150], TrainingOptions(steps=300, batch=4, rate=1e-2, every=50)
+        )
         errors[processor] = float(operators.relative_errors(network, inputs[:, 150:], outputs[:, 150:]).mean())
     mean = outputs[:, :150].mean(1, keepdim=True).expand(-1, 10)
     naive = float(norms.relative(norms.l2, network.spaces.output, mean, outputs[:, 150:]).mean())

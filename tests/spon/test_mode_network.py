@@ -20,6 +20,7 @@ import spon
 from spon import microstructure
 from spon.jit import compiler
 from spon.reduced.galerkin_c import CompiledModes
+from spon.training import TrainingOptions
 
 N = 8
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic.from_young_poisson(20_000.0, 0.2)}
@@ -172,7 +173,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
 
     before = errors().mean()
     tags = torch.from_numpy(random_tags(rve, 100).astype(np.int64))
-    history = microstructure.train(net, net.phases(tags), steps=150, every=50)
+    history = microstructure.train(net, net.phases(tags), TrainingOptions(steps=150, batch=8, every=50)).history
     assert min(history.validation) < history.validation[0] - 0.02
     assert errors().mean() < 0.5 * before
 

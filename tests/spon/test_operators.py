@@ -30,6 +30,7 @@ from meshes.compat import create_mesh, geometry_dofmap
 from spon import operators
 from spon.operators.training import NORMS
 from spon.spaces import constraints, norms, transfer
+from spon.training import TrainingOptions
 
 PROCESSORS = ["mlp", "messages", "multigrid", "mgno", "attention", "fluxes"]
 SMALL = {"channels": 4, "depth": 2}
@@ -199,7 +200,7 @@ def test_a_velocity_is_learned_and_kept(tmp_path):
     W = fem.functionspace(V.mesh, ("RT", 1))
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], velocity=W, coarse=coarse, **SMALL)
     u = transfer.curl(V, W) @ psi
-    history = operators.train(network, f, u, steps=30, every=15)
+    history = operators.train(network, f, u, TrainingOptions(steps=30, every=15)).history
     assert min(history.validation) < 0.9 * history.validation[0]
     network.save(tmp_path / "network")
     assert torch.equal(spon.load_operator(tmp_path / "network")(f), network(f))
@@ -338,7 +339,8 @@ def test_training_along_several_steps():
 
     def trained(following, steps):
         network = spon.OperatorNetwork(input=V, output=V, coarse=coarse, integral="input", increment=True, **SMALL)
-        return network, operators.train(network, states[0], following, steps=steps, every=10, seed=0)
+        result = operators.train(network, states[0], following, TrainingOptions(steps=steps, every=10))
+        return network, result.history
 
     network, history = trained(states[1:], 60)
     assert min(history.validation) < 0.7 * history.validation[0]
@@ -354,7 +356,7 @@ def test_a_symmetric_operator_is_learned_and_kept(tmp_path):
     V, bc, coarse, f, u = poisson()
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, symmetric=True, **SMALL)
     loads = network.spaces.output.mass @ f
-    history = operators.train(network, loads, u, steps=30, every=15)
+    history = operators.train(network, loads, u, TrainingOptions(steps=30, every=15)).history
     assert min(history.validation) < 0.9 * history.validation[0]
     network.save(tmp_path / "network")
     assert torch.equal(spon.load_operator(tmp_path / "network")(f), network(f))
@@ -495,8 +497,8 @@ def test_training_beats_the_mean(settings, norm, lbfgs):
     network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, channels=8, depth=2, **settings)
     lines = []
     history = operators.train(
-        network, f[:, :60], u[:, :60], norm=norm, steps=100, every=50, lbfgs=lbfgs, log=lines.append
-    )
+        network, f[:, :60], u[:, :60], TrainingOptions(steps=100, every=50, lbfgs=lbfgs), norm=norm, log=lines.append
+    ).history
     assert history.validation[-1] < history.validation[0] and len(lines) == len(history.step) >= 3
     unseen, right = f[:, 60:], u[:, 60:]
     found = operators.relative_errors(network, unseen, right, norm=norm, batch=7)
@@ -510,7 +512,7 @@ def test_training_is_reproducible():
     states = []
     for seed in (0, 0, 1):
         network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, seed=seed, **SMALL)
-        operators.train(network, f[:, :10], u[:, :10], steps=3, lbfgs=50, seed=seed)
+        operators.train(network, f[:, :10], u[:, :10], TrainingOptions(steps=3, lbfgs=50, seed=seed))
         states.append(torch.cat([p.detach().ravel() for p in network.parameters()]))
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
@@ -520,7 +522,6 @@ import json, sys
 
 for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
     sys.modules[name] = None  # an import of it fails
-import torch
 import spon
 
 given = json.load(sys.stdin)
@@ -633,7 +634,7 @@ def test_flow_and_pressure_are_learned():
         input=V, output=W, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], integral=[None, 0.0], channels=8,
         depth=2,
     )  # fmt: skip
-    history = operators.train(network, f[:, :50], w[:, :50], steps=150, every=50, lbfgs=50)
+    history = operators.train(network, f[:, :50], w[:, :50], TrainingOptions(steps=150, every=50, lbfgs=50)).history
     assert min(history.validation) < 0.6 * history.validation[0]
     errors = operators.relative_errors(network, f[:, 50:], w[:, 50:])
     parts = [
@@ -730,4 +731,4 @@ def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match=r"outputs\[:, 4\] has the norm zero"):
         operators.train(network, f, u * (torch.arange(80) != 4))
     with pytest.raises(ValueError, match=r"validation = 1\.0 of 80 samples are 80"):
-        operators.train(network, f, u, validation=1.0)
+        operators.train(network, f, u, TrainingOptions(validation=1.0))

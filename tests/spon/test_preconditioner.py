@@ -19,6 +19,7 @@ import coupling
 import spon
 from coupling import sparse_operator as sparse
 from spon import operators
+from spon.training import TrainingOptions
 
 SMALL = {"channels": 4, "depth": 1}
 
@@ -147,7 +148,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     made = [
         spon.Preconditioner(network, sparse(diffusion(V, bc, k)), torch.from_numpy(k.x.array[:, None])) for k in known
     ]
-    history = operators.train_preconditioner(made, samples=240, steps=200, every=50)
+    history = operators.train_preconditioner(made, TrainingOptions(steps=200, every=50), samples=240).history
     assert min(history.validation) < 0.6 * history.validation[0]
     network.save(tmp_path / "network")
 
@@ -172,7 +173,7 @@ def test_an_answer_is_a_function_and_a_good_guess():
     loads = (network.spaces.output.mass @ f).numpy()
     loads[bc.dof_indices()[0]] = 0.0
     u = torch.from_numpy(np.linalg.solve(sparse(A).scipy.toarray(), loads))
-    operators.train(network, f[:, :199], u[:, :199], steps=200)
+    operators.train(network, f[:, :199], u[:, :199], TrainingOptions(steps=200))
 
     answer = coupling.FieldOperator(network, input=V, output=V)
     forcing = fem.Function(V)
@@ -226,9 +227,13 @@ def test_wrong_use_is_told():
     skew[20, 21] += 5
     with pytest.raises(ValueError, match="differs from its transpose by 5"):
         spon.Preconditioner(network, spon.SparseOperator.of(skew))
+    with pytest.warns(DeprecationWarning, match=r"train is now spon\.operators\.train_preconditioner"):
+        old = spon.operators.preconditioner.train
+        with pytest.raises(ValueError, match=r"0 preconditioners and sweeps"):
+            old([])
     with pytest.raises(ValueError, match=r"0 preconditioners and sweeps"):
         operators.train_preconditioner([])
     with pytest.raises(ValueError, match="different networks"):
         operators.train_preconditioner(both)
-    with pytest.raises(ValueError, match="3 samples for 1 matrices, 0 to validate"):
+    with pytest.raises(ValueError, match=r"validation = 0\.1 of 3 samples are 0"):
         operators.train_preconditioner(both[0], samples=3)

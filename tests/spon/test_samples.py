@@ -27,6 +27,7 @@ import spon
 from fe2 import chunked_hdf5
 from spon import operators
 from spon.operators.samples import Signature
+from spon.training import TrainingOptions
 
 
 class Problem:
@@ -178,7 +179,7 @@ def test_a_network_takes_its_own_samples_only(problem, tmp_path):
     V = problem.u.function_space
     network = spon.OperatorNetwork(input=spaces, output=V, processor="messages", channels=4, depth=2)
     data = spon.load_samples(path, network)
-    history = operators.train(network, data.inputs, data.output, steps=20, every=10)
+    history = operators.train(network, data.inputs, data.output, TrainingOptions(steps=20, every=10)).history
     assert min(history.validation) < history.validation[0]
     other = spon.OperatorNetwork(input=[spaces[0], spaces[0]], output=V, processor="mlp")
     with pytest.raises(spon.ModelFileError, match=r"inputs of \[81, 32\] dofs, the network takes \[81, 81\]"):

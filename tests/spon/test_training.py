@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Training on several ranks, and training that was ended and goes on."""
 
+import dataclasses
+import io
+import re
+import sys
+
 import pytest
 
 pytest.importorskip("torch")
@@ -9,6 +14,9 @@ pytest.importorskip("safetensors")
 import torch
 
 from spon.archive import ModelFileError
+from spon.training import History, Live, TrainingOptions, TrainingResult
+from spon.training.adamw import rate_factor
+from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import fit_samples
 from spon.training.ranks import Ranks
 
@@ -25,14 +33,12 @@ def problem(seed=0, samples=64):
     return network, lambda which: (network(x[which]) - y[which]).square().mean()
 
 
-SETTINGS = {"steps": 60, "batch": 7, "rate": 1e-2, "every": 10, "patience": 10}
+SETTINGS = TrainingOptions(steps=60, batch=7, rate=1e-2, every=10, patience=10, validation=10 / 64, seed=3)
 
 
-def run(network, loss, **options):
-    numbers = torch.arange(64)
-    generator = torch.Generator().manual_seed(3)
-    settings = {**SETTINGS, **options}
-    return fit_samples(network.parameters(), loss, numbers[10:], numbers[:10], generator=generator, **settings)
+def run(network, loss, changes=None, comm=None, log=None, **options):
+    options = dataclasses.replace(SETTINGS, **options)
+    return fit_samples(network.parameters(), loss, 64, options, changes=changes, comm=comm, log=log)
 
 
 def flat(network):
@@ -134,3 +140,74 @@ def test_checkpoints_of_others_are_refused(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelFileError, match="damaged"):
         run(network, loss, checkpoint=path)
+
+
+def test_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_along_a_cosine():
+    factors = torch.tensor([rate_factor(step, steps=200) for step in range(201)], dtype=torch.float64)
+    assert factors[0] == 1 / 20 and factors[200] < 1e-12
+    assert factors.argmax() == 19 and (factors.diff()[:19] > 0).all() and (factors.diff()[19:] < 0).all()
+    assert float(factors[100]) == pytest.approx(0.5)
+
+
+def test_lbfgs_follows_the_steps():
+    network, loss = problem()
+    before, _ = problem()
+    alone = run(before, loss)
+    history = run(network, loss, lbfgs=60)
+    assert history.step[: len(alone.step)] == alone.step and history.step[-1] == alone.step[-1] + 60
+    assert min(history.validation) <= min(alone.validation)
+
+
+def test_options_that_are_no_options_are_refused():
+    for wrong, message in (
+        ({"steps": -1}, "steps = -1, need 0 or more"),
+        ({"batch": 0}, "batch = 0, need 1 or more"),
+        ({"rate": 0.0}, "rate = 0.0, need a positive number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrainingOptions(**wrong)
+    with pytest.raises(ValueError, match=r"validation = 0\.1 of 4 samples are 0, need some and not all"):
+        TrainingOptions().held_out(4)
+
+
+def test_keywords_and_attributes_of_the_last_release_warn():
+    @takes_old_keywords
+    def train(model, options=TrainingOptions(batch=8), *, log=None):
+        return TrainingResult(options, History(loss=(2.0, 1.0)))
+
+    with pytest.warns(DeprecationWarning, match=r"train\(seed=\.\.\., steps=\.\.\.\) is now train\(.*TrainingOptions"):
+        result = train(None, steps=5, seed=1)
+    assert result.model == TrainingOptions(batch=8, steps=5, seed=1)
+    with pytest.warns(DeprecationWarning, match=r"result\.loss is now result\.history\.loss"):
+        assert result.loss == (2.0, 1.0)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        train(None, step=5)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+LINES = ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, 5), (io.StringIO, 2)])
+def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log(stream, shown, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm")
+    with Live(stream(), every=3600.0) as live:
+        for line in LINES:
+            live(line)
+    text = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", live._stream.getvalue())  # without the commands to the terminal
+    assert [line for line in LINES if line in text] == (list(LINES) if shown == 5 else ["one: 3", "two: 2"])
+    assert text.endswith("two: 2\n") and "one: 3\n" in text
+
+
+def test_progress_without_rich_is_plain_lines(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    stream = Terminal()
+    with Live(stream, every=3600.0) as live:
+        for line in LINES:
+            live(line)
+    assert stream.getvalue() == "one: 3\ntwo: 2\n"
