@@ -106,7 +106,7 @@ def errors(model, unseen, at=None, displacements=None):
     strain, found = torch.from_numpy(unseen.strain), {}
     with torch.no_grad():
         if isinstance(model, spon.EquiNO | vpionet.DisplacementOperator):
-            at, displacements = model.cell.fields, model.cell.displacements
+            at, displacements = model.rve_modes.at_points, model.rve_modes.displacements
             coefficients = model.displacement(strain)
         elif isinstance(model, spon.ReducedModel):
             coefficients = model.solve(strain).coefficients
@@ -158,7 +158,7 @@ def as_published(data, unseen, effort):
     (model, history), seconds = timed(baselines.train_as_published, data, **effort["published"])
     with torch.no_grad():
         strains = equino.training.sample(100, model.upper, 0)  # those that it learnt at
-        parts = [baselines.mismatch(model, e, model.cell.fields) for e in strains.split(10)]
+        parts = [baselines.mismatch(model, e, model.rve_modes.at_points) for e in strains.split(10)]
     kept = int(np.argmin(history.validation))  # where the parameters are from
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}
     return [errors(model, unseen) | {"seconds": seconds, "mismatch_MPa2": loss}]
@@ -195,8 +195,8 @@ def companion(train):
 def reduced(data, unseen, effort):
     """The reduced model that the default learns from: Galerkin's method, solved at each strain."""
     bases, seconds = timed(equino.training.bases, data, resolved=min(32, len(data.strain) // 2))
-    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.rest_tangents)
-    at = spon.Fields.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
+    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.tangents_at_zero_strain)
+    at = spon.ModesAtPoints.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
     return [errors(bases.reduced, unseen, at, data.fluctuation.T @ basis.combination) | {"seconds": seconds}]
 
 

@@ -76,7 +76,7 @@ def cell(effort, comm):
     fe2.sample.snapshots(rve, strains, path, comm, progress=False)
     clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")
     if comm.size == 1:
-        data = coupling.cell_data(rve, fe2.sample.read(path))
+        data = coupling.rve_snapshots(rve, fe2.sample.read(path))
         bases = equino.training.bases(data)
         clock.stop(f"modes, and a cubature of {len(bases.points)} points")
         half, count = torch.from_numpy(data.half_range), effort["training"].get("samples", 1024)

@@ -35,7 +35,7 @@ def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
     path, strains = FOLDER / f"{stem}.h5", fe2.sample.latin_hypercube(n, 2, BOX, seed=seed)
     fe2.sample.snapshots(cell, strains, path, comm, chunk=20, progress=False)
     with fe2.together(comm):
-        return coupling.cell_data(cell, fe2.sample.read(path)) if comm.rank == 0 else None
+        return coupling.rve_snapshots(cell, fe2.sample.read(path)) if comm.rank == 0 else None
 
 
 def trained(cell, stem, comm=MPI.COMM_SELF, **settings):

@@ -69,7 +69,7 @@ say(f"snapshots: {time.perf_counter() - start:.1f} s")
 
 def train(name):
     """The model of a cell, and unseen snapshots as arrays."""
-    data, unseen = (coupling.cell_data(rves[name], fe2.sample.read(files[name, part])) for part in parts)
+    data, unseen = (coupling.rve_snapshots(rves[name], fe2.sample.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
         model, bases, _ = equino.train(data, **settings, log=live)
@@ -90,13 +90,13 @@ def predicted(model, unseen):
     """Local stress (n, P, 3), homogenised stress (n, 3) and tangent (n, 3, 3) of a model."""
     with torch.no_grad():
         strain = torch.from_numpy(unseen.strain)
-        local = torch.cat([model.fields(e, model.cell.fields)[1] for e in strain.split(10)])
+        local = torch.cat([model.fields(e, model.rve_modes.at_points)[1] for e in strain.split(10)])
         return (local.numpy(), *(values.numpy() for values in model(strain)))
 
 
 def floor(model, unseen):
     """The best local stress (n, P, 3) in the model's modes."""
-    modes, root = model.cell.fields.stress_modes.numpy(), np.sqrt(unseen.weights)[:, None]
+    modes, root = model.rve_modes.at_points.stress_modes.numpy(), np.sqrt(unseen.weights)[:, None]
     count, r = len(unseen.strain), modes.shape[2]
     matrix, right = (root[..., None] * modes).reshape(-1, r), (root * unseen.local_stress).reshape(count, -1)
     return np.einsum("pdr,rn->npd", modes, np.linalg.lstsq(matrix, right.T, rcond=None)[0])

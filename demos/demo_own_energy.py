@@ -112,7 +112,7 @@ fe2.sample.snapshots(rve, strains, snapshots, comm)
 settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24}, {"r": 24})
 with fe2.together(comm):
     if comm.rank == 0:
-        data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+        data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
         trained, _, _ = equino.train(data, **settings)
         trained.save(model_file)
 model = spon.load(model_file, whole=True)

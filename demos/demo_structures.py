@@ -64,7 +64,7 @@ start = time.perf_counter()
 fe2.sample.snapshots(rve, strains, file, comm)
 with fe2.together(comm):
     if comm.rank == 0:
-        trained, _, _ = equino.train(coupling.cell_data(rve, fe2.sample.read(file)), **settings)
+        trained, _, _ = equino.train(coupling.rve_snapshots(rve, fe2.sample.read(file)), **settings)
         trained.save(path)
 model = spon.load(path, whole=True)
 say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")

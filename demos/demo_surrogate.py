@@ -78,7 +78,7 @@ settings = pick(
 start = time.perf_counter()
 with fe2.together(comm):
     if comm.rank == 0:
-        data = coupling.cell_data(rve, fe2.sample.read(file))
+        data = coupling.rve_snapshots(rve, fe2.sample.read(file))
         with Live() as live:
             trained, _, _ = equino.train(data, **settings, log=live)
         trained.save(path)
@@ -93,7 +93,7 @@ model = spon.load(path, whole=True)
 
 # %%
 one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
-everywhere, few = spon.certify(model, one, model.cell.fields), spon.certify(model, one)
+everywhere, few = spon.certify(model, one, model.rve_modes.at_points), spon.certify(model, one)
 energy = rve.homogenise(one.numpy()).energy[0]
 say(f"energy at {one[0].tolist()}: {everywhere.lower[0]:.6f} ≤ {energy:.6f} ≤ {everywhere.upper[0]:.6f} MPa")
 say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {few.gap[0] / few.upper[0]:.1e}")

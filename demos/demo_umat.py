@@ -48,7 +48,7 @@ if options.model is None:
     snapshots = options.folder / "snapshots.h5"
     fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
     settings: dict = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
-    data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+    data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
     with Live() as live:
         model, *_ = equino.train(data, **settings, log=live)
 else:

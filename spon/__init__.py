@@ -21,19 +21,19 @@ from spon.archive import ModelFileError
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.constitutive.program import Program, ProgramError
 from spon.equino.certificate import Certificate, certify
-from spon.equino.corrector import Refined, Refinement
+from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
 from spon.equino.model import EquiNO, load
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.rve_snapshots import RVESnapshots, RVESpace
 from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
 from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork, load_modes
 from spon.operators.network import Operator, OperatorNetwork, load_operator
 from spon.operators.preconditioner import Preconditioner
 from spon.operators.samples import Samples, load_samples
-from spon.reduced.basis import CellFields, Fields
 from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
 from spon.reduced.model import Model
+from spon.reduced.modes import ModesAtPoints, RVEModes
 from spon.spaces.graphs import Graph, graph
 from spon.spaces.read import read_space
 from spon.spaces.space import MixedSpace, Space, load_space
@@ -42,15 +42,11 @@ from spon.sparse import SparseOperator
 __version__ = "0.1.0"
 
 __all__ = [
-    "CellData",
-    "CellFields",
     "CellMesh",
     "CellResponse",
-    "CellSpace",
     "Certificate",
     "EquiNO",
     "Evaluator",
-    "Fields",
     "Graph",
     "GridCells",
     "GridNotConverged",
@@ -58,19 +54,23 @@ __all__ = [
     "LocalLaws",
     "LocalSolve",
     "MixedSpace",
+    "ModalCorrector",
+    "ModalSolution",
     "ModeNetwork",
     "Model",
     "ModelFileError",
+    "ModesAtPoints",
     "Operator",
     "OperatorNetwork",
     "PhaseLaw",
     "Preconditioner",
     "Program",
     "ProgramError",
+    "RVEModes",
+    "RVESnapshots",
+    "RVESpace",
     "ReducedModel",
     "ReducedNotConverged",
-    "Refined",
-    "Refinement",
     "Samples",
     "Space",
     "SparseOperator",
@@ -94,6 +94,12 @@ __all__ = [
 
 # Names of the last release → where they are now. (`meshes` and `spon` do not import each other: `meshes.deprecation`.)
 _NEW_NAMES = {
+    "CellData": "spon.RVESnapshots",
+    "CellFields": "spon.RVEModes",
+    "CellSpace": "spon.RVESpace",
+    "Fields": "spon.ModesAtPoints",
+    "Refined": "spon.ModalSolution",
+    "Refinement": "spon.ModalCorrector",
     "companions": "spon.equino.baselines",
     "constraints": "spon.spaces.constraints",
     "learn": "spon.equino.training",

@@ -52,7 +52,7 @@ def train(rve, path, comm):
     fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.together(comm):
         if comm.rank == 0:
-            data = coupling.cell_data(rve, fe2.sample.read(snapshots))
+            data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
             equino.train(data, **TRAINING)[0].save(path)
 
 

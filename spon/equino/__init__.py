@@ -3,21 +3,21 @@
 
 from spon.equino import baselines, vpionet
 from spon.equino.certificate import Certificate, certify
-from spon.equino.corrector import Refined, Refinement
+from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
 from spon.equino.model import EquiNO, load
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.rve_snapshots import RVESnapshots, RVESpace
 from spon.equino.training import refit, train
 
 __all__ = [
-    "CellData",
-    "CellSpace",
     "Certificate",
     "EquiNO",
     "Evaluator",
-    "Refined",
-    "Refinement",
+    "ModalCorrector",
+    "ModalSolution",
+    "RVESnapshots",
+    "RVESpace",
     "baselines",
     "certify",
     "export_c",

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from spon.equino.model import EquiNO
 from spon.equino.networks import Branch
-from spon.equino.snapshots import CellData
+from spon.equino.rve_snapshots import RVESnapshots
 from spon.equino.training import Array, Log, sample, sobolev
-from spon.reduced.basis import CellFields, Fields, turned, turned_means
 from spon.reduced.model import Fingerprint, Model
+from spon.reduced.modes import ModesAtPoints, RVEModes, unit_mean_stresses, with_unit_mean_stresses
 from spon.reduced.pod import pod, rank
 from spon.training.fit import FULL_BATCH, fit, fit_in_batches
 from spon.training.options import TrainingOptions
 from spon.training.result import History
 
 
-def _split(data: CellData, seed: int) -> tuple[Array, Array]:
+def _split(data: RVESnapshots, seed: int) -> tuple[Array, Array]:
     """Four fifths of the snapshots to learn from and one fifth to validate."""
     if len(data.strain) < 2:
         raise ValueError("there is one snapshot: need others to validate with")
@@ -33,7 +33,7 @@ def _split(data: CellData, seed: int) -> tuple[Array, Array]:
 
 
 def train_supervised(
-    data: CellData,
+    data: RVESnapshots,
     *,
     r: int = 16,
     widths: tuple[int, ...] = (64,) * 4,
@@ -55,8 +55,8 @@ def train_supervised(
         The model (its cubature is all points), and how the branches were fitted.
     """
     half, w = torch.from_numpy(data.half_range), data.weights
-    strain, stress = pod(data.local_strain, w, r, data.rest_tangents), pod(data.local_stress, w, r)
-    stress_modes = turned(stress, w)
+    strain, stress = pod(data.local_strain, w, r, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
+    stress_modes = with_unit_mean_stresses(stress, w)
     d, n = half.numel(), len(data.strain)
     others = np.einsum("p,npd,pdr->nr", w, data.local_stress, stress_modes[..., d:], optimize=True)
     coefficients = {
@@ -75,17 +75,17 @@ def train_supervised(
 
         histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), options, log=log)
         branches[name] = branch
-    fields = Fields.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
-    cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order)
+    fields = ModesAtPoints.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
+    rve_modes = RVEModes(fields, data.fluctuation.T @ strain.combination, data.order)
     model = EquiNO(
         branches["displacement"],
         None,
         branches["stress"],
         lower=-half,
         upper=half,
-        means=turned_means(d, stress_modes.shape[2]),
+        means=unit_mean_stresses(d, stress_modes.shape[2]),
         cubature=fields,
-        cell=cell,
+        rve_modes=rve_modes,
     )
     return model, histories
 
@@ -103,7 +103,7 @@ class StressNetwork(Model):
 
 
 def train_sobolev(
-    data: CellData, *, widths: tuple[int, ...] = (128,) * 3, lbfgs: int = 1000, seed: int = 0, log: Log = None
+    data: RVESnapshots, *, widths: tuple[int, ...] = (128,) * 3, lbfgs: int = 1000, seed: int = 0, log: Log = None
 ) -> tuple[StressNetwork, History]:
     """DNN-FE²: stress and tangent of the snapshots fitted together (Eivazi, Tröger, Wittek, Hartmann & Rausch, Math.
     Comput. Appl. 28, 2023, 91). Arguments as for `train_supervised`; returns the model and how it was fitted."""
@@ -123,7 +123,7 @@ def train_sobolev(
 
 
 def train_as_published(
-    data: CellData,
+    data: RVESnapshots,
     *,
     r: int = 16,
     strains: int = 100,
@@ -154,7 +154,7 @@ def train_as_published(
     half = torch.from_numpy(data.half_range)
     combination, displacement = _published(data.fluctuation, r, half, seed)
     stress_combination, stress = _published(data.local_stress, r, half, seed + 1)
-    fields = Fields.of(
+    fields = ModesAtPoints.of(
         data.laws,
         data.weights,
         np.einsum("npd,nr->pdr", data.local_strain, combination, optimize=True),
@@ -169,7 +169,7 @@ def train_as_published(
         upper=half,
         means=torch.einsum("p,pdr->dr", fields.weights, fields.stress_modes),
         cubature=fields,
-        cell=CellFields(fields, data.fluctuation.T @ combination, data.order),
+        rve_modes=RVEModes(fields, data.fluctuation.T @ combination, data.order),
     )
     total = len(data.weights)
     some = np.sort(np.random.default_rng(seed).permutation(total)[:points])
@@ -185,7 +185,7 @@ def train_as_published(
     return model, history
 
 
-def mismatch(model: EquiNO, strain: Tensor, at: Fields) -> Tensor:
+def mismatch(model: EquiNO, strain: Tensor, at: ModesAtPoints) -> Tensor:
     """Mean squared difference [MPa²] of the law on the displacement branch and the stress branch, at strains (n, d)."""
     local, stress = model.fields(strain, at)
     return (at.laws.stress(local) - stress).square().mean()

@@ -40,7 +40,7 @@ from torch import Tensor
 from spon.arguments import real_tensor
 from spon.constitutive.duality import indicator_and_energy, largest_tangent
 from spon.equino.model import EquiNO
-from spon.reduced.basis import Fields
+from spon.reduced.modes import ModesAtPoints
 
 COVERAGE = 0.95  # how many of the errors of a component the estimate is to cover
 _CONFIDENCE = 0.9  # in how many of all calibrations it does
@@ -71,7 +71,7 @@ class Certificate:
     corrected: Tensor
 
 
-def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = None) -> Certificate:
+def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | None = None) -> Certificate:
     """Certificate of a model's prediction at strains (n, d).
 
     `at`: the fields at all points make the bounds exact; None takes the model's cubature, which estimates them.
@@ -96,7 +96,7 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = N
             )
     at.require(model.fingerprint)
     tangents = [largest_tangent(law) for law in at.laws.laws]
-    rest = energy_at_rest(at)
+    rest = energy_at_zero_strain(at)
     stress, corrected, upper, gap = _branches(model, strain, at, rest)
     bound = torch.full_like(strain, torch.nan)
     known = [d.diagonal().to(strain) for d in tangents if d is not None]
@@ -107,7 +107,7 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = N
     return Certificate(upper - gap, upper, gap, bound, estimate, corrected)
 
 
-def energy_at_rest(at: Fields) -> Tensor:
+def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:
     """Mean energy () [MPa] at zero strain, to which what is relative is relative: a constant of an energy is free."""
     return at.laws.energy(at.weights.new_zeros(at.laws.size, at.laws.strain_size)) @ at.weights
 
@@ -121,7 +121,7 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
     Vovk, Proc. Mach. Learn. Res. 25, 2012). No quantile of n < 45 strains does that; it is the largest factor of all
     components then.
     """
-    where = [model.cubature] if model._cell is None else [model.cubature, model.cell.fields]
+    where = [model.cubature] if not model.is_whole else [model.cubature, model.rve_modes.at_points]
     with torch.no_grad():
         needed = torch.stack([_needed(model, strain, stress, at) for at in where]).amax(dim=0)
     rank = int(binom.ppf(_CONFIDENCE, len(strain), COVERAGE)) + 1
@@ -129,9 +129,9 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
     model.calibration.copy_(needed.sort(dim=0).values[rank - 1] if enough else needed.max())
 
 
-def _needed(model: EquiNO, strain: Tensor, stress: Tensor, at: Fields) -> Tensor:
+def _needed(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPoints) -> Tensor:
     """Factors (n, d) with which the estimates are the errors."""
-    found, rest = [], energy_at_rest(at)
+    found, rest = [], energy_at_zero_strain(at)
     for e, right in zip(strain.split(_CHUNK), stress.split(_CHUNK), strict=True):
         own, corrected, upper, gap = _branches(model, e, at, rest)
         missing = (own - right).abs() - (own - corrected).abs()
@@ -139,7 +139,7 @@ def _needed(model: EquiNO, strain: Tensor, stress: Tensor, at: Fields) -> Tensor
     return torch.cat(found)
 
 
-def _branches(model: EquiNO, strain: Tensor, at: Fields, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Homogenised stress of the model (n, d), the corrected one, mean energy (n,) and gap (n,)."""
     epsilon, sigma = model.fields(strain, at)
     law = at.laws.stress(epsilon) * at.weights[:, None]
@@ -149,9 +149,9 @@ def _branches(model: EquiNO, strain: Tensor, at: Fields, rest: Tensor) -> tuple[
     return model(strain)[0], corrected, *bounds(at, epsilon, sigma, rest)
 
 
-def bounds(at: Fields, strain: Tensor, stress: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+def bounds(at: ModesAtPoints, strain: Tensor, stress: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
     """The upper bound of the mean energy (n,) [MPa], and what the lower one is below it, of admissible fields
-    (n, m, d), with what rounding and the tolerance of the solved problems may have done. rest: `energy_at_rest`."""
+    (n, m, d), with what rounding and the tolerance of the solved problems may have done."""
     gap, energy = (values @ at.weights for values in indicator_and_energy(at.laws, strain, stress))
     unit = torch.finfo(energy.dtype).eps / 2
     slack = 2 * _rounding(at, strain) + unit * len(at.weights) * energy.abs()
@@ -159,7 +159,7 @@ def bounds(at: Fields, strain: Tensor, stress: Tensor, rest: Tensor) -> tuple[Te
     return energy + slack, gap + 2 * slack
 
 
-def _rounding(at: Fields, strain: Tensor) -> Tensor:
+def _rounding(at: ModesAtPoints, strain: Tensor) -> Tensor:
     """Bound of the rounding of the mean energy (n,) [MPa], of each phase that where its strain (n, m, d) is largest."""
     counts, total = list(at.laws.counts), strain.new_zeros(len(strain))
     for law, block, weights in zip(at.laws.laws, strain.split(counts, dim=1), at.weights.split(counts), strict=True):

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spon.equino.certificate import bounds, energy_at_rest
+from spon.equino.certificate import bounds, energy_at_zero_strain
 from spon.equino.model import EquiNO
-from spon.reduced.basis import Fields
 from spon.reduced.galerkin import ReducedModel
-from spon.reduced.galerkin_c import CellsInModes, CompiledModes, compiled_modes
+from spon.reduced.galerkin_c import CompiledModes, RVEsInModes, compiled_modes
+from spon.reduced.modes import ModesAtPoints
 
 _STEP = 1e-9  # of Newton's method, relative to the strain in the norm of energy, below which it is the last one
 _ITERATIONS = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Refined:
+class ModalSolution:
     """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes,
     stress_coefficients (n, r) of the stress in equilibrium that is nearest to them, bound `upper` (n,) of the energy
     and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no least energy was
@@ -40,7 +40,7 @@ class Refined:
     gap: Tensor
 
 
-class Refinement:
+class ModalCorrector:
     """The modes of a model without its networks, on the CPU in float64.
 
     Args:
@@ -58,10 +58,10 @@ class Refinement:
             self._code = compiled_modes(laws.laws, modes.shape[2])
         if self._code is not None:
             phase = np.repeat(np.arange(len(laws.counts)), laws.counts)
-            self._cell: CellsInModes = self._code.prepare(modes.numpy()[None], phase[None], self.at.weights.numpy())
+            self._rve: RVEsInModes = self._code.prepare(modes.numpy()[None], phase[None], self.at.weights.numpy())
 
     @torch.no_grad()
-    def __call__(self, strain: Tensor, at: Fields | None = None) -> Refined:
+    def __call__(self, strain: Tensor, at: ModesAtPoints | None = None) -> ModalSolution:
         """At strains (n, d). `at`: the points at which the gap is computed, by default those of the cubature."""
         start = self.model.displacement(strain)
         # What a network says far outside of its range may be worse than nothing.
@@ -71,28 +71,28 @@ class Refinement:
         at.require(self.model.fingerprint)
         upper, gap, modes = self._bounds(strain, coefficients, at)
         gap = torch.where(stress.isfinite().all(1), gap, torch.inf)
-        return Refined(stress, tangent, coefficients, modes, upper, gap)
+        return ModalSolution(stress, tangent, coefficients, modes, upper, gap)
 
     def _least(self, strain: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._code is None:
             return self._reduced.attempt(strain, start)
         which = np.zeros(len(strain), dtype=np.int64)
         stress, tangent, coefficients, _, iterations = self._code(
-            self._cell, which, strain.numpy(), start.numpy(), _STEP, _ITERATIONS
+            self._rve, which, strain.numpy(), start.numpy(), _STEP, _ITERATIONS
         )
         lost = iterations < 0
         for found in (stress, tangent, coefficients):
             found[lost] = np.nan
         return torch.from_numpy(stress), torch.from_numpy(tangent), torch.from_numpy(coefficients)
 
-    def _bounds(self, strain: Tensor, coefficients: Tensor, at: Fields) -> tuple[Tensor, Tensor, Tensor]:
+    def _bounds(self, strain: Tensor, coefficients: Tensor, at: ModesAtPoints) -> tuple[Tensor, Tensor, Tensor]:
         """Upper bound and gap (n,), and coefficients (n, r) of the stress that they are with."""
         epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", self.at.strain_modes, coefficients)
         sigma = self._nearest(epsilon)
         if at is not self.at:
             epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, coefficients)
         field = torch.einsum("pdr,nr->npd", at.stress_modes, sigma)
-        return *bounds(at, epsilon, field, energy_at_rest(at)), sigma
+        return *bounds(at, epsilon, field, energy_at_zero_strain(at)), sigma
 
     def _nearest(self, epsilon: Tensor) -> Tensor:
         """Coefficients (n, r) of the stress field nearest to the law's at strains (n, m, d) of the cubature."""

@@ -11,6 +11,7 @@ coefficients of self-stresses that no average shows.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,8 @@ from torch import Tensor
 from spon.archive import ModelFileError, Reader, write
 from spon.constitutive.phase_law import LocalLaws
 from spon.equino.networks import Branch, Potential
-from spon.reduced.basis import CellFields, Fields
 from spon.reduced.model import Fingerprint, Model
+from spon.reduced.modes import ModesAtPoints, RVEModes
 
 
 class EquiNO(Model):
@@ -53,28 +54,39 @@ class EquiNO(Model):
         lower: Tensor,
         upper: Tensor,
         means: Tensor,
-        cubature: Fields,
-        cell: CellFields | None = None,
+        cubature: ModesAtPoints,
+        rve_modes: RVEModes | None = None,
     ):
         super().__init__(lower, upper, cubature.fingerprint)
         self.displacement, self.potential, self.stress = displacement, potential, stress
         self.register_buffer("means", means.clone())
         self.register_buffer("calibration", torch.full_like(lower, torch.nan))
-        self.cubature, self._cell = cubature, cell
+        self.cubature, self._rve_modes = cubature, rve_modes
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquiNO":
         """What torch moves a module by, `model.to(...)` and the like: the fields of the cubature go along."""
         super()._apply(fn, recurse)
         at = self.cubature
-        self.cubature = Fields(at.laws, fn(at.weights), fn(at.strain_modes), fn(at.stress_modes), at.fingerprint)
+        self.cubature = ModesAtPoints(at.laws, fn(at.weights), fn(at.strain_modes), fn(at.stress_modes), at.fingerprint)
         return self
 
     @property
-    def cell(self) -> CellFields:
-        """The whole cell; raises ValueError for a model that was read without it."""
-        if self._cell is None:
-            raise ValueError("the model was read without its cell, which is needed here: spon.load(path, whole=True)")
-        return self._cell
+    def is_whole(self) -> bool:
+        """Whether the modes at all points of the RVE are there."""
+        return self._rve_modes is not None
+
+    @property
+    def rve_modes(self) -> RVEModes:
+        """The modes at all points of the RVE; raises ValueError for a model that was loaded without them."""
+        if self._rve_modes is None:
+            raise ValueError("the model was loaded without its RVE modes, needed here: spon.load(path, whole=True)")
+        return self._rve_modes
+
+    @property
+    def cell(self) -> RVEModes:
+        """Old name of `rve_modes`."""
+        warnings.warn("EquiNO.cell is now EquiNO.rve_modes", DeprecationWarning, stacklevel=2)
+        return self.rve_modes
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
@@ -90,7 +102,7 @@ class EquiNO(Model):
             rest = torch.cat([self.potential(strain)[0], rest], dim=1)
         return self.displacement(strain), rest
 
-    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
+    def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> tuple[Tensor, Tensor]:
         """Local strain, kinematically admissible, and local stress, in equilibrium: (n, m, d) both.
 
         `at`: the points, by default those of the cubature.
@@ -107,18 +119,18 @@ class EquiNO(Model):
 
 def save(model: EquiNO, path: str | os.PathLike) -> None:
     """Write a model and its cell; raises ValueError for one without its cell."""
-    cell = model.cell
+    rve_modes = model.rve_modes
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {
         # Copies: where the cubature is all points it is the cell's own fields, and a file holds no tensor twice.
         "cubature.weights": model.cubature.weights.clone(),
         "cubature.strain_modes": model.cubature.strain_modes.clone(),
         "cubature.stress_modes": model.cubature.stress_modes.clone(),
-        "cell.weights": cell.fields.weights,
-        "cell.strain_modes": cell.fields.strain_modes,
-        "cell.stress_modes": cell.fields.stress_modes,
-        "cell.displacements": torch.from_numpy(np.ascontiguousarray(cell.displacements)),
-        "cell.order": torch.from_numpy(np.ascontiguousarray(cell.order)),
+        "cell.weights": rve_modes.at_points.weights,
+        "cell.strain_modes": rve_modes.at_points.strain_modes,
+        "cell.stress_modes": rve_modes.at_points.stress_modes,
+        "cell.displacements": torch.from_numpy(np.ascontiguousarray(rve_modes.displacements)),
+        "cell.order": torch.from_numpy(np.ascontiguousarray(rve_modes.order)),
     }
     networks = {"displacement": _describe(model.displacement), "stress": _describe(model.stress)}
     networks["potential"] = (
@@ -132,7 +144,7 @@ def save(model: EquiNO, path: str | os.PathLike) -> None:
     header = {
         "networks": networks,
         "laws": model.cubature.laws.to_json(),
-        "points": list(cell.fields.laws.counts),
+        "points": list(rve_modes.at_points.laws.counts),
         "fingerprint": None if model.fingerprint is None else dict(model.fingerprint),
     }
     write(path, "model", header, tensors)
@@ -165,10 +177,10 @@ def load(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
                 lower=state["lower"],
                 upper=state["upper"],
                 means=state["means"],
-                cubature=Fields(
+                cubature=ModesAtPoints(
                     LocalLaws.from_json(file.header["laws"]), **file.tensors("cubature."), fingerprint=fingerprint
                 ),
-                cell=_cell(file, fingerprint) if whole else None,
+                rve_modes=_rve_modes(file, fingerprint) if whole else None,
             )
             model.load_state_dict({"calibration": model.calibration} | state)  # not in the first files
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
@@ -182,11 +194,11 @@ def read_fingerprint(header: dict[str, Any]) -> Fingerprint | None:
     return {"whole": found} if isinstance(found, str) else found
 
 
-def _cell(file: Reader, fingerprint: Fingerprint | None) -> CellFields:
+def _rve_modes(file: Reader, fingerprint: Fingerprint | None) -> RVEModes:
     part = file.tensors("cell.")
     displacements, order = (part.pop(name).numpy() for name in ("displacements", "order"))
     laws = LocalLaws(LocalLaws.from_json(file.header["laws"]).laws, tuple(file.header["points"]))
-    return CellFields(Fields(laws, **part, fingerprint=fingerprint), displacements, order)
+    return RVEModes(ModesAtPoints(laws, **part, fingerprint=fingerprint), displacements, order)
 
 
 def _describe(branch: Branch) -> dict[str, Any]:

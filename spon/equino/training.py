@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from spon.equino.certificate import calibrate
 from spon.equino.model import EquiNO
 from spon.equino.networks import Branch, Potential
-from spon.equino.snapshots import CellData
-from spon.reduced.basis import CellFields, Fields, turned, turned_means
+from spon.equino.rve_snapshots import RVESnapshots
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.galerkin import ReducedModel
+from spon.reduced.modes import ModesAtPoints, RVEModes, unit_mean_stresses, with_unit_mean_stresses
 from spon.reduced.pod import pod
 from spon.training.fit import FULL_BATCH, fit
 from spon.training.result import History
@@ -42,14 +42,14 @@ class Bases:
     singular_stress: (n,). points: (m,) of the cubature.
     """
 
-    cell: CellFields
+    rve_modes: RVEModes
     reduced: ReducedModel
     singular_strain: Array
     singular_stress: Array
     points: npt.NDArray[np.int64]
 
 
-def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e-4, snapshots: int = 25) -> Bases:
+def bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: float = 3e-4, snapshots: int = 25) -> Bases:
     """POD bases of strain and stress fluctuation, and the cubature that integrates what they need.
 
     Args:
@@ -58,18 +58,18 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
             are as many, it has to integrate with all modes.
 
     Raises:
-        ValueError: stresses whose means do not span all components; see `CellData.half_range` and `rest_tangents`.
+        ValueError: stresses whose means do not span all components; see `RVESnapshots`.
     """
     w, d = data.weights, data.strain.shape[1]
     # Strains by the energy that they cost, so that those of a stiff phase are not lost.
-    strain, stress = pod(data.local_strain, w, resolved, data.rest_tangents), pod(data.local_stress, w, r)
-    stress_modes = turned(stress, w)
+    strain, stress = pod(data.local_strain, w, resolved, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
+    stress_modes = with_unit_mean_stresses(stress, w)
     some = data.local_stress[:: max(1, len(data.local_stress) // snapshots)]
     tests = np.concatenate([strain.modes, stress_modes[..., d:]], axis=2)
     integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
     integrands /= np.sqrt(w @ integrands**2) + 1e-300
     points, weights = empirical_cubature(integrands, w, tolerance)
-    fields = Fields.of(data.laws, w, strain.modes[..., :r], stress_modes, fingerprint=data.fingerprint)
+    fields = ModesAtPoints.of(data.laws, w, strain.modes[..., :r], stress_modes, fingerprint=data.fingerprint)
     reduced = ReducedModel(
         data.laws.subset(points.tolist()),
         torch.from_numpy(strain.modes[points]),
@@ -79,7 +79,7 @@ def bases(data: CellData, r: int = 16, resolved: int = 32, tolerance: float = 3e
     )
     displacements = data.fluctuation.T @ strain.combination[:, :r]
     return Bases(
-        CellFields(fields, displacements, data.order),
+        RVEModes(fields, displacements, data.order),
         reduced,
         strain.singular_values,
         stress.singular_values,
@@ -110,7 +110,7 @@ class Targets:
 
 def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
     """Solve the reduced model at strains (n, d); raises ReducedNotConverged."""
-    d, fields = strain.shape[1], bases.cell.fields
+    d, fields = strain.shape[1], bases.rve_modes.at_points
     r = fields.strain_modes.shape[2]
     model, parts = bases.reduced, []
     tests = (fields.stress_modes[bases.points, :, d:] * model.weights[:, None, None]).flatten(0, 1)
@@ -145,7 +145,7 @@ def sample(n: int, half_range: Tensor, seed: int, nearer: float = 0.0) -> Tensor
 
 
 def train(
-    data: CellData,
+    data: RVESnapshots,
     *,
     r: int = 16,
     resolved: int = 32,
@@ -160,7 +160,7 @@ def train(
     """EquiNO of a cell.
 
     Args:
-        data: solved problems, see `coupling.cell_data`; the trained range is the box around their strains.
+        data: solved problems, see `coupling.rve_snapshots`; the trained range is the box around their strains.
         r: modes of displacement and of stress, at most. resolved: modes of the reduced model that says what is right.
         samples: strains to learn at, at least 4; a quarter of them are those, of many, where the networks that have
             learnt at the others err most.
@@ -199,7 +199,7 @@ def train(
 
 def refit(
     model: EquiNO,
-    data: CellData,
+    data: RVESnapshots,
     *,
     r: int | None = None,
     resolved: int = 32,
@@ -224,27 +224,27 @@ def refit(
     if model.potential is None:
         raise ValueError("the model has no potential, as `train` gives it, so that it cannot be trained on")
     model.require(data.fingerprint)
-    old = model.cell
-    r, d = old.fields.stress_modes.shape[2] if r is None else r, data.strain.shape[1]
+    old = model.rve_modes
+    r, d = old.at_points.stress_modes.shape[2] if r is None else r, data.strain.shape[1]
     b = bases(data, r, max(r, resolved))
     learn = _pool(b, torch.from_numpy(data.half_range), samples, seed)
-    new, w = b.cell.fields, b.cell.fields.weights
-    metric = torch.from_numpy(data.rest_tangents)
+    new, w = b.rve_modes.at_points, b.rve_modes.at_points.weights
+    metric = torch.from_numpy(data.tangents_at_zero_strain)
     displacement = model.displacement.in_modes(
-        torch.einsum("p,pdr,pde,pes->rs", w, new.strain_modes, metric, old.fields.strain_modes),
+        torch.einsum("p,pdr,pde,pes->rs", w, new.strain_modes, metric, old.at_points.strain_modes),
         _spread(learn.displacement),
     )
     # What the first d modes, whose coefficients are the stress, contribute to the others is linear in the stress, and
     # next to nothing; the fit finds it.
     self_stress = model.stress.in_modes(
-        torch.einsum("p,pdr,pds->rs", w, new.stress_modes[..., d:], old.fields.stress_modes[..., d:]),
+        torch.einsum("p,pdr,pds->rs", w, new.stress_modes[..., d:], old.at_points.stress_modes[..., d:]),
         _spread(learn.self_stress),
     )
     networks = (displacement, copy.deepcopy(model.potential).requires_grad_(), self_stress)
     return _learn(data, b, networks, learn, samples, 0, lbfgs, seed, log)
 
 
-def mismatch(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Tensor:
+def mismatch(model: EquiNO, strain: Tensor, at: ModesAtPoints | None = None) -> Tensor:
     """Root mean square over the cell of stress branch minus law on displacement branch, of that of the latter (n,).
 
     `at`: the points, by default those of the model's cubature.
@@ -255,7 +255,7 @@ def mismatch(model: EquiNO, strain: Tensor, at: Fields | None = None) -> Tensor:
     return (((law - sigma).square().sum(-1) @ at.weights) / (law.square().sum(-1) @ at.weights)).sqrt()
 
 
-def _check(data: CellData, samples: int) -> None:
+def _check(data: RVESnapshots, samples: int) -> None:
     """Refuse what the networks cannot learn, before there is much work in it."""
     if samples < 4:
         raise ValueError(f"samples = {samples}: need at least 4")
@@ -278,7 +278,7 @@ def _pool(bases: Bases, half: Tensor, samples: int, seed: int) -> Targets:
 
 
 def _learn(
-    data: CellData,
+    data: RVESnapshots,
     bases: Bases,
     networks: tuple[Branch, Potential, Branch],
     pool: Targets,
@@ -290,7 +290,7 @@ def _learn(
 ) -> tuple[EquiNO, Bases, dict[str, History]]:
     """Fit the networks and put the model together."""
     say = log or (lambda line: None)
-    fields, half = bases.cell.fields, torch.from_numpy(data.half_range)
+    fields, half = bases.rve_modes.at_points, torch.from_numpy(data.half_range)
     say(
         f"{len(bases.points)} cubature points of {len(data.weights)}, {fields.strain_modes.shape[2]} modes of strain, "
         f"{fields.stress_modes.shape[2]} of stress, {bases.reduced.modes.shape[2]} resolved"
@@ -317,9 +317,9 @@ def _learn(
         self_stress,
         lower=-half,
         upper=half,
-        means=turned_means(half.numel(), fields.stress_modes.shape[2]),
+        means=unit_mean_stresses(half.numel(), fields.stress_modes.shape[2]),
         cubature=fields.at(bases.points, bases.reduced.weights),
-        cell=bases.cell,
+        rve_modes=bases.rve_modes,
     )
     if all(law.energy_program is not None for law in data.laws.laws):
         calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from spon.constitutive.phase_law import LocalLaws
 from spon.equino.networks import Branch, layers
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.rve_snapshots import RVESnapshots, RVESpace
 from spon.equino.training import Log, sample
-from spon.reduced.basis import CellFields, Fields
 from spon.reduced.model import Model
 from spon.training.fit import fit_in_batches
 from spon.training.options import TrainingOptions
@@ -68,7 +67,7 @@ class _Problem:
         object.__setattr__(self, "transposed", self.operator.T.tocsr())
 
     @classmethod
-    def of(cls, data: CellData, loss: str) -> "_Problem":
+    def of(cls, data: RVESnapshots, loss: str) -> "_Problem":
         if loss not in _DENSITIES:
             raise ValueError(f"loss = {loss!r}: need one of {', '.join(map(repr, _DENSITIES))}")
         return cls(data.space.strain_operator, data.laws, torch.from_numpy(data.weights), _DENSITIES[loss])
@@ -120,7 +119,7 @@ class Trunk(nn.Module):
     angles: Tensor
     phase: Tensor
 
-    def __init__(self, space: CellSpace, r: int, unit: float, *, width: int = 64, seed: int = 0):
+    def __init__(self, space: RVESpace, r: int, unit: float, *, width: int = 64, seed: int = 0):
         super().__init__()
         if space.period is None:
             raise ValueError("the cell's fluctuations are not periodic, as the trunk is")
@@ -161,15 +160,15 @@ class DisplacementOperator(Model):
     modes: Tensor
     weights: Tensor
 
-    def __init__(self, displacement: Branch, cell: CellFields):
-        super().__init__(-displacement.half_range, displacement.half_range, cell.fingerprint)
-        self.displacement, self.cell = displacement, cell
-        self.register_buffer("modes", cell.fields.strain_modes)
-        self.register_buffer("weights", cell.fields.weights)
+    def __init__(self, displacement: Branch, rve_modes: RVEModes):
+        super().__init__(-displacement.half_range, displacement.half_range, rve_modes.fingerprint)
+        self.displacement, self.rve_modes = displacement, rve_modes
+        self.register_buffer("modes", rve_modes.at_points.strain_modes)
+        self.register_buffer("weights", rve_modes.at_points.weights)
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa], the mean of the law's and its exact derivative."""
-        laws, unit, parts = self.cell.fields.laws, torch.eye(strain.shape[1]).to(strain), []
+        laws, unit, parts = self.rve_modes.at_points.laws, torch.eye(strain.shape[1]).to(strain), []
         for e in strain.split(max(1, _POINTS // len(self.weights))):
             b, slopes = self.displacement.with_tangent(e)
             local = e[:, None] + torch.einsum("pdr,nr->npd", self.modes, b)
@@ -179,15 +178,15 @@ class DisplacementOperator(Model):
         stress, tangent = (torch.cat(p) for p in zip(*parts, strict=True))
         return stress, tangent
 
-    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
+    def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> tuple[Tensor, Tensor]:
         """Local strain, kinematically admissible, and the law's stress: (n, m, d) both; `at`: by default all points."""
-        at = self.cell.fields if at is None else at
+        at = self.rve_modes.at_points if at is None else at
         local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, self.displacement(strain))
         return local, at.laws.stress(local)
 
 
 def train_vpionet(
-    data: CellData,
+    data: RVESnapshots,
     *,
     loss: Loss = "potential",
     r: int = 16,
@@ -223,12 +222,14 @@ def train_vpionet(
     history = fit_in_batches(parameters, energy, strains, check, options, log=log)
     modes = trunk().detach().numpy()
     strain_modes = (problem.operator @ modes).reshape(len(data.weights), -1, r)
-    fields = Fields.of(data.laws, data.weights, strain_modes, strain_modes[..., :0], fingerprint=data.fingerprint)
-    return DisplacementOperator(branch, CellFields(fields, modes, data.order)), history
+    fields = ModesAtPoints.of(
+        data.laws, data.weights, strain_modes, strain_modes[..., :0], fingerprint=data.fingerprint
+    )
+    return DisplacementOperator(branch, RVEModes(fields, modes, data.order)), history
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellSolution:
+class RVESolution:
     """A cell at one strain (d,). fluctuation: (dofs,) [length]. local_strain, local_stress: (P, d) at all points.
     stress: (d,) homogenised. energy: mean density [MPa]."""
 
@@ -241,7 +242,7 @@ class CellSolution:
 
 
 def train_vpinn(
-    data: CellData,
+    data: RVESnapshots,
     strain: npt.ArrayLike,
     *,
     loss: Loss = "potential",
@@ -249,7 +250,7 @@ def train_vpinn(
     lbfgs: int = 2000,
     seed: int = 0,
     log: Log = None,
-) -> tuple[CellSolution, History]:
+) -> tuple[RVESolution, History]:
     """VPINN: the displacement of the cell at one strain (d,) as a network of the place, a trunk alone.
 
     Other arguments as for `train_vpionet`, and errors too; returns the solution and how it was fitted.
@@ -267,7 +268,7 @@ def train_vpinn(
     fluctuation = trunk().detach().numpy()[:, 0]
     local = one + torch.from_numpy(problem.operator @ fluctuation).reshape(-1, one.shape[1])
     stress = data.laws.stress(local)
-    return CellSolution(
+    return RVESolution(
         one[0].numpy(),
         fluctuation,
         local.numpy(),
@@ -277,6 +278,6 @@ def train_vpinn(
     ), history
 
 
-def _unit(data: CellData) -> float:
+def _unit(data: RVESnapshots) -> float:
     """What the trunk's outputs are measured in [length]: a hundredth of the largest affine displacement."""
     return 1e-2 * float(data.half_range.max() * np.ptp(data.space.nodes, axis=0).max())

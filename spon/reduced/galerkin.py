@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from spon.constitutive.phase_law import LocalLaws
-from spon.reduced.basis import Fields
 from spon.reduced.model import Fingerprint, Model
+from spon.reduced.modes import ModesAtPoints
 
 
 class ReducedNotConverged(RuntimeError):
@@ -65,7 +65,7 @@ class ReducedModel(Model):
         solution = self.solve(strain)
         return solution.stress, solution.tangent
 
-    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
+    def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> tuple[Tensor, Tensor]:
         """Local strain, kinematically admissible, and the law's stress: (n, m, d) both.
 
         `at`: points with as many strain modes as there are here, by default those of the cubature.

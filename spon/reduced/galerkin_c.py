@@ -36,12 +36,12 @@ class CompiledModes(Compiled):
         super().__init__(source("spon.constitutive", "lanes.h") + text + source(__package__, "galerkin.c"), constants)
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs]
 
-    def prepare(self, modes: npt.NDArray, phase: npt.NDArray, weights: npt.NDArray) -> "CellsInModes":
+    def prepare(self, modes: npt.NDArray, phase: npt.NDArray, weights: npt.NDArray) -> "RVEsInModes":
         """n cells with strain modes (n, P, d, r) and phases (n, P), at points with weights (P,), as blocks of lanes."""
         n, points, d, r = modes.shape
         lanes, visited = self.lanes, [k for k, law in enumerate(self.laws) if not law.linear]
         blocks = points // lanes + len(visited) if visited else 1
-        cells = CellsInModes(
+        cells = RVEsInModes(
             np.full((n, blocks), -1, dtype=np.intc),
             np.zeros((n, blocks, d, r, lanes)),
             np.zeros((n, blocks, lanes)),
@@ -69,7 +69,7 @@ class CompiledModes(Compiled):
 
     def __call__(
         self,
-        cells: "CellsInModes",
+        cells: "RVEsInModes",
         which: npt.NDArray,
         strain: npt.NDArray,
         start: npt.NDArray,
@@ -114,7 +114,7 @@ class CompiledModes(Compiled):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellsInModes:
+class RVEsInModes:
     """Cells as `CompiledModes` wants them, in blocks of lanes of one phase each.
 
     phase: (n, blocks), −1 for no block. modes: (n, blocks, d, r, lanes). weights: (n, blocks, lanes). constant:

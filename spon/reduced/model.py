@@ -30,7 +30,7 @@ class Model(nn.Module):
     """Homogenised response of a cell: strains (n, d) → stress (n, d) and tangent (n, d, d) [MPa].
 
     Models with local fields also have `fields(strain, at=None)`, strain and stress (n, m, d) at m points of the cell:
-    those of the `Fields` that are given, by default the model's own.
+    those of the `ModesAtPoints` that are given, by default the model's own.
 
     Args:
         lower, upper: (d,) strains between which it was trained.

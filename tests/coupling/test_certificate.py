@@ -39,7 +39,7 @@ def untrained(rve, folder, seed):
     path = folder / "snapshots.h5"
     path.unlink(missing_ok=True)
     fe2.sample.snapshots(rve, fe2.sample.sobol(12, 2, RANGE, seed=seed), path, MPI.COMM_SELF, progress=False)
-    data = coupling.cell_data(rve, fe2.sample.read(path))
+    data = coupling.rve_snapshots(rve, fe2.sample.read(path))
     b = equino.training.bases(data, r=6, resolved=6)
     half = torch.from_numpy(data.half_range)
     strain, target = torch.from_numpy(data.strain), equino.training.targets(b, torch.from_numpy(data.strain))
@@ -53,9 +53,9 @@ def untrained(rve, folder, seed):
         branches[1],
         lower=-half,
         upper=half,
-        means=spon.reduced.basis.turned_means(3, 6),
-        cubature=b.cell.fields.at(b.points, b.reduced.weights),
-        cell=b.cell,
+        means=spon.reduced.modes.unit_mean_stresses(3, 6),
+        cubature=b.rve_modes.at_points.at(b.points, b.reduced.weights),
+        rve_modes=b.rve_modes,
     )
 
 
@@ -86,7 +86,7 @@ def check_bounds(model, rve, strain, work):
     assert solved.any()
     e = torch.from_numpy(strain[solved])
     with torch.no_grad():
-        c, (stress, _) = spon.certify(model, e, model.cell.fields), model(e)
+        c, (stress, _) = spon.certify(model, e, model.rve_modes.at_points), model(e)
     assert (c.lower.numpy() <= work[solved]).all() and (work[solved] <= c.upper.numpy()).all()
     assert (c.gap > 0).all() and c.gap.isfinite().any()
     error = (stress - torch.from_numpy(exact.stress[solved])).abs()
@@ -123,7 +123,7 @@ def test_no_bound_is_violated_where_the_law_has_a_local_unknown(tmp_path):
 
 def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
     e = torch.from_numpy(fe2.sample.box(5, 2, 2 * AMPLITUDE, seed=2))
-    at, step = trained.model.cell.fields, 1e-6
+    at, step = trained.model.rve_modes.at_points, 1e-6
     shifted = [spon.certify(trained.model, e + k * step * n, at).upper for n in torch.eye(3).double() for k in (1, -1)]
     slopes = torch.stack([(a - b) / (2 * step) for a, b in zip(shifted[::2], shifted[1::2], strict=True)], dim=1)
     found = spon.certify(trained.model, e, at).corrected
@@ -136,7 +136,7 @@ def test_the_estimate_covers_what_it_promises(trained):
     exact = trained.rve.homogenise(strain).stress
     e = torch.from_numpy(strain)
     error = abs(trained.model(e)[0].numpy() - exact)
-    for at in (trained.model.cell.fields, None):
+    for at in (trained.model.rve_modes.at_points, None):
         c = spon.certify(trained.model, e, at)
         estimate = c.stress_estimate.numpy()
         assert ((estimate >= error).mean(axis=0) > 0.95).all()
@@ -224,7 +224,7 @@ def test_bounds_of_a_trained_model_hold_at_any_size_of_strain(trained, size, see
     strain = 10**size * np.random.default_rng(seed).uniform(-1, 1, (4, 3))
     work = energy_of(trained.rve, strain)
     c = check_bounds(trained.model, trained.rve, strain, work)
-    refined = spon.Refinement(trained.model)(torch.from_numpy(strain), trained.model.cell.fields)
+    refined = spon.ModalCorrector(trained.model)(torch.from_numpy(strain), trained.model.rve_modes.at_points)
     assert (refined.upper.numpy() >= work).all() and ((refined.upper - refined.gap).numpy() <= work).all()
     # Rounding is all that there is below: a1 a2 eps to each energy, some times, which is 1e-2 of it at 1e-8.
     assert (c.gap <= 0.1 * c.upper).all() or size < -7.5

@@ -12,7 +12,7 @@ from mpi4py import MPI
 import coupling
 import fe2
 import meshes
-from coupling.data import cell_space
+from coupling.snapshots import rve_space
 from spon import equino
 from spon.equino import baselines, vpionet
 from spon.reduced.model import Model
@@ -34,7 +34,7 @@ def cell(tmp_path_factory):
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
         strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
         fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.cell_data(rve, fe2.sample.read(folder / name)))
+        data.append(coupling.rve_snapshots(rve, fe2.sample.read(folder / name)))
     return rve, *data
 
 
@@ -54,7 +54,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
         mesh = meshes.cell([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
         rve = fe2.RVE(mesh, PHASES, degree=degree)
     _, order = coupling.local_laws(rve)
-    space = cell_space(rve, order)
+    space = rve_space(rve, order)
     rve.body.u.x.array[:] = np.random.default_rng(0).standard_normal(rve.body.u.x.array.size)
     right = rve.body.strain().reshape(len(order), -1)[order].ravel()
     assert abs(space.strain_operator @ rve.body.u.x.array - right).max() <= 1e-12 * abs(right).max()
@@ -81,7 +81,7 @@ def test_displacements_of_the_trunk_are_periodic(cell):
     for mode in modes.T:
         assert abs(images_of(rve, mode) - mode).max() <= 1e-14 * abs(mode).max()
     bound = make_rve(boundary="linear displacement")
-    space = cell_space(bound, coupling.local_laws(bound)[1])
+    space = rve_space(bound, coupling.local_laws(bound)[1])
     with pytest.raises(ValueError, match="not periodic"):
         vpionet.Trunk(space, 5, 1.0)
 
@@ -168,7 +168,7 @@ def test_the_mismatch_at_some_points_is_that_at_all(cell):
     assert len(data.weights) > 300
     with torch.no_grad():
         strains = equino.training.sample(20, model.upper, 0)
-        everywhere = float(baselines.mismatch(model, strains, model.cell.fields))
+        everywhere = float(baselines.mismatch(model, strains, model.rve_modes.at_points))
     assert everywhere < 2 * min(history.loss)
     with pytest.raises(ValueError, match=r"strain has shape \(2,\), need \(3,\)"):
         vpionet.train_vpinn(data, [0.01, 0.02])

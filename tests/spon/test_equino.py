@@ -43,7 +43,7 @@ def cell(tmp_path_factory):
     for name, n, seed in (("train", 40, 0), ("test", 12, 1)):
         strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
         fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.cell_data(rve, fe2.sample.read(folder / name)))
+        data.append(coupling.rve_snapshots(rve, fe2.sample.read(folder / name)))
     torch.manual_seed(0)
     model, bases, histories = equino.train(data[0], r=10, resolved=18, samples=128, lbfgs=200)
     assert all(h.validation[-1] < 0.01 * h.validation[0] for h in histories.values())
@@ -136,17 +136,17 @@ def test_the_reduced_model_with_all_modes_and_points_solves_the_cell(cell):
 
 def test_the_cubature_stands_for_all_points(cell):
     _, _, bases, _, unseen = cell
-    assert len(bases.points) < 0.5 * len(bases.cell.fields.weights)
+    assert len(bases.points) < 0.5 * len(bases.rve_modes.at_points.weights)
     assert relative(bases.reduced.solve(torch.from_numpy(unseen.strain)).stress, unseen.stress).max() < 2e-3
 
 
 def test_stress_modes_carry_unit_means_or_none_and_are_in_equilibrium(cell):
     """‖Tᵀ Bᵀ w σ‖ against the internal forces, which is what the Newton iteration of the snapshots was stopped at."""
     rve, model, bases, *_ = cell
-    means = torch.einsum("p,pdr->dr", bases.cell.fields.weights, bases.cell.fields.stress_modes)
+    means = torch.einsum("p,pdr->dr", bases.rve_modes.at_points.weights, bases.rve_modes.at_points.stress_modes)
     assert torch.allclose(means, model.means, rtol=0, atol=1e-10)
     strain = torch.from_numpy(RANGE) * torch.tensor([[0.9, -0.5, 0.7], [1.4, 1.2, -1.3]], dtype=torch.float64)
-    _, sigma = model.fields(strain, bases.cell.fields)
+    _, sigma = model.fields(strain, bases.rve_modes.at_points)
     _, order = coupling.local_laws(rve)
     for field in sigma.detach().numpy():
         forces = internal_forces(rve, field[np.argsort(order)])
@@ -173,14 +173,14 @@ def test_displacements_are_periodic_and_belong_to_their_strains(cell):
     rve, model, bases, *_ = cell
     strain = torch.tensor([[0.02, -0.03, 0.01]], dtype=torch.float64)
     b, _ = model.coefficients(strain)
-    fluctuation = bases.cell.displacements @ b[0].detach().numpy()
+    fluctuation = bases.rve_modes.displacements @ b[0].detach().numpy()
     index = rve.unknowns.index
     values = np.zeros(rve.unknowns.size)
     values[index[index >= 0]] = fluctuation[index >= 0]
     assert abs(rve.unknowns.expand(values) - fluctuation).max() <= 1e-14 * abs(fluctuation).max()
     rve.body.u.x.array[:] = fluctuation
     _, order = coupling.local_laws(rve)
-    local = model.fields(strain, bases.cell.fields)[0].detach()
+    local = model.fields(strain, bases.rve_modes.at_points)[0].detach()
     assert np.allclose(rve.body.strain().reshape(-1, 3)[order], local[0] - strain, rtol=0, atol=1e-12)
 
 
@@ -190,9 +190,9 @@ def test_prediction_is_accurate_exact_at_rest_and_consistent(cell):
     stress, tangent = model(strain)
     assert relative(stress.detach(), unseen.stress).mean() < 5e-3
     assert relative(tangent.detach(), unseen.tangent).mean() < 2e-2
-    _, sigma = model.fields(strain, bases.cell.fields)
+    _, sigma = model.fields(strain, bases.rve_modes.at_points)
     assert relative(sigma.detach(), unseen.local_stress).mean() < 3e-2
-    mean = torch.einsum("p,npd->nd", bases.cell.fields.weights, sigma)
+    mean = torch.einsum("p,npd->nd", bases.rve_modes.at_points.weights, sigma)
     assert torch.allclose(mean, stress, rtol=0, atol=1e-9 * float(stress.abs().max()))
     assert (model(torch.zeros(1, 3, dtype=torch.float64))[0] == 0).all()
     assert (tangent == tangent.mT).all()
@@ -218,8 +218,8 @@ def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
     own, *others = (error(m(strain)[0].detach().numpy()) for m in (model, supervised, sobolev, published))
     assert others[1] < linear and own < min(others)
     for other in (supervised, published):
-        _, sigma = other.fields(strain, other.cell.fields)
-        mean = torch.einsum("p,npd->nd", other.cell.fields.weights, sigma)
+        _, sigma = other.fields(strain, other.rve_modes.at_points)
+        mean = torch.einsum("p,npd->nd", other.rve_modes.at_points.weights, sigma)
         assert torch.allclose(mean, other(strain)[0], rtol=0, atol=1e-9 * float(mean.abs().max()))
 
 
@@ -228,9 +228,9 @@ def test_hill_mandel_holds_between_the_branches(cell):
     _, model, bases, *_ = cell
     generator = torch.Generator().manual_seed(2)
     strain = torch.from_numpy(RANGE) * torch.randn(30, 3, dtype=torch.float64, generator=generator)
-    epsilon, sigma = model.fields(strain, bases.cell.fields)
-    work = torch.einsum("p,npd,npd->n", bases.cell.fields.weights, sigma, epsilon)
-    size = torch.einsum("p,npd,npd->n", bases.cell.fields.weights, sigma.abs(), epsilon.abs())
+    epsilon, sigma = model.fields(strain, bases.rve_modes.at_points)
+    work = torch.einsum("p,npd,npd->n", bases.rve_modes.at_points.weights, sigma, epsilon)
+    size = torch.einsum("p,npd,npd->n", bases.rve_modes.at_points.weights, sigma.abs(), epsilon.abs())
     assert ((work - (strain * model(strain)[0]).sum(-1)).abs() < 1e-9 * size).all()
 
 
@@ -263,11 +263,11 @@ def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
     strains = np.vstack([unseen.strain, RANGE * generator.uniform(-2.5, 2.5, (20, 3))])
     exact = rve.homogenise(strains)
     with torch.no_grad():
-        good = spon.certify(model, torch.from_numpy(strains), bases.cell.fields)
+        good = spon.certify(model, torch.from_numpy(strains), bases.rve_modes.at_points)
         spoilt = copy.deepcopy(model)
         for p in spoilt.displacement.weights:
             p.normal_(generator=torch.Generator().manual_seed(9))
-        bad = spon.certify(spoilt, torch.from_numpy(strains), bases.cell.fields)
+        bad = spon.certify(spoilt, torch.from_numpy(strains), bases.rve_modes.at_points)
     for c, m in ((good, model), (bad, spoilt)):
         slack = 1e-10 * exact.energy
         assert (c.lower.numpy() <= exact.energy + slack).all()
@@ -282,7 +282,7 @@ def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
 def test_the_mismatch_on_the_cubature_is_that_at_all_points(cell):
     _, model, bases, _, unseen = cell
     strain = torch.from_numpy(unseen.strain)
-    few, everywhere = (equino.training.mismatch(model, strain, at) for at in (None, bases.cell.fields))
+    few, everywhere = (equino.training.mismatch(model, strain, at) for at in (None, bases.rve_modes.at_points))
     assert torch.allclose(few, everywhere, rtol=0.1, atol=0.0)
     # Stress and law differ at least by what the modes of one cannot tell of the other.
     assert (everywhere > 0).all() and everywhere.mean() < 3e-2
@@ -306,7 +306,7 @@ def test_a_model_is_trained_on_where_it_was_not_good_enough(cell, tmp_path):
     rve, model, _, data, unseen = cell
     beyond = RANGE * np.random.default_rng(7).uniform(-1.5, 1.5, (24, 3))
     fe2.sample.snapshots(rve, beyond, tmp_path / "more", MPI.COMM_SELF, progress=False)
-    more = coupling.cell_data(rve, fe2.sample.read(tmp_path / "more"))
+    more = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "more"))
     joined = {k: np.concatenate([getattr(data, k), getattr(more, k)]) for k in OF_STRAINS}
     both = dataclasses.replace(data, **joined)
     again, _, histories = equino.refit(model, both, resolved=18, samples=128, lbfgs=100)
@@ -340,12 +340,12 @@ def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
         phases = {1: soft, 2: stiff if kind == "laminate" else soft}
     rve = fe2.RVE(mesh, phases)
     fe2.sample.snapshots(rve, fe2.sample.sobol(24, 2, RANGE, seed=1), tmp_path / "s", MPI.COMM_SELF, progress=False)
-    data = coupling.cell_data(rve, fe2.sample.read(tmp_path / "s"))
+    data = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "s"))
     model, *_ = equino.train(data, samples=64, lbfgs=100)
     strain = 0.9 * RANGE * np.random.default_rng(3).uniform(-1, 1, (10, 3))
     exact = rve.homogenise(strain)
     e = torch.from_numpy(strain)
-    certificate = spon.certify(model, e, model.cell.fields)
+    certificate = spon.certify(model, e, model.rve_modes.at_points)
     slack = 1e-9 * exact.energy
     assert (certificate.lower.detach().numpy() <= exact.energy + slack).all()
     assert (certificate.upper.detach().numpy() >= exact.energy - slack).all()
@@ -381,7 +381,7 @@ def test_a_component_with_a_narrow_range(cell, tmp_path):
     rve, folder = cell[0], tmp_path / "narrow"
     strains = fe2.sample.sobol(16, 2, RANGE * [1.0, 1.0, 0.1], seed=1)
     fe2.sample.snapshots(rve, strains, folder, MPI.COMM_SELF, progress=False)
-    data = coupling.cell_data(rve, fe2.sample.read(folder))
+    data = coupling.rve_snapshots(rve, fe2.sample.read(folder))
     *_, histories = equino.train(data, r=6, resolved=8, samples=64, lbfgs=100, width=12, widths=(12,))
     assert histories["potential"].validation[-1] < 5e-4
 
@@ -429,7 +429,7 @@ def test_wrong_use_is_told(cell):
     rve, model, _, data, _ = cell
     other = fe2.RVE(rve.cell, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
     with pytest.raises(fe2.sample.SnapshotError, match="belong to another RVE"):
-        coupling.cell_data(other, _snapshots(data))
+        coupling.rve_snapshots(other, _snapshots(data))
     with pytest.raises(ValueError, match="another RVE"):
         equino.refit(model, dataclasses.replace(data, fingerprint={"whole": "other"}))
     with pytest.raises(ValueError, match=r"largest strains of the snapshots are \[.*, 0.0\]: need some of every"):

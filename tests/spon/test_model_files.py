@@ -30,7 +30,7 @@ import spon
 
 model = spon.load(sys.argv[1], whole=True)
 strain = torch.tensor(json.load(sys.stdin), dtype=torch.float64)
-certificate = spon.certify(model, strain, model.cell.fields)
+certificate = spon.certify(model, strain, model.rve_modes.at_points)
 print(json.dumps([x.tolist() for x in (*model(strain), certificate.lower, certificate.upper)]))
 """
 
@@ -41,12 +41,12 @@ def test_a_saved_model_is_the_same(trained, tmp_path):
     model = spon.load(path, whole=True)
     e = torch.from_numpy(strains(20))
     assert all(torch.equal(a, b) for a, b in zip(model(e), trained.model(e)))
-    ours, theirs = (spon.certify(m, e, m.cell.fields) for m in (model, trained.model))
+    ours, theirs = (spon.certify(m, e, m.rve_modes.at_points) for m in (model, trained.model))
     assert torch.equal(ours.gap, theirs.gap)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
     part = spon.load(path)
     assert torch.equal(part(e)[0], model(e)[0])
-    with pytest.raises(ValueError, match="was read without its cell"):
+    with pytest.raises(ValueError, match="loaded without its RVE modes"):
         part.save(path)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to write model\.safetensors to"):
         model.save(tmp_path / "nowhere" / "model.safetensors")
@@ -63,7 +63,7 @@ def test_a_model_is_used_without_fenicsx(trained):
     )
     assert done.returncode == 0, done.stderr
     stress, tangent = trained.model(e)
-    certificate = spon.certify(trained.model, e, trained.model.cell.fields)
+    certificate = spon.certify(trained.model, e, trained.model.rve_modes.at_points)
     here = [x.tolist() for x in (stress, tangent, certificate.lower, certificate.upper)]
     assert json.loads(done.stdout) == here
 

@@ -15,10 +15,10 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellSpace:
+class RVESpace:
     """The finite element space of the displacements of a cell, with N nodes in `dim` dimensions.
 
-    The degrees of freedom of a node stand together: (N, dim) displacements in a row are the (dofs,) of `CellData`.
+    The degrees of freedom of a node stand together: (N, dim) displacements in a row are the (dofs,) of `RVESnapshots`.
 
     strain_operator: B (P d, dofs), Mandel strains at the data's points in their order. nodes: (N, dim) coordinates.
     phase: (N,) from −1 for nodes of the first phase to 1 for those of the last; where phases meet, the middle of what
@@ -32,7 +32,7 @@ class CellSpace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellData:
+class RVESnapshots:
     """n solved problems of a cell with P quadrature points, which stand phase after phase.
 
     laws: at the points. weights: (P,), the mean of a field over the cell being Σ_p w_p field_p. strain: (n, d) of the
@@ -52,7 +52,7 @@ class CellData:
     fluctuation: Array
     order: npt.NDArray[np.int64]
     fingerprint: Fingerprint
-    space: CellSpace
+    space: RVESpace
 
     @property
     def half_range(self) -> Array:
@@ -69,7 +69,7 @@ class CellData:
         return half
 
     @property
-    def rest_tangents(self) -> Array:
+    def tangents_at_zero_strain(self) -> Array:
         """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy.
 
         Raises:

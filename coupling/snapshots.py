@@ -15,13 +15,13 @@ from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots
 from meshes._compat import collapse
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.rve_snapshots import RVESnapshots, RVESpace
 
 Array = npt.NDArray[np.float64]
 
 
-def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
-    """The snapshots of `rve` as `spon.CellData`; those that failed are left out.
+def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
+    """The snapshots of `rve` as `spon.RVESnapshots`; those that failed are left out.
 
     Raises:
         fe2.sample.SnapshotError: snapshots of another RVE, or none that converged. TranslationError: a material that
@@ -37,8 +37,8 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     d = rve.strain_size
     fluctuation = snapshots.fluctuation[good]
     shape = (len(fluctuation), order.size, d)
-    space = cell_space(rve, order)
-    return CellData(
+    space = rve_space(rve, order)
+    return RVESnapshots(
         laws=laws,
         weights=rve.body.weights.ravel()[order] / rve.volume,
         strain=snapshots.strain[good],
@@ -54,11 +54,11 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     )
 
 
-def cell_space(rve: RVE, order: npt.NDArray[np.int64]) -> CellSpace:
+def rve_space(rve: RVE, order: npt.NDArray[np.int64]) -> RVESpace:
     """The displacement space of `rve` as arrays, with the points in the `order` of `local_laws`."""
     body, d = rve.body, rve.strain_size
     rows = (d * order[:, None] + np.arange(d)).ravel()
-    return CellSpace(
+    return RVESpace(
         strain_operator=strain_operator(body)[rows],
         nodes=body.V.tabulate_dof_coordinates()[:, : body.dim].copy(),
         phase=_phase(rve),
