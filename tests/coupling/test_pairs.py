@@ -111,9 +111,7 @@ def test_models_that_were_never_saved_know_their_cell(trained, others):
     for model in (
         StressNetwork(trained.model.displacement, mark),
         DisplacementOperator(trained.model.displacement, rve_modes),
-        spon.ReducedModel(
-            rve_modes.at_points.laws, rve_modes.at_points.strain_modes, rve_modes.at_points.weights, half, mark
-        ),
+        spon.ReducedModel(at.laws, at.strain_modes, at.weights, half, mark),
     ):
         assert model.fingerprint == mark
         with pytest.raises(ValueError, match="of which differ: material 2"):
