@@ -15,7 +15,7 @@ from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
 from fe2.snapshots import SnapshotError, Snapshots
 from meshes._compat import collapse
-from spon.equino.rve_snapshots import RVESnapshots, RVESpace
+from spon.reduced.snapshots import RVESnapshots, RVESpace
 
 Array = npt.NDArray[np.float64]
 

@@ -20,8 +20,8 @@ import coupling
 import fe2
 import meshes
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -47,7 +47,9 @@ def say(line):
 materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
 mesh_size = pick(0.3, 0.08, 0.0245)
-settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"samples": 512, "lbfgs": 600}, {})
+settings = pick(
+    EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(samples=512, lbfgs=600), EquiNOOptions()
+)
 
 # %% [markdown]
 # ## From strains to a model
@@ -72,9 +74,10 @@ def train(name):
     data, unseen = (coupling.rve_snapshots(rves[name], fe2.sample.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
-        model, bases, _ = equino.train(data, **settings, log=live)
-    say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {len(bases.points)} of {len(data.weights)} points")
-    return model, unseen
+        result = equino.train(data, settings, log=live)
+    points = f"{len(result.bases.points)} of {len(data.weights)} points"
+    say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {points}")
+    return result.model, unseen
 
 
 results = {name: train(name) for name in cells} if comm.rank == 0 else {}

@@ -21,8 +21,8 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -71,17 +71,17 @@ seconds = {"snapshots": time.perf_counter() - start}
 # %%
 path = options.folder / "model.safetensors"
 settings = pick(
-    {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20},
-    {"r": 20, "samples": 512, "lbfgs": 600},
-    {"r": 24},
+    EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20),
+    EquiNOOptions(r=20, samples=512, lbfgs=600),
+    EquiNOOptions(r=24),
 )
 start = time.perf_counter()
 with fe2.together(comm):
     if comm.rank == 0:
         data = coupling.rve_snapshots(rve, fe2.sample.read(file))
         with Live() as live:
-            trained, _, _ = equino.train(data, **settings, log=live)
-        trained.save(path)
+            result = equino.train(data, settings, log=live)
+        result.model.save(path)
 seconds["training"] = time.perf_counter() - start
 model = spon.load(path, whole=True)
 

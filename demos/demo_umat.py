@@ -23,8 +23,8 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="the smallest problem")
@@ -47,10 +47,10 @@ if options.model is None:
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
     fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
-    settings: dict = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
+    small, larger = EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(lbfgs=1000)
     data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
     with Live() as live:
-        model, *_ = equino.train(data, **settings, log=live)
+        model = equino.train(data, small if options.small else larger, log=live).model
 else:
     model = spon.load(options.model)
 

@@ -14,7 +14,7 @@ import spon
 
 AMPLITUDE = 0.03
 # Settings of a training of some seconds; a real one has more modes, samples and iterations.
-TRAINING = {"r": 8, "resolved": 16, "samples": 256, "width": 16, "widths": (24, 24), "lbfgs": 300}
+TRAINING = spon.EquiNOOptions(r=8, resolved=16, samples=256, width=16, widths=(24, 24), lbfgs=300)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def train(rve, path, comm):
     with fe2.together(comm):
         if comm.rank == 0:
             data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
-            equino.train(data, **TRAINING)[0].save(path)
+            equino.train(data, TRAINING).model.save(path)
 
 
 def strains(n, scale=0.9, seed=3):

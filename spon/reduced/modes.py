@@ -46,6 +46,10 @@ class ModesAtPoints:
         laws = self.laws.subset(points.tolist())
         return ModesAtPoints(laws, weights, self.strain_modes[rows], self.stress_modes[rows], self.fingerprint)
 
+    def pack(self) -> dict[str, Tensor]:
+        """The tensors by name, for a file."""
+        return {name: getattr(self, name) for name in ("weights", "strain_modes", "stress_modes")}
+
     def require(self, fingerprint: Fingerprint | None) -> None:
         """Raise ValueError, naming the differences, unless the modes belong to the RVE with this fingerprint."""
         require_same("the set of modes", self.fingerprint, fingerprint)
@@ -75,6 +79,28 @@ class RVEModes:
         """Old name of `at_points`."""
         warnings.warn("RVEModes.fields is now RVEModes.at_points", DeprecationWarning, stacklevel=2)
         return self.at_points
+
+    def pack(self) -> dict[str, Tensor]:
+        """The tensors by name, for a file."""
+        displacements, order = (torch.from_numpy(np.ascontiguousarray(a)) for a in (self.displacements, self.order))
+        return {**self.at_points.pack(), "displacements": displacements, "order": order}
+
+    @classmethod
+    def unpack(cls, laws: LocalLaws, tensors: dict[str, Tensor], fingerprint: Fingerprint | None) -> "RVEModes":
+        """The modes of a file.
+
+        Args:
+            laws: at all points.
+            tensors: of `pack`.
+            fingerprint: of the RVE.
+
+        Raises:
+            TypeError: tensors with other names.
+            KeyError: a missing tensor.
+        """
+        rest = dict(tensors)
+        displacements, order = (rest.pop(name).numpy() for name in ("displacements", "order"))
+        return cls(ModesAtPoints(laws, **rest, fingerprint=fingerprint), displacements, order)
 
     def __deepcopy__(self, memo: dict) -> "RVEModes":
         """Itself: it is large and never changes."""

@@ -40,9 +40,9 @@ def untrained(rve, folder, seed):
     path.unlink(missing_ok=True)
     fe2.sample.snapshots(rve, fe2.sample.sobol(12, 2, RANGE, seed=seed), path, MPI.COMM_SELF, progress=False)
     data = coupling.rve_snapshots(rve, fe2.sample.read(path))
-    b = equino.training.bases(data, r=6, resolved=6)
+    b = spon.reduced.pod_bases(data, r=6, resolved=6)
     half = torch.from_numpy(data.half_range)
-    strain, target = torch.from_numpy(data.strain), equino.training.targets(b, torch.from_numpy(data.strain))
+    strain, target = torch.from_numpy(data.strain), equino.targets.targets(b, torch.from_numpy(data.strain))
     stiffness = torch.from_numpy(np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
     branches = [Branch(half, 0.3 * t.std(dim=0), seed=seed) for t in (target.displacement, target.self_stress)]
     for branch, t in zip(branches, (target.displacement, target.self_stress), strict=True):
@@ -153,7 +153,7 @@ def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
     needed = torch.from_numpy(numbers)[:, None] * torch.tensor([1.0, 2.0, 3.0])
     model = copy.deepcopy(trained.model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spon.equino.certificate._needed", lambda *_: needed)
+        patch.setattr("spon.equino.certificate._needed_factors", lambda *_: needed)
         spon.equino.certificate.calibrate(model, torch.zeros(n, 3).double(), torch.zeros(n, 3).double())
         assert model.calibration.tolist() == [rank, 2 * rank, 3 * rank]
         few, needed = torch.zeros(44, 3).double(), needed[:44]
@@ -172,7 +172,7 @@ def test_the_factor_that_a_strain_needs_makes_its_estimate_the_error(trained):
     known = (own - certificate.corrected).abs()
     right = certificate.corrected.clone()
     right[3:] = own[3:] + 2 * known[3:] + 1.0
-    needed = spon.equino.certificate._needed(model, e, right, model.cubature)
+    needed = spon.equino.certificate._needed_factors(model, e, right, model.cubature)
     assert (needed[:3] == 0).all() and (needed[3:] > 0).all()
     remainder = (certificate.stress_estimate - known) / model.calibration
     torch.testing.assert_close((known + needed * remainder)[3:], (own - right)[3:].abs(), rtol=1e-9, atol=0)
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused(trained):
     for what, arguments in {
         "the strain": (model, e.float()),
         "the model": (single, e.float()),
-        "what the fields are at": (model, e, single.cubature),
+        "the set of modes": (model, e, single.cubature),
     }.items():
         with pytest.raises(ValueError, match=rf"{what} is torch\.float32 on cpu, need torch\.float64"):
             spon.certify(*arguments)

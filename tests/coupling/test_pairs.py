@@ -22,7 +22,7 @@ import spon
 from fe2.fingerprints import fingerprint
 from spon import archive
 from spon.equino.baselines import StressNetwork
-from spon.equino.vpionet import DisplacementOperator
+from spon.equino.displacement_operator import DisplacementOperator
 
 BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 
@@ -164,7 +164,7 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
     rve, network, tags = pixels
     network.save(tmp_path / "modes.safetensors")
     varying = fe2.VaryingLaw(image(7), tags)  # other phases in the RVE itself
-    for net in (network, spon.load_modes(tmp_path / "modes.safetensors")):
+    for net in (network, spon.load(tmp_path / "modes.safetensors")):
         coupling.ModesLaw(net, tags, exact=varying, rve=rve)
         for other, what in (
             (image(1, a1=40.0), "material 1"),

@@ -433,7 +433,8 @@ def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
     shutil.copy(trained.path.with_name("snapshots.h5"), path)
     fe2.sample.snapshots(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
     data = coupling.rve_snapshots(trained.rve, fe2.sample.read(path))
-    again, *_ = equino.refit(trained.model, data, resolved=16, samples=256, lbfgs=200)
+    options = equino.RefitOptions(resolved=16, samples=256, lbfgs=200)
+    again = equino.refit(trained.model, data, options).model
     better = coupling.CertifiedLaw(again, fe2.ExactLaw(trained.rve), tolerance=3e-3)
     bar(MPI.COMM_SELF, better, **load)
     assert not better.is_outside.any()

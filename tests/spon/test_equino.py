@@ -4,6 +4,7 @@
 import copy
 import dataclasses
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,15 +23,19 @@ import meshes
 import spon
 from spon import equino
 from spon.constitutive.duality import conjugate
-from spon.equino import baselines
+from spon.equino import EquiNOOptions, RefitOptions, baselines
 from spon.equino.networks import Branch, Potential
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.pod import pod
-from spon.training.fit import fit
-from spon.training.progress import Live
+from spon.training import Live, TrainingOptions
+from spon.training.fit import FULL_BATCH, fit
 
 RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+
+
+def published_schedule(adam, lbfgs):
+    return TrainingOptions(steps=adam, batch=10, rate=1e-3, lbfgs=lbfgs)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +50,9 @@ def cell(tmp_path_factory):
         fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
         data.append(coupling.rve_snapshots(rve, fe2.sample.read(folder / name)))
     torch.manual_seed(0)
-    model, bases, histories = equino.train(data[0], r=10, resolved=18, samples=128, lbfgs=200)
-    assert all(h.validation[-1] < 0.01 * h.validation[0] for h in histories.values())
-    return rve, model, bases, *data
+    result = equino.train(data[0], EquiNOOptions(r=10, resolved=18, samples=128, lbfgs=200))
+    assert all(h.validation[-1] < 0.01 * h.validation[0] for h in result.histories.values())
+    return rve, result.model, result.bases, *data
 
 
 def relative(a, b):
@@ -210,14 +215,16 @@ def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
         return np.linalg.norm(stress - unseen.stress) / np.linalg.norm(unseen.stress)
 
     linear = error(unseen.strain @ np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
-    supervised, histories = baselines.train_supervised(data, r=8, lbfgs=100)
-    sobolev, _ = baselines.train_sobolev(data, widths=(32, 32), lbfgs=100)
-    published, history = baselines.train_as_published(data, r=8, strains=40, adam=100, lbfgs=100)
-    assert history.loss[-1] < 0.5 * history.loss[0]
-    assert all(h.loss[-1] < 0.1 * h.loss[0] for h in histories.values())
-    own, *others = (error(m(strain)[0].detach().numpy()) for m in (model, supervised, sobolev, published))
+    short = replace(FULL_BATCH, lbfgs=100)
+    supervised = baselines.train_supervised(data, short, r=8)
+    sobolev = baselines.train_sobolev(data, short, widths=(32, 32))
+    published = baselines.train_as_published(data, published_schedule(100, 100), r=8, strains=40)
+    assert published.history.loss[-1] < 0.5 * published.history.loss[0]
+    assert all(h.loss[-1] < 0.1 * h.loss[0] for h in supervised.histories.values())
+    models = (model, supervised.model, sobolev.model, published.model)
+    own, *others = (error(m(strain)[0].detach().numpy()) for m in models)
     assert others[1] < linear and own < min(others)
-    for other in (supervised, published):
+    for other in (supervised.model, published.model):
         _, sigma = other.fields(strain, other.rve_modes.at_points)
         mean = torch.einsum("p,npd->nd", other.rve_modes.at_points.weights, sigma)
         assert torch.allclose(mean, other(strain)[0], rtol=0, atol=1e-9 * float(mean.abs().max()))
@@ -309,9 +316,10 @@ def test_a_model_is_trained_on_where_it_was_not_good_enough(cell, tmp_path):
     more = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "more"))
     joined = {k: np.concatenate([getattr(data, k), getattr(more, k)]) for k in OF_STRAINS}
     both = dataclasses.replace(data, **joined)
-    again, _, histories = equino.refit(model, both, resolved=18, samples=128, lbfgs=100)
+    result = equino.refit(model, both, RefitOptions(resolved=18, samples=128, lbfgs=100))
+    again, histories = result.model, result.histories
     # It begins where the last training ended, far below where a new one would; modes of self-stress changed most.
-    fresh = equino.train(both, r=10, resolved=18, samples=128, lbfgs=1)[2]
+    fresh = equino.train(both, EquiNOOptions(r=10, resolved=18, samples=128, lbfgs=1)).histories
     for name, share in (("potential", 0.1), ("displacement", 0.1), ("self-stress", 0.5)):
         assert histories[name].validation[0] < share * fresh[name].validation[0]
     assert np.allclose(again.upper.numpy(), abs(both.strain).max(axis=0))
@@ -341,7 +349,7 @@ def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     rve = fe2.RVE(mesh, phases)
     fe2.sample.snapshots(rve, fe2.sample.sobol(24, 2, RANGE, seed=1), tmp_path / "s", MPI.COMM_SELF, progress=False)
     data = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "s"))
-    model, *_ = equino.train(data, samples=64, lbfgs=100)
+    model = equino.train(data, EquiNOOptions(samples=64, lbfgs=100)).model
     strain = 0.9 * RANGE * np.random.default_rng(3).uniform(-1, 1, (10, 3))
     exact = rve.homogenise(strain)
     e = torch.from_numpy(strain)
@@ -359,19 +367,19 @@ def test_few_snapshots_and_more_modes_than_there_are(cell, tmp_path):
     """Three solutions have three modes of stress, which carry the stresses and nothing else."""
     _, _, _, data, unseen = cell
     few, strain = some(data, slice(3)), torch.from_numpy(unseen.strain)
-    quick = {"samples": 16, "lbfgs": 1}
-    model, *_ = equino.train(few, **quick)
+    quick, more = EquiNOOptions(samples=16, lbfgs=1), RefitOptions(samples=16, lbfgs=1)
+    model = equino.train(few, quick).model
     assert model.means.shape == (3, 3) and model.stress(strain).shape == (len(strain), 0)
-    assert equino.refit(model, data, **quick)[0].means.shape == (3, 3)
-    again, *_ = equino.refit(model, data, r=10, **quick)
+    assert equino.refit(model, data, more).model.means.shape == (3, 3)
+    again = equino.refit(model, data, replace(more, r=10)).model
     assert again.means.shape == (3, 10) and again(strain)[0].isfinite().all()
-    supervised, _ = baselines.train_supervised(few, lbfgs=1)
-    published, _ = baselines.train_as_published(few, strains=4, adam=1, lbfgs=1)
+    supervised = baselines.train_supervised(few, replace(FULL_BATCH, lbfgs=1)).model
+    published = baselines.train_as_published(few, published_schedule(1, 1), strains=4).model
     for k, other in enumerate((model, supervised, published)):
         other.save(tmp_path / f"{k}.safetensors")
         assert torch.equal(spon.load(tmp_path / f"{k}.safetensors", whole=True)(strain)[0], other(strain)[0])
     with pytest.raises(ValueError, match="the means of 2 stress modes do not span the 3 stress components: need more"):
-        equino.train(some(data, slice(2)), **quick)
+        equino.train(some(data, slice(2)), quick)
     with pytest.raises(ValueError, match="one snapshot"):
         baselines.train_sobolev(some(data, slice(1)))
 
@@ -382,7 +390,8 @@ def test_a_component_with_a_narrow_range(cell, tmp_path):
     strains = fe2.sample.sobol(16, 2, RANGE * [1.0, 1.0, 0.1], seed=1)
     fe2.sample.snapshots(rve, strains, folder, MPI.COMM_SELF, progress=False)
     data = coupling.rve_snapshots(rve, fe2.sample.read(folder))
-    *_, histories = equino.train(data, r=6, resolved=8, samples=64, lbfgs=100, width=12, widths=(12,))
+    options = EquiNOOptions(r=6, resolved=8, samples=64, lbfgs=100, width=12, widths=(12,))
+    histories = equino.train(data, options).histories
     assert histories["potential"].validation[-1] < 5e-4
 
 
@@ -390,7 +399,7 @@ def test_a_law_without_energy_is_learned_without_a_certificate(cell):
     data = cell[3]
     laws = tuple(dataclasses.replace(law, energy_program=None) for law in data.laws.laws)
     without = dataclasses.replace(data, laws=dataclasses.replace(data.laws, laws=laws))
-    model, *_ = equino.train(without, r=4, resolved=6, samples=16, lbfgs=1)
+    model = equino.train(without, EquiNOOptions(r=4, resolved=6, samples=16, lbfgs=1)).model
     assert model.calibration.isnan().all()
     with pytest.raises(ValueError, match="has no energy"):
         spon.certify(model, torch.zeros(1, 3, dtype=torch.float64))
@@ -405,8 +414,8 @@ def test_as_many_iterations_as_were_asked_for():
     for lbfgs, looks in ((0, [0]), (7, [0, 7]), (75, [0, 50, 75])):
         with torch.no_grad():
             x.zero_()
-        history = fit([x], loss, loss, adam=0, lbfgs=lbfgs)
-        assert history.step == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
+        history = fit([x], loss, loss, replace(FULL_BATCH, steps=0, lbfgs=lbfgs))
+        assert list(history.step) == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
     with pytest.raises(FloatingPointError, match="at the start the loss is nan, in validation 6"):
         fit([x], lambda: torch.tensor(torch.nan), lambda: torch.tensor(6.0))
 
@@ -435,15 +444,21 @@ def test_wrong_use_is_told(cell):
     with pytest.raises(ValueError, match=r"largest strains of the snapshots are \[.*, 0.0\]: need some of every"):
         equino.train(dataclasses.replace(data, strain=data.strain * [1.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="samples = 3: need at least 4"):
-        equino.train(data, samples=3)
+        EquiNOOptions(samples=3)
     for density, match in (
-        (lambda e: 1e7 * ufl.inner(e, e) ** 2, "Energy: the tangent at rest is .*, need a positive definite one"),
-        (lambda e: 1e3 * ufl.inner(e, e) + 5 * ufl.tr(e), r"Energy: the stress at rest is \[5.0, 5.0, 0.0\] MPa"),
+        (
+            lambda e: 1e7 * ufl.inner(e, e) ** 2,
+            "Energy: the tangent at zero strain is .*, need a positive",
+        ),
+        (
+            lambda e: 1e3 * ufl.inner(e, e) + 5 * ufl.tr(e),
+            r"Energy: the stress at zero strain is \[5.0, 5.0, 0.0\]",
+        ),
     ):
         laws = (coupling.phase_law(fe2.Energy(density), 2), data.laws.laws[1])
         with pytest.raises(ValueError, match=match):
             equino.train(dataclasses.replace(data, laws=dataclasses.replace(data.laws, laws=laws)))
-    published, _ = baselines.train_as_published(data, r=4, adam=0, lbfgs=1)
+    published = baselines.train_as_published(data, published_schedule(0, 1), r=4).model
     with pytest.raises(ValueError, match="the model has no potential"):
         equino.refit(published, data)
     assert model.inside(torch.from_numpy(1.01 * RANGE)[None]).tolist() == [False]
