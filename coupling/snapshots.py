@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From snapshots of an RVE to arrays that `spon` learns from."""
+"""Snapshots of an RVE as arrays for `spon`."""
 
 import basix.ufl
 import numpy as np
@@ -21,11 +21,15 @@ Array = npt.NDArray[np.float64]
 
 
 def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
-    """The snapshots of `rve` as `spon.RVESnapshots`; those that failed are left out.
+    """The snapshots of an RVE as `spon.RVESnapshots`, without those that failed.
+
+    Args:
+        rve: that the snapshots are of.
+        snapshots: of `fe2.sample.read`.
 
     Raises:
-        fe2.sample.SnapshotError: snapshots of another RVE, or none that converged. TranslationError: a material that
-        torch cannot evaluate, or one with state.
+        fe2.sample.SnapshotError: snapshots of another RVE, or none that converged.
+        TranslationError: a material that torch cannot evaluate, or one with state.
     """
     mark = fingerprint(rve)
     if different := differences(snapshots.fingerprint, mark):
@@ -55,7 +59,12 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
 
 
 def rve_space(rve: RVE, order: npt.NDArray[np.int64]) -> RVESpace:
-    """The displacement space of `rve` as arrays, with the points in the `order` of `local_laws`."""
+    """The displacement space of an RVE as arrays.
+
+    Args:
+        rve: see there.
+        order: (P,) of the points, from `coupling.local_laws`.
+    """
     body, d = rve.body, rve.strain_size
     rows = (d * order[:, None] + np.arange(d)).ravel()
     return RVESpace(
@@ -75,7 +84,7 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
     direction = fem.Constant(mesh, np.zeros(body.dim))
     dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": q})
     weighted = fem.form(v * ufl.dot(ufl.grad(u), direction) * dx)
-    # A test function is one at its own point and zero at the others, so that a row is a derivative times the weight.
+    # A test function is one at its own point and zero at the others: a row is a derivative times the weight.
     inverse = scipy.sparse.diags_array(1 / body.weights.ravel())
     node = np.argsort(dofs // body.dim)
     operator = 0
@@ -89,13 +98,13 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
 
 
 def _phase(rve: RVE) -> Array:
-    """Indicator (N,) of the nodes, the same at periodic partners."""
+    """Phase (N,) of the nodes, from −1 to 1, the same at periodic partners."""
     body = rve.body
     here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
     for k, tag in enumerate(body.materials):
         here[body.V.dofmap.list[rve.cell.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
-        together = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
+        images = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
         for k in range(len(body.materials)):
-            here[:, k] = np.isin(together, together[here[:, k]])
+            here[:, k] = np.isin(images, images[here[:, k]])
     return here @ np.linspace(-1, 1, len(body.materials)) / here.sum(axis=1)

@@ -80,7 +80,8 @@ def _kind(path: Path) -> str:
             with h5py.File(path, "r") as samples:
                 found = str(samples.attrs.get("format", ""))
         else:
-            with safetensors.safe_open(path, framework="pt") as tensors:
+            opened: Any = safetensors.safe_open(path, framework="pt")
+            with opened as tensors:
                 found = (tensors.metadata() or {}).get("format", "")
     except Exception as error:  # safetensors has its own type, which is no public name in all versions
         raise ModelFileError(f"{path} is damaged or no file of spon: {error}") from error

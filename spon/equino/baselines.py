@@ -27,13 +27,14 @@ from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import FULL_BATCH, fit, fit_in_batches
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 _KIND = "stress network"
 _SUPERVISED = replace(FULL_BATCH, lbfgs=1000)
 _PUBLISHED = TrainingOptions(steps=1000, batch=10, rate=1e-3, lbfgs=25000)
 
 
-def _split(data: RVESnapshots, seed: int) -> tuple[Array, Array]:
+def _split(data: RVESnapshots, seed: int) -> tuple[Rows, Rows]:
     """Four fifths of the snapshots to train with and one fifth to validate."""
     if len(data.strain) < 2:
         raise ValueError("there is one snapshot: need others to validate with")
@@ -96,7 +97,7 @@ def train_supervised(
         branch = Branch(half, target.std(dim=0) + 1e-12, widths=widths, seed=options.seed + k)
         branch.start_linear(strains[train], target[train])
 
-        def loss(rows: Array, branch: Branch = branch, target: Tensor = target) -> Tensor:
+        def loss(rows: Rows, branch: Branch = branch, target: Tensor = target) -> Tensor:
             return ((branch(strains[rows]) - target[rows]) / branch.scale).square().mean()
 
         histories[name] = fit(branch.parameters(), partial(loss, train), partial(loss, check), options, log=log)
@@ -185,7 +186,7 @@ def train_sobolev(
     )  # fmt: skip
     size, directions = torch.diag(1 / branch.scale), torch.diag(half)
 
-    def loss(rows: Array) -> Tensor:
+    def loss(rows: Rows) -> Tensor:
         target = stress[rows], tangent[rows]
         return sobolev_errors(branch.with_tangent(strains[rows]), target, size, directions).mean()
 

@@ -61,7 +61,7 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
     stress_modes = with_unit_mean_stresses(stress, w)
     points, weights = _cubature(data, strain, stress_modes, tolerance)
     reduced = ReducedModel(
-        data.laws.subset(points.tolist()),
+        data.laws.subset([int(p) for p in points]),
         torch.from_numpy(strain.modes[points]),
         torch.from_numpy(weights),
         torch.from_numpy(data.half_range),

@@ -46,12 +46,13 @@ def empirical_cubature(integrands: Array, weights: Array, tolerance: float = 1e-
     target = basis.T @ root
     direction = basis / np.maximum(np.linalg.norm(basis, axis=1, keepdims=True), 1e-300)
     chosen: list[int] = []
-    x, residual = np.zeros(0), target
+    x: Array = np.zeros(0)
+    residual = target
     for _ in range(2 * basis.shape[1]):
         gain = direction @ residual
         gain[chosen] = -np.inf
         joining = max(1, len(chosen) // 10)
-        chosen += np.argpartition(gain, -joining)[-joining:].tolist()
+        chosen += [int(p) for p in np.argpartition(gain, -joining)[-joining:]]
         x, _ = scipy.optimize.nnls(basis[chosen].T, target)
         chosen, x = [p for p, v in zip(chosen, x, strict=True) if v > 0], x[x > 0]
         residual = target - basis[chosen].T @ x

@@ -51,7 +51,7 @@ class CompiledModes(Compiled):
         self.laws, self.r, self.strain_size = tuple(laws), r, laws[0].strain_size
         programs = [beside(law.stress_program, law.tangent_program) for law in self.laws]
         text = "".join(function(f"law{k}", program) for k, program in enumerate(programs))
-        constants = {"REAL": "double", "D": self.strain_size, "R": r, "LANES": self.lanes}
+        constants: dict[str, str | int] = {"REAL": "double", "D": self.strain_size, "R": r, "LANES": self.lanes}
         constants["LAWS"] = ",".join(f"law{k}" for k in range(len(programs)))
         super().__init__(source("spon.constitutive", "lanes.h") + text + source(__package__, "galerkin.c"), constants)
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs]

@@ -43,7 +43,7 @@ class ModesAtPoints:
     def at(self, points: npt.NDArray[np.int64], weights: Tensor) -> "ModesAtPoints":
         """The same modes at some of the points, with other weights."""
         rows = torch.as_tensor(points)
-        laws = self.laws.subset(points.tolist())
+        laws = self.laws.subset([int(p) for p in points])
         return ModesAtPoints(laws, weights, self.strain_modes[rows], self.stress_modes[rows], self.fingerprint)
 
     def pack(self) -> dict[str, Tensor]:

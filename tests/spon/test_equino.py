@@ -405,6 +405,30 @@ def test_a_law_without_energy_is_learned_without_a_certificate(cell):
         spon.certify(model, torch.zeros(1, 3, dtype=torch.float64))
 
 
+def test_training_as_in_the_last_release(cell, tmp_path):
+    """Options as keywords, and the result as a tuple; both warn."""
+    data = cell[3]
+    options = EquiNOOptions(r=4, resolved=6, samples=16, lbfgs=1, seed=2)
+    right = equino.train(data, options)
+    with pytest.warns(DeprecationWarning, match=r"train\(lbfgs=..., r=.*\) is now train\(..., EquiNOOptions\(lbfgs"):
+        result = equino.train(data, r=4, resolved=6, samples=16, lbfgs=1, seed=2)
+    with pytest.warns(DeprecationWarning, match=r"result\.model, result\.bases, result\.histories"):
+        model, bases, histories = result
+    assert model is result.model and bases is result.bases and histories is result.histories
+    with pytest.warns(DeprecationWarning, match=r"result\.model"):
+        assert result[0] is model
+    e = torch.from_numpy(data.strain[:4])
+    assert torch.equal(model(e)[0], right.model(e)[0])
+    with pytest.warns(DeprecationWarning, match=r"spon\.learn is now spon\.equino\.training"):
+        learn = spon.learn
+    with pytest.warns(DeprecationWarning, match="RefitOptions"):
+        again = learn.refit(model, data, samples=16, lbfgs=1).model
+    assert again(e)[0].isfinite().all()
+    with pytest.warns(DeprecationWarning, match=r"EquiNO\.as_published is now"):
+        published, history = spon.EquiNO.as_published(data, options=published_schedule(1, 1), r=4, strains=4)
+    assert history.loss and published(e)[0].isfinite().all()
+
+
 def test_as_many_iterations_as_were_asked_for():
     x, right = torch.zeros(4, dtype=torch.float64, requires_grad=True), torch.arange(4.0, dtype=torch.float64)
 
