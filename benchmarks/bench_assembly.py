@@ -26,12 +26,12 @@ import learned
 import numpy as np
 import torch
 from mpi4py import MPI
-from petsc4py import PETSc
 
 import coupling
 import fe2
 import meshes
 from fe2 import pictures
+from fe2.petsc_options import default_options
 
 RESULTS = Path(__file__).with_name("assembly.json")
 PICTURE = Path(__file__).parents[1] / "docs" / "assembly.png"
@@ -75,8 +75,8 @@ def solve(law, n, comm):
     """Seconds of each part of an iteration (the slowest rank's), iterations, and points."""
     timed = Timed(law)
     problem = fe2.MacroProblem(meshes.cook(comm, n=n), timed)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (None, 1.0))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (None, 1.0))
     comm.Barrier()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", coupling.OutsideRangeWarning)
@@ -90,18 +90,17 @@ def solve(law, n, comm):
 
 
 def measure(model, n, options, comm, rounds):
-    for name, value in options.items():
-        PETSc.Options()[f"macro_{name}"] = value
     laws = {
         "learned": coupling.SurrogateLaw(model, outside="warn"),
         "formula": fe2.UFLLaw(learned.MATERIALS[1]),
     }
     found = {name: [] for name in laws}
-    for law in laws.values():
-        solve(law, 2, comm)  # compiles
-    for _ in range(rounds):
-        for name, law in laws.items():
-            found[name].append(solve(law, n, comm))
+    with default_options("macro_", options):
+        for law in laws.values():
+            solve(law, 2, comm)  # compiles
+        for _ in range(rounds):
+            for name, law in laws.items():
+                found[name].append(solve(law, n, comm))
     best = {name: min(runs, key=lambda run: run["iteration"]) for name, runs in found.items()}
     best["memory"] = comm.allreduce(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, MPI.MAX)  # MiB
     return best

@@ -115,7 +115,7 @@ def structure(rve, network):
     x = fe2.law_places(membrane)[:, 0] / 48.0
     tags = np.stack(
         [
-            meshes.mark(rve.cell, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))
+            meshes.mark(rve.domain, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))
             for k, a in enumerate(x)
         ]
     )
@@ -126,9 +126,9 @@ def structure(rve, network):
 
     def solve(law):
         problem = fe2.MacroProblem(membrane, law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (None, MOVE))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (None, MOVE))
+        problem.record("right")
         start = time.process_time()
         problem.solve(steps=STEPS, log=None)
         seconds = time.process_time() - start
@@ -176,7 +176,7 @@ def study(quick, steps, seeds, known, keep):
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
     cells, unseen = packed(grid, 30 if quick else 1000, 0), packed(grid, 4 if quick else UNSEEN, 1)
-    strains = fe2.sample.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
+    strains = fe2.strain_sampling.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
     law = fe2.VaryingLaw(rve, unseen)
     for k in range(len(unseen)):
         law.cell(k)

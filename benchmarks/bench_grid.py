@@ -57,7 +57,7 @@ def study(grids, device):
         count = max(batches)
         labels = images(grid, count)
         box = 0.04 * np.array([1.0] * dim + [0.5**0.5] * (dim * (dim - 1) // 2))
-        strains = fe2.sample.latin_hypercube(count, dim, box, seed=2)
+        strains = fe2.strain_sampling.latin_hypercube(count, dim, box, seed=2)
         rows = {}
         for n in batches:
             cells = coupling.grid_cells(labels[:n], learned.MATERIALS, device=device)

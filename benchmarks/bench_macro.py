@@ -59,8 +59,8 @@ def solved(structure, law, comm):
     mesh, held, (loaded, _) = STRUCTURES[structure]
     problem = fe2.MacroProblem(mesh(comm), law)
     for boundary, values in held.items():
-        problem.fix(boundary, values)
-    problem.watch(loaded)
+        problem.prescribe(boundary, values)
+    problem.record(loaded)
     comm.Barrier()
     start = time.perf_counter()
     problem.solve(steps=STEPS, log=None)

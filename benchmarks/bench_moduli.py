@@ -38,7 +38,7 @@ def moduli(edges, slender=1.0):
     """The constants with `edges` around the fibre; the cell's thickness is `slender` edge lengths."""
     radius = np.sqrt(FRACTION / np.pi)
     size = 2 * np.pi * radius / edges
-    cell = meshes.cell(
+    cell = meshes.rve(
         [meshes.Cylinder((0.0, 0.0, 0.0), "x", radius)],
         MPI.COMM_SELF,
         mesh_size=size,
@@ -46,7 +46,10 @@ def moduli(edges, slender=1.0):
         order=2,
         edges_per_circle=edges,
     )
-    materials = {meshes.MATRIX: fe2.LinearElastic.young(*ALUMINIUM), meshes.INCLUSION: fe2.LinearElastic.young(*BORON)}
+    materials = {
+        meshes.MATRIX: fe2.LinearElastic.from_young_poisson(*ALUMINIUM),
+        meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(*BORON),
+    }
     rve = fe2.RVE(cell, materials)
     constants = fe2.engineering_constants(rve.homogenise(np.zeros(6)).tangent[0])
     row = {

@@ -61,9 +61,9 @@ def membrane(law):
     """The solved problem and its seconds, of a run after the forms are compiled."""
     for _ in range(2):
         problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=SIDE), law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (None, MOVE))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (None, MOVE))
+        problem.record("right")
         start = time.perf_counter()
         problem.solve(steps=STEPS, log=None)
         seconds = time.perf_counter() - start
@@ -107,7 +107,7 @@ def study(name):
     per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(cell, near)
     trainings = json.loads(ACCURACY.read_text())["cells"][name]["methods"]["EquiNO, default"]
     offline = {
-        "snapshots": 100 / exact_rate(cell, fe2.sample.latin_hypercube(100, 2, learned.BOX, seed=0)),
+        "snapshots": 100 / exact_rate(cell, fe2.strain_sampling.latin_hypercube(100, 2, learned.BOX, seed=0)),
         "training": float(np.mean([t["seconds"] for t in trainings])),
     }
     found["offline"] = offline | {"exact_load_step": per_step, "ratio": sum(offline.values()) / per_step}

@@ -45,9 +45,9 @@ ANSWERS = {"network": 16384, "network and certificate": 4096, "modes and certifi
 def run(law, effort):
     """A record of each step: force, strains over the range, points by tier, outside; the stresses; and the seconds."""
     problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=effort["n"]), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (None, MOVE))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (None, MOVE))
+    problem.record("right")
     records, stresses, seconds = [], [], 0.0
     for k in range(effort["steps"]):
         begin = time.process_time()

@@ -70,16 +70,16 @@ class Clock:
 def cell(effort, comm):
     """The stages of a cell; those after the snapshots on one rank."""
     rve = learned.rve("RVE3", effort["mesh_size"])
-    strains = fe2.sample.latin_hypercube(effort["snapshots"], 2, learned.BOX, seed=0)
+    strains = fe2.strain_sampling.latin_hypercube(effort["snapshots"], 2, learned.BOX, seed=0)
     rve.homogenise(strains[:1])  # compiles
     folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
     if comm.rank == 0:
         atexit.register(shutil.rmtree, folder)
     path, clock = Path(folder) / "snapshots.h5", Clock(comm)
-    fe2.sample.snapshots(rve, strains, path, comm, progress=False)
+    fe2.rve_snapshots.compute(rve, strains, path, comm, progress=False)
     clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")
     if comm.size == 1:
-        data = coupling.rve_snapshots(rve, fe2.sample.read(path))
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path))
         bases = pod_bases(data)
         clock.stop(f"modes, and a cubature of {len(bases.points)} points")
         half, count = torch.from_numpy(data.half_range), effort["training"].get("samples", 1024)

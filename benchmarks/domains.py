@@ -63,7 +63,7 @@ def l_shape(h: float) -> Any:
 
 def unstructured(h: float, holes: Sequence[meshes.Circle] = ()) -> Any:
     """The unit square, but for holes with the tag 0, of triangles with edges of about h on an unstructured mesh."""
-    return meshes.cell(holes, MPI.COMM_SELF, mesh_size=h, center=(0.5, 0.5), edges_per_circle=6, cells_per_gap=1).mesh
+    return meshes.rve(holes, MPI.COMM_SELF, mesh_size=h, center=(0.5, 0.5), edges_per_circle=6, cells_per_gap=1).mesh
 
 
 def perforated(h: float) -> Any:

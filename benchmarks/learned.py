@@ -32,10 +32,10 @@ def rve(name, mesh_size=None):
 def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
     """n solved problems of a cell; on other ranks than the first None."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path, strains = FOLDER / f"{stem}.h5", fe2.sample.latin_hypercube(n, 2, BOX, seed=seed)
-    fe2.sample.snapshots(cell, strains, path, comm, chunk=20, progress=False)
+    path, strains = FOLDER / f"{stem}.h5", fe2.strain_sampling.latin_hypercube(n, 2, BOX, seed=seed)
+    fe2.rve_snapshots.compute(cell, strains, path, comm, chunk=20, progress=False)
     with fe2.together(comm):
-        return coupling.rve_snapshots(cell, fe2.sample.read(path)) if comm.rank == 0 else None
+        return coupling.rve_snapshots(cell, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
 
 
 def trained(cell, stem, comm=MPI.COMM_SELF, **settings):

@@ -54,8 +54,8 @@ def mode_network(
     """
     if rve.boundary != "periodic":
         raise ValueError(f"the cell's boundary is {rve.boundary!r}, need 'periodic'")
-    box = rve.cell.box
-    if not rve.cell.fills_box:
+    box = rve.domain.box
+    if not rve.domain.fills_box:
         raise ValueError(
             f"the period {rve.period.tolist()} is not the box of the mesh, {np.subtract(*box[::-1]).tolist()}"
         )

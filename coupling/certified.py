@@ -248,7 +248,7 @@ class CertifiedLaw:
         (collective).
 
         Of the many of all iterations there is one for each box of a twentieth of the trained range, the largest in it;
-        they are what to solve next: `fe2.sample.snapshots(rve, law.collected(comm), path, comm, append=True)`.
+        they are what to solve next: `fe2.rve_snapshots.compute(rve, law.collected(comm), path, comm, append=True)`.
         """
         found: dict[tuple[int, ...], Array] = {}
         for part in comm.allgather(self._collected):

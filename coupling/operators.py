@@ -19,7 +19,7 @@ import torch
 from dolfinx import fem
 from petsc4py import PETSc
 
-from meshes._compat import collapse
+from meshes.compat import collapse
 from spon import MixedSpace, Operator, Preconditioner, Space, SparseOperator
 from spon.operators.discretisation import node_tying, nodes
 from spon.spaces.read import family, is_mixed

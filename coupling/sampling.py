@@ -12,7 +12,7 @@ import numpy as np
 from dolfinx import fem
 from mpi4py import MPI
 
-from fe2 import parts
+from fe2 import chunked_hdf5
 from fe2.ranks import together
 from spon import ModelFileError, read_space
 from spon.operators.samples import FORMAT, VERSION, Signature, names, opened
@@ -71,7 +71,7 @@ def samples(
             different = [name for name in mine if mine[name] != first.get(name)]
             raise ValueError(f"differs from rank 0 in: {', '.join(different) or 'the number of inputs'}")
 
-    folder = parts.folder(path)
+    folder = chunked_hdf5.folder(path)
     open_ = partial(opened, wanted=spaces, seed=seed)
     missing: tuple[list[range], list[int]] | None = None
     with together(comm):
@@ -94,27 +94,31 @@ def samples(
                 if not np.isfinite(x.x.array).all():
                     raise ValueError(f"sample {number}: {name} has values that are not finite")
                 found[name].append(x.x.array.copy())
-        with parts.writing(folder, k, _key(pieces[k])) as file:
+        with chunked_hdf5.writing(folder, k, _key(pieces[k])) as file:
             _describe(file, spaces, seed)
             for name, rows in found.items():
-                parts.extend(file, name, np.array(rows))
+                chunked_hdf5.extend(file, name, np.array(rows))
 
     def add(file: h5py.File, part: h5py.File) -> None:
         _describe(file, spaces, seed)
         for name in functions:
-            parts.extend(file, name, part[name][:])
+            chunked_hdf5.extend(file, name, part[name][:])
 
     try:
-        parts.fill(comm, folder, pending, write, partial(parts.Progress, "samples", len(pieces), folder, progress))
+        chunked_hdf5.fill(
+            comm, folder, pending, write, partial(chunked_hdf5.Progress, "samples", len(pieces), folder, progress)
+        )
     finally:
         for name, x in functions.items():
             x.x.array[:] = begin[name]
     with together(comm):
         if comm.rank == 0:
-            parts.merge(path, folder, len(pieces), open_, add)
+            chunked_hdf5.merge(path, folder, len(pieces), open_, add)
 
 
-def _missing(path: Path, folder: Path, n: int, chunk: int, open_: parts.Opened) -> tuple[list[range], list[int]] | None:
+def _missing(
+    path: Path, folder: Path, n: int, chunk: int, open_: chunked_hdf5.Opened
+) -> tuple[list[range], list[int]] | None:
     """Samples of all parts and numbers of those still to be solved; None if the file has all n. Makes their folder."""
     have = 0
     if path.exists():
@@ -124,7 +128,7 @@ def _missing(path: Path, folder: Path, n: int, chunk: int, open_: parts.Opened) 
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
         return None
     pieces = [range(k, min(k + chunk, n)) for k in range(have, n, chunk)]
-    done = parts.finished(folder, [_key(piece) for piece in pieces], open_, "samples", ModelFileError)
+    done = chunked_hdf5.finished(folder, [_key(piece) for piece in pieces], open_, "samples", ModelFileError)
     folder.mkdir(parents=True, exist_ok=True)
     return pieces, [k for k in range(len(pieces)) if k not in done]
 

@@ -13,8 +13,8 @@ from fe2 import mandel
 from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
-from fe2.snapshots import SnapshotError, Snapshots
-from meshes._compat import collapse
+from fe2.rve_snapshots import SnapshotError, Snapshots
+from meshes.compat import collapse
 from spon.reduced.snapshots import RVESnapshots, RVESpace
 
 Array = npt.NDArray[np.float64]
@@ -25,10 +25,10 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
 
     Args:
         rve: that the snapshots are of.
-        snapshots: of `fe2.sample.read`.
+        snapshots: of `fe2.rve_snapshots.read`.
 
     Raises:
-        fe2.sample.SnapshotError: snapshots of another RVE, or none that converged.
+        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, or none that converged.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
     mark = fingerprint(rve)
@@ -102,7 +102,7 @@ def _phase(rve: RVE) -> Array:
     body = rve.body
     here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
     for k, tag in enumerate(body.materials):
-        here[body.V.dofmap.list[rve.cell.cell_tags.find(tag)].ravel(), k] = True
+        here[body.V.dofmap.list[rve.domain.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
         images = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
         for k in range(len(body.materials)):

@@ -281,6 +281,6 @@ def local_laws(rve: RVE) -> tuple[LocalLaws, npt.NDArray[np.int64]]:
     laws, points = [], []
     for tag, material in body.materials.items():
         laws.append(phase_law(material, body.dim, body.plane))
-        cells = rve.cell.cell_tags.find(tag).astype(np.int64)
+        cells = rve.domain.cell_tags.find(tag).astype(np.int64)
         points.append((cells[:, None] * per_cell + np.arange(per_cell)).ravel())
     return LocalLaws(tuple(laws), tuple(p.size for p in points)), np.concatenate(points)

@@ -44,7 +44,10 @@ def say(line):
         print(line, flush=True)
 
 
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
 mesh_size = pick(0.3, 0.08, 0.0245)
 settings = pick(
@@ -64,14 +67,14 @@ files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name
 start = time.perf_counter()
 for (name, part), file in files.items():
     count, seed = parts[part]
-    strains = fe2.sample.latin_hypercube(count, 2, half_range, seed=seed)
-    fe2.sample.snapshots(rves[name], strains, file, comm, progress=False)
+    strains = fe2.strain_sampling.latin_hypercube(count, 2, half_range, seed=seed)
+    fe2.rve_snapshots.compute(rves[name], strains, file, comm, progress=False)
 say(f"snapshots: {time.perf_counter() - start:.1f} s")
 
 
 def train(name):
     """The model of a cell, and unseen snapshots as arrays."""
-    data, unseen = (coupling.rve_snapshots(rves[name], fe2.sample.read(files[name, part])) for part in parts)
+    data, unseen = (coupling.rve_snapshots(rves[name], fe2.rve_snapshots.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
         result = equino.train(data, settings, log=live)

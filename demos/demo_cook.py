@@ -41,9 +41,9 @@ law = fe2.ExactLaw(fe2.RVE(cell, materials))
 # %%
 membrane = meshes.cook(comm, n=12 if options.full else 2 if options.small else 8)
 problem = fe2.MacroProblem(membrane, law, degree=1)
-problem.fix("left", (0.0, 0.0))
+problem.prescribe("left", (0.0, 0.0))
 problem.traction("right", (0.0, 6.0))
-problem.watch("right")
+problem.record("right")
 
 start = time.perf_counter()
 history = problem.solve(steps=4, folder=options.folder, restart=options.restart, fields=True)

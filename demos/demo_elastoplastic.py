@@ -52,8 +52,8 @@ plate = replace(plate, cell_tags=tags, names={"steel": STEEL, "composite": COMPO
 young, poisson = 206_000.0, 0.3
 bulk, shear = fe2.bulk_shear(young, poisson)
 steel = fe2.J2(bulk, shear, yield_stress=240.0, hardening=5000.0)
-cell = meshes.cell([meshes.Circle((0.0, 0.0), 0.28)], MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.16)
-rve = fe2.RVE(cell, {meshes.MATRIX: steel, meshes.INCLUSION: fe2.LinearElastic.young(400_000.0, 0.2)})
+cell = meshes.rve([meshes.Circle((0.0, 0.0), 0.28)], MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.16)
+rve = fe2.RVE(cell, {meshes.MATRIX: steel, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(400_000.0, 0.2)})
 laws = {STEEL: fe2.UFLLaw(steel), COMPOSITE: fe2.ExactLaw(rve)}
 
 # %% [markdown]
@@ -70,10 +70,10 @@ def cycle(t):
 
 def problem():
     problem = fe2.MacroProblem(plate, laws)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.0025, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.0025, None))
+    problem.record("right")
     return problem
 
 

@@ -50,7 +50,7 @@ def pick(small, middle, full):
 # %%
 h = pick(0.2, 0.06, 0.03)
 V, *coarse = [
-    fem.functionspace(meshes.cell([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh, ("P", 1))
+    fem.functionspace(meshes.rve([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh, ("P", 1))
     for k in (1, 2, 4)
 ]
 V.mesh.topology.create_connectivity(1, 2)

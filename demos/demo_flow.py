@@ -50,7 +50,7 @@ def pick(small, middle, full):
 
 # %%
 h = pick(0.15, 0.05, 0.03)
-boxes = [meshes.cell([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh for k in (1, 2, 4)]
+boxes = [meshes.rve([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh for k in (1, 2, 4)]
 V, *coarse = [fem.functionspace(box, ("P", 1)) for box in boxes]
 V.mesh.topology.create_connectivity(1, 2)
 walls = fem.locate_dofs_topological(V, 1, exterior_facet_indices(V.mesh.topology))

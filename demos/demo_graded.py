@@ -52,7 +52,10 @@ def say(line):
 # %%
 n = pick(8, 32, 32)
 grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 rve = fe2.RVE(grid, materials, degree=1)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 
@@ -105,9 +108,9 @@ tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds
 def solve(law):
     """The solved problem, and the seconds of the whole run and of its law."""
     problem = fe2.MacroProblem(membrane, law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (None, 1.6))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (None, 1.6))
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=pick(2, 4, 6), log=None)
     return problem, time.perf_counter() - start, sum(s.seconds["law"] for s in problem.history)

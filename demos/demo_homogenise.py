@@ -30,7 +30,7 @@ comm = MPI.COMM_WORLD
 
 # %% [markdown]
 # ## The cell
-# Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.cell` takes a list of circles, ellipses,
+# Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.rve` takes a list of circles, ellipses,
 # spheres, ... of your own in the same way. Each rank holds the whole cell, hence `COMM_SELF`.
 
 # %%
@@ -57,7 +57,7 @@ def saturating(strain, bulk, limit, scale):
 numbers = {"bulk": 4780.0, "limit": 50.0, "scale": 0.06}  # MPa, MPa, -
 materials = {
     meshes.MATRIX: fe2.Energy(saturating, parameters=numbers),
-    meshes.INCLUSION: fe2.LinearElastic.young(70_000.0, 0.2),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2),
 }
 
 # %% [markdown]

@@ -97,8 +97,8 @@ def fung(strain, bulk, shear, k1, k2, angle):
 numbers = {"bulk": 2000.0, "shear": 600.0, "k1": 1500.0, "k2": 250.0, "angle": np.pi / 4}  # MPa, MPa, MPa, -, rad
 materials = {
     "matrix": fe2.Energy(fung, parameters=numbers),
-    "coating": fe2.LinearElastic.young(500.0, 0.4),
-    "inclusion": fe2.LinearElastic.young(20_000.0, 0.25),
+    "coating": fe2.LinearElastic.from_young_poisson(500.0, 0.4),
+    "inclusion": fe2.LinearElastic.from_young_poisson(20_000.0, 0.25),
 }
 rve = fe2.RVE(cell, materials)
 
@@ -106,13 +106,13 @@ rve = fe2.RVE(cell, materials)
 # ## Snapshots, training, a model file
 
 # %%
-strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
+strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
-fe2.sample.snapshots(rve, strains, snapshots, comm)
+fe2.rve_snapshots.compute(rve, strains, snapshots, comm)
 settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(r=24), EquiNOOptions(r=24))
 with fe2.together(comm):
     if comm.rank == 0:
-        data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
         equino.train(data, settings).model.save(model_file)
 model = spon.load(model_file, whole=True)
 
@@ -130,10 +130,10 @@ plate = meshes.plate_with_hole(comm, n=pick(1, 3, 6))
 problems = {}
 for name, law in laws.items():
     problems[name] = problem = fe2.MacroProblem(plate, law)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.025, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.025, None))
+    problem.record("right")
     force = problem.solve(steps=pick(2, 4, 8), log=None)[-1].force["right"][0]
     reference = problems["exact"].history[-1].force["right"][0]
     seconds = comm.allreduce(sum(s.seconds["law"] for s in problem.history), op=MPI.MAX)

@@ -150,7 +150,7 @@ results = [result(sigma, norms)]
 
 # %%
 cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.06 if options.full else 0.2 if options.small else 0.12)
-rve = fe2.RVE(cell, {meshes.MATRIX: polymer, meshes.INCLUSION: fe2.LinearElastic.young(70_000.0, 0.2)})
+rve = fe2.RVE(cell, {meshes.MATRIX: polymer, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2)})
 
 law = fe2.ExactLaw(rve)  # ← the line
 

@@ -50,7 +50,7 @@ def pick(small, middle, full):
 
 # %%
 h = pick(0.15, 0.03, 0.015)
-squares = [meshes.cell([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh for k in (1, 2, 4, 8)]
+squares = [meshes.rve([], MPI.COMM_SELF, mesh_size=k * h, center=(0.5, 0.5)).mesh for k in (1, 2, 4, 8)]
 V, *coarse = [fem.functionspace(square, ("P", 1)) for square in squares]
 V.mesh.topology.create_connectivity(1, 2)
 boundary = fem.locate_dofs_topological(V, 1, exterior_facet_indices(V.mesh.topology))

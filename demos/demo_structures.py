@@ -52,19 +52,22 @@ def say(line):
 # %%
 mesh_size = pick(0.3, 0.1, 0.05)
 cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
-materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(73_000.0, 0.22)}
+materials = {
+    meshes.MATRIX: fe2.SaturatingElastic(),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
+}
 rve = fe2.RVE(cell, materials)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 
 options.folder.mkdir(parents=True, exist_ok=True)
 file, path = options.folder / f"snapshots-{mesh_size}.h5", options.folder / "model.safetensors"
-strains = fe2.sample.latin_hypercube(pick(16, 100, 200), 2, half_range, seed=0)
+strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, half_range, seed=0)
 settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(), EquiNOOptions(r=20))
 start = time.perf_counter()
-fe2.sample.snapshots(rve, strains, file, comm)
+fe2.rve_snapshots.compute(rve, strains, file, comm)
 with fe2.together(comm):
     if comm.rank == 0:
-        result = equino.train(coupling.rve_snapshots(rve, fe2.sample.read(file)), settings)
+        result = equino.train(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file)), settings)
         result.model.save(path)
 model = spon.load(path, whole=True)
 say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")
@@ -108,8 +111,8 @@ def solve(structure, law):
     domain, held, _ = structures[structure]
     problem = fe2.MacroProblem(domain, law)
     for boundary, values in held.items():
-        problem.fix(boundary, values)
-    problem.watch("right")
+        problem.prescribe(boundary, values)
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=pick(2, 3, 6), log=None)
     return problem, time.perf_counter() - start

@@ -56,11 +56,11 @@ materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, sh
 rve = fe2.RVE(cell, materials)
 
 amplitude = (0.012, 0.008, 0.02)
-strains = fe2.sample.sobol(pick(16, 128, 256), 2, amplitude, seed=1)
+strains = fe2.strain_sampling.sobol(pick(16, 128, 256), 2, amplitude, seed=1)
 options.folder.mkdir(parents=True, exist_ok=True)
 file = options.folder / f"snapshots-{mesh_size}.h5"
 start = time.perf_counter()
-fe2.sample.snapshots(rve, strains, file, comm)
+fe2.rve_snapshots.compute(rve, strains, file, comm)
 seconds = {"snapshots": time.perf_counter() - start}
 
 # %% [markdown]
@@ -78,7 +78,7 @@ settings = pick(
 start = time.perf_counter()
 with fe2.together(comm):
     if comm.rank == 0:
-        data = coupling.rve_snapshots(rve, fe2.sample.read(file))
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file))
         with Live() as live:
             result = equino.train(data, settings, log=live)
         result.model.save(path)
@@ -114,9 +114,9 @@ membrane = meshes.cook(comm, n=pick(1, 5, 12))
 problems: dict[str, fe2.MacroProblem] = {}
 for name, law in laws.items():
     problem = fe2.MacroProblem(membrane, law)
-    problem.fix("left", (0.0, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
     problem.traction("right", (0.0, 6.0))
-    problem.watch("right")
+    problem.record("right")
     start = time.perf_counter()
     problem.solve(steps=4, log=None)
     seconds[name] = time.perf_counter() - start

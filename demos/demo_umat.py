@@ -43,12 +43,17 @@ for compiler in ("cc", "gfortran"):
 # %%
 if options.model is None:
     cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.1)
-    materials = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic.young(70_000.0, 0.2)}
+    materials = {
+        meshes.MATRIX: fe2.SaturatingElastic(),
+        meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2),
+    }
     rve = fe2.RVE(cell, materials)
     snapshots = options.folder / "snapshots.h5"
-    fe2.sample.snapshots(rve, fe2.sample.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF)
+    fe2.rve_snapshots.compute(
+        rve, fe2.strain_sampling.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF
+    )
     small, larger = EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(lbfgs=1000)
-    data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
     with Live() as live:
         model = equino.train(data, small if options.small else larger, log=live).model
 else:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Mechanics: materials, the exact RVE problem and its homogenisation, laws and the macroscale problem."""
 
-from fe2 import mandel, sample
+from fe2 import mandel, rve_snapshots, strain_sampling
+from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
-from fe2.closed_form import UFLLaw
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step
 from fe2.materials import (
@@ -23,13 +23,15 @@ from fe2.materials import (
 )
 from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
+from fe2.micro_newton import SolverOptions
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
 from fe2.ranks import together
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
-from fe2.stopping import Stopped
+from fe2.signals import Stopped
+from fe2.ufl_law import UFLLaw
 from meshes.deprecation import renamed as _renamed
 
 __version__ = "0.1.0"
@@ -61,6 +63,7 @@ __all__ = [
     "Response",
     "RunFolder",
     "SaturatingElastic",
+    "SolverOptions",
     "Step",
     "StepFailed",
     "Stopped",
@@ -73,7 +76,8 @@ __all__ = [
     "engineering_constants",
     "law_places",
     "mandel",
-    "sample",
+    "rve_snapshots",
+    "strain_sampling",
     "together",
     "transversely_isotropic",
 ]

@@ -23,7 +23,7 @@ from fe2 import mandel
 from fe2.expressions import compile_expression
 from fe2.materials import Material
 from fe2.phases import materials_by_tag
-from meshes._compat import coordinate_map
+from meshes.compat import coordinate_map
 
 Array = npt.NDArray[np.float64]
 

@@ -60,7 +60,7 @@ def _number(parent: npt.NDArray[np.int64], fixed: npt.NDArray[np.bool_]) -> tupl
     return number[parent], int(roots.sum())
 
 
-def periodic(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
     """Periodic fluctuation: the same at all points that differ by lattice vectors.
 
     Args:
@@ -69,7 +69,7 @@ def periodic(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     Raises:
         meshes.MeshError: see `meshes.seam`, or a node on the boundary without partner.
     """
-    seam = meshes.seam(cell)
+    seam = meshes.seam(domain)
     x = _nodes(V)
     label = _same_point(V, seam, x)
     first = np.full(label.max() + 1, len(x))
@@ -89,7 +89,7 @@ def periodic(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()))
 
 
-def linear_displacement(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
     """No fluctuation on the faces of the cell, so that u = E·x there. Arguments as for `periodic`.
 
     Raises:
@@ -97,12 +97,12 @@ def linear_displacement(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknow
     """
     x = _nodes(V)
     prescribed = np.zeros(x.shape, dtype=bool)
-    prescribed[_nodes_on(V, meshes.faces(cell))] = True
+    prescribed[_nodes_on(V, meshes.faces(domain))] = True
     fixed = prescribed | _hold_parts(V, x, skip=prescribed[:, 0])
     return Unknowns(*_number(np.arange(x.size), fixed.ravel()))
 
 
-def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
+def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
     """Free fluctuation without mean strain, so that the tractions on the cell are those of a uniform stress.
 
     Arguments and errors as for `linear_displacement`.
@@ -114,8 +114,8 @@ def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     mesh, x = V.mesh, _nodes(V)
     dim = x.shape[1]
     fixed = _hold_parts(V, x)
-    faces = meshes.faces(cell)
-    _refuse_open_faces(cell, faces)
+    faces = meshes.faces(domain)
+    _refuse_open_faces(domain, faces)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
     unit = fem.Constant(mesh, np.zeros((dim, dim)))
@@ -129,12 +129,12 @@ def uniform_traction(V: fem.FunctionSpace, cell: meshes.TaggedMesh) -> Unknowns:
     return Unknowns(unknowns.index, unknowns.size, unknowns.gather(np.stack(rows, axis=1)).T)
 
 
-def _refuse_open_faces(cell: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) -> None:
+def _refuse_open_faces(domain: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) -> None:
     """Raise MeshError unless ∫ n ⊗ x over the faces is the volume times the identity, as it is over a whole outline."""
-    mesh, dim = cell.mesh, cell.mesh.geometry.dim
+    mesh, dim = domain.mesh, domain.mesh.geometry.dim
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
-    lower, upper = cell.box
+    lower, upper = domain.box
     x, n = ufl.SpatialCoordinate(mesh) - ufl.as_vector((lower + upper) / 2), ufl.FacetNormal(mesh)
     row = fem.Constant(mesh, np.zeros(dim))
     column = fem.Constant(mesh, np.zeros(dim))
@@ -143,7 +143,7 @@ def _refuse_open_faces(cell: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) ->
     for i, j in np.ndindex(dim, dim):
         row.value[:], column.value[:] = np.eye(dim)[i], np.eye(dim)[j]
         found[i, j] = fem.assemble_scalar(moment)
-    volume = abs(float(np.linalg.det(meshes.known_period(cell))))
+    volume = abs(float(np.linalg.det(meshes.known_period(domain))))
     if not np.allclose(found / volume, np.eye(dim), rtol=0, atol=1e-6):
         raise meshes.MeshError(
             "voids open on the faces of the cell, where the tractions of a uniform stress would have to act: use the "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from fe2.ranks import together
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 # Name → local cells that this rank owns, and a row of numbers for each of them.
 Tables = dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]

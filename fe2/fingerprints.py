@@ -17,7 +17,7 @@ import ufl
 
 from fe2.body import Body, newton_local
 from fe2.rve import RVE
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 Fingerprint = Mapping[str, str]
@@ -51,7 +51,7 @@ def fingerprint(rve: RVE) -> dict[str, str]:
     ...: of each tag. boundary. plane: in two dimensions. degree: of the displacement. numbering: of its degrees of
     freedom, and the quadrature. whole: all in one, as it was before there were parts, which compares with old files.
     """
-    body, mesh, tags = rve.body, rve.cell.mesh, rve.cell.cell_tags
+    body, mesh, tags = rve.body, rve.domain.mesh, rve.domain.cell_tags
     x = mesh.geometry.x[:, : body.dim] - mesh.geometry.x[:, : body.dim].min(axis=0)
     parts = {
         "mesh": digest(mesh.basix_cell().name, geometry_dofmap(mesh).astype(np.int64), *_rounded(x)),
@@ -159,8 +159,8 @@ class _Summary:
 
 def _whole(rve: RVE) -> str:
     """One SHA-256 of all: mesh, tags, formulas and parameters of the materials, plane, boundary, element."""
-    body, mesh = rve.body, rve.cell.mesh
-    tags = rve.cell.cell_tags
+    body, mesh = rve.body, rve.domain.mesh
+    tags = rve.domain.cell_tags
     values = [rve.boundary, str(body.V.ufl_element()), mesh.geometry.x, geometry_dofmap(mesh), body.V.dofmap.list]
     values += [tags.indices, tags.values, body.points]
     dx = ufl.Measure("dx", domain=mesh)

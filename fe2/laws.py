@@ -181,12 +181,12 @@ class VaryingLaw:
             like, tags = self.like, self.tags[k]
             materials = {tag: like.body.materials[tag] for tag in np.unique(tags).tolist()}
             self._rves[k] = RVE(
-                like.cell.with_tags(tags),
+                like.domain.with_tags(tags),
                 materials,
                 degree=like.body.V.element.basix_element.degree,
                 boundary=like.boundary,
                 plane=like.body.plane,
-                tolerance=like.tolerance,
+                solver=like.solver,
             )
         return self._rves[k]
 

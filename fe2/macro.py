@@ -2,6 +2,7 @@
 """The macroscale problem, for those who have no residual of their own: loads over pseudo-time, solved by PETSc SNES."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from dolfinx import fem
 import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
-from fe2.fields import Series, at_nodes, named
 from fe2.laws import Law
 from fe2.micro import MicroPoint
 from fe2.newton import Newton, StepFailed
@@ -23,7 +23,8 @@ from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import together
 from fe2.rve import NotConverged
-from fe2.stopping import SIGNALS, Heard, Stopped
+from fe2.signals import SIGNALS, SignalListener, Stopped
+from fe2.xdmf import Series, at_nodes, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class MacroProblem:
         self._v = ufl.TestFunction(self.V)
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
-        self._watched: dict[str, tuple] = {}
+        self._recorded: dict[str, tuple] = {}
         self._newton: Newton | None = None  # once the problem is set up
 
     # What is prescribed.
@@ -133,7 +134,7 @@ class MacroProblem:
     def _nodes(self, name: str) -> npt.NDArray[np.int32]:
         return fem.locate_dofs_topological(self.V, self.mesh.topology.dim - 1, self._facets(name))
 
-    def fix(self, boundary: str, values: Sequence[float | None]) -> None:
+    def prescribe(self, boundary: str, values: Sequence[float | None]) -> None:
         """Prescribe the displacement of a named boundary at load factor 1; None leaves a component free.
 
         Raises:
@@ -141,8 +142,10 @@ class MacroProblem:
         """
         facets, dim = self._facets(boundary), self.mesh.geometry.dim
         if len(values) != dim:
-            raise ValueError(f"fix({boundary!r}): {len(values)} values for {dim} components; use None for free ones")
-        _vector(f"fix({boundary!r})", [0.0 if value is None else value for value in values], dim)
+            raise ValueError(
+                f"prescribe({boundary!r}): {len(values)} values for {dim} components; use None for free ones"
+            )
+        _vector(f"prescribe({boundary!r})", [0.0 if value is None else value for value in values], dim)
         for i, value in enumerate(values):
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)
@@ -165,12 +168,22 @@ class MacroProblem:
         b = fem.Constant(self.mesh, _vector("body_force", vector, self.mesh.geometry.dim))
         self._loads.append(self._factor * ufl.dot(b, self._v) * self.sigma.dx)
 
-    def watch(self, boundary: str) -> None:
+    def record(self, boundary: str) -> None:
         """Record the mean displacement of a named boundary and the resultant force on it at each step."""
         nodes = self._nodes(boundary)
         ds = self._ds(self.domain.facet_names[boundary])
         mean = [fem.form(self.u[i] * ds) for i in range(self.mesh.geometry.dim)]
-        self._watched[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
+        self._recorded[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
+
+    def fix(self, boundary: str, values: Sequence[float | None]) -> None:
+        """Deprecated: `prescribe`."""
+        warnings.warn("MacroProblem.fix is now MacroProblem.prescribe", DeprecationWarning, stacklevel=2)
+        self.prescribe(boundary, values)
+
+    def watch(self, boundary: str) -> None:
+        """Deprecated: `record`."""
+        warnings.warn("MacroProblem.watch is now MacroProblem.record", DeprecationWarning, stacklevel=2)
+        self.record(boundary)
 
     # Load stepping.
 
@@ -228,13 +241,13 @@ class MacroProblem:
             say(f"continuing at time {clock.time:.4f}")
         stop = round(until * clock.unit)
         signals = () if place is None else SIGNALS
-        with Heard(signals) as heard, Bar("load", clock.unit, wanted=say is not _silent) as bar:
+        with SignalListener(signals) as listener, Bar("load", clock.unit, wanted=say is not _silent) as bar:
             try:
                 while clock.now < stop:
                     clock.size = min(clock.size, stop - clock.now)
-                    factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, heard)
+                    factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, listener)
                     clock.accept(largest)
-                    self.history.append(Step(clock.time, factor, residuals, *self._watch(newton), cuts, seconds))
+                    self.history.append(Step(clock.time, factor, residuals, *self._measure(newton), cuts, seconds))
                     norms = " ".join(f"{r:.1e}" for r in residuals)
                     say(f"time {clock.time:.4f}  factor {factor:.4f}  residuals {norms}  {sum(seconds.values()):.1f} s")
                     bar.update(clock.now)
@@ -243,14 +256,14 @@ class MacroProblem:
                         series.write(len(self.history), clock.time, *self._fields())
                     if place:
                         self._save(place / "checkpoint", clock)
-                        heard.obey(self.comm)
+                        listener.raise_if_signalled(self.comm)
             except Stopped as stopped:
                 say(f"time {clock.time:.4f}: {stopped}; restart=True goes on from here")
                 raise
         return self.history
 
     def _step(
-        self, newton: Newton, clock: _Clock, load, say, bar: Bar, heard: Heard
+        self, newton: Newton, clock: _Clock, load, say, bar: Bar, listener: SignalListener
     ) -> tuple[float, list[float], int, dict[str, float]]:
         """Go one step, as large as converges; returns load factor, residual norms, how often it was halved, seconds."""
         cuts = 0
@@ -266,7 +279,7 @@ class MacroProblem:
             for (_, constant), value in zip(self._bcs, self._prescribed, strict=True):
                 constant.value = factor * value
             try:
-                residuals = newton.solve(show, heard)
+                residuals = newton.solve(show, listener)
             except (NotConverged, LocalError, NotFinite, StepFailed, Stopped, KeyboardInterrupt) as error:
                 self.u.x.array[:] = accepted
                 self.sigma.rollback()
@@ -355,12 +368,12 @@ class MacroProblem:
                     point.write(Path(folder) / f"micro-{number}.xdmf")
         return points
 
-    def _watch(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    def _measure(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         displacement, force = {}, {}
         dim = self.mesh.geometry.dim
-        if self._watched:
+        if self._recorded:
             b = newton.internal_forces()
-        for name, (mean, area, nodes) in self._watched.items():
+        for name, (mean, area, nodes) in self._recorded.items():
             total = self.comm.allreduce(fem.assemble_scalar(area))
             displacement[name] = [self.comm.allreduce(fem.assemble_scalar(m)) / total for m in mean]
             mine = nodes[nodes < self.V.dofmap.index_map.size_local]

@@ -13,6 +13,7 @@ Two kinds of variables may enter the energy besides the strain:
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -116,7 +117,8 @@ class LinearElastic(Material):
     """Isotropic linear elasticity, ψ = K/2 tr(ε)² + G dev ε : dev ε.
 
     Args:
-        bulk, shear: moduli K and G [MPa]; `LinearElastic.young(E, nu)` takes Young's modulus and Poisson's ratio.
+        bulk: modulus K [MPa].
+        shear: modulus G [MPa]; `LinearElastic.from_young_poisson` takes Young's modulus and Poisson's ratio.
     """
 
     bulk: float
@@ -126,9 +128,15 @@ class LinearElastic(Material):
         _require_positive(self, "bulk", "shear")
 
     @classmethod
-    def young(cls, young: float, poisson: float) -> "LinearElastic":
+    def from_young_poisson(cls, young: float, poisson: float) -> "LinearElastic":
         """From Young's modulus [MPa] and Poisson's ratio."""
         return cls(*bulk_shear(young, poisson))
+
+    @classmethod
+    def young(cls, young: float, poisson: float) -> "LinearElastic":
+        """Deprecated: `from_young_poisson`."""
+        warnings.warn("LinearElastic.young is now LinearElastic.from_young_poisson", DeprecationWarning, stacklevel=2)
+        return cls.from_young_poisson(young, poisson)
 
     def energy(self, strain, state=None, local=None):
         e = ufl.dev(strain)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import fem
 
-from fe2.fields import Series, at_nodes, named
 from fe2.rve import RVE
+from fe2.xdmf import Series, at_nodes, named
 
 Array = npt.NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class MicroFields:
     def write(self, path: str | Path) -> None:
         """Write displacement, cell means of the others, and the cell tags to `path` (.xdmf) and the file of the same
         name with .h5, for ParaView and `meshio.read`; not collective, one rank does it."""
-        weights, tags = self.rve.body.weights, self.rve.cell.cell_tags
+        weights, tags = self.rve.body.weights, self.rve.domain.cell_tags
         values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
         fields = {"stress": self.stress, "strain": self.strain}
         if self.indicator is not None:

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Newton's method for the fluctuations of many points of an RVE, side by side.
 
-Each iteration visits the points one after the other, and then solves for all their steps at once, which is what
-`ReducedStiffness` is fast at. A point that this does not lead to equilibrium is stalled, with the reason. By itself it
-may still get there: its own stiffness is then factorised in each step, also if it is indefinite, as materials that
-soften make it. Newton's step lowers the residual even so; the equilibrium that it leads to need not be a stable one.
+Each iteration linearises the points one after the other and then solves for all their steps at once, which is what
+`ReducedStiffness` is fast at. A point without convergence is stalled, with the reason, and solved by itself: its own
+stiffness is then factorised in each step, also if it is indefinite, as softening materials make it. Newton's step
+reduces the residual even so; the equilibrium that it leads to need not be stable.
 
 The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. An energy that is a difference of
-large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. What is seen
-then is a residual that no longer falls, at the size of the rounding of a stress as large as the stiffness,
+large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. The residual
+then stops falling at the rounding of a stress as large as the stiffness,
 
     ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) ‖,
 
 ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the
-displacement u. Both together are taken as equilibrium; the residual that was reached goes with the result. (Rounding
-is random in sign, so that sums of it are smaller than that: laws with logarithms, exponentials and determinants, at
+displacement u. A residual that has stagnated below this is taken as equilibrium and is part of the result. (Rounding
+has random signs, so sums of it are smaller than the bound: laws with logarithms, exponentials and determinants, at
 contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
 """
 
@@ -26,16 +26,44 @@ import scipy.sparse
 
 from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns
+from fe2.condensed import FACTORISATION, NoFactor, ReducedStiffness
 from fe2.materials import why_not_finite
-from fe2.reduced import FACTORISATION, NoFactor, ReducedStiffness
 
 Array = npt.NDArray[np.float64]
 
 # Work at one iterate (forces and stiffness) in units of one application of the factor beside others.
 _VISIT = 4
 
-# Iterations in which the residual must at least be halved.
-_SLOW = 8
+# The residual must be halved within _SLOW iterations; one not halved within two is compared with rounding.
+_STAGNATION, _SLOW = 0.5, 8
+
+# A linear solve is as accurate as its Newton step deserves, √(‖r‖/‖R‖) times the first number, within these two:
+# superlinear convergence (Eisenstat & Walker, SIAM J. Sci. Comput. 17, 1996, 16–32) without more digits than are used.
+_FORCING, _FINEST_FORCING = 1e-2, 1e-5
+
+# Accuracy of X in the tangent: its error enters squared with symmetry, and as it is without.
+_TANGENT_RTOL = {True: 1e-6, False: 1e-12}
+
+# Sufficient decrease (Armijo's condition, Nocedal & Wright, Numerical Optimization, 2006, ch. 3), and the step lengths
+# 1, 1/2, ... tried for it; a point that needs shorter ones is better approached in sub-steps of the strain.
+_DECREASE, _STEP_LENGTHS = 1e-4, 6
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """How RVE problems are solved.
+
+    Args:
+        tolerance: of the equilibrium, relative to the norm of the internal forces.
+        max_iterations: Newton iterations before the strain is approached in sub-steps.
+        max_substeps: the finest division of the way from the last accepted strain.
+        options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
+    """
+
+    tolerance: float = 1e-11
+    max_iterations: int = 25
+    max_substeps: int = 16
+    options_prefix: str = "micro_"
 
 
 def _nothing() -> Array:
@@ -44,7 +72,7 @@ def _nothing() -> Array:
 
 @dataclass(slots=True)
 class Point:
-    """One strain on its way to equilibrium, and what the solution gives."""
+    """The iterate of one point, and its results once converged."""
 
     strain: Array  # (d,)
     w: Array  # (unknowns,) of the fluctuation
@@ -70,17 +98,21 @@ class Point:
         self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"
 
     @property
-    def left(self) -> float:
+    def relative_residual(self) -> float:
         """The norm of the residual relative to that of the internal forces."""
         return self.history[-1] / self.scale if self.scale else 0.0
 
 
 class MicroNewton:
-    """Brings points of an RVE to equilibrium.
+    """Newton's method for points of one RVE.
 
     Args:
-        body, unknowns, stiffness, affine, volume: of the RVE.
-        tolerance: of the residual, relative to the norm of the internal forces. iterations: at most.
+        body: of the RVE.
+        unknowns: of its boundary condition.
+        stiffness: solves with the stiffness of the unknowns.
+        affine: (dofs, d) displacements of the unit Mandel strains.
+        volume: of the RVE's period [length^dim].
+        options: tolerance and number of iterations.
     """
 
     def __init__(
@@ -90,39 +122,35 @@ class MicroNewton:
         stiffness: ReducedStiffness,
         affine: Array,
         volume: float,
-        tolerance: float,
-        iterations: int,
+        options: SolverOptions,
     ):
         self.body, self.unknowns, self.stiffness = body, unknowns, stiffness
         self.affine, self.volume = affine, volume
-        self.tolerance, self.iterations = tolerance, iterations
+        self.tolerance, self.iterations = options.tolerance, options.max_iterations
 
     def solve(self, points: list[Point]) -> None:
-        """Bring all points to equilibrium, each at its own strain; those that do not get there are `stalled`."""
+        """Solve for all points side by side, each at its own strain; those without convergence are `stalled`."""
         for point in points:
             self._begin(point)
         for _ in range(self.iterations):
             going = [p for p in points if not (p.converged or p.stalled)]
             if not going:
                 break
-            # Solve as accurately as the Newton step deserves.
-            forcing = [np.clip((p.history[-1] / p.scale) ** 0.5 * 1e-2, 1e-5, 1e-2) for p in going]
+            forcing = [max(_FORCING * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING) for p in going]
             steps = self._solve(going, np.stack([p.residual for p in going])[:, None], forcing)
-            for point, step in zip(going, steps[:, 0], strict=True):
+            for k, point in enumerate(going):
                 if not point.stalled:
                     point.iterations += 1
-                    self._visit(point, step)
+                    self._visit(point, steps[k, 0])
         for point in points:
             self._end(point)
         if equal := [p for p in points if p.converged]:
-            # In the symmetric case the error of X enters squared.
-            rtol = 1e-6 if self.body.symmetric else 1e-12
-            x = self._solve(equal, np.stack([p.coupling for p in equal]), rtol)
-            for point, columns in zip(equal, x, strict=True):
-                self._tangent(point, columns)
+            x = self._solve(equal, np.stack([p.coupling for p in equal]), _TANGENT_RTOL[self.body.symmetric])
+            for k, point in enumerate(equal):
+                self._tangent(point, x[k])
 
     def solve_alone(self, point: Point) -> None:
-        """Bring one point to equilibrium, by factors of its own stiffness; `stalled` if it does not get there."""
+        """Solve for one point, with factors of its own stiffness; without convergence it is `stalled`."""
         self._begin(point)
         for _ in range(self.iterations):
             if point.converged or point.stalled:
@@ -168,7 +196,7 @@ class MicroNewton:
             return rhs
 
     def _visit(self, point: Point, step: Array) -> None:
-        """Go along −`step` until the residual falls, and linearise there."""
+        """Line search along −`step`, then linearise."""
         point.work += _VISIT
         try:
             self.body.memory = point.memory
@@ -184,15 +212,15 @@ class MicroNewton:
             point.converged = point.history[-1] <= self.tolerance * point.scale or self._only_rounding(point, full)
             if point.converged:
                 self._average(point, forces, full)
-            elif len(point.history) > _SLOW and point.history[-1] > 0.5 * point.history[-1 - _SLOW]:
+            elif len(point.history) > _SLOW and point.history[-1] > _STAGNATION * point.history[-1 - _SLOW]:
                 point.stall(f"the residual has not been halved in {_SLOW} iterations")
         except LocalError as error:
             point.stall(str(error))
 
     def _line_search(self, point: Point, step: Array) -> Array:
-        """Move the point by the first of ever shorter steps that is good, or the last; returns its forces (dofs,)."""
+        """Take the first of ever shorter steps with sufficient decrease, or the last; return the forces (dofs,)."""
         length, size = 1.0, point.history[-1] if point.history else np.inf
-        for _ in range(6):
+        for _ in range(_STEP_LENGTHS):
             w = point.w - length * step
             self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(w)
             forces = self.body.forces()
@@ -201,7 +229,7 @@ class MicroNewton:
             if g is not None:  # the side condition's reactions are no residual
                 r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
             norm = float(np.linalg.norm(r))
-            if norm <= (1 - 1e-4 * length) * size:
+            if norm <= (1 - _DECREASE * length) * size:
                 break
             length /= 2
         point.w, point.residual = w, r
@@ -209,30 +237,32 @@ class MicroNewton:
         return forces
 
     def _only_rounding(self, point: Point, full: scipy.sparse.bsr_matrix) -> bool:
-        """Whether the residual has not been halved in two iterations, and is no larger than rounding makes it."""
-        if len(point.history) < 3 or point.history[-1] <= 0.5 * point.history[-3]:
+        """Whether the residual stagnates at the size of rounding, see the head of this module."""
+        if len(point.history) < 3 or point.history[-1] <= _STAGNATION * point.history[-3]:
             return False
         rounding = np.finfo(np.float64).eps * float(np.linalg.norm(self._terms(full)))
-        return point.history[-1] <= rounding
+        return bool(point.history[-1] <= rounding)
 
     def _terms(self, full: scipy.sparse.bsr_matrix) -> Array:
         """Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) for each degree of freedom (dofs,), see the head of this module."""
-        x = self.body.V.tabulate_dof_coordinates()
+        x: Array = self.body.V.tabulate_dof_coordinates()
         size = np.linalg.norm(self.body.u.x.array.reshape(len(x), -1), axis=1)
         rows = np.repeat(np.arange(len(x)), np.diff(full.indptr))
         reach = np.linalg.norm(x[rows] - x[full.indices], axis=1) + size[full.indices]
         blocks = abs(full.data).sum(axis=2) * reach[:, None]
-        return np.stack([np.bincount(rows, column, minlength=len(x)) for column in blocks.T], axis=1).ravel()
+        sums = [np.bincount(rows, column, minlength=len(x)).astype(np.float64, copy=False) for column in blocks.T]
+        return np.stack(sums, axis=1).ravel()
 
     def _cause(self) -> str:
-        """What is known of the strain at which a material has failed."""
+        """The likely cause of a stress or tangent that is not finite."""
         return why_not_finite(self.body.strain().reshape(-1, self.affine.shape[1]))
 
-    # What the converged iterate gives.
+    # Results of a converged iterate.
 
     def _average(self, point: Point, forces: Array, full: scipy.sparse.bsr_matrix) -> None:
-        """Stress, energy and updated memory of the present solution, and what the tangent needs."""
-        point.stress = self.affine.T @ forces / self.volume
+        """Stress, energy and updated memory of the present solution, and the terms of the tangent."""
+        point.stress = self.affine.T @ forces
+        point.stress /= self.volume
         point.energy = self.body.energy() / self.volume
         point.updated = self.body.updated_memory()
         column = full @ self.affine
@@ -246,8 +276,10 @@ class MicroNewton:
         Args:
             columns: (d, unknowns), those of X.
         """
-        rest = point.coupling - self.stiffness.multiply(point.values, columns)
-        tangent = point.affine - point.coupled @ columns.T - columns @ rest.T
+        residual = point.coupling - self.stiffness.multiply(point.values, columns)
+        tangent: Array = point.affine - point.coupled @ columns.T - columns @ residual.T
         if self.body.symmetric:
-            tangent = (tangent + tangent.T) / 2  # equal up to rounding
-        point.tangent = tangent / self.volume
+            tangent += tangent.T.copy()  # equal up to rounding
+            tangent /= 2
+        tangent /= self.volume
+        point.tangent = tangent

@@ -23,12 +23,22 @@ from petsc4py import PETSc
 
 from fe2 import mandel
 from fe2.callbacks import Callbacks
+from fe2.petsc_options import default_options
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import together
-from fe2.stopping import Heard, Stopped
+from fe2.signals import SignalListener, Stopped
 
 _ADD = la.InsertMode.add
 _REASON = PETSc.SNES.ConvergedReason
+# Residual over forces at which Newton's method stops: above rounding (1e-16 times the condition number), and far below
+# any error of discretisation. A step that takes more iterations than this with a consistent tangent is better cut.
+_RTOL, _ITERATIONS = 1e-10, 20
+# The full step, at the cost of no further evaluation, unless the residual grows: Newton's method on a plastic structure
+# that is unloaded may otherwise cycle. A thousandth of the step promises no more than a smaller load step does, and
+# each try is an evaluation of the law.
+_LINE_SEARCH = {"snes_linesearch_type": "bt", "snes_linesearch_minlambda": 1e-3}
+# Two iterations that reduce the residual by less than this have reached the rounding of the law, or make no progress.
+_STAGNATION = 0.5
 _NOT_FINITE = -4  # SNES_DIVERGED_FNORM_NAN, which has another name since PETSc 3.24
 
 
@@ -77,28 +87,22 @@ class Newton:
         snes.setJacobian(self._calls.guard(self._linearise), self._A)
         snes.setConvergenceTest(self._calls.guard(self._judge))
         snes.setConvergenceHistory(reset=True)
-        snes.setTolerances(rtol=1e-10, atol=0.0, stol=0.0, max_it=20)
-        defaults = PETSc.Options(prefix)
-        # The full step, at the cost of no further evaluation, unless the residual grows: Newton's method on a plastic
-        # structure that is unloaded may otherwise go in circles. Of a thousandth of the step nothing more is to be
-        # hoped for than of a smaller load step, and each try is an evaluation of the law.
-        for name, value in (("snes_linesearch_type", "bt"), ("snes_linesearch_minlambda", 1e-3)):
-            if not defaults.hasName(name):
-                defaults[name] = value
+        snes.setTolerances(rtol=_RTOL, atol=0.0, stol=0.0, max_it=_ITERATIONS)
         ksp = snes.getKSP()
         ksp.setType("preonly")
         ksp.getPC().setType("lu" if self._comm.size == 1 else "redundant")
-        snes.setFromOptions()
+        with default_options(prefix, _LINE_SEARCH):
+            snes.setFromOptions()
         self._dim, (self._d,) = V.mesh.geometry.dim, sigma.strain.ufl_shape
         self._h = V.mesh.h(V.mesh.topology.dim, sigma.cells)
-        self._heard = Heard()
+        self._listener = SignalListener()
         self.seconds = {"law": 0.0, "assembly": 0.0}
 
-    def solve(self, show: Callable[[int, float], None], heard: Heard) -> list[float]:
+    def solve(self, show: Callable[[int, float], None], listener: SignalListener) -> list[float]:
         """Solve from the present displacement; returns the norm of the residual at each iterate.
 
         Args:
-            show: takes the iteration and this norm. heard: what tells of signals, asked before each evaluation.
+            show: takes the iteration and this norm. listener: what tells of signals, asked before each evaluation.
 
         Raises:
             StepFailed: no convergence. Stopped: a signal was heard on any rank. KeyboardInterrupt: on the rank that was
@@ -111,7 +115,7 @@ class Newton:
 
         self._snes.cancelMonitor()
         self._snes.setMonitor(self._calls.guard(monitor))
-        self._heard, self._first = heard, True
+        self._listener, self._first = listener, True
         self.seconds = {"law": 0.0, "assembly": 0.0}
         self._dead.array[:] = 0.0
         if self._external is not None:
@@ -151,7 +155,7 @@ class Newton:
         self._u.x.array[: self._owned] = x.array_r
         self._u.x.scatter_forward()
         start = time.perf_counter()
-        self._heard.obey(self._comm)
+        self._listener.raise_if_signalled(self._comm)
         self._sigma.update()
         middle = time.perf_counter()
         self.seconds["law"] += middle - start
@@ -200,7 +204,7 @@ class Newton:
             return _REASON.CONVERGED_FNORM_ABS
         if iteration > 0 and step < stol * size:
             return _REASON.CONVERGED_SNORM_RELATIVE
-        if iteration > 1 and residual > 0.5 * residuals[-3] and self._only_rounding():
+        if iteration > 1 and residual > _STAGNATION * residuals[-3] and self._only_rounding():
             return _REASON.CONVERGED_FNORM_RELATIVE
         largest = snes.getDivergenceTolerance()
         return _REASON.DIVERGED_DTOL if largest > 0 and residual > largest * residuals[0] else _REASON.ITERATING

@@ -51,7 +51,10 @@ def _material_instead(value: object) -> str:
         return f"give an instance, {value.__name__}(...)"
     if callable(value):
         return "give fe2.Energy(function) for an energy density, or fe2.Stress(function) for a stress"
-    return "give a fe2.Material, such as fe2.LinearElastic.young(1000.0, 0.3); a void has no cells and no material"
+    return (
+        "give a fe2.Material, such as fe2.LinearElastic.from_young_poisson(1000.0, 0.3); a void has no cells and no "
+        "material"
+    )
 
 
 def _law_instead(value: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 # Corners of a cell, in DOLFINx's order, as they follow each other around it.
 _AROUND = {"triangle": [0, 1, 2], "quadrilateral": [0, 1, 3, 2]}

@@ -18,7 +18,7 @@ from fe2.laws import Law, Response
 from fe2.materials import why_not_finite
 from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import together
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 
@@ -152,7 +152,7 @@ class QuadratureLaw:
         """Cell means (cells, m) of `values` (cells * points, m) at all points that this rank owns."""
         slopes = self._map.tabulate(1, self.points)[1:, :, :, 0]
         jacobian = np.einsum("iqn,cnx->cqxi", slopes, self._nodes())
-        weights = abs(np.linalg.det(jacobian)) * self._weights
+        weights = abs(_determinants(jacobian)) * self._weights
         sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, values.shape[1]))
         return sums / weights.sum(axis=1, keepdims=True)
 
@@ -230,6 +230,19 @@ class QuadratureLaw:
         strain = expand_derivatives(ufl.derivative(self.strain, self.u, du))
         change = ufl.dot(self.tangent, strain)
         return ufl.derivative(F, self.u, du) + ufl.derivative(F, self.stress, change)
+
+
+def _determinants(matrices: Array) -> Array:
+    """Determinants (...) of matrices (..., dim, dim), dim up to 3, by products alone.
+
+    NumPy's `det` is the exponential of a sum of logarithms, which rounds differently in another unit of length.
+    """
+    if matrices.shape[-1] == 1:
+        return matrices[..., 0, 0]
+    first, second = matrices[..., 0, :], matrices[..., 1, :]
+    if matrices.shape[-1] == 2:
+        return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+    return np.einsum("...i,...i->...", first, np.cross(second, matrices[..., 2, :]))
 
 
 def law_places(domain: meshes.TaggedMesh, degree: int = 1) -> Array:

@@ -15,8 +15,8 @@ from typing import Any, TextIO
 from mpi4py import MPI
 
 from fe2.checkpoint import CheckpointError
+from fe2.chunked_hdf5 import written
 from fe2.macro import MacroProblem, Step
-from fe2.parts import written
 from fe2.ranks import together
 
 _MODULES = ("dolfinx", "basix", "ffcx", "ufl", "petsc4py", "mpi4py", "h5py", "numpy", "scipy", "torch")

@@ -13,11 +13,12 @@ The tangent formula is the minimum over X of a quadratic function, so an error i
 value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
 
 Points are solved in groups, side by side (`fe2.micro_newton`). A point that fails to converge there is solved again
-by itself, in sub-steps, so that its result does not depend on its neighbours.
+by itself, in sub-steps of the strain, so that its result does not depend on its neighbours.
 """
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +28,20 @@ import meshes
 from fe2 import arguments
 from fe2.body import Body
 from fe2.boundary import CONDITIONS
+from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
-from fe2.micro_newton import MicroNewton, Point
-from fe2.reduced import ReducedStiffness
-from fe2.rest import check_at_rest
+from fe2.micro_newton import MicroNewton, Point, SolverOptions
+from fe2.zero_strain import check_at_zero_strain
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A strain for which no equilibrium was found: its index, the strain (d,) and what happened at each attempt."""
+    """A strain without equilibrium.
+
+    point: its index. strain: (d,). attempts: why each of them failed.
+    """
 
     point: int
     strain: Array
@@ -49,7 +53,7 @@ class Failure:
 
 
 class NotConverged(RuntimeError):
-    """Some RVE problems have no solution within tolerance; `failures` lists them."""
+    """RVE problems without convergence; `failures` lists them."""
 
     def __init__(self, failures: list[Failure]):
         self.failures = failures
@@ -58,7 +62,7 @@ class NotConverged(RuntimeError):
         super().__init__(f"{len(failures)} RVE problem(s) did not converge:\n  {shown}{more}")
 
     def __reduce__(self):
-        return NotConverged, (self.failures,)  # so that it reaches other ranks whole
+        return NotConverged, (self.failures,)  # pickled with its failures, for other ranks
 
 
 class UnstableWarning(UserWarning):
@@ -69,13 +73,18 @@ class UnstableWarning(UserWarning):
 class Homogenised:
     """Effective response at n strains.
 
-    stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean energy density [MPa].
-    state: (n, state_size) what the RVE problems hand on, see `RVE`; also the start for nearby strains.
-    iterations: (n,) Newton iterations. work: (n,) cost in units of one application of the factor. residual: (n,) norm
-    of the residual that was reached, relative to that of the internal forces; above the tolerance where rounding in the
-    material's own terms leaves no more digits. unstable: (n,) equilibria of which it was found that they are no minimum
-    of the energy, as softening materials have them: there are others, and which is found depends on the way. failures:
-    points without solution (their rows are NaN).
+    Attributes:
+        stress: (n, d) [MPa].
+        tangent: (n, d, d) dS/dE [MPa].
+        energy: (n,) mean energy density [MPa].
+        state: (n, state_size), see `RVE`; also a guess for nearby strains.
+        iterations: (n,) Newton iterations.
+        work: (n,) cost in units of one application of the factor.
+        residual: (n,) norm of the final residual relative to that of the internal forces; above the tolerance where
+            rounding in the material's own terms leaves no more digits.
+        unstable: (n,) equilibria found to be no minimum of the energy, as softening materials have them. They are not
+            unique, and which is found depends on the path.
+        failures: points without convergence (their rows are NaN).
     """
 
     stress: Array
@@ -89,82 +98,95 @@ class Homogenised:
     failures: list[Failure] = field(default_factory=list)
 
 
-# Memory for the matrices of a group of points.
-_GROUP_BYTES = 2**28
+# Points of a group, whose vectors pass through the factor together, and the memory that their matrices may take.
+_GROUP, _GROUP_BYTES = 32, 2**28
+
+
+def _with_former(solver: SolverOptions, former: dict[str, Any]) -> SolverOptions:
+    """`solver` with the values of former keyword arguments of `RVE`, which warn."""
+    unknown = former.keys() - {f.name for f in fields(SolverOptions)}
+    if unknown:
+        raise TypeError(f"RVE has no argument {', '.join(map(repr, sorted(unknown)))}")
+    if former:
+        text = ", ".join(f"{name}={value!r}" for name, value in former.items())
+        warnings.warn(f"RVE({text}) is now RVE(solver=fe2.SolverOptions({text}))", DeprecationWarning, stacklevel=3)
+    return replace(solver, **former)
 
 
 class RVE:
-    """A cell with its materials and boundary condition, ready to be homogenised.
+    """A representative volume element with its materials and boundary condition, ready to be homogenised.
 
-    Each rank holds the whole cell: build its mesh on MPI.COMM_SELF.
+    Each rank holds the whole RVE: build its mesh on MPI.COMM_SELF.
 
     Args:
-        cell: `meshes.TaggedMesh` of the cell; averages refer to the volume of its period, so that voids count with zero
+        domain: mesh and tags of the RVE; averages refer to the volume of its period, so that voids count with zero
             stress wherever they are.
-        materials: tag, or name in `cell.names` → material.
+        materials: tag, or name in `domain.names` → material.
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".
-        plane: "strain" or "stress", for 2D cells.
-        tolerance: of the equilibrium, relative to the norm of the internal forces.
-        max_iterations: Newton iterations before the strain is approached in sub-steps.
-        max_substeps: the finest division of the way from the last accepted strain.
-        options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
+        plane: "strain" or "stress", in two dimensions.
+        solver: tolerance, iterations, sub-steps and PETSc options.
 
     Attributes:
+        domain: as given.
+        body: internal forces, stiffness, energy and stress of a displacement.
         group: points solved side by side; 32, or as many as have their matrices in 256 MB.
-        strain_size: d, the number of Mandel components. period: (dim, dim) lattice vectors. volume: of the period.
+        strain_size: d, the number of Mandel components.
+        period: (dim, dim) lattice vectors.
+        volume: of the period.
         state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
             materials remember at the quadrature points.
 
     Raises:
         ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
-        meshes.MeshError: a cell that does not conform to its translates (periodic only), a tag without material, an
-        unknown name, a mesh that is spread over ranks. TypeError: another kind of mesh or material.
+        meshes.MeshError: a mesh that does not conform to its translates (periodic only), a tag without material, an
+            unknown name, a mesh that is spread over ranks.
+        TypeError: another kind of mesh or material.
     """
 
     def __init__(
         self,
-        cell: meshes.TaggedMesh,
+        domain: meshes.TaggedMesh,
         materials: meshes.ByPhase[Material],
         *,
         degree: int = 2,
         boundary: str = "periodic",
         plane: str = "strain",
-        tolerance: float = 1e-11,
-        max_iterations: int = 25,
-        max_substeps: int = 16,
-        options_prefix: str = "micro_",
+        solver: SolverOptions = SolverOptions(),  # noqa: B008  frozen
+        **former: Any,
     ):
-        meshes.need_tagged_mesh(cell, "cell")
+        meshes.need_tagged_mesh(domain, "domain")
         if boundary not in CONDITIONS:
             raise ValueError(f"boundary = {boundary!r}: need one of {', '.join(map(repr, CONDITIONS))}")
-        if cell.mesh.comm.size > 1:
+        if domain.mesh.comm.size > 1:
             raise meshes.MeshError(
-                f"the cell's mesh is spread over {cell.mesh.comm.size} ranks; every rank solves whole cells, so "
+                f"the RVE's mesh is spread over {domain.mesh.comm.size} ranks; every rank solves whole RVEs, so "
                 "build it with MPI.COMM_SELF"
             )
-        self.cell = cell
+        self.domain = domain
         self.boundary = boundary
-        self.tolerance = tolerance
-        self.max_iterations = max_iterations
-        self.max_substeps = max_substeps
-        self.body = Body(cell, materials, degree=degree, plane=plane)
-        self.period = meshes.known_period(cell)
+        self.solver = solver = _with_former(solver, former)
+        self.body = Body(domain, materials, degree=degree, plane=plane)
+        self.period = meshes.known_period(domain)
         self.volume = abs(float(np.linalg.det(self.period)))
-        self.unknowns = CONDITIONS[boundary](self.body.V, cell)
+        self.unknowns = CONDITIONS[boundary](self.body.V, domain)
         self.stiffness = ReducedStiffness(
-            self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=options_prefix
+            self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=solver.options_prefix
         )
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
-        self.group = max(1, min(32, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
-        check_at_rest(self.body, cell.names)
-        self._newton = MicroNewton(
-            self.body, self.unknowns, self.stiffness, self.affine, self.volume, tolerance, max_iterations
-        )
+        self.group = max(1, min(_GROUP, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
+        check_at_zero_strain(self.body, domain.names)
+        self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
         self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
         self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
         self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
+
+    @property
+    def cell(self) -> meshes.TaggedMesh:
+        """Deprecated: `domain`."""
+        warnings.warn("RVE.cell is now RVE.domain", DeprecationWarning, stacklevel=2)
+        return self.domain
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of the undeformed RVE."""
@@ -187,13 +209,15 @@ class RVE:
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
             guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
                 None for that of `state`.
-            on_failure: "raise" NotConverged at the first point without solution, or go on and "report" them in the
+            on_failure: "raise" NotConverged at the first point without convergence, or "report" all of them in the
                 record's `failures`.
 
-        Warns with `UnstableWarning`, see `Homogenised`.
+        Warns:
+            UnstableWarning: see `Homogenised.unstable`.
 
         Raises:
-            ValueError: strains of wrong shape or not finite. NotConverged: see `on_failure`.
+            ValueError: strains of wrong shape or not finite.
+            NotConverged: see `on_failure`.
         """
         strains = arguments.strains(np.atleast_2d(strains), self.strain_size)
         n, d = strains.shape
@@ -233,31 +257,31 @@ class RVE:
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
                 out.state[k] = np.concatenate([strains[k], point.w, point.updated])
-                out.residual[k], out.unstable[k] = point.left, point.unstable
+                out.residual[k], out.unstable[k] = point.relative_residual, point.unstable
         if out.unstable.any():
             warnings.warn(
-                "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
-                "the material softens, and which equilibrium is found depends on the way; take smaller steps of strain",
+                "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): the "
+                "material softens, and which equilibrium is found depends on the path; take smaller steps of strain",
                 UnstableWarning,
                 stacklevel=2,
             )
         return out
 
     def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
-        """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
+        """A point with the accepted state of the materials; fluctuation and local unknowns are those of the guess."""
         w, guessed = np.split(guess[self._cuts[0] :], [self.unknowns.size])
         return Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
 
-    def _in_substeps(self, strain: Array, accepted: Array, given_up: Point, attempts: list[str]) -> Point:
-        """Lead the fluctuation from the accepted strain to `strain`, in ever finer steps; add what fails to `attempts`.
+    def _in_substeps(self, strain: Array, accepted: Array, failed: Point, attempts: list[str]) -> Point:
+        """Go from the accepted strain to `strain` in ever finer sub-steps; failures are added to `attempts`.
 
-        The point is solved by itself, from its accepted state: neither neighbours nor guess have a say. The materials
-        see one step from that state all the same, to which the tangent belongs.
+        The point is solved by itself from its accepted state, so neither neighbours nor guess matter. For the materials
+        it is still one step from that state, to which the tangent belongs.
         """
         last, reached, size = accepted[: self._cuts[0]], 0.0, 1.0
-        finest = self.max_substeps if (strain != last).any() else min(self.max_substeps, 1)
+        finest = self.solver.max_substeps if (strain != last).any() else min(self.solver.max_substeps, 1)
         point = self._start(last, accepted, accepted)
-        point.iterations, point.work, point.stalled = given_up.iterations, given_up.work, given_up.stalled
+        point.iterations, point.work, point.stalled = failed.iterations, failed.work, failed.stalled
         while reached < 1 and size * finest >= 1:
             w, memory = point.w, point.memory
             point.strain = strain if reached + size == 1 else last + (strain - last) * (reached + size)
@@ -279,7 +303,7 @@ class RVE:
         return u
 
     def place(self, state: Array) -> Body:
-        """Put the body at one state row (state_size,), so that its strain, stress and energy can be asked for.
+        """Set the body to one state row (state_size,), for its strain, stress and energy.
 
         For materials with state the stress is that of the elastic domain at the accepted state.
         """

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""RVE and macro geometries as tagged DOLFINx meshes, meshes from files, and the checks that they are fit for use."""
+"""RVEs and macroscale geometries as tagged DOLFINx meshes, meshes from files, and checks of their quality."""
 
-from .cells import BENCHMARKS, benchmark, cell
 from .checks import check_cells, check_materials, check_periodic
 from .deprecation import renamed as _renamed
 from .errors import MeshError
+from .inclusions import BENCHMARKS, benchmark, rve
 from .macro import bar, cook, l_profile, plate_with_hole
 from .marking import mark
 from .packing import packing
-from .periodic import PeriodWarning, Seam, faces, known_period, periodic_labels, seam
+from .period import PeriodWarning, known_period
+from .periodic import Seam, faces, periodic_labels, seam
 from .read import read
 from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
@@ -35,7 +36,6 @@ __all__ = [
     "bar",
     "benchmark",
     "by_tag",
-    "cell",
     "check_cells",
     "check_materials",
     "check_periodic",
@@ -52,11 +52,12 @@ __all__ = [
     "periodic_labels",
     "plate_with_hole",
     "read",
+    "rve",
     "seam",
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {}
+_NEW_NAMES = {"cell": "meshes.rve"}
 
 
 def __getattr__(name: str):

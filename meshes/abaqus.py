@@ -43,14 +43,13 @@ EMPTY = np.empty(0, dtype=np.int64)
 def read_abaqus(path: Path, sets: Sequence[str] | None = None) -> Blocks:
     """Nodes, elements, element sets (as cell sets), surfaces of element faces (as facet sets) and node sets.
 
-    Phases are the element sets that have a section. In a file without sections they are all sets but those that
-    Abaqus/CAE made for its own use, and the parts where there are several. The same set in several instances of a part
-    is one set; of the sets in different parts that have the same name each is called "part.set".
+    Phases are the element sets with a section. In a file without sections they are all sets except internal ones of
+    Abaqus/CAE, and the parts if there are several. The same set in several instances of a part is one set; sets of the
+    same name in different parts are named "part.set".
 
     Args:
         path: the file.
-        sets: names of the sets and surfaces that are wanted; the phases and all surfaces if None. Those that are not
-            wanted need not make sense.
+        sets: names of the requested sets and surfaces; the phases and all surfaces if None. Others are not checked.
     """
     model = read_model(path)
     nodes, elements = sum(len(s.nodes) for s in model.values()), sum(len(s.elements) for s in model.values())
@@ -73,7 +72,7 @@ def read_abaqus(path: Path, sets: Sequence[str] | None = None) -> Blocks:
 
 
 class NodeSets(Mapping):
-    """Name → rows of the points (n,), found when they are asked for: node sets that nobody needs may name anything."""
+    """Name → rows of the points (n,), evaluated on access, so that unused node sets may be invalid."""
 
     def __init__(self, model: Model, rows: Mapping[str, Mapping[int, int]]):
         self._model, self._rows, self._homes = model, rows, _titles(model, "node_sets")
@@ -119,7 +118,7 @@ def _connectivity(model: Model, rows) -> tuple[list[tuple[str, npt.NDArray]], di
 
 
 def _element_sets(model: Model, sets, kinds, place) -> list[NamedSet]:
-    """The element sets, marked whether they are phases (see `read_abaqus`)."""
+    """The element sets; those that are no phases (see `read_abaqus`) are on request."""
     regions = {(home, find(s.element_sets, label)): label for home, s in model.items() for label in s.regions}
     for (_, k), label in regions.items():
         if k is None:
@@ -160,7 +159,7 @@ def _element_sets(model: Model, sets, kinds, place) -> list[NamedSet]:
 
 
 def _titles(model: Model, kind: str) -> dict[str, list[tuple[str, str]]]:
-    """Name of a set or surface → scopes that have it and its key there; one set for all instances of a part."""
+    """Name of a set or surface → its scopes and its key in each; one set for all instances of a part."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for home, scope in model.items():
         for k, group in getattr(scope, kind).items():
@@ -174,11 +173,14 @@ def _titles(model: Model, kind: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def _members(model: Model, home: str, kind: str, label: str, seen: tuple = ()) -> Numbers:
-    """Scope → numbers of the members of a set, with those of the sets that it names.
+    """Scope → numbers of the members of a set, including those of the sets in it.
 
     Args:
-        model: the scopes. home: where the set is. kind: "element_sets" or "node_sets". label: its key.
-        seen: sets that led here.
+        model: the scopes.
+        home: scope of the set.
+        kind: "element_sets" or "node_sets".
+        label: key of the set.
+        seen: sets that contain it.
     """
     group = getattr(model[home], kind)[label]
     if (home, kind, label) in seen:
@@ -197,18 +199,18 @@ def _members(model: Model, home: str, kind: str, label: str, seen: tuple = ()) -
                 found[where].add(token)
                 continue
             if isinstance(token, NodesOf):
-                scope, rest = _looked_up(model, where, "element_sets", token.elements)
-                part = _nodes_of(model, _members(model, scope, "element_sets", rest, seen))
+                scope, member = _looked_up(model, where, "element_sets", token.elements)
+                part = _nodes_of(model, _members(model, scope, "element_sets", str(member), seen))
             else:
-                scope, rest = _looked_up(model, where, kind, str(token))
-                part = {scope: {rest}} if isinstance(rest, int) else _members(model, scope, kind, rest, seen)
+                scope, member = _looked_up(model, where, kind, str(token))
+                part = {scope: {member}} if isinstance(member, int) else _members(model, scope, kind, member, seen)
             for scope, numbers in part.items():
                 found[scope] |= numbers
     return found
 
 
 def _looked_up(model: Model, where: str, kind: str, label: str) -> tuple[str, int | str]:
-    """Scope, and number or key of a set there, of what a set may name: 3, FIBRE, PART-1-1.3 or PART-1-1.FIBRE."""
+    """Scope, and number or key of a set there, for a member of a set: 3, FIBRE, PART-1-1.3 or PART-1-1.FIBRE."""
     if not find(getattr(model[where], kind), label):
         name = title(label)
         for scope in sorted(model, key=len, reverse=True):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .errors import MeshError
 
-BARE_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # one with an even number of quotation marks behind it
+BARE_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')  # a comma followed by an even number of quotation marks
 
-# Keywords whose data may lie in another file, which INPUT names.
+# Keywords whose data may be in another file, named by INPUT.
 ELSEWHERE = ("NODE", "ELEMENT", "NSET", "ELSET", "NGEN", "ELGEN")
 
 
@@ -22,8 +22,8 @@ class Keyword:
     """A keyword line with the data lines that follow it.
 
     Args:
-        name: in upper case and without blanks, neither of which matters to Abaqus.
-        options: name in upper case → value as it is written, quotes included; "" for an option without a value.
+        name: in upper case and without blanks, which Abaqus ignores.
+        options: name in upper case → value as written, quotes included; "" for an option without a value.
         lines: fields of each data line.
         place: file and line, for messages.
     """
@@ -59,13 +59,13 @@ class Keyword:
 
 
 def key(label: str) -> str:
-    """What two spellings of a label have in common: upper and lower case differ between quotation marks only."""
+    """Canonical spelling of a label: upper and lower case differ only between quotation marks."""
     label = label.strip()
     return label.strip('"') if label.startswith('"') else label.upper()
 
 
 def find(table: Collection[str], label: str) -> str | None:
-    """The key of a label in a table, None if it is not there; a quoted one may be meant without its quotes."""
+    """The key of a label in a table, None if it is missing; a quoted label also matches without its quotes."""
     if key(label) in table:
         return key(label)
     alike = [k for k in table if k.upper() == title(label).upper()]
@@ -78,10 +78,10 @@ def title(label: str) -> str:
 
 
 def keywords(path: Path) -> Iterator[Keyword]:
-    """The keywords of a file, those of included files in their place.
+    """The keywords of a file, with those of included files at the place of inclusion.
 
     Raises:
-        MeshError: data before the first keyword, a file that cannot be read or that includes itself.
+        MeshError: data before the first keyword, an unreadable file or one that includes itself.
     """
     head, place = "", ""
     data: list[list[str]] = []
@@ -101,11 +101,11 @@ def keywords(path: Path) -> Iterator[Keyword]:
 
 
 def _lines(path: Path, including: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Place and text of the lines that are not empty and no comments; *INCLUDE may stand between data lines, too."""
+    """Place and text of all lines except empty ones and comments; *INCLUDE may occur between data lines."""
     if path in including:
         raise MeshError(f"*INCLUDE: the file {path.name} includes itself")
     try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")  # Windows' editors put a mark at the beginning
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")  # Windows editors begin with a byte order mark
     except OSError as error:
         raise MeshError(f"the file {path} cannot be read: {error.strerror}") from None
     unfinished = ""
@@ -136,7 +136,7 @@ def _keyword(head: str, data: list[list[str]], place: str, folder: Path) -> Keyw
 
 
 def _fields(line: str) -> list[str]:
-    """A line split at its commas, but not at those between quotation marks; empty fields at the end do not count."""
+    """A line split at commas outside of quotation marks, without empty fields at the end."""
     fields = [field.strip() for field in (BARE_COMMA.split(line) if '"' in line else line.split(","))]
     while len(fields) > 1 and not fields[-1]:
         fields.pop()

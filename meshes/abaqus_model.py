@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an Abaqus input file defines: nodes, elements, sets, surfaces and sections, each where its numbering holds."""
+"""Contents of an Abaqus input file: nodes, elements, sets, surfaces and sections, in the scopes of their numbering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ WITHOUT_VOLUME = re.compile(r"MASS|ROTARYI|SPRING|DASHPOT|CONN|GAP|HEATCAP|DCOUP
 
 REGIONS = ("SOLIDSECTION", "SHELLSECTION", "MEMBRANESECTION")
 
-# What moves, adds, joins or removes nodes or elements, and what to do instead; without it the mesh would be another.
+# Keywords that move, add, join or remove nodes or elements, so that ignoring them would change the mesh, and what to
+# do instead.
 REFUSED = {
     "NCOPY": "write out the nodes",
     "NFILL": "write out the nodes",
@@ -46,7 +47,7 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class NodesOf:
-    """In a node set: the nodes of an element set."""
+    """The nodes of an element set, in a node set."""
 
     elements: str
 
@@ -56,9 +57,9 @@ class Group:
     """A set or a surface.
 
     Args:
-        title: its name as it is written first.
-        internal: whether Abaqus/CAE has made it for its own use.
-        entries: name of an instance or None, and numbers, names of sets or `NodesOf` there; of a surface, the name or
+        title: its name as first written.
+        internal: whether it is an internal set of Abaqus/CAE.
+        entries: name of an instance or None, and numbers, names of sets or `NodesOf` there; for a surface, the name or
             number of elements and a face.
     """
 
@@ -69,15 +70,17 @@ class Group:
 
 @dataclass(slots=True)
 class Scope:
-    """What shares one numbering: a part, an instance of one, or what lies outside of all parts.
+    """Everything with one numbering: a part, an instance of one, or what is outside of all parts.
 
     Args:
         part: name of the part, "" outside.
         nodes: number → (3,) coordinates.
         elements: number → meshio's name of the type and node numbers.
         without_volume: numbers of masses, springs and the like.
-        element_sets, node_sets, surfaces: `key` of the name → members.
-        regions: labels of the element sets that have a section.
+        element_sets: `key` of the name → members.
+        node_sets: `key` of the name → members.
+        surfaces: `key` of the name → members.
+        regions: labels of the element sets with a section.
     """
 
     part: str
@@ -90,7 +93,7 @@ class Scope:
     regions: list[str] = field(default_factory=list)
 
     def copy(self) -> Scope:
-        """A copy that can grow on its own."""
+        """A copy that can be extended independently."""
         groups = ("element_sets", "node_sets", "surfaces")
         copied = {n: {k: replace(g, entries=list(g.entries)) for k, g in getattr(self, n).items()} for n in groups}
         return Scope(
@@ -103,7 +106,7 @@ def read_model(path: Path) -> dict[str, Scope]:
     """The scopes of a file: the instances of its parts (the parts if there are none) by `key`, and "" for the rest.
 
     Raises:
-        MeshError: what cannot be read, or changes the geometry in a way that is not supported; names line and keyword.
+        MeshError: invalid data, or unsupported keywords that change the geometry; the message has line and keyword.
     """
     outside = scope = Scope("")
     parts: dict[str, Scope] = {}
@@ -277,7 +280,7 @@ def _existing(k: Keyword, table, what: str, number: int) -> int:
 
 
 def _group(table: dict[str, Group], k: Keyword, option: str) -> Group:
-    """The set that an option names, a new one if there is none; what comes under the same name is added."""
+    """The set named by an option, a new one if there is none; entries of the same name are added."""
     name = k.option(option)
     internal = "INTERNAL" in k.options or title(name).startswith("_")
     return table.setdefault(key(name), Group(title(name), internal))
@@ -295,7 +298,7 @@ def _node_set(scope: Scope, k: Keyword) -> None:
 
 
 def _add_members(group: Group, k: Keyword, known: set[str]) -> None:
-    generate = [option for option in k.options if option.startswith("GEN")]  # Abaqus takes GENERATE shortened
+    generate = [option for option in k.options if option.startswith("GEN")]  # Abaqus accepts GENERATE shortened
     strange = k.options.keys() - known - {"INSTANCE", "INTERNAL", "UNSORTED", "INPUT", *generate}
     if strange:
         raise MeshError(f"{k.place}: *{k.name} has no option {sorted(strange)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A mesh as plain arrays on one rank, and its way to a distributed, tagged DOLFINx mesh."""
+"""A mesh as plain arrays on one rank, and its distribution as a tagged DOLFINx mesh."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from . import _compat
+from . import compat
 from .errors import MeshError, on_root
 from .tagged import TaggedMesh
 
-UNTAGGED = -1  # 0 may be a label in a file, as any number above it
+UNTAGGED = -1  # labels in a file are 0 and larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Arrays:
         facet_values: (f,) tags of these facets.
         names: name of a cell tag → tag.
         facet_names: name of a facet tag → tag.
-        period: (d, d) lattice vectors of a cell, or None, see `TaggedMesh`.
+        period: (d, d) lattice vectors of an RVE, or None, see `TaggedMesh`.
     """
 
     points: npt.NDArray[np.float64]
@@ -65,14 +65,14 @@ def exterior_facets(cells: npt.NDArray[np.int64], cell: str) -> npt.NDArray[np.i
 
 
 def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
-    """Build arrays on rank 0 and spread them over ``comm`` as a tagged mesh.
+    """Build arrays on rank 0 and distribute them over ``comm`` as a tagged mesh.
 
     Args:
         comm: communicator of the mesh; the call is collective.
         build: makes the arrays; called on rank 0 only.
 
     Returns:
-        The tagged mesh; cells with value ``UNTAGGED`` carry no tag.
+        The tagged mesh; cells with value ``UNTAGGED`` have no tag.
 
     Raises:
         MeshError: ``build`` failed, or made a mesh without cells.
@@ -92,21 +92,22 @@ def distribute(comm: MPI.Intracomm, build: Callable[[], Arrays]) -> TaggedMesh:
         )
     )
     cell, degree, gdim, nodes, names, facet_names, period = comm.bcast(about, root=0)
-    if arrays is None:  # the other ranks bring empty arrays to the collective calls
+    if arrays is None:  # the other ranks pass empty arrays to the collective calls
         points, cells = np.empty((0, gdim)), np.empty((0, nodes), dtype=np.int64)
-        values = np.empty(0, dtype=np.int32)
-        facets, facet_values = None, None
+        values: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        facets: npt.NDArray[np.int64] | None = None
+        facet_values: npt.NDArray[np.int32] | None = None
     else:
         points, cells, values = arrays.points, arrays.cells, arrays.cell_values
         facets, facet_values = arrays.facets, arrays.facet_values
-    if facets is None:
+    if facets is None or facet_values is None:
         facets = np.empty((0, facet_vertices(cell).shape[1]), dtype=np.int64)
         facet_values = np.empty(0, dtype=np.int32)
 
     element = basix.ufl.element(
         "Lagrange", cell, degree, lagrange_variant=basix.LagrangeVariant.equispaced, shape=(gdim,)
     )
-    mesh = _compat.create_mesh(comm, cells, np.ascontiguousarray(points, dtype=np.float64), element)
+    mesh = compat.create_mesh(comm, cells, np.ascontiguousarray(points, dtype=np.float64), element)
     tdim = mesh.topology.dim
     tagged = values != UNTAGGED
     return TaggedMesh(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a mesh file says, whatever its format: nodes, blocks of cells, named sets; and how it becomes a mesh."""
+"""Contents of a mesh file of any format (nodes, blocks of cells, named sets), and their assembly into one mesh."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NamedSet:
         name: its name, or None for a set that has only a number.
         tag: its number in the file, or None for a set that has only a name.
         members: for each block of the file the indices of its members.
-        on_request: whether it becomes a tag only if it is asked for by name.
+        on_request: whether it becomes a tag only if it is requested by name.
     """
 
     name: str | None
@@ -68,21 +68,21 @@ class Blocks:
 def assemble(
     file: Blocks, *, dim: int | None, sets: Sequence[str] | None, boundaries: Sequence[str], coincident: str = "error"
 ) -> Arrays:
-    """Cells of one dimension with their tags, the cells one dimension below as tagged facets.
+    """Assemble the cells of one dimension with their tags, and the cells one dimension below as tagged facets.
 
     Args:
         file: the contents of a file.
         dim: dimension of the cells; the highest in the file if None.
         sets: names of the sets that become tags; all but those on request if None.
         boundaries: names of node sets that become facet tags.
-        coincident: what happens to nodes at one place: "error", "merge" or "keep".
+        coincident: treatment of coincident nodes: "error", "merge" or "keep".
 
     Returns:
         The mesh as arrays.
 
     Raises:
-        MeshError: no cells, cells of several types or twice in the file, points out of the plane, nodes at one place,
-            sets that are not there or that overlap in part.
+        MeshError: no cells, cells of several types or repeated cells, points out of the plane, coincident nodes,
+            missing sets or sets that overlap partly.
     """
     if not file.blocks or not sum(len(b.nodes) for b in file.blocks):
         raise MeshError("the file has no cells")
@@ -160,7 +160,7 @@ def _in_space(points, cells, tdim):
 
 
 def _one_node_per_place(points, cells, cell, coincident):
-    """For each node the one that takes its place, see `assemble`."""
+    """For each node the node that replaces it, see `assemble`."""
     number = np.arange(len(points))
     if coincident == "keep":
         return number
@@ -174,7 +174,7 @@ def _one_node_per_place(points, cells, cell, coincident):
 
 
 def _among(sets, file, chosen):
-    """The sets that have members in the chosen blocks, with their places (n,) in these blocks one after the other."""
+    """The sets with members in the chosen blocks, and the indices (n,) of these members in the concatenated blocks."""
     starts = np.cumsum([0] + [len(file.blocks[i].nodes) for i in chosen])
     members = []
     for s in sets:
@@ -186,7 +186,7 @@ def _among(sets, file, chosen):
 
 
 def _each_once(facets, members):
-    """The facets without those that are there before, and the members of sets among them."""
+    """The facets without duplicates, and the members of sets among them."""
     if not len(facets):
         return facets, members
     which, _ = groups(facets)
@@ -197,8 +197,8 @@ def _each_once(facets, members):
 def _tagged(members, count):
     """Tag of each of ``count`` cells, and the names of the tags.
 
-    Of nested sets the inner one counts (an "all cells" set gives its tag to what no other set has); sets with the same
-    members share a tag; sets that overlap in part are refused.
+    Of nested sets the inner one determines the tag; sets with the same members share a tag; sets that overlap partly
+    are refused.
     """
     values = np.full(count, UNTAGGED, dtype=np.int32)
     taken = {s.tag for s, _ in members if s.tag is not None}
@@ -228,7 +228,7 @@ def _tagged(members, count):
 
 
 def _refuse_strangers(facets, cells, cell):
-    """Raise for tagged facets that are a side of no cell: DOLFINx would drop them without a word."""
+    """Raise MeshError for tagged facets that are a side of no cell: DOLFINx would drop them silently."""
     if not len(facets):
         return
     sides = np.sort(cells[:, facet_vertices(cell)].reshape(-1, facets.shape[1]), axis=1)
@@ -241,7 +241,7 @@ def _refuse_strangers(facets, cells, cell):
 def serendipity_completed(
     points: npt.NDArray[np.float64], nodes: npt.NDArray[np.int64], cell: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """8-node quadrilaterals to 9 nodes, 20-node hexahedra to 27, by the serendipity map at the missing places.
+    """8-node quadrilaterals to 9 nodes, 20-node hexahedra to 27, by the serendipity map at the missing nodes.
 
     Args:
         points: (n, d) nodes.
@@ -249,7 +249,7 @@ def serendipity_completed(
         cell: "quadrilateral" or "hexahedron".
 
     Returns:
-        Points with the new ones after the old, and nodes (m, 9) or (m, 27) in VTK order.
+        Points, new ones at the end, and nodes (m, 9) or (m, 27) in VTK order.
     """
     # In the middle of a quadrilateral the corners weigh -1/4 and the edge nodes 1/2 (Zienkiewicz & Taylor, serendipity
     # shape functions); on a face of the hexahedron as well; in its middle -1/4 and 1/4.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a mesh must satisfy before a problem is posed on it. Each check is collective and raises on every rank."""
+"""Checks of a mesh. Each is collective and raises on every rank."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAT = 1e-10
 
 
 def check_periodic(tagged_mesh: TaggedMesh) -> None:
-    """The boundary of a cell conforms to its translates by the period: same nodes, or a void on the other side.
+    """Check that the boundary of an RVE matches its translates: same nodes, or a void on the other side.
 
     Args:
         tagged_mesh: the RVE.
@@ -31,16 +31,15 @@ def check_periodic(tagged_mesh: TaggedMesh) -> None:
 
 
 def check_cells(tagged_mesh: TaggedMesh) -> None:
-    """No cell is inverted in places or flat.
+    """Check that no cell is flat or partly inverted.
 
-    A cell that is mirrored as a whole is fine in DOLFINx; one whose Jacobian determinant changes its sign, or vanishes,
-    is not.
+    DOLFINx accepts cells that are mirrored as a whole, but no Jacobian determinant that vanishes or changes sign.
 
     Args:
         tagged_mesh: the mesh.
 
     Raises:
-        MeshError: with the number of such cells and the first of them, numbered as in the input of the mesh.
+        MeshError: flat or inverted cells; the message has their number and the first of them.
     """
     mesh = tagged_mesh.mesh
     points, nodes, cell, degree = local_cells(mesh)
@@ -61,8 +60,8 @@ def bad_cells(
         degree: degree of the geometry.
 
     Returns:
-        The cells whose det J changes sign or vanishes at a node or in the middle, and those that lie on the same side
-        of a facet as the neighbour there (of two such, the one that does so more often): a simplex turned over has a
+        The cells whose det J changes sign or vanishes at a node or the midpoint, and those that lie on the same side of
+        a facet as their neighbour (of two such, the one with more of these facets), since an inverted simplex has a
         constant det J.
     """
     element = reference(cell, degree)
@@ -71,13 +70,13 @@ def bad_cells(
     scale = np.max(np.ptp(points[cells], axis=1), axis=1, initial=0.0) ** points.shape[1]
     low, high = det.min(axis=1, initial=np.inf), det.max(axis=1, initial=-np.inf)
     bad = (low * high < 0) | (np.minimum(abs(low), abs(high)) <= FLAT * scale)
-    if cell != "hexahedron":  # its faces are not plane, so that they have no sides
+    if cell != "hexahedron":  # its faces are not plane and have no sides
         bad |= _folded(points, cells, cell)
     return np.flatnonzero(bad)
 
 
 def _folded(points, cells, cell):
-    """(m,) true for cells that overlap more than half of their neighbours; if there are none, that overlap any."""
+    """Which (m,) cells overlap more than half of their neighbours; without any such, which overlap any neighbour."""
     local = facet_vertices(cell)
     vertices = cells[:, : local.max() + 1]
     facets = np.sort(vertices[:, local], axis=2)  # sorted, so that both neighbours see the same orientation
@@ -93,7 +92,13 @@ def _folded(points, cells, cell):
 
 
 def raise_bad_cells(indices: npt.NDArray[np.integer], total: int, what: str) -> None:
-    """Raise if there are any such cells."""
+    """Raise MeshError if there are bad cells.
+
+    Args:
+        indices: the bad cells.
+        total: number of all cells.
+        what: description of the bad cells.
+    """
     if len(indices):
         raise MeshError(
             f"{len(indices)} of {total} cells are {what}, the first of them {indices[:5].tolist()} (counted from 0); "
@@ -102,15 +107,15 @@ def raise_bad_cells(indices: npt.NDArray[np.integer], total: int, what: str) -> 
 
 
 def check_materials(tagged_mesh: TaggedMesh, tags: Iterable[int]) -> None:
-    """Every cell has a tag, every tag a material, and every material a cell.
+    """Check that every cell has a tag, every tag a material, and every material a cell.
 
     Args:
         tagged_mesh: the mesh.
-        tags: tags that have a material (a dictionary tag → material will do).
+        tags: tags with a material, or a dictionary tag → material.
 
     Raises:
-        MeshError: with the tags without material, the materials without cells and the cells without tag, their names
-            and counts.
+        MeshError: tags without a material, materials without cells or cells without a tag; the message has names and
+            counts.
     """
     mesh = tagged_mesh.mesh
     known = {int(tag) for tag in tags}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Curved cells of a periodic mesh that their own curvature has turned inside out."""
+"""Curved cells of a periodic mesh that their curvature has inverted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .geometry import reference
 
 
 def untangled(arrays: Arrays, *, images: npt.NDArray[np.int64]) -> Arrays:
-    """Straighten the tangled cells of a curved mesh, as far as needed and no other.
+    """Straighten the inverted cells of a curved mesh as far as needed.
 
     Args:
         arrays: the mesh.
         images: (n,) labels; nodes with the same label move together.
 
     Returns:
-        The mesh, with the nodes of tangled cells moved in steps to the places that they have in straight-sided cells.
+        The mesh, with the nodes of inverted cells moved in steps towards their positions in straight-sided cells.
 
     Raises:
-        MeshError: cells stay inverted or flat.
+        MeshError: cells remain inverted or flat.
     """
     cells = arrays.cells
     linear, element = reference(arrays.cell, 1), reference(arrays.cell, arrays.degree)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of the last release, which still work and warn."""
+"""Deprecated names, which work for one release and warn."""
 
 import importlib
 import warnings
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def renamed(module: str, name: str, new_names: Mapping[str, str]) -> Any:
-    """What an old name of a module is today, for the module's `__getattr__`; warns with the new name.
+    """The object that has replaced a deprecated name of a module, for its `__getattr__`; warns with the new name.
 
     Args:
-        module: the module that was asked.
-        name: the attribute that it does not have.
-        new_names: old name → new name with its module, such as "fe2.raise_on_all_ranks".
+        module: name of the module.
+        name: name of the missing attribute.
+        new_names: old name → full new name, such as "fe2.raise_on_all_ranks".
 
     Raises:
-        AttributeError: the name is not an old one either.
+        AttributeError: the name is not deprecated either.
     """
     if name not in new_names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The exception of this package, and how an error on one rank reaches all of them."""
+"""The exception of this package, and how an error on rank 0 is raised on all ranks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class MeshError(ValueError):
-    """A mesh, or the description of one, that cannot be used: what is wrong, and what would be right."""
+    """A mesh, or its description, is invalid; the message says what is wrong and what is needed."""
 
 
 def on_root(comm: MPI.Intracomm, work: Callable[[], T]) -> T | None:
-    """Do ``work`` on rank 0 alone; an error there is raised on every rank, so that no rank waits for a dead one.
+    """Call ``work`` on rank 0 alone; an error there is raised on every rank, so that none waits in a collective call.
 
     Args:
         comm: communicator; the call is collective.
@@ -26,7 +26,7 @@ def on_root(comm: MPI.Intracomm, work: Callable[[], T]) -> T | None:
         The result of ``work`` on rank 0, None on the others.
 
     Raises:
-        MeshError: ``work`` raised (its own error on rank 0, the same sentence on the others).
+        MeshError: ``work`` raised; the same message on all ranks.
     """
     result, error = None, None
     if comm.rank == 0:

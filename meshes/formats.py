@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Mesh files of gmsh and of everything that meshio reads, as blocks of cells and named sets."""
+"""Mesh files of gmsh, and of all formats of meshio, as blocks of cells and named sets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SERENDIPITY = {
 def vtk_blocks(
     points: npt.NDArray[np.float64], raw: Sequence[tuple[str, npt.NDArray[np.integer]]]
 ) -> tuple[npt.NDArray[np.float64], list[Block]]:
-    """Blocks of cells in VTK order, completed where they are serendipity cells, and the points with those added."""
+    """Blocks from cells in VTK order, serendipity cells completed, and the points with the added ones."""
     arrays = [np.asarray(connectivity, dtype=np.int64) for _, connectivity in raw]
     for serendipity in ("quad8", "hexahedron20"):  # all at once: neighbours in two blocks share nodes
         which = [i for i, (kind, _) in enumerate(raw) if kind == serendipity]
@@ -73,7 +73,7 @@ def vtk_blocks(
 def read_gmsh(path: Path) -> Blocks:
     """A .msh file of any version, with its physical groups.
 
-    Warns if there are none though the cells lie on several entities of the geometry, which then are one phase.
+    Warns if there are none and the cells lie on several entities of the geometry, which then form one phase.
     """
     with session() as gmsh:
         gmsh.merge(str(path))
@@ -113,7 +113,7 @@ def read_gmsh(path: Path) -> Blocks:
     if numbers.elements is None:
         members = [{g: np.arange(len(b.nodes)) for g in mine} for b, mine in zip(blocks, groups)]
     else:  # which put a cell into several groups as one element for each
-        once = [_each_once(b, mine) for b, mine in zip(blocks, groups)]
+        once = [_each_once(b, np.asarray(mine)) for b, mine in zip(blocks, groups)]
         blocks, members = [b for b, _ in once], [m for _, m in once]
     top = max((dim for dim, _ in entities), default=0)
     parts = {entity for dim, entity in entities if dim == top}
@@ -127,7 +127,7 @@ def read_gmsh(path: Path) -> Blocks:
 
 
 def _each_once(block: Block, groups: npt.NDArray[np.int64]):
-    """The block without its copies of cells, and physical group → members of it."""
+    """The block without repeated cells, and physical group → its members."""
     which, _ = equal_rows(block.nodes)
     _, first = np.unique(which, return_index=True)
     members = {int(g): np.unique(which[groups == g]) for g in np.unique(groups[groups > 0])}
@@ -156,11 +156,16 @@ def _physical_sets(blocks, members, names):
 
 
 def read_meshio(path: Path, data: str | None, sets: Sequence[str] | None) -> Blocks:
-    """A file that meshio reads, with its cell sets; without any, and if no names of sets are wanted, with the whole
-    numbers that it has on the cells."""
+    """A file of a format of meshio, with its cell sets or else its integers on the cells.
+
+    Args:
+        path: the file.
+        data: name of the integers on the cells; the cell sets if None.
+        sets: names of the requested sets; without cell sets, the integers on the cells are used only if None.
+    """
     import meshio
 
-    said = io.StringIO()  # meshio prints its errors and ends the interpreter
+    said = io.StringIO()  # meshio prints its errors and exits the interpreter
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             mesh = meshio.read(path)
@@ -226,7 +231,7 @@ def _numbers(cell_data, data, blocks):
 
 
 def _labels(fields):
-    """Name of the field that has the tags: the only one of integers, else the only one of whole numbers, or None."""
+    """Name of the field with the tags: the only one of integers, else the only one of whole numbers, or None."""
     if PHYSICAL in fields:
         return PHYSICAL
     scalar = {name: f for name, f in fields.items() if all(v.ndim == 1 or v.shape[1:] == (1,) for v in f)}
@@ -247,7 +252,7 @@ def _labels(fields):
 
 
 def _are_labels(values):
-    """Which numbers can be tags of DOLFINx."""
+    """Whether each number can be a tag of DOLFINx."""
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= LARGEST) & (values == np.floor(values))
     return good if values.ndim == 1 else np.all(good, axis=1)

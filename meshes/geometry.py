@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Jacobians of the map from the reference cell, on whole arrays and on DOLFINx meshes; lattice vectors."""
+"""Geometry of meshes: Jacobians of the map from the reference cell, volumes, facets, lattice vectors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import basix
+import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
 
-from . import _compat
+from . import compat
 from .errors import MeshError
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ def local_cells(mesh: Mesh) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int
     owned = mesh.topology.index_map(mesh.topology.dim).size_local
     return (
         mesh.geometry.x[:, : mesh.geometry.dim],
-        _compat.geometry_dofmap(mesh)[:owned],
+        compat.geometry_dofmap(mesh)[:owned],
         mesh.topology.cell_name(),
-        _compat.coordinate_map(mesh).degree,
+        compat.coordinate_map(mesh).degree,
     )
 
 
@@ -60,10 +61,10 @@ def cell_volumes(mesh: Mesh, cells: npt.NDArray[np.int32]) -> npt.NDArray[np.flo
 
 
 def lattice(period: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
-    """Lattice vectors (dim, dim) as an array; lengths (dim,) of a box will do, too.
+    """Lattice vectors (dim, dim) as an array; the lengths (dim,) of a box are accepted as well.
 
     Raises:
-        MeshError: no numbers, another shape, or vectors that are not finite or not independent.
+        MeshError: not numbers, another shape, or vectors that are not finite or not independent.
     """
     wrong = MeshError(f"period is {period!r}: need {dim} lattice vectors, as ({dim}, {dim}) rows, or {dim} lengths")
     try:
@@ -80,3 +81,23 @@ def lattice(period: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
     if abs(np.linalg.det(vectors / lengths[:, None])) < 1e-6:
         raise MeshError(f"period is {vectors.tolist()}: the lattice vectors are not independent")
     return vectors
+
+
+def facet_corners(mesh: Mesh, facets: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Vertices (f, v, dim) of the facets (f,)."""
+    dim = mesh.geometry.dim
+    count = {"triangle": 2, "quadrilateral": 2, "tetrahedron": 3, "hexahedron": 4}[mesh.topology.cell_name()]
+    mesh.topology.create_connectivity(dim - 1, 0)
+    nodes = np.asarray(dolfinx.mesh.entities_to_geometry(mesh, dim - 1, facets)).reshape(len(facets), -1)
+    return mesh.geometry.x[nodes[:, :count] if nodes.size else np.zeros((0, count), dtype=int), :dim]
+
+
+def facet_areas(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Areas (f,) of facets with the vertices (f, v, dim); lengths in 2D."""
+    if corners.shape[1] == 2:
+        return np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
+    halves = [(0, 1, 2)] if corners.shape[1] == 3 else [(0, 1, 2), (3, 1, 2)]
+    return sum(
+        np.linalg.norm(np.cross(corners[:, b] - corners[:, a], corners[:, c] - corners[:, a]), axis=1) / 2
+        for a, b, c in halves
+    )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The numbers of physical groups that a .msh file of version 1 or 2 gives to each element.
+"""Physical group of each element in a .msh file of version 1 or 2.
 
-gmsh's own reader hands them to the whole entity that an element lies on, so that two groups on one entity, or an
-element in none, are lost. (From version 4 on groups belong to entities in the file, too.)
+gmsh's own reader assigns them to the whole entity of an element, so that two groups on one entity, or an element
+without a group, are lost. (From version 4 on, groups belong to entities in the file as well.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def physical_numbers(path: Path, nodes_of: Callable[[int], int]) -> Numbers:
         nodes_of: number of nodes of a gmsh element type.
 
     Raises:
-        MeshError: an element number that occurs twice.
+        MeshError: a repeated element number.
     """
     content = path.read_bytes()
     names = {}
@@ -69,11 +69,11 @@ def physical_numbers(path: Path, nodes_of: Callable[[int], int]) -> Numbers:
         raise MeshError(
             f"{len(twice)} element numbers occur twice, the first is {twice[0]}; each element needs a number of its own"
         )
-    return Numbers(table[:, 0], abs(table[:, 1]), names)  # negative for an entity that is turned round
+    return Numbers(table[:, 0], abs(table[:, 1]), names)  # negative for a reversed entity
 
 
 def _section(content: bytes, name: bytes) -> bytes:
-    """What stands between $name and $Endname, b"" if there is no such section."""
+    """Content between $name and $Endname; b"" without such a section."""
     end = b"$END" + name if name == b"ELM" else b"$End" + name
     start, stop = content.find(b"$" + name), content.rfind(end)
     if start < 0 or stop < 0:

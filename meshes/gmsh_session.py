@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""gmsh on one rank: a session that leaves gmsh as it was, and its mesh as arrays."""
+"""gmsh on one rank: a session that restores the state of gmsh, and its mesh as arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELEMENTS = {
 }  # fmt: skip
 
 
-# Options that this package sets, with gmsh's defaults; they are the same for a caller's own gmsh and for a fresh one.
+# Options that this package sets, with gmsh's defaults, so that a caller's own gmsh gives the same meshes.
 DEFAULTS = {
     "General.Terminal": 0,
     "Mesh.Algorithm": 6,
@@ -42,7 +42,7 @@ DEFAULTS = {
 
 @contextmanager
 def session() -> Iterator:
-    """A silent gmsh with an empty model; one that the caller had started stays open, with its model and options.
+    """A silent gmsh with an empty model; if the caller has started gmsh, its model and options are restored.
 
     Yields:
         The gmsh module.
@@ -51,7 +51,7 @@ def session() -> Iterator:
 
     started_here = not gmsh.isInitialized()
     if started_here:
-        # interruptible would install a signal handler, which a library must not
+        # interruptible would install a signal handler, which is not up to a library
         gmsh.initialize(readConfigFiles=False, interruptible=False)
     model = gmsh.model.getCurrent()
     options = {name: gmsh.option.getNumber(name) for name in DEFAULTS}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Structured meshes: a lattice of boxes, each one quadrilateral or hexahedron, or cut into simplices."""
+"""Structured meshes: a lattice of boxes, each a quadrilateral or hexahedron, or divided into simplices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Side = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.bool_]]
 
 
 def grid(
-    axes: Sequence[npt.NDArray[np.float64]],
+    axes: Sequence[npt.NDArray[np.floating]],
     tags: npt.NDArray[np.integer],
     *,
     order: int,
@@ -37,10 +37,10 @@ def grid(
         sides: name → function of points (n, d) of the box, true on that part of the boundary; tags count from 1.
         names: name of a phase → tag.
         mapping: from points (n, d) of the box to points of the mesh; the identity if None.
-        center: by how much the mesh is moved in the end; not at all if None.
+        center: translation of the mesh; none if None.
 
     Returns:
-        The mesh as arrays; the period is that of the box, whatever is left out of it, and None for an image of it.
+        The mesh as arrays; the period is that of the box, voids included, and None with a mapping.
     """
     dim = len(axes)
     cell = {(2, True): "quadrilateral", (2, False): "triangle", (3, True): "hexahedron", (3, False): "tetrahedron"}

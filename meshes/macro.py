@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Structures of the macroscale, with named boundaries. All are structured and distributed over the communicator."""
+"""Structured meshes of the macroscale with named boundaries."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def l_profile(
         axes.append(np.concatenate([np.linspace(0, thickness, n + 1), np.linspace(thickness, total, rest + 1)[1:]]))
     tags = np.ones([len(a) - 1 for a in axes], dtype=int)
     tags[n:, n:] = 0
-    # On the exterior of the profile these two lines are met only on their part beyond the inner corner.
+    # The boundary of the profile has only those parts of these two lines that begin at the inner corner.
     inner_x, inner_y = _at(0, thickness), _at(1, thickness)
     sides = {
         "left": _at(0, 0.0),
@@ -134,7 +134,7 @@ def plate_with_hole(
         arc = radius * np.column_stack([np.cos(angle), np.sin(angle)])
         outer = np.column_stack([length * np.minimum(1, 2 - around), height * np.minimum(1, around)])
         points = (1 - out[:, None]) * arc + out[:, None] * outer
-        points[around == 0, 1] = points[around == 2, 0] = 0.0  # the symmetry planes to the last bit
+        points[around == 0, 1] = points[around == 2, 0] = 0.0  # exactly on the symmetry planes
         return points
 
     outside = _at(1, 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cells with inclusions in gmsh: OpenCASCADE geometry, matching faces, edge lengths, and the mesh as arrays."""
+"""RVEs with inclusions in gmsh: OpenCASCADE geometry, matching faces, edge lengths, and the mesh as arrays."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .gmsh_session import ELEMENTS, nodes
 from .shapes import AXES, Circle, Cylinder, Ellipse, Ellipsoid, Shape, Sphere, extent, images, near_pairs
 from .tagged import MATRIX, VOID
 
-# Where a face of the cell cuts the seam or a pole of a ball's parametrisation at a bad place, OpenCASCADE and gmsh may
-# fail; the ball is then drawn again with its poles elsewhere (degrees about x, then about y).
+# OpenCASCADE and gmsh may fail where a face of the RVE cuts the seam or a pole of a sphere's parametrisation; the
+# sphere is then drawn again with rotated poles (degrees about x, then about y).
 SEAMS = ((0.0, 0.0), (31.0, 17.0), (67.0, 41.0), (103.0, 73.0))
 
 
@@ -59,7 +59,7 @@ def _draw(occ, shape, place, lower, size, seam) -> int:
         case Circle():
             return occ.addDisk(*place, 0.0, shape.radius, shape.radius)
         case Ellipse():
-            # OpenCASCADE wants the longer axis first
+            # OpenCASCADE takes the longer axis first
             a, b = shape.semi_axes
             body = occ.addDisk(*place, 0.0, max(a, b), min(a, b))
             angle = np.deg2rad(shape.angle + (90.0 if b > a else 0.0))
@@ -72,8 +72,8 @@ def _draw(occ, shape, place, lower, size, seam) -> int:
         case Sphere() | Ellipsoid():
             radius = shape.radius if isinstance(shape, Sphere) else 1.0
             body = occ.addSphere(0.0, 0.0, 0.0, radius)
-            for angle, axis in zip(np.deg2rad(seam), np.eye(3)):
-                occ.rotate([(3, body)], 0.0, 0.0, 0.0, *axis, angle)
+            for angle, direction in zip(np.deg2rad(seam), np.eye(3)):
+                occ.rotate([(3, body)], 0.0, 0.0, 0.0, *direction, angle)
             if isinstance(shape, Sphere):
                 occ.translate([(3, body)], *place)
             else:
@@ -82,7 +82,7 @@ def _draw(occ, shape, place, lower, size, seam) -> int:
 
 
 def match_faces(model, lower, upper) -> None:
-    """Tell gmsh to copy the mesh of each face at the lower end of a direction to its partner at the upper end."""
+    """Make gmsh copy the mesh of each lower face to the opposite upper face."""
     dim, size = len(lower), upper - lower
     close = 1e-4 * np.max(size)  # OpenCASCADE pads the bounding boxes of cut free-form surfaces generously
 
@@ -111,7 +111,7 @@ def match_faces(model, lower, upper) -> None:
         if len(masters) != len(slaves) or np.any(distance.min(axis=0, initial=np.inf) > 10 * close):
             raise MeshError(
                 f"the faces {'xyz'[axis]} = min and max are cut into {len(masters)} and {len(slaves)} pieces that "
-                "do not match; an interface probably only just touches a face: move the inclusions with shift"
+                "do not match; an interface is probably almost tangent to a face: move the inclusions with shift"
             )
         if not len(masters):
             continue
@@ -122,7 +122,7 @@ def match_faces(model, lower, upper) -> None:
 
 
 def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per_gap) -> None:
-    """Edge lengths: at most ``mesh_size``, less where an interface is curved or two of them are close."""
+    """Set edge lengths: at most ``mesh_size``, less along curved interfaces and in narrow gaps."""
     gmsh.option.setNumber("Mesh.MeshSizeMax", mesh_size)
     gmsh.option.setNumber("Mesh.MeshSizeFromCurvature", edges_per_circle)
     gmsh.option.setNumber("Mesh.MeshSizeFromPoints", 0)
@@ -153,11 +153,11 @@ def set_sizes(gmsh, shapes, lower, upper, mesh_size, edges_per_circle, cells_per
 
 
 def only_quads(option, attempt: int) -> None:
-    """Ask for quadrilaterals only.
+    """Set the options for quadrilaterals only.
 
-    gmsh's own way to get them (recombination algorithm 3) sometimes leaves triangles over or folds cells. The next
-    attempts cut all cells of a coarse mesh of both kinds, and the last one all triangles of a coarse mesh: always
-    possible, but less regular.
+    gmsh's full-quad recombination (algorithm 3) sometimes leaves triangles or folds cells. The next attempts subdivide
+    a coarse mesh of triangles and quadrilaterals, the last one a coarse mesh of triangles: always possible, but less
+    regular.
     """
     last = attempt == len(SEAMS) - 1
     option.setNumber("Mesh.RecombineAll", 0 if last else 1)
@@ -167,7 +167,7 @@ def only_quads(option, attempt: int) -> None:
 
 
 def _around(middle, reach, along) -> Shape:
-    """The neighbourhood of a gap, as a shape, for its periodic images."""
+    """The neighbourhood of a gap as a shape, which has periodic images."""
     if np.any(along):
         return Cylinder(tuple(middle), "xyz"[int(np.argmax(along))], reach)
     return Circle(tuple(middle), reach) if len(middle) == 2 else Sphere(tuple(middle), reach)
@@ -179,7 +179,7 @@ def _smallest(shape: Shape) -> float:
 
 
 def mesh_arrays(model, phases, dim, names) -> Arrays:
-    """The mesh that gmsh made, phase by phase."""
+    """The mesh of gmsh, phase by phase."""
     points, row = nodes(model)
     cells, values, kinds = [], [], set()
     for tag, entities in sorted(phases.items()):

@@ -26,29 +26,28 @@ def packing(
     min_gap: float = 0.0,
     size: Sequence[float] | None = None,
     tag: int = INCLUSION,
-) -> list[Circle] | list[Sphere]:
+) -> list[Circle | Sphere]:
     """Circles or spheres at random places that overlap neither each other nor their periodic images.
 
-    Inclusions are placed one after the other where there is room (random sequential addition); when there is none left
-    the rest is placed anywhere and all overlapping pairs are pushed apart until no overlap is left. The cell is centred
-    at the origin.
+    Inclusions are placed one after the other where there is room (random sequential addition); when there is none,
+    the remaining ones are placed at random and all overlapping pairs are pushed apart until none overlaps. The RVE is
+    centred at the origin.
 
     Args:
-        fraction: volume fraction. With ``radius`` the nearest one that a whole number of inclusions gives is made, with
-            ``count`` it is met exactly.
+        fraction: volume fraction; with ``radius`` rounded to a whole number of inclusions, with ``count`` exact.
         dim: 2 or 3.
         radius: radius of an inclusion; give this or ``count``.
         count: number of inclusions.
         seed: the same seed gives the same packing.
         min_gap: smallest distance between two surfaces.
-        size: lengths of the cell; 1 in every direction if None.
+        size: lengths of the RVE; 1 in every direction if None.
         tag: phase of the inclusions; 0 is a void.
 
     Returns:
-        The inclusions, for ``meshes.cell``.
+        The inclusions, for ``meshes.rve``.
 
     Raises:
-        MeshError: no packing was found; names the fraction that was reached.
+        MeshError: no packing was found; the message has the fraction that was reached.
     """
     size = np.ones(dim) if size is None else np.asarray(size, dtype=np.float64)
     if dim not in (2, 3) or size.shape != (dim,) or (radius is None) == (count is None):
@@ -67,7 +66,7 @@ def packing(
     distance = 2 * radius + min_gap
     if distance > size.min():
         raise MeshError(
-            f"radius {radius:.6g} and min_gap {min_gap:.6g} do not fit a cell of size {size.tolist()}: use more"
+            f"radius {radius:.6g} and min_gap {min_gap:.6g} do not fit an RVE of size {size.tolist()}: use more"
         )
 
     rng = np.random.default_rng(seed)
@@ -101,8 +100,8 @@ def _sequential(rng, count, distance, size):
 def _relaxed(rng, centers, distance, size) -> bool:
     """Push overlapping pairs apart, in place, until none is left; False if some remain.
 
-    All pairs nearer than ``distance`` are moved to a little more than it at once; small random steps, which die out,
-    free what is jammed.
+    All pairs nearer than ``distance`` are moved to slightly more than it at once; small random steps, which decay, free
+    jammed inclusions.
     """
     target = distance * (1 + 1e-3)
     for sweep in range(SWEEPS):

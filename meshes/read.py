@@ -20,7 +20,7 @@ from .checks import bad_cells, check_cells, raise_bad_cells
 from .errors import MeshError, on_root
 from .formats import read_gmsh, read_meshio
 from .geometry import local_cells
-from .periodic import with_period
+from .period import with_period
 from .repeats import POLICIES, coincident_pairs, refuse_coincident, shortest_edge
 from .tagged import TaggedMesh
 
@@ -39,35 +39,33 @@ def read(
     """A mesh from a file: .inp (Abaqus, CalculiX), .msh (gmsh), .xdmf (DOLFINx, meshio), .vtu, .med, all of meshio's.
 
     Named sets of cells (or physical groups, or MED groups) become tags and keep their names; sets of cells one
-    dimension lower become facet tags. Sets with a number in the file keep it, others count from 1 in the order of the
-    file. Of nested sets the inner one counts. In an Abaqus file with sections, the sets that have one become tags. A
-    file without sets takes its tags from the integers that it has on the cells, or whole numbers if it has no integers;
-    0 is a label like any other there. A file without these either is one phase with tag 1. Cells that are in no set
-    have no tag (``check_materials`` finds them). 8-node quadrilaterals and 20-node hexahedra are completed to 9 and 27
-    nodes; their shape is the same.
+    dimension lower become facet tags. Sets keep their number in the file; sets without a number count from 1 in the
+    order of the file. Of nested sets the inner one determines the tag. In an Abaqus file with sections, the sets with a
+    section become tags. A file without sets takes its tags from the integers on its cells, or from whole numbers if it
+    has no integers; 0 is a valid label there. A file without any of these has one phase with tag 1. Cells outside of
+    all sets have no tag (``check_materials`` finds them). 8-node quadrilaterals and 20-node hexahedra are completed to
+    9 and 27 nodes of the same shape.
 
     Args:
-        path: the file; its extension tells the format.
+        path: the file; its extension determines the format.
         comm: communicator of the mesh; the file is read on rank 0, or by all ranks if DOLFINx wrote it.
-        dim: dimension of the cells that are wanted, 2 or 3; the highest in the file if None.
-        sets: names of the sets (of cells and of facets) that become tags, where some overlap in part or only some are
-            wanted; all if None, one phase with tag 1 if empty.
-        boundaries: names of node sets; exterior facets with all vertices in one of these get its tag.
+        dim: dimension of the cells, 2 or 3; the highest in the file if None.
+        sets: names of the sets (of cells and of facets) that become tags; all if None, one phase with tag 1 if empty.
+        boundaries: names of node sets; exterior facets with all vertices in one of them get its tag.
         data: name of the whole numbers on the cells that become tags (in an XDMF file of DOLFINx, of the cell tags).
-        coincident: what happens to nodes at one place, where the cells that they belong to are not connected: "error",
-            "merge" makes one node of them, "keep" leaves them apart (a crack). At one place are nodes that are closer
-            than 1e-6 of the mesh's size and 1 % of its shortest edge.
-        period: lattice vectors of a periodic cell, (dim, dim), one a row, or the lengths (dim,) of a box; if None, an
-            RVE takes the bounding box where that is certain. Cells that are no boxes, and cells with voids on their
-            faces, need it.
+        coincident: treatment of coincident nodes, at which the cells are not connected: "error", "merge" makes one node
+            of them, "keep" leaves them apart (a crack). Nodes coincide if they are closer than 1e-6 of the mesh's size
+            and 1 % of its shortest edge.
+        period: lattice vectors of an RVE, (dim, dim), one a row, or the lengths (dim,) of a box; if None, the bounding
+            box where that is certain. RVEs that are no boxes, or that have voids on their faces, need it.
 
     Returns:
         The mesh, its cells checked.
 
     Raises:
-        MeshError: a file that is missing, damaged or empty, cells of several types, cells or numbers that occur twice,
-            nodes at one place, sets that overlap in part, labels that are no whole numbers of 31 bits, inverted or flat
-            cells, or what changes the geometry in an Abaqus file and is not supported.
+        MeshError: a file that is missing, damaged or empty, cells of several types, repeated cells or numbers,
+            coincident nodes, sets that overlap partly, labels that are no whole numbers of 31 bits, inverted or flat
+            cells, or unsupported keywords of an Abaqus file that change the geometry.
     """
     path = Path(path)
     if coincident not in POLICIES:
@@ -100,7 +98,7 @@ def read(
 def _dolfinx_grids(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Names and cell types of the grids in an XDMF file of DOLFINx, the mesh first, and its scalar functions on cells.
 
-    Nothing for any other file.
+    Both are empty for any other file.
     """
     if not path.is_file():
         raise MeshError(f"{path}: no such file")
@@ -161,7 +159,7 @@ def _read_dolfinx(path, comm, grids, data, functions) -> TaggedMesh:
 
 
 def _check_places(path: Path, tagged: TaggedMesh, coincident: str) -> None:
-    """`read`'s argument for a mesh that is spread over ranks already."""
+    """Check for coincident nodes, see `read`, in a mesh that is distributed over ranks."""
     if coincident == "keep":
         return
     mesh = tagged.mesh

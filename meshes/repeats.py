@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What occurs twice in a mesh from a file: nodes at one place, cells on the same nodes."""
+"""Repetitions in a mesh from a file: coincident nodes, cells with the same nodes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from scipy.spatial import cKDTree
 from .arrays import facet_vertices
 from .errors import MeshError
 
-# Two nodes are at one place within this part of the mesh's size, and of the shortest edge where that is short.
+# Two nodes coincide within this fraction of the mesh's size, and of the shortest edge if that is less.
 PLACE, EDGE = 1e-6, 1e-2
 POLICIES = ("error", "merge", "keep")
 
 
 def coincident_pairs(points: npt.NDArray[np.float64], shortest: float) -> tuple[npt.NDArray[np.int64], float]:
-    """Pairs (k, 2) of points (n, d) at one place, ordered, and the distance that counts as none.
+    """Sorted pairs (k, 2) of coincident points, and the distance within which points coincide.
 
     Args:
-        points: the nodes that cells use. shortest: length of the shortest edge of a cell.
+        points: (n, d) nodes of cells.
+        shortest: length of the shortest edge of a cell.
     """
     close = min(PLACE * np.max(np.ptp(points, axis=0)), EDGE * shortest)
     pairs = cKDTree(points).query_pairs(close, output_type="ndarray").astype(np.int64)
@@ -27,7 +28,12 @@ def coincident_pairs(points: npt.NDArray[np.float64], shortest: float) -> tuple[
 
 
 def shortest_edge(points: npt.NDArray[np.float64], vertices: npt.NDArray[np.integer]) -> float:
-    """Smallest distance that is not zero of two vertices of one cell (cells, vertices per cell); ∞ without cells."""
+    """Smallest nonzero distance of two vertices of one cell; ∞ without cells.
+
+    Args:
+        points: (n, d) nodes.
+        vertices: (cells, vertices per cell) vertices of the cells.
+    """
     shortest = np.inf
     for i in range(vertices.shape[1]):
         for j in range(i):
@@ -37,7 +43,7 @@ def shortest_edge(points: npt.NDArray[np.float64], vertices: npt.NDArray[np.inte
 
 
 def refuse_coincident(points: npt.NDArray[np.float64], pairs: npt.NDArray[np.int64], close: float) -> None:
-    """Raise MeshError if there are pairs of points at one place; names their number and the first place."""
+    """Raise MeshError if there are pairs of coincident points; the message has their number and the first place."""
     if len(pairs):
         where = ", ".join(f"{x:.9g}" for x in points[pairs[0, 0]])
         raise MeshError(
@@ -48,7 +54,7 @@ def refuse_coincident(points: npt.NDArray[np.float64], pairs: npt.NDArray[np.int
 
 
 def merged(count: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each of ``count`` nodes the first of those that pairs (k, 2) connect it with."""
+    """For each of ``count`` nodes the first of the nodes to which pairs (k, 2) connect it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -59,7 +65,7 @@ def merged(count: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def refuse_repeated(cells: npt.NDArray[np.integer], cell: str) -> None:
-    """Raise MeshError if two cells have the same vertices, or more than two cells a facet: DOLFINx would end there."""
+    """Raise MeshError if two cells have the same vertices, or more than two cells one facet: DOLFINx would abort."""
     local = facet_vertices(cell)
     which, counts = groups(cells[:, : local.max() + 1])
     again = np.flatnonzero(counts[which] > 1)
@@ -80,7 +86,7 @@ def refuse_repeated(cells: npt.NDArray[np.integer], cell: str) -> None:
 
 
 def groups(rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each row (n, k) the number of its group, and the sizes of the groups; equal in any order are one group."""
+    """Group index of each row (n, k), and the sizes of the groups; rows with the same entries form one group."""
     rows = np.sort(rows, axis=1)
     order = np.lexsort(rows.T)
     new = np.ones(len(rows), dtype=np.int64)

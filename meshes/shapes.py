@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +105,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True, slots=True)
 class Cylinder:
-    """A straight fibre in 3D that runs through the whole cell.
+    """A straight fibre in 3D that runs through the whole RVE.
 
     Args:
         center: a point on its axis, (x, y, z).
@@ -131,12 +132,22 @@ class Cylinder:
 Shape = Circle | Ellipse | Sphere | Ellipsoid | Cylinder
 
 
+def moved(shape: Shape, by: npt.NDArray[np.float64]) -> Shape:
+    """The shape, translated by a vector (d,)."""
+    return _with(shape, center=tuple(float(x) for x in np.add(shape.center, by)))
+
+
 def rescaled(shape: Shape, origin: npt.NDArray[np.float64], unit: float) -> Shape:
-    """A shape in coordinates that count from ``origin`` (d,) in multiples of ``unit``."""
-    center = (np.asarray(shape.center, dtype=np.float64) - origin) / unit
+    """The shape in coordinates that count from ``origin`` (d,) in multiples of ``unit``."""
+    center = tuple(float(x) for x in (np.asarray(shape.center, dtype=np.float64) - origin) / unit)
     if isinstance(shape, Ellipse | Ellipsoid):
-        return replace(shape, center=tuple(center.tolist()), semi_axes=tuple(a / unit for a in shape.semi_axes))
-    return replace(shape, center=tuple(center.tolist()), radius=shape.radius / unit)
+        return _with(shape, center=center, semi_axes=tuple(a / unit for a in shape.semi_axes))
+    return _with(shape, center=center, radius=shape.radius / unit)
+
+
+def _with(shape: Shape, **changes: Any) -> Shape:
+    """`replace`, whose arguments mypy cannot check for a union of classes."""
+    return replace(shape, **changes)
 
 
 def extent(shape: Shape) -> npt.NDArray[np.float64]:
@@ -151,8 +162,9 @@ def images(
 
     Args:
         shape: the inclusion.
-        lower, upper: corners of the box, (d,); may be infinite.
-        size: lengths of the cell, (d,).
+        lower: lower corner of the box, (d,); may be infinite.
+        upper: upper corner, (d,).
+        size: lengths of the RVE, (d,).
 
     Yields:
         The centres, (d,).
@@ -177,14 +189,16 @@ def gap(
     functions h.
 
     Args:
-        a, b: two shapes of the same dimension.
-        center_a, center_b: where they are, (d,).
+        a: a shape.
+        center_a: its centre, (d,).
+        b: another shape of the same dimension.
+        center_b: its centre, (d,).
 
     Returns:
         The width of the gap along the normal of contact (the distance for circles, spheres and parallel fibres, a lower
         bound of it otherwise; negative if and only if the two overlap), and the middle of the gap, (d,).
     """
-    finite = np.isfinite(extent(a)) & np.isfinite(extent(b))  # fibres are compared by their shadows across the axis
+    finite = np.isfinite(extent(a)) & np.isfinite(extent(b))  # fibres are compared by their cross-sections
     d = (center_b - center_a)[finite]
     p, q = (m @ m.T for m in (np.where(np.isinf(s.matrix), 0.0, s.matrix)[finite] for s in (a, b)))
     # A shape's image in its own place has d = 0: complete overlap, with any normal.
@@ -212,8 +226,8 @@ def near_pairs(
 
     Args:
         shapes: the inclusions.
-        size: lengths of the cell, (d,).
-        reach: largest gap that is of interest.
+        size: lengths of the RVE, (d,).
+        reach: upper bound of the gaps.
 
     Yields:
         (i, j, gap, middle): numbers of the two, width and middle of the gap beside inclusion i; every pair once, and an

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Structured RVEs: laminates, and cells read off an array or a picture."""
+"""Structured RVEs: laminates, arrays of labels and images."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def laminate(
     order: int = 1,
     quads: bool = True,
 ) -> TaggedMesh:
-    """Layered cell whose interfaces lie on cell boundaries.
+    """Laminate whose interfaces lie on facets of the mesh.
 
     Args:
         fractions: volume fraction of each layer, in the order of the coordinate ``normal``; their tags are 1, 2, ...
         comm: communicator of the mesh.
-        cells: boxes per direction, (nx, ny) or (nx, ny, nz); sets the dimension. Along ``normal`` they are shared out
-            over the layers in proportion, at least one each, so that their number there may differ a little.
+        cells: boxes per direction, (nx, ny) or (nx, ny, nz); sets the dimension. Along ``normal`` each layer has a
+            proportional number of them, at least one, so that the total there may differ slightly.
         normal: direction across the layers, 0, 1 or 2.
-        size: lengths of the cell; 1 in every direction if None.
-        center: centre of the cell; the origin if None.
+        size: lengths of the RVE; 1 in every direction if None.
+        center: centre of the RVE; the origin if None.
         order: degree of the geometry.
         quads: quadrilaterals or hexahedra; simplices otherwise.
 
     Returns:
-        The cell; phases are named "layer 1", "layer 2", ...
+        The RVE; phases are named "layer 1", "layer 2", ...
 
     Raises:
-        MeshError: fractions that are not positive or do not sum to 1, or a direction that does not exist.
+        MeshError: fractions that are not positive or do not sum to 1, or an invalid direction.
     """
     dim = len(cells)
     share = np.asarray(fractions, dtype=np.float64)
@@ -78,13 +78,13 @@ def from_labels(
     quads: bool = True,
     names: Mapping[str, int] | None = None,
 ) -> TaggedMesh:
-    """One box per entry of an array of labels.
+    """RVE with one box per entry of an array of labels.
 
     Args:
         labels: integers, (nx, ny) or (nx, ny, nz): ``labels[i, j]`` is the box at the i-th place in x and the j-th in
             y, both counted from the lower corner. A label ≥ 1 becomes the tag, 0 is void and is not meshed.
         comm: communicator of the mesh; only rank 0's labels are used.
-        spacing: edge lengths of a box, one for all directions or one each; 1/nx if None, so that the cell has length 1
+        spacing: edge lengths of a box, one for all directions or one each; 1/nx if None, so that the RVE has length 1
             in x.
         center: centre of the array; the origin if None.
         order: degree of the geometry.
@@ -92,7 +92,7 @@ def from_labels(
         names: name of a phase → tag.
 
     Returns:
-        The cell.
+        The RVE.
 
     Raises:
         MeshError: labels that are not integers, are negative, are all void or have another number of directions.
@@ -129,29 +129,27 @@ def from_image(
     quads: bool = True,
     names: Mapping[str, int] | None = None,
 ) -> TaggedMesh:
-    """One box per pixel (or voxel) of a picture or a saved array.
+    """RVE with one box per pixel (or voxel) of an image or a saved array.
 
     Args:
-        path: a picture (PNG, TIFF, ...; a stack of pages is 3D), converted to grey values; or .npy, or .npz with one
-            array.
-            The picture stands upright in the mesh: its top row has the largest y, the first page of a stack the
-                smallest
-            z. Saved arrays are indexed ``[x, y]`` or ``[x, y, z]`` as in ``from_labels``.
+        path: an image (PNG, TIFF, ...; a stack of pages is 3D), converted to grey values, or .npy, or .npz with one
+            array. The top row of an image has the largest y, the first page of a stack the smallest z. Saved arrays are
+            indexed ``[x, y]`` or ``[x, y, z]`` as in ``from_labels``.
         comm: communicator of the mesh; the file is read on rank 0.
         thresholds: increasing grey values; below the first is tag 1, from the first on tag 2, and so on.
-        levels: grey value → tag (0 for void), for every grey value that occurs. With neither of the two the values are
-            the tags.
-        spacing: as in ``from_labels``, as all that follow.
-        center: centre of the picture.
+        levels: grey value → tag (0 for void), for every grey value that occurs. Without thresholds and levels the
+            values are the tags.
+        spacing: edge lengths of a box, as in ``from_labels``.
+        center: centre of the image; the origin if None.
         order: degree of the geometry.
         quads: quadrilaterals or hexahedra; simplices otherwise.
         names: name of a phase → tag.
 
     Returns:
-        The cell.
+        The RVE.
 
     Raises:
-        MeshError: no such file, a file that is not a picture, or a grey value without a level.
+        MeshError: a missing file, a file that is not an image, or a grey value without a level.
     """
     if thresholds is not None and levels is not None:
         raise MeshError("give thresholds or levels, not both")
@@ -170,13 +168,14 @@ def from_image(
             return np.array([levels[v.item()] for v in present])[position].reshape(values.shape)
         return values
 
+    array = on_root(comm, labels)  # None on the other ranks, which need none
     return from_labels(
-        on_root(comm, labels), comm, spacing=spacing, center=center, order=order, quads=quads, names=names
+        () if array is None else array, comm, spacing=spacing, center=center, order=order, quads=quads, names=names
     )
 
 
 def _pixels(path: Path) -> npt.NDArray:
-    """Values of a file, indexed [x, y] or [x, y, z]."""
+    """Values of an image or a saved array, indexed [x, y] or [x, y, z]."""
     if not path.is_file():
         raise MeshError(f"{path}: no such file")
     if path.suffix == ".npy":
@@ -184,19 +183,19 @@ def _pixels(path: Path) -> npt.NDArray:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as saved:
             if len(saved.files) != 1:
-                raise MeshError(f"{path}: holds the arrays {saved.files}; it must hold one")
+                raise MeshError(f"{path}: has the arrays {saved.files}; it must have one")
             return saved[saved.files[0]]
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            # Pillow converts 16-bit pictures to 8 bits by clipping, so only colours and palettes are converted.
+            # Pillow converts 16-bit images to 8 bits by clipping, so only colours and palettes are converted.
             pages = [
                 np.array(p.convert("L") if p.mode not in ("I", "F", "I;16") else p)
                 for p in ImageSequence.Iterator(picture)
             ]
     except UnidentifiedImageError:
-        raise MeshError(f"{path}: not a picture that Pillow reads, nor .npy or .npz") from None
+        raise MeshError(f"{path}: not an image that Pillow reads, nor .npy or .npz") from None
     volume = np.stack([page[::-1].T for page in pages], axis=-1)
     return volume[:, :, 0] if len(pages) == 1 else volume
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A DOLFINx mesh together with the tags of its cells and facets and their names."""
+"""A DOLFINx mesh with the tags and names of its cells and facets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST = 2**31 - 1  # tags are int32 in DOLFINx
 
 @dataclass(frozen=True, slots=True)
 class TaggedMesh:
-    """A mesh and what its parts are called.
+    """A mesh with tagged and named phases and boundaries.
 
     Args:
         mesh: the DOLFINx mesh.
@@ -33,9 +33,8 @@ class TaggedMesh:
         facet_tags: tagged facets; may be empty.
         names: name of a phase → its tag.
         facet_names: name of a part of the boundary → its tag.
-        period: lattice vectors of a periodic cell, (dim, dim), one a row; None for a structure, and for a cell whose
-            bounding box is its period. The volume of averages is that of the period, which counts voids wherever they
-            are.
+        period: lattice vectors of an RVE, (dim, dim), one a row; None for a structure, and for an RVE whose bounding
+            box is its period. Averages refer to the volume of the period, which includes voids.
     """
 
     mesh: Mesh
@@ -66,10 +65,13 @@ class TaggedMesh:
         return self.period is None or bool(np.allclose(self.period, np.diag(upper - lower), rtol=0, atol=close))
 
     def with_tags(self, tags: npt.NDArray[np.integer]) -> TaggedMesh:
-        """The same mesh with other tags (cells,) of the cells of this rank, ghosts included.
+        """The same mesh with other cell tags.
+
+        Args:
+            tags: (cells,) tags of the cells of this rank, ghosts included.
 
         Raises:
-            MeshError: another number of tags, or tags that DOLFINx cannot hold.
+            MeshError: a wrong number of tags, or tags outside of 0 to 2³¹ − 1.
         """
         from dolfinx.mesh import meshtags
 
@@ -84,10 +86,10 @@ class TaggedMesh:
         return replace(self, cell_tags=meshtags(self.mesh, tdim, cells, np.asarray(tags, dtype=np.int32)))
 
     def fractions(self) -> dict[int, float]:
-        """Volume of each phase over that of the period, or of the bounding box, so that voids count; collective.
+        """Volume fraction of each phase in the period, or in the bounding box, voids included; collective.
 
         Returns:
-            tag → fraction; the sum is 1 without voids and with all cells tagged.
+            Tag → fraction; the sum is 1 without voids and with all cells tagged.
         """
         lower, upper = self.box
         mine = self.cell_tags.indices < self.mesh.topology.index_map(self.mesh.topology.dim).size_local
@@ -109,19 +111,19 @@ class TaggedMesh:
         facet_names: Mapping[str, int] | None = None,
         period: npt.ArrayLike | None = None,
     ) -> TaggedMesh:
-        """A mesh of your own, made or read with DOLFINx.
+        """A tagged mesh from a DOLFINx mesh.
 
         Args:
             mesh: the mesh.
             cell_tags: phase of each cell; all cells are the matrix, with the tag 1, if None.
             facet_tags: parts of the boundary; none if None.
-            names: name of a phase → tag; "matrix" for 1 if there are no cell tags. facet_names: name of a part of the
-                boundary → tag.
-            period: lattice vectors (dim, dim) of a periodic cell, or lengths (dim,); the bounding box if None.
+            names: name of a phase → tag; "matrix" for 1 if there are no cell tags.
+            facet_names: name of a part of the boundary → tag.
+            period: lattice vectors (dim, dim) of an RVE, or lengths (dim,); the bounding box if None.
 
         Raises:
-            TypeError: another kind of mesh or of tags.
-            MeshError: tags of another mesh, or of entities of another dimension, and a period that is none.
+            TypeError: not a DOLFINx mesh or DOLFINx mesh tags.
+            MeshError: tags of another mesh or of entities of another dimension, or an invalid period.
         """
         import dolfinx.mesh
 
@@ -146,4 +148,5 @@ class TaggedMesh:
                 raise MeshError(f"{argument} has tags of entities of dimension {tags.dim}, {of} have {need}")
             if tags.topology is not mesh.topology._cpp_object:
                 raise MeshError(f"{argument} belongs to another mesh")
-        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}), period)
+        vectors = None if period is None else lattice(period, mesh.geometry.dim)
+        return cls(mesh, cell_tags, facet_tags, dict(names or {}), dict(facet_names or {}), vectors)

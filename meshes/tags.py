@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Phases by tag or by name, wherever something is given for each of them."""
+"""Phases by tag or by name, in mappings with one entry per phase."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .tagged import TaggedMesh
 
 T = TypeVar("T")
 
-# Something for each phase, by tag or by name.
+# One entry per phase, by tag or by name.
 ByPhase = Mapping[int, T] | Mapping[str, T] | Mapping[int | str, T]
 
 
 def by_tag(given: ByPhase[T], names: Mapping[str, int], what: str) -> dict[int, T]:
-    """What is given for each phase, by tag.
+    """The entries of a mapping from phases, by tag.
 
     Args:
-        given: tag of a phase, or its name → anything.
+        given: tag or name of a phase → entry.
         names: name of a phase → tag, as in `TaggedMesh.names`.
-        what: is given, for messages, such as "material".
+        what: name of an entry for messages, such as "material".
 
     Raises:
-        MeshError: a name that is not among `names`, or one phase twice.
+        MeshError: an unknown name, or two entries for one phase.
         TypeError: not a mapping, or a key that is neither a tag nor a name.
     """
     if not isinstance(given, Mapping):
@@ -50,7 +50,7 @@ def by_tag(given: ByPhase[T], names: Mapping[str, int], what: str) -> dict[int, 
 
 
 def phase_label(tag: int, names: Mapping[str, int]) -> str:
-    """The tag as messages have it, with its name if it has one."""
+    """The tag, with its name if it has one, for messages."""
     called = [name for name, number in names.items() if number == tag]
     return f'tag {tag} ("{called[0]}")' if called else f"tag {tag}"
 
@@ -58,21 +58,25 @@ def phase_label(tag: int, names: Mapping[str, int]) -> str:
 def need_tagged_mesh(value: object, argument: str) -> None:
     """Raise unless the value is a `TaggedMesh`.
 
+    Args:
+        value: the value of an argument.
+        argument: name of the argument, for the message.
+
     Raises:
-        TypeError: names the argument, and says how to make a `TaggedMesh` of a mesh of DOLFINx.
+        TypeError: the value is no `TaggedMesh`.
     """
     if isinstance(value, TaggedMesh):
         return
     if isinstance(value, dolfinx.mesh.Mesh):
         make = f"meshes.TaggedMesh.of({argument}, cell_tags, names={{name: tag}})"
-        raise TypeError(f"{argument} is a dolfinx.mesh.Mesh, which does not know its phases: give {make}")
+        raise TypeError(f"{argument} is a dolfinx.mesh.Mesh, which has no phases: give {make}")
     raise TypeError(
-        f"{argument} is {short(value)}, need a meshes.TaggedMesh, as from meshes.cell or meshes.read, or TaggedMesh.of"
+        f"{argument} is {short(value)}, need a meshes.TaggedMesh, as from meshes.rve or meshes.read, or TaggedMesh.of"
     )
 
 
 def short(value: object) -> str:
-    """What a value is, in a few words for a message."""
+    """Short description of a value for messages."""
     if value is None:
         return "None"
     if isinstance(value, type):

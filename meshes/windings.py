@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether points are inside of a closed surface, by the solid angle at which they see it."""
+"""Whether points are inside of a closed surface, by the solid angle of the surface."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 
 def simplices(corners) -> list[list[int]]:
-    """Vertices of the simplices that a facet is made of; a quadrilateral is two triangles."""
+    """Local vertices of the simplices of facets (f, v, dim); a quadrilateral is two triangles."""
     return {2: [[0, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [3, 2, 1]]}[corners.shape[1]]
 
 
 def oriented(corners, inner) -> npt.NDArray[np.float64]:
-    """Simplices (s, dim, dim) of facets (f, v, dim), their vertices in the order that has the points `inner` behind."""
+    """Simplices (s, dim, dim) of facets (f, v, dim), oriented with the points `inner` (f, dim) behind them."""
     parts = []
     for simplex in simplices(corners):
         part = corners[:, simplex].copy()
@@ -24,7 +24,7 @@ def oriented(corners, inner) -> npt.NDArray[np.float64]:
 
 
 def windings(points, simplices) -> npt.NDArray[np.float64]:
-    """Solid angle (n,) of a closed surface, as a part of the full one, seen from points (n, dim).
+    """Solid angle (n,) of a closed surface of simplices (s, dim, dim) at points (n, dim), over the full one.
 
     In 3D by A. van Oosterom and J. Strackee, IEEE Trans. Biomed. Eng. 30, 1983, eq. 8.
     """

@@ -28,7 +28,7 @@ class Trained:
 
 def make_rve(radius=0.3):
     """A cell with one stiff circle, 138 unknowns."""
-    cell = meshes.cell([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
+    cell = meshes.rve([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
     materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
     return fe2.RVE(cell, materials, degree=1)
 
@@ -49,13 +49,13 @@ def train(rve, path, comm):
     from spon import equino
 
     snapshots = path.with_name("snapshots.h5")
-    fe2.sample.snapshots(rve, fe2.sample.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
+    fe2.rve_snapshots.compute(rve, fe2.strain_sampling.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.together(comm):
         if comm.rank == 0:
-            data = coupling.rve_snapshots(rve, fe2.sample.read(snapshots))
+            data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
             equino.train(data, TRAINING).model.save(path)
 
 
 def strains(n, scale=0.9, seed=3):
     """n strains (n, d) in the trained range, `scale` times its size."""
-    return fe2.sample.box(n, 2, scale * AMPLITUDE, seed=seed)
+    return fe2.strain_sampling.box(n, 2, scale * AMPLITUDE, seed=seed)

@@ -80,8 +80,8 @@ config = {name: value for name, value in vars(options).items() if name != "folde
 with fe2.RunFolder(options.folder, comm, config) as run:
     problem = fe2.MacroProblem(make(comm, n=options.n), law(run.log))
     for boundary, values in held.items():
-        problem.fix(boundary, values)
-    problem.watch("right")
+        problem.prescribe(boundary, values)
+    problem.record("right")
     last = run.solve(problem, steps=options.steps, fields=True)[-1]
     run.write("result.json", {"displacement": last.displacement["right"], "force": last.force["right"]})
     run.log(f"displacement {last.displacement['right']}, force {last.force['right']}")

@@ -152,7 +152,7 @@ def discretise(
     carry: list[SparseOperator] = []
     join = None
     if isinstance(space, MixedSpace):
-        from meshes._compat import collapse
+        from meshes.compat import collapse
 
         if velocity is not None:
             raise ValueError("the output space is mixed, and a potential of a velocity is not: leave velocity out")

@@ -19,7 +19,7 @@ class Mapped(NamedTuple):
 
 def push(mesh, cells: Cells, reference: Array) -> Mapped:
     """Point p of the reference cell (n, t), mapped as in cell p of `cells` (n,)."""
-    from meshes._compat import geometry_dofmap
+    from meshes.compat import geometry_dofmap
 
     d = mesh.geometry.dim
     corners = mesh.geometry.x[geometry_dofmap(mesh)[cells], :d]

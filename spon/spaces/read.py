@@ -74,7 +74,7 @@ def unblocked(V: Any) -> Any:
 
 def _read(V: Any, fixed: Mask, lifting: Array, periodic: Sequence[int]) -> Space | MixedSpace:
     if is_mixed(V):
-        from meshes._compat import collapse
+        from meshes.compat import collapse
 
         parts, numbers = [], []
         for k in range(V.num_sub_spaces):
@@ -124,7 +124,7 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     import ufl
     from dolfinx import fem
 
-    from meshes._compat import collapse
+    from meshes.compat import collapse
 
     b, size = V.dofmap.bs, int(np.prod(V.value_shape))
     if b > 1:  # one scalar basis for all components

@@ -17,7 +17,7 @@ import coupling
 import fe2
 import meshes
 
-SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.young(2e4, 0.3)
+SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.from_young_poisson(2e4, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_no_law_takes_rows_that_are_not_finite(laws, kind):
 
 
 def test_failed_points_have_no_rows_to_go_on_from():
-    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1, max_iterations=1, max_substeps=1)
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1, solver=fe2.SolverOptions(max_iterations=1, max_substeps=1))
     failed = rve.homogenise([[0.0, 0.0, 0.0], [0.02, 0.0, 0.0]], on_failure="report")
     assert [f.point for f in failed.failures] == [1]
     with pytest.raises(ValueError, match=r"RVE: the row of point 1 of state has nan .* failed has no row"):

@@ -30,7 +30,7 @@ RANGE = 0.03 * np.array([1.0, 1.0, 0.5**0.5])
 
 def make_cell(materials, degree):
     """A cell of a matrix and one inclusion, some 30 (degree 1) or 140 unknowns."""
-    mesh = meshes.cell([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.5)
+    mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.5)
     return fe2.RVE(mesh, dict(zip((meshes.MATRIX, meshes.INCLUSION), materials, strict=True)), degree=degree)
 
 
@@ -38,8 +38,10 @@ def untrained(rve, folder, seed):
     """EquiNO on the bases of 12 strains, its networks as they are drawn: no prediction, but admissible fields."""
     path = folder / "snapshots.h5"
     path.unlink(missing_ok=True)
-    fe2.sample.snapshots(rve, fe2.sample.sobol(12, 2, RANGE, seed=seed), path, MPI.COMM_SELF, progress=False)
-    data = coupling.rve_snapshots(rve, fe2.sample.read(path))
+    fe2.rve_snapshots.compute(
+        rve, fe2.strain_sampling.sobol(12, 2, RANGE, seed=seed), path, MPI.COMM_SELF, progress=False
+    )
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path))
     b = spon.reduced.pod_bases(data, r=6, resolved=6)
     half = torch.from_numpy(data.half_range)
     strain, target = torch.from_numpy(data.strain), equino.targets.targets(b, torch.from_numpy(data.strain))
@@ -122,7 +124,7 @@ def test_no_bound_is_violated_where_the_law_has_a_local_unknown(tmp_path):
 
 
 def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
-    e = torch.from_numpy(fe2.sample.box(5, 2, 2 * AMPLITUDE, seed=2))
+    e = torch.from_numpy(fe2.strain_sampling.box(5, 2, 2 * AMPLITUDE, seed=2))
     at, step = trained.model.rve_modes.at_points, 1e-6
     shifted = [spon.certify(trained.model, e + k * step * n, at).upper for n in torch.eye(3).double() for k in (1, -1)]
     slopes = torch.stack([(a - b) / (2 * step) for a, b in zip(shifted[::2], shifted[1::2], strict=True)], dim=1)
@@ -132,7 +134,7 @@ def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
 
 def test_the_estimate_covers_what_it_promises(trained):
     """Of 32 snapshots the most demanding component of all calibrates, as of so few none could be left out."""
-    strain = fe2.sample.box(300, 2, AMPLITUDE, seed=11)
+    strain = fe2.strain_sampling.box(300, 2, AMPLITUDE, seed=11)
     exact = trained.rve.homogenise(strain).stress
     e = torch.from_numpy(strain)
     error = abs(trained.model(e)[0].numpy() - exact)
@@ -167,7 +169,7 @@ def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
 
 def test_the_factor_that_a_strain_needs_makes_its_estimate_the_error(trained):
     """None where the corrected stress is the right one: the estimate then is the distance to the network's alone."""
-    model, e = trained.model, torch.from_numpy(fe2.sample.box(6, 2, 0.9 * AMPLITUDE, seed=8))
+    model, e = trained.model, torch.from_numpy(fe2.strain_sampling.box(6, 2, 0.9 * AMPLITUDE, seed=8))
     certificate, (own, _) = spon.certify(model, e), model(e)
     known = (own - certificate.corrected).abs()
     right = certificate.corrected.clone()
@@ -181,7 +183,7 @@ def test_the_factor_that_a_strain_needs_makes_its_estimate_the_error(trained):
 def test_a_model_that_was_not_calibrated_has_no_estimate(trained, tmp_path):
     """One whose file has no calibration, too."""
     model = spon.load(trained.path)
-    e = torch.from_numpy(fe2.sample.box(3, 2, AMPLITUDE, seed=0))
+    e = torch.from_numpy(fe2.strain_sampling.box(3, 2, AMPLITUDE, seed=0))
     assert spon.certify(model, e).stress_estimate.isfinite().all()
     model.calibration.fill_(torch.nan)
     c = spon.certify(model, e)
@@ -284,14 +286,14 @@ def test_without_a_largest_tangent_there_is_no_bound_on_the_stress(trained, dens
     assert largest_tangent(law) is None
     model = trained.model
     laws = dataclasses.replace(model.cubature.laws, laws=(law, model.cubature.laws.laws[1]))
-    e = torch.from_numpy(fe2.sample.box(3, 2, AMPLITUDE, seed=0))
+    e = torch.from_numpy(fe2.strain_sampling.box(3, 2, AMPLITUDE, seed=0))
     c = spon.certify(model, e, dataclasses.replace(model.cubature, laws=laws))
     assert c.stress_bound.isnan().all() and (c.gap >= 0).all()
 
 
 def test_a_constant_of_the_energy_changes_nothing_that_is_relative(trained):
     """Neither which points a certified law solves exactly nor the estimate."""
-    model, e = trained.model, fe2.sample.box(50, 2, AMPLITUDE, seed=0)
+    model, e = trained.model, fe2.strain_sampling.box(50, 2, AMPLITUDE, seed=0)
     law, other = model.cubature.laws.laws
     program = law.energy_program
     more = dataclasses.replace(

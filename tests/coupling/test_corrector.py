@@ -20,7 +20,7 @@ from spon.reduced.galerkin import ReducedModel
 
 def beyond(n, scale, seed=5):
     """n strains (n, 3) on random rays, up to `scale` times as long as those in the trained range."""
-    e = fe2.sample.box(n, 2, AMPLITUDE, seed=seed)
+    e = fe2.strain_sampling.box(n, 2, AMPLITUDE, seed=seed)
     sizes = np.random.default_rng(seed).uniform(0.2, scale, (n, 1))
     return e / abs(e / AMPLITUDE).max(axis=1, keepdims=True) * sizes
 
@@ -134,9 +134,9 @@ def test_a_structure_beyond_the_range(trained, comm):
 
     def solve(law):
         problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.14, None))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.14, None))
+        problem.record("right")
         problem.solve(steps=2, log=None)
         return problem.history[-1].force["right"][0]
 

@@ -30,7 +30,7 @@ BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 @pytest.fixture(scope="module")
 def others(trained):
     """What differs in it → an RVE that is not the model's."""
-    cell, materials = trained.rve.cell, trained.rve.body.materials
+    cell, materials = trained.rve.domain, trained.rve.body.materials
     softer = {**materials, 2: fe2.LinearElastic(bulk=4345.2381, shear=2991.80328)}
     found = {
         "mesh, numbering, phases": make_rve(radius=0.25),
@@ -155,7 +155,7 @@ def pixels():
 
 def image(seed, a1=50.0, shape=(4, 4)):
     labels = np.random.default_rng(seed).integers(1, 3, shape)
-    materials = {1: fe2.SaturatingElastic(a1=a1), 2: fe2.LinearElastic.young(2e4, 0.3)}
+    materials = {1: fe2.SaturatingElastic(a1=a1), 2: fe2.LinearElastic.from_young_poisson(2e4, 0.3)}
     return fe2.RVE(meshes.from_labels(labels, MPI.COMM_SELF), materials, degree=1)
 
 
@@ -189,8 +189,8 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
 
 def stretched(law, comm=MPI.COMM_SELF, by=0.02):
     problem = fe2.MacroProblem(meshes.bar(comm, size=(3.0, 1.0), n=(3, 1)), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (3 * by, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (3 * by, 0.0))
     problem.solve(steps=1, log=None)
     return problem
 
@@ -208,7 +208,7 @@ def check_points(problem, folder, rtol, places=None):
     for k, point in enumerate(points, start=1):
         file, fields = meshio.read(folder / f"micro-{k}.xdmf"), point.fields()
         assert {"tag", "stress_xx", "strain_xy"} <= set(file.cell_data)
-        assert len(file.point_data["displacement"]) == len(fields.rve.cell.mesh.geometry.x)
+        assert len(file.point_data["displacement"]) == len(fields.rve.domain.mesh.geometry.x)
         for found, right in zip(means(fields), (point.strain, point.stress), strict=True):
             assert np.allclose(found, right, rtol=0, atol=rtol * abs(right).max())
         body = point.body()
@@ -270,8 +270,8 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
     laws = [varying, *(coupling.ModesLaw(network, tags, **options) for options in modes)]
     for k, law in enumerate(laws):
         problem = fe2.MacroProblem(domain, law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.02, None))
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.02, None))
         problem.solve(steps=1, log=None)
         points = problem.write_micro(mpi_tmp_path / str(k), [[0.2, 0.2], [2.8, 0.8]])
         assert sum(comm.allgather(points[1].here)) == 1
@@ -283,7 +283,7 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
                 for found, right in zip(means(fields), (point.strain, point.stress), strict=True):
                     assert np.allclose(found, right, rtol=0, atol=1e-6 * abs(right).max())
                 here = np.argmin(np.linalg.norm(places - point.place, axis=1))
-                assert np.array_equal(fields.rve.cell.cell_tags.values, tags[here])
+                assert np.array_equal(fields.rve.domain.cell_tags.values, tags[here])
             else:
                 with pytest.raises(ValueError, match="has a cell of its own, which only the rank of the point has"):
                     point.fields()

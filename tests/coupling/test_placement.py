@@ -45,9 +45,9 @@ def test_results_do_not_depend_on_the_placement(trained, comm, devices, total):
 def test_a_structure_on_one_device(trained, comm):
     def solve(law):
         problem = MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.04, None))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.04, None))
+        problem.record("right")
         return problem.solve(steps=2, log=None)[-1].force["right"]
 
     shared = coupling.SurrogateLaw(trained.model, device=coupling.place(comm, ["cpu"]))

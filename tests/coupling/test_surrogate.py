@@ -142,10 +142,10 @@ def test_no_stress_at_rest_and_a_symmetric_tangent(trained):
 def bar(comm, law, right=0.04, down=-1.0, steps=2):
     """A bar that is stretched by 1 % and bent, with strains up to that of the trained range at its clamped corners."""
     problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (right, None))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (right, None))
     problem.body_force((0.0, down))
-    problem.watch("right")
+    problem.record("right")
     problem.solve(steps=steps, log=None)
     return problem
 
@@ -420,8 +420,8 @@ def test_what_was_exact_is_there_to_learn_from(trained, comm, mpi_tmp_path):
     everywhere = comm.allgather(found)
     assert all(np.array_equal(found, other) for other in everywhere) and len(found) > 0
     path = mpi_tmp_path / "more.h5"
-    fe2.sample.snapshots(trained.rve, found, path, comm, progress=False)
-    assert np.array_equal(fe2.sample.read(path).strain, found)
+    fe2.rve_snapshots.compute(trained.rve, found, path, comm, progress=False)
+    assert np.array_equal(fe2.rve_snapshots.read(path).strain, found)
 
 
 def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
@@ -431,8 +431,8 @@ def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
     assert law.is_outside.any()
     path = tmp_path / "snapshots.h5"
     shutil.copy(trained.path.with_name("snapshots.h5"), path)
-    fe2.sample.snapshots(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
-    data = coupling.rve_snapshots(trained.rve, fe2.sample.read(path))
+    fe2.rve_snapshots.compute(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
+    data = coupling.rve_snapshots(trained.rve, fe2.rve_snapshots.read(path))
     options = equino.RefitOptions(resolved=16, samples=256, lbfgs=200)
     again = equino.refit(trained.model, data, options).model
     better = coupling.CertifiedLaw(again, fe2.ExactLaw(trained.rve), tolerance=3e-3)
@@ -459,7 +459,7 @@ def test_wrong_use_is_told(trained):
     with pytest.raises(ValueError, match="3 components, the exact law 6"):
         coupling.CertifiedLaw(trained.model, fe2.UFLLaw(fe2.SaturatingElastic(), dim=3))
     steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
-    plastic = fe2.RVE(trained.rve.cell, {1: steel, 2: steel}, degree=1)
+    plastic = fe2.RVE(trained.rve.domain, {1: steel, 2: steel}, degree=1)
     with pytest.raises(ValueError, match="J2 has state"):
         coupling.SurrogateLaw(trained.model, outside=fe2.ExactLaw(plastic))
 

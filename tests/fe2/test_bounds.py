@@ -56,7 +56,7 @@ def stiffness(cell, matrix, inclusion=None, boundary="periodic"):
 
 def packed(seed, **more):
     circles = meshes.packing(0.4, count=5, seed=seed, min_gap=0.02, **more)
-    return meshes.cell(circles, MPI.COMM_SELF, mesh_size=0.12, order=2)
+    return meshes.rve(circles, MPI.COMM_SELF, mesh_size=0.12, order=2)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_voids():
 def test_spheres():
     """In 3D, stiff spheres: the lower bounds, which hold on a coarse mesh as well; uniform tractions violate them."""
     spheres = meshes.packing(0.25, count=2, seed=1, min_gap=0.08, dim=3)
-    cell = meshes.cell(
+    cell = meshes.rve(
         spheres, MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.4, order=2, edges_per_circle=6, cells_per_gap=1
     )
     bounds = np.array(ref.hashin_shtrikman(SOFT, STIFF, cell.fractions()[meshes.INCLUSION], 3))
@@ -132,7 +132,7 @@ def test_dilute_fibre():
     (1e-4) and for one shear of order f (1e-2); the mesh adds some 1e-4 to the means and 1e-3 to the local values.
     """
     fraction = 0.01
-    cell = meshes.cell(
+    cell = meshes.rve(
         [meshes.Circle((0.0, 0.0), np.sqrt(fraction / np.pi))],
         MPI.COMM_SELF,
         mesh_size=0.1,

@@ -15,10 +15,10 @@ from mpi4py import MPI
 
 import fe2
 import meshes
-from fe2 import fingerprints, sample
+from fe2 import fingerprints, rve_snapshots, strain_sampling
 from fe2.fingerprints import differences, fingerprint
 
-SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.young(2e4, 0.3)
+SOFT, STIFF = fe2.SaturatingElastic(), fe2.LinearElastic.from_young_poisson(2e4, 0.3)
 
 
 def make(materials=(SOFT, STIFF), *, fractions=(0.5, 0.5), cells=(2, 2), tags=None, move=None, **options):
@@ -39,7 +39,7 @@ def mark():
 
 @pytest.mark.parametrize("other, parts", [
     ({"materials": (fe2.SaturatingElastic(a1=50.001), STIFF)}, "material 1"),
-    ({"materials": (SOFT, fe2.LinearElastic.young(2e3, 0.3))}, "material 2"),
+    ({"materials": (SOFT, fe2.LinearElastic.from_young_poisson(2e3, 0.3))}, "material 2"),
     ({"fractions": (0.4, 0.6)}, "mesh"),
     ({"tags": [1, 2, 2, 1]}, "phases"),
     ({"boundary": "uniform traction"}, "boundary (periodic and uniform traction)"),
@@ -77,19 +77,19 @@ def test_materials_with_state():
 def test_files_of_before_have_one_hash(mark, tmp_path):
     """They are read, belong to their RVE, and are refused for others."""
     rve, path = make(), tmp_path / "s.h5"
-    strains = sample.box(2, 2, 0.01, seed=0)
-    sample.snapshots(rve, strains, path, MPI.COMM_SELF, progress=False)
+    strains = strain_sampling.box(2, 2, 0.01, seed=0)
+    rve_snapshots.compute(rve, strains, path, MPI.COMM_SELF, progress=False)
     with h5py.File(path, "r+") as file:
         assert json.loads(file.attrs["fingerprint"]) == mark
         file.attrs["fingerprint"] = mark["whole"]
-    assert sample.read(path).fingerprint == {"whole": mark["whole"]}
-    sample.snapshots(rve, strains, path, MPI.COMM_SELF, progress=False)  # nothing to do
-    with pytest.raises(sample.SnapshotError, match="of which differ: mesh, materials, boundary or degree"):
-        sample.snapshots(make(degree=2), strains, path, MPI.COMM_SELF, progress=False)
+    assert rve_snapshots.read(path).fingerprint == {"whole": mark["whole"]}
+    rve_snapshots.compute(rve, strains, path, MPI.COMM_SELF, progress=False)  # nothing to do
+    with pytest.raises(rve_snapshots.SnapshotError, match="of which differ: mesh, materials, boundary or degree"):
+        rve_snapshots.compute(make(degree=2), strains, path, MPI.COMM_SELF, progress=False)
     with h5py.File(path, "r+") as file:
         file.attrs["fingerprint"] = "{half a record"
-    with pytest.raises(sample.SnapshotError, match="is damaged: its fingerprint is no record"):
-        sample.read(path)
+    with pytest.raises(rve_snapshots.SnapshotError, match="is damaged: its fingerprint is no record"):
+        rve_snapshots.read(path)
 
 
 def test_only_parts_that_both_have_are_compared(mark):
@@ -102,7 +102,7 @@ def test_only_parts_that_both_have_are_compared(mark):
 def test_snapshots_of_materials_with_state_are_refused_before_they_are_made(tmp_path):
     rve = make((SOFT, fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)))
     with pytest.raises(ValueError, match=r"the material of tag 2, J2, has state: .*homogenise"):
-        sample.snapshots(rve, np.zeros((1, 3)), tmp_path / "s.h5", MPI.COMM_SELF)
+        rve_snapshots.compute(rve, np.zeros((1, 3)), tmp_path / "s.h5", MPI.COMM_SELF)
     assert not list(tmp_path.iterdir())
 
 

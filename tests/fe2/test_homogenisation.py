@@ -24,7 +24,7 @@ def close(value, expected, relative):
 
 
 def circles(mesh_size=0.2, **more):
-    return meshes.cell(
+    return meshes.rve(
         [meshes.Circle((0.1, 0.05), 0.25, 2)], MPI.COMM_SELF, mesh_size=mesh_size, edges_per_circle=10, **more
     )
 
@@ -111,7 +111,7 @@ def test_result_depends_on_the_arguments_alone(rve, solved):
 def test_voigt_and_reuss_bound_random_packings(seed):
     """(Σ f C⁻¹)⁻¹ ≤ C ≤ Σ f C as quadratic forms; in plane strain with the in-plane stiffnesses."""
     inclusions = meshes.packing(0.3, count=3, seed=seed, min_gap=0.03)
-    cell = meshes.cell(inclusions, MPI.COMM_SELF, mesh_size=0.25, edges_per_circle=8)
+    cell = meshes.rve(inclusions, MPI.COMM_SELF, mesh_size=0.25, edges_per_circle=8)
     moduli = {1: (10.0, 3.0), 2: (80.0, 40.0)}
     h = fe2.RVE(cell, {t: fe2.LinearElastic(*m) for t, m in moduli.items()}, degree=2).homogenise(STRAINS[:1])
     c = {t: ref.linear(*m)(np.zeros(6))[1][np.ix_(ref.PLANE, ref.PLANE)] for t, m in moduli.items()}
@@ -143,7 +143,7 @@ def test_the_cut_of_the_period_does_not_matter():
     """
 
     def answer(shift, edges, boundary="periodic"):
-        cell = meshes.cell(
+        cell = meshes.rve(
             [meshes.Circle((0.1, 0.05), 0.25, 2)],
             MPI.COMM_SELF,
             mesh_size=1.6 / edges,

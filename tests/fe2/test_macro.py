@@ -37,10 +37,10 @@ def law():
 
 def bar(comm, law, **options):
     problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.08, None))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.08, None))
     problem.body_force((0.0, -0.2))
-    problem.watch("right")
+    problem.record("right")
     problem.solve(**{"log": None} | options)
     return problem
 
@@ -59,10 +59,10 @@ def test_affine_boundary_gives_single_cell_homogenisation_at_every_point(law, co
     """A uniform strain satisfies equilibrium, so every point must carry what one cell gives."""
     strain = np.array([0.02, -0.01, 0.0])
     problem = fe2.MacroProblem(meshes.bar(comm, size=(2.0, 1.0), n=(3, 2)), law)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (2.0 * strain[0], None))
-    problem.fix("top", (None, 1.0 * strain[1]))
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (2.0 * strain[0], None))
+    problem.prescribe("top", (None, 1.0 * strain[1]))
     problem.solve(steps=1, log=None)
     single = law.rve.homogenise(strain)
     stress = problem.sigma.stresses()
@@ -74,7 +74,7 @@ def test_affine_boundary_gives_single_cell_homogenisation_at_every_point(law, co
 
 def test_homogeneous_cell_gives_the_single_scale_solution():
     """Against the same linear problem written directly in UFL and solved without any of the package's solvers."""
-    material = fe2.LinearElastic.young(100.0, 0.3)
+    material = fe2.LinearElastic.from_young_poisson(100.0, 0.3)
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
     problem = bar(MPI.COMM_SELF, fe2.ExactLaw(fe2.RVE(cell, {1: material, 2: material}, degree=1)), steps=2)
 
@@ -123,14 +123,14 @@ def halves(comm):
 @pytest.mark.mpi
 def test_each_region_has_its_own_law(law, comm):
     """A bar of two halves in series, each 2 long, at ν = 0: the force is the same in both, u = σ (2/E₁ + 2/E₂)."""
-    soft, stiff = (fe2.LinearElastic.young(e, 0.0) for e in (100.0, 300.0))
+    soft, stiff = (fe2.LinearElastic.from_young_poisson(e, 0.0) for e in (100.0, 300.0))
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
     exact = fe2.ExactLaw(fe2.RVE(cell, {1: soft, 2: soft}, degree=1))
     problem = fe2.MacroProblem(halves(comm), {1: exact, 2: fe2.UFLLaw(stiff)})
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.08, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.08, None))
+    problem.record("right")
     problem.solve(steps=1, log=None)
     stress = 0.08 / (2 / 100.0 + 2 / 300.0)
     assert np.allclose(problem.sigma.stresses(), [stress, 0.0, 0.0], rtol=1e-9, atol=1e-9 * stress)
@@ -143,8 +143,8 @@ def test_each_region_has_its_own_law(law, comm):
 def test_equal_laws_in_all_regions_are_one_law(law, comm):
     def solved(laws):
         problem = fe2.MacroProblem(halves(comm), laws)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.08, 0.02))
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.08, 0.02))
         problem.solve(steps=2, log=None)
         return by_place(problem)
 
@@ -179,8 +179,8 @@ def test_a_step_into_nan_is_cut(comm):
     """There is no stress beyond tr ε = 0.03, so the whole way cannot be gone; what was accepted stays below that."""
     brittle = fe2.Energy(lambda e: 50 * ufl.inner(e, e) - ufl.sqrt(0.03 - ufl.tr(e)) / 100)
     problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), fe2.UFLLaw(brittle))
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (4 * 0.04, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (4 * 0.04, 0.0))
     with pytest.raises(fe2.StepFailed, match=r"smallest step: UFLLaw: the .* is not finite"):
         problem.solve(steps=1, max_cuts=3, log=None)
     assert problem.history[-1].cuts > 0
@@ -216,7 +216,7 @@ def scaled(size, n, length):
 def pulled(material, *, dim=2, length=1.0, traction=8e-4, **options):
     """A bar held at its left and pulled at its right."""
     problem = fe2.MacroProblem(scaled((2.0, 1.0, 1.0)[:dim], (4, 2, 2)[:dim], length), fe2.UFLLaw(material, dim=dim))
-    problem.fix("left", (0.0,) * dim)
+    problem.prescribe("left", (0.0,) * dim)
     problem.traction("right", (traction,) + (0.0,) * (dim - 2) + (traction / 10,))
     problem.solve(**{"steps": 2, "log": None, "max_cuts": 0} | options)
     return problem
@@ -230,11 +230,11 @@ def test_a_structure_of_micrometres_moves():
     """At ν = 0 the strain is σ/E everywhere, also in a bar of 2 µm that is written in metres."""
     problem = fe2.MacroProblem(
         meshes.bar(MPI.COMM_SELF, size=(2e-6, 1e-6, 1e-6), n=(4, 2, 2)),
-        fe2.UFLLaw(fe2.LinearElastic.young(1000.0, 0.0), dim=3),
+        fe2.UFLLaw(fe2.LinearElastic.from_young_poisson(1000.0, 0.0), dim=3),
     )
-    problem.fix("left", (0.0, 0.0, 0.0))
+    problem.prescribe("left", (0.0, 0.0, 0.0))
     problem.traction("right", (0.8, 0.0, 0.0))
-    problem.watch("right")
+    problem.record("right")
     problem.solve(steps=1, log=None)
     step = problem.history[-1]
     assert np.allclose(step.displacement["right"], [0.8 / 1000.0 * 2e-6, 0.0, 0.0], rtol=1e-10, atol=1e-18)
@@ -274,6 +274,24 @@ def test_plasticity_in_other_units_is_the_same_to_the_last_bit():
     assert unit.sigma.regions[0].state[:, 6].max() > 1e-3  # it did yield
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_cell_means_in_other_units_are_the_same_to_the_last_bit(dim):
+    """On distorted cells, whose weights differ from point to point, and right by the volumes that DOLFINx finds."""
+    law, means = fe2.UFLLaw(stiffening(1.0), dim=dim), []
+    for length in (1.0, 2.0**-30, 2.0**20):
+        domain = meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0, 1.0)[:dim], n=(4, 2, 2)[:dim])
+        x = domain.mesh.geometry.x
+        x[:, :dim] += 0.05 * np.sin(7 * x[:, :dim] + x.sum(axis=1, keepdims=True))
+        x *= length
+        problem = fe2.MacroProblem(domain, law)
+        points = len(problem.sigma.cells) * len(problem.sigma.points)
+        values = np.sin(np.arange(points))[:, None]
+        means.append(problem.sigma.means(values))
+    assert np.array_equal(means[0], means[1]) and np.array_equal(means[0], means[2])
+    weights = fe2.Body(domain, {tag: stiffening(1.0) for tag in np.unique(domain.cell_tags.values)}, degree=1).weights
+    assert np.allclose(means[2][:, 0], np.average(values.reshape(weights.shape), axis=1, weights=weights), rtol=1e-13)
+
+
 def test_steps_without_change_and_back_to_nothing_converge():
     factors = [0.0, 1.0, 1.0, 0.0, 0.0]
     law = fe2.UFLLaw(MATERIALS[1])
@@ -300,7 +318,7 @@ def test_a_law_that_loses_digits_is_solved_to_its_rounding():
     exact = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), fe2.ExactLaw(
         fe2.RVE(cell, {1: material, 2: fe2.LinearElastic(1000.0, 500.0)}, degree=1)
     ))  # fmt: skip
-    exact.fix("left", (0.0, 0.0))
+    exact.prescribe("left", (0.0, 0.0))
     exact.traction("right", (1e-7, 1e-7))
     exact.solve(steps=1, max_cuts=0, log=None)
     assert len(exact.history[0].residuals) <= 6
@@ -322,12 +340,24 @@ def test_options_of_petsc_come_first():
     try:
         domain = meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1))
         problem = fe2.MacroProblem(domain, fe2.UFLLaw(MATERIALS[1]), options_prefix="early_")
-        problem.fix("left", (0.0, 0.0))
+        problem.prescribe("left", (0.0, 0.0))
         problem.traction("right", (1.0, 0.0))
         problem.solve(steps=1, log=None)
         assert len(problem.history[0].residuals) == 1 and (problem.u.x.array == 0.0).all()
     finally:
         del options["snes_atol"]
+
+
+def test_nothing_is_left_in_the_options_of_petsc():
+    options = PETSc.Options("macro_")
+    options["snes_linesearch_minlambda"] = 0.1
+    try:
+        before = PETSc.Options().getAll()
+        cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+        bar(MPI.COMM_SELF, fe2.ExactLaw(fe2.RVE(cell, MATERIALS, degree=1)), steps=1)
+        assert PETSc.Options().getAll() == before
+    finally:
+        del options["snes_linesearch_minlambda"]
 
 
 # Ctrl-C.
@@ -354,7 +384,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_last_step(where, heard):
             os.kill(os.getpid(), signal.SIGINT)
 
     problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 2)), Interrupted(MATERIALS[1]))
-    problem.fix("left", (0.0, 0.0))
+    problem.prescribe("left", (0.0, 0.0))
     problem.traction("right", (1.0, 0.1))
     with pytest.raises(KeyboardInterrupt):
         problem.solve(steps=2, log=log)
@@ -392,7 +422,7 @@ def test_an_error_in_any_callback_comes_out_as_it_is(law):
         raise ArithmeticError("broken")
 
     with pytest.raises(ArithmeticError, match="broken"):
-        problem._newton.solve(breaks, fe2.stopping.Heard())
+        problem._newton.solve(breaks, fe2.signals.SignalListener())
 
 
 def test_measures_with_other_tags_in_one_form_are_told():
@@ -460,7 +490,7 @@ cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
 hard = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 law = fe2.ExactLaw(fe2.RVE(cell, {{1: hard, 2: fe2.LinearElastic(200.0, 80.0)}}, degree=1))
 p = fe2.MacroProblem(meshes.bar(MPI.COMM_WORLD, size=(4.0, 1.0), n=(4, 2)), law)
-p.fix("left", (0.0, 0.0)); p.fix("right", (0.08, None))
+p.prescribe("left", (0.0, 0.0)); p.prescribe("right", (0.08, None))
 with open(f"{{sys.argv[2]}}pid{{MPI.COMM_WORLD.rank}}", "w") as file:
     file.write(str(os.getpid()))
 def log(line):
@@ -544,9 +574,9 @@ def test_a_signal_to_one_rank_ends_all_of_them_in_order(tmp_path, whole, ranks, 
 
 
 def test_without_a_folder_signals_are_as_they_were(law):
-    before = [signal.getsignal(number) for number in fe2.stopping.SIGNALS]
+    before = [signal.getsignal(number) for number in fe2.signals.SIGNALS]
     seen = []
-    bar(MPI.COMM_SELF, law, steps=1, log=lambda line: seen.extend(signal.getsignal(n) for n in fe2.stopping.SIGNALS))
+    bar(MPI.COMM_SELF, law, steps=1, log=lambda line: seen.extend(signal.getsignal(n) for n in fe2.signals.SIGNALS))
     assert seen == before
 
 
@@ -560,8 +590,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(comm, mpi_tmp_path):
 
     def problem(comm):
         problem = fe2.MacroProblem(halves(comm), laws, degree=2)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.08, None))
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.08, None))
         return problem
 
     whole, last = problem(MPI.COMM_SELF), problem(comm)
@@ -609,12 +639,12 @@ def test_wrong_use_is_told(law):
         }.items():
             with pytest.raises(ValueError, match=f"{name}: .* is no vector of 2 finite real numbers"):
                 apply(wrong)
-    with pytest.raises(ValueError, match=r"fix\('right'\): .*nan.* is no vector of 2 finite"):
-        problem.fix("right", (None, np.nan))
+    with pytest.raises(ValueError, match=r"prescribe\('right'\): .*nan.* is no vector of 2 finite"):
+        problem.prescribe("right", (None, np.nan))
     with pytest.raises(ValueError, match="no boundary is called 'middle'; there are"):
-        problem.fix("middle", (0.0, 0.0))
+        problem.prescribe("middle", (0.0, 0.0))
     with pytest.raises(ValueError, match="1 values for 2 components"):
-        problem.fix("left", (0.0,))
+        problem.prescribe("left", (0.0,))
     with pytest.raises(ValueError, match="restart needs the folder"):
         problem.solve(restart=True)
 
@@ -634,3 +664,14 @@ def test_multigrid_is_told_of_rigid_motions(law, comm):
         for vector in vectors:
             rest.axpy(-rest.dot(vector), vector)
         assert rest.norm() < 1e-12 * size
+
+
+def test_old_names_of_prescribe_and_record_warn_and_work():
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 2)), fe2.UFLLaw(MATERIALS[2]))
+    with pytest.warns(DeprecationWarning, match="MacroProblem.prescribe"):
+        problem.fix("left", (0.0, 0.0))
+    problem.prescribe("right", (0.08, 0.0))
+    with pytest.warns(DeprecationWarning, match="MacroProblem.record"):
+        problem.watch("right")
+    problem.solve(steps=1, log=None)
+    assert np.allclose(problem.history[0].displacement["right"], (0.08, 0.0))

@@ -53,7 +53,10 @@ YOUNG, NU = 3100.0, 0.35
 RO = (4780.0, 1200.0, 40.0, 0.4, 5.0)
 LAWS = {
     "linear": (fe2.LinearElastic(4780.0, 1200.0), ref.linear(4780.0, 1200.0)),
-    "young": (fe2.LinearElastic.young(YOUNG, NU), ref.linear(YOUNG / 3 / (1 - 2 * NU), YOUNG / 2 / (1 + NU))),
+    "young": (
+        fe2.LinearElastic.from_young_poisson(YOUNG, NU),
+        ref.linear(YOUNG / 3 / (1 - 2 * NU), YOUNG / 2 / (1 + NU)),
+    ),
     "cubic": (fe2.cubic(168400.0, 121400.0, 75400.0), ref.matrix(COPPER)),
     "fibres": (fe2.transversely_isotropic(*FIBRES), ref.matrix(fibre_stiffness(*FIBRES))),
     "anisotropic": (fe2.Anisotropic(spd()), ref.matrix(spd())),
@@ -124,7 +127,7 @@ def test_plane_stress_of_linear_elasticity():
     """E/(1−ν²) [[1, ν, 0], [ν, 1, 0], [0, 0, 1−ν]] in Mandel components (2 G = E/(1+ν))."""
     c = YOUNG / (1 - NU**2) * np.array([[1, NU, 0], [NU, 1, 0], [0, 0, 1 - NU]])
     strain = np.array([0.01, -0.02, 0.015])
-    h = homogeneous(fe2.LinearElastic.young(YOUNG, NU), plane="stress").homogenise(strain)
+    h = homogeneous(fe2.LinearElastic.from_young_poisson(YOUNG, NU), plane="stress").homogenise(strain)
     close(h.tangent[0], c, 1e-12)
     close(h.stress[0], c @ strain, 1e-12)
 
@@ -250,7 +253,7 @@ def test_numbers_that_are_not_physical_are_refused():
     with pytest.raises(ValueError, match="bulk"):
         fe2.LinearElastic(-1.0, 1.0)
     with pytest.raises(ValueError, match="poisson"):
-        fe2.LinearElastic.young(1.0, 0.5)
+        fe2.LinearElastic.from_young_poisson(1.0, 0.5)
     with pytest.raises(ValueError, match="a2"):
         fe2.SaturatingElastic(a2=0.0)
     with pytest.raises(ValueError, match="hardening"):
@@ -265,3 +268,9 @@ def test_numbers_that_are_not_physical_are_refused():
         fe2.Anisotropic(np.eye(6) + np.eye(6, k=1) / 2)
     with pytest.raises(ValueError, match="eigenvalue"):
         fe2.Anisotropic(-np.eye(6))
+
+
+def test_the_old_name_of_from_young_poisson_warns():
+    with pytest.warns(DeprecationWarning, match="from_young_poisson"):
+        old = fe2.LinearElastic.young(YOUNG, NU)
+    assert old == fe2.LinearElastic.from_young_poisson(YOUNG, NU)

@@ -18,8 +18,8 @@ from test_macro import halves
 
 import fe2
 import meshes
-from fe2.fields import Series, at_nodes, named
 from fe2.progress import Bar
+from fe2.xdmf import Series, at_nodes, named
 
 STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
@@ -36,10 +36,10 @@ def read(path):
 def uniform_strain(domain, law, degree=1):
     """A structure whose whole boundary moves with the strain (0.02, -0.01) t; quadratic residuals are none."""
     problem = fe2.MacroProblem(domain, law, degree=degree)
-    problem.fix("left", (0.0, None))
-    problem.fix("bottom", (None, 0.0))
-    problem.fix("right", (0.02 * 4.0, None))
-    problem.fix("top", (None, -0.01 * 1.0))
+    problem.prescribe("left", (0.0, None))
+    problem.prescribe("bottom", (None, 0.0))
+    problem.prescribe("right", (0.02 * 4.0, None))
+    problem.prescribe("top", (None, -0.01 * 1.0))
     return problem
 
 
@@ -47,7 +47,7 @@ def uniform_strain(domain, law, degree=1):
 @pytest.mark.parametrize("quads, degree", [(True, 1), (False, 2)])
 def test_series_holds_the_fields_of_each_step(comm, mpi_tmp_path, quads, degree):
     """A uniform strain: u = E x at the nodes and σ = C E in each cell, E growing with the time."""
-    material = fe2.LinearElastic.young(100.0, 0.3)
+    material = fe2.LinearElastic.from_young_poisson(100.0, 0.3)
     domain = meshes.bar(comm, size=(4.0, 1.0), n=(4, 2), quads=quads)
     problem = uniform_strain(domain, fe2.UFLLaw(material), degree)
     problem.solve(steps=2, folder=mpi_tmp_path, fields=True, log=None)
@@ -81,7 +81,7 @@ def test_files_do_not_depend_on_the_number_of_ranks(comm, mpi_tmp_path):
     def write(domain, path):
         mesh = domain.mesh
         cells = mesh.topology.index_map(2).size_local
-        centre = mesh.geometry.x[meshes._compat.geometry_dofmap(mesh)[:cells]].mean(axis=1)
+        centre = mesh.geometry.x[meshes.compat.geometry_dofmap(mesh)[:cells]].mean(axis=1)
         Series(path, mesh).write(1, 0.25, {"x": mesh.geometry.x}, {"centre": centre})
 
     write(meshes.cook(comm, n=(5, 3)), mpi_tmp_path / "spread.xdmf")
@@ -154,8 +154,8 @@ def exact():
 @pytest.mark.mpi
 def test_micro_fields_at_chosen_points(comm, mpi_tmp_path, exact):
     problem = fe2.MacroProblem(halves(comm), {1: exact, 2: fe2.UFLLaw(STEEL)})
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.08, 0.02))
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.08, 0.02))
     problem.solve(steps=2, log=None)
     # 2×2 Gauss points of a cell 1 × 0.5 lie at (1 ± 1/√3)/2 of its sides.
     low, high = (1 - 1 / np.sqrt(3)) / 2, (1 + 1 / np.sqrt(3)) / 2

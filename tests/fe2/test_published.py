@@ -23,20 +23,23 @@ SUN_VAIDYA = {"E1": "215", "E2": "144", "G12": "57.2", "G23": "45.9", "nu12": "0
 XIA = {"E1": "214", "E2": "143", "G12": "54.2", "G23": "45.7", "nu12": "0.195", "nu23": "0.253"}
 
 RADIUS = np.sqrt(FRACTION / np.pi)
-MATERIALS = {meshes.MATRIX: fe2.LinearElastic.young(*ALUMINIUM), meshes.INCLUSION: fe2.LinearElastic.young(*BORON)}
+MATERIALS = {
+    meshes.MATRIX: fe2.LinearElastic.from_young_poisson(*ALUMINIUM),
+    meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(*BORON),
+}
 PHASES = fe2.bulk_shear(*ALUMINIUM), fe2.bulk_shear(*BORON)
 
 
 def spatial(mesh_size=0.2, thickness=0.2):
     """The 3D cell, with curved interfaces, and its stiffness."""
     fibre = meshes.Cylinder((0.0, 0.0, 0.0), "x", RADIUS)
-    cell = meshes.cell([fibre], MPI.COMM_SELF, mesh_size=mesh_size, size=(thickness, 1.0, 1.0), order=2)
+    cell = meshes.rve([fibre], MPI.COMM_SELF, mesh_size=mesh_size, size=(thickness, 1.0, 1.0), order=2)
     return cell, fe2.RVE(cell, MATERIALS).homogenise(np.zeros(6)).tangent[0]
 
 
 def plane(mesh_size):
     """Stiffness of its section in plane strain, in the directions 2 and 3."""
-    cell = meshes.cell([meshes.Circle((0.0, 0.0), RADIUS)], MPI.COMM_SELF, mesh_size=mesh_size, order=2)
+    cell = meshes.rve([meshes.Circle((0.0, 0.0), RADIUS)], MPI.COMM_SELF, mesh_size=mesh_size, order=2)
     return fe2.RVE(cell, MATERIALS).homogenise(np.zeros(3)).tangent[0]
 
 

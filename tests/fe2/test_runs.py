@@ -24,9 +24,9 @@ STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
 def structure(comm):
     problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), fe2.UFLLaw(STEEL))
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.08, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.08, None))
+    problem.record("right")
     return problem
 
 
@@ -178,9 +178,9 @@ class Law(fe2.UFLLaw):
 
 steel = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 problem = fe2.MacroProblem(meshes.bar(comm, size=(4.0, 1.0), n=(4, 2)), Law(steel))
-problem.fix("left", (0.0, 0.0))
-problem.fix("right", (0.08, None))
-problem.watch("right")
+problem.prescribe("left", (0.0, 0.0))
+problem.prescribe("right", (0.08, None))
+problem.record("right")
 with fe2.RunFolder(folder, comm, {"steps": steps}) as run:
     run.solve(problem, steps=steps, load=lambda t: min(t, 1.5 - t), fields=True)
     fields = [problem.u.x.array, problem.sigma.stress.x.array, problem.sigma.regions[0].state.ravel()]

@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 import fe2
 import meshes
-from fe2.reduced import conjugate_directions
+from fe2.condensed import conjugate_directions
 
 STIFF = fe2.LinearElastic(200.0, 90.0)
 MATRICES = {
@@ -24,7 +24,7 @@ STRAINS, LATER = np.random.default_rng(3).uniform(-0.03, 0.03, (2, 7, 3))
 
 
 def cell(size=0.22):
-    return meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=size)
+    return meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=size)
 
 
 def rve(matrix, **options):
@@ -98,7 +98,10 @@ def test_a_tangent_without_symmetry():
 )
 def test_sub_steps_lead_to_the_solution_of_the_whole_step(name, strain):
     """With few Newton iterations allowed the way must be divided; the materials still see one step from their state."""
-    whole, divided = rve(MATRICES[name]), rve(MATRICES[name], max_iterations=5, max_substeps=64)
+    whole, divided = (
+        rve(MATRICES[name]),
+        rve(MATRICES[name], solver=fe2.SolverOptions(max_iterations=5, max_substeps=64)),
+    )
     before = whole.homogenise([0.002, -0.001, 0.001])
     a, b = whole.homogenise(strain, before.state), divided.homogenise(strain, before.state)
     assert b.iterations[0] > a.iterations[0] > 5
@@ -108,7 +111,7 @@ def test_sub_steps_lead_to_the_solution_of_the_whole_step(name, strain):
 
 
 def test_a_failure_names_strain_and_attempts_and_spares_the_other_points():
-    problem = rve(MATRICES["saturating"], max_iterations=2, max_substeps=2)
+    problem = rve(MATRICES["saturating"], solver=fe2.SolverOptions(max_iterations=2, max_substeps=2))
     strains = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.7], [0.0, 0.0, 0.0]])
     report = problem.homogenise(strains, on_failure="report")
     assert np.isnan(report.stress[1]).all() and np.isfinite(report.stress[[0, 2]]).all()
@@ -271,7 +274,7 @@ def test_an_energy_of_the_wrong_sign_is_refused(degree, boundary):
     wrong = fe2.Energy(lambda e: -50 * square(e))
     where = r'at x = \[.*\] alone lowers the energy .* Energy of tag 1 \("matrix"\): is the sign'
     with pytest.raises(ValueError, match=where):
-        flat = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.22, order=1)
+        flat = meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.22, order=1)
         fe2.RVE(flat, {1: wrong, 2: STIFF}, degree=degree, boundary=boundary)
 
 
@@ -289,11 +292,11 @@ def test_stiffness_may_be_zero_at_rest_or_negative_in_bulk():
 @pytest.mark.parametrize(
     ("material", "degree", "plane", "warned"),
     [
-        (fe2.LinearElastic.young(10.0, 0.4999), 1, "strain", True),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "strain", True),
         (fe2.J2(bulk=2000.0, shear=40.0, yield_stress=0.4, hardening=2.0), 1, "strain", True),
-        (fe2.LinearElastic.young(10.0, 0.4999), 2, "strain", False),
-        (fe2.LinearElastic.young(10.0, 0.4999), 1, "stress", False),
-        (fe2.LinearElastic.young(10.0, 0.47), 1, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 2, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "stress", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.47), 1, "strain", False),
         (fe2.transversely_isotropic(230e3, 15e3, 24e3, 0.2, 0.35), 1, "strain", False),
         (fe2.SaturatingElastic(), 1, "strain", False),
     ],
@@ -321,7 +324,8 @@ def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
     labels = np.ones((4, 4), int)
     labels[1:3, 1:3] = 2
     rve = fe2.RVE(
-        meshes.from_labels(labels, MPI.COMM_SELF), {1: fe2.Energy(softening), 2: fe2.LinearElastic.young(2e4, 0.2)}
+        meshes.from_labels(labels, MPI.COMM_SELF),
+        {1: fe2.Energy(softening), 2: fe2.LinearElastic.from_young_poisson(2e4, 0.2)},
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -329,3 +333,16 @@ def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
     with pytest.warns(fe2.UnstableWarning, match="no minimum of the energy"):
         found = rve.homogenise([[0.0, 0.0, 0.001], [0.0, 0.0, 0.03]], on_failure="report")
     assert found.unstable.tolist() == [False, True]
+
+
+def test_the_old_name_of_the_domain_warns():
+    domain = cell()
+    with pytest.warns(DeprecationWarning, match=r"RVE\.domain"):
+        assert fe2.RVE(domain, {meshes.MATRIX: STIFF, meshes.INCLUSION: STIFF}).cell is domain
+
+
+def test_former_arguments_of_the_solver_warn():
+    with pytest.warns(DeprecationWarning, match=r"solver=fe2.SolverOptions\(tolerance=1e-09\)"):
+        assert rve(STIFF, tolerance=1e-9).solver == fe2.SolverOptions(tolerance=1e-9)
+    with pytest.raises(TypeError, match="no argument 'tolerence'"):
+        rve(STIFF, tolerence=1e-9)

@@ -166,7 +166,7 @@ def test_instances_of_one_part_share_their_sets(read):
 
 
 def test_parts_with_the_same_set_stay_apart(read):
-    """Abaqus/CAE calls the first set of every part Set-1; here the section, or the part, tells which phase it is."""
+    """Abaqus/CAE calls the first set of every part Set-1; here the section, or the part, determines the phase."""
 
     def square(name, section):
         text = "*NODE\n1,0,0\n2,1,0\n3,0,1\n4,1,1\n*ELEMENT, TYPE=CPE4\n1, 1,2,4,3\n"
@@ -208,7 +208,7 @@ def test_phases_are_the_sets_with_a_section(read):
 
 
 def test_node_sets(read):
-    """Of elements, generated, qualified; only those that are asked for are looked at."""
+    """Of elements, generated, qualified; only requested ones are evaluated."""
     text = MESH + SETS + "*NSET, NSET=right, ELSET=FIBRE\n*NSET, NSET=right\n3\n*NSET, NSET=bad\nPart-1-1.3\n"
     assert read(text, boundaries=("right",)).facet_names == {"right": 1}
     tagged = read(text, boundaries=("right",))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Meshes from files: sets become tags, second-order cells keep their shape, damaged files are told apart."""
+"""Meshes from files: sets become tags, second-order cells keep their shape, damaged files are refused."""
 
 import numpy as np
 import pytest
@@ -318,7 +318,7 @@ def test_second_order_cells_keep_their_shape(comm, mpi_tmp_path, kind, n):
         from mpi4py import MPI
 
         own = meshes.bar(MPI.COMM_SELF, size=(1.0,) * n, n=(2,) * n, order=2, quads=kind[0] in "qh").mesh
-        dofs = meshes._compat.geometry_dofmap(own)
+        dofs = meshes.compat.geometry_dofmap(own)
         vtk = np.argsort(dolfinx.cpp.io.perm_vtk(dolfinx.mesh.to_type(cell), dofs.shape[1]))
         x = own.geometry.x.copy()
         x[:, 1] += 0.1 * x[:, 0] ** 2

@@ -10,7 +10,7 @@ import dolfinx
 import ufl
 
 import meshes
-from meshes import _compat
+from meshes import compat
 
 pytestmark = pytest.mark.mpi
 
@@ -221,8 +221,8 @@ def test_a_phase_without_material_is_named(comm):
 
 def test_geometry_is_read_the_same_way_in_every_version(comm):
     tagged = meshes.bar(comm, n=(3, 2), order=2)
-    assert _compat.coordinate_map(tagged.mesh).degree == 2
-    assert _compat.geometry_dofmap(tagged.mesh).shape[1] == 9
+    assert compat.coordinate_map(tagged.mesh).degree == 2
+    assert compat.geometry_dofmap(tagged.mesh).shape[1] == 9
 
 
 def test_labels_that_are_no_tags_are_refused(comm):

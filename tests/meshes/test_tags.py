@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Materials and laws by the name of a phase, meshes of one's own, and what is said of anything else."""
+"""Materials and laws by the name of a phase, meshes of one's own, and the messages about anything else."""
 
 import numpy as np
 import pytest
@@ -90,13 +90,13 @@ def test_tags_of_something_else_are_refused():
 def test_a_bare_mesh_is_told_how_to_come_in():
     mesh, tags = own()
     for make, argument in (
-        (lambda: fe2.RVE(mesh, {1: SOFT}), "cell"),
+        (lambda: fe2.RVE(mesh, {1: SOFT}), "domain"),
         (lambda: fe2.Body(mesh, {1: SOFT}), "domain"),
         (lambda: fe2.MacroProblem(mesh, fe2.UFLLaw(SOFT)), "domain"),
     ):
         with pytest.raises(TypeError, match=rf"{argument} is a dolfinx.mesh.Mesh.*Mesh.of\({argument}, cell_tags"):
             make()
-    with pytest.raises(TypeError, match=r"cell is of the type MeshTags, need a meshes.TaggedMesh"):
+    with pytest.raises(TypeError, match=r"domain is of the type MeshTags, need a meshes.TaggedMesh"):
         fe2.RVE(tags, {1: SOFT})
 
 

@@ -288,7 +288,7 @@ def test_several_inputs():
 
 
 def test_grids_are_entered_and_left_at_the_same_places():
-    """A network on the grid that returns what it sees returns the input, and x and y stand along the axes."""
+    """A network on the grid that returns its input reproduces it, with x and y along the axes."""
     p = problem("Darcy, rough")
     network = baselines.build(baselines.UNet, spaces(p.name), seed=0, grid=p.grid)
     images = []
@@ -314,7 +314,7 @@ def test_convolutional_mgno_is_as_large_as_published():
 
 @pytest.mark.parametrize("name", ["Stokes", "Navier–Stokes"])
 def test_baselines_say_potentials_and_increments(name):
-    """What a baseline is asked to say makes the answer."""
+    """The output of a baseline has the requested components."""
     p = problem(name)
     network = build(baselines.DeepONet, p, spaces(name), seed=0)
     network.normalise([p.inputs], p.outputs)

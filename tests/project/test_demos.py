@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every demo runs at its smallest size and leaves what it says."""
+"""Every demo runs at its smallest size and writes the files that it announces."""
 
 import os
 import shutil

@@ -10,7 +10,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 RUN = PROJECT / "environment" / "run"
 
-# Each fake is told the tree as its last argument, as mmdebstrap is, and leaves a line in $BUILDS.
+# Each fake takes the tree as its last argument, as mmdebstrap does, and adds a line to $BUILDS.
 WHOLE = 'echo built >>"$BUILDS"; sleep 0.3; mkdir "${@: -1}"; touch "${@: -1}/whole"'
 FAILS = 'mkdir "${@: -1}"; echo "no such package"; exit 1'
 KILLED = 'mkdir "${@: -1}"; touch "${@: -1}/half"; kill -KILL $PPID'  # takes environment/run down with it

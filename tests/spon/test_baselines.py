@@ -33,7 +33,7 @@ def short(iterations):
 
 def make_rve(degree=2, boundary="periodic"):
     """A cell with a stiff circle that sticks out of it, so that there are inclusions on opposite faces."""
-    mesh = meshes.cell([meshes.Circle((0.35, -0.1), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
+    mesh = meshes.rve([meshes.Circle((0.35, -0.1), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
     return fe2.RVE(mesh, PHASES, degree=degree, boundary=boundary)
 
 
@@ -42,9 +42,9 @@ def cell(tmp_path_factory):
     """An RVE, what was learnt from 24 strains, and 12 unseen problems."""
     rve, folder, data = make_rve(), tmp_path_factory.mktemp("snapshots"), []
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
-        strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
-        fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.rve_snapshots(rve, fe2.sample.read(folder / name)))
+        strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
+        fe2.rve_snapshots.compute(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
+        data.append(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(folder / name)))
     return rve, *data
 
 
@@ -61,7 +61,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
     if dim == 2:
         rve = make_rve(degree)
     else:
-        mesh = meshes.cell([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
+        mesh = meshes.rve([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
         rve = fe2.RVE(mesh, PHASES, degree=degree)
     _, order = coupling.local_laws(rve)
     space = rve_space(rve, order)
@@ -76,7 +76,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
 def test_the_phase_of_a_node_is_that_of_its_elements_and_of_its_images(cell):
     rve, data, _ = cell
     phase, dofs = data.space.phase, rve.body.V.dofmap.list
-    inner = [set(dofs[rve.cell.cell_tags.find(tag)].ravel()) for tag in PHASES]
+    inner = [set(dofs[rve.domain.cell_tags.find(tag)].ravel()) for tag in PHASES]
     for k, value in ((0, -1.0), (1, 1.0)):
         assert set(np.flatnonzero(phase == value)) <= inner[k] - inner[1 - k]
     assert inner[0] & inner[1] <= set(np.flatnonzero(phase == 0.0))

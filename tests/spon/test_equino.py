@@ -41,14 +41,14 @@ def published_schedule(adam, lbfgs):
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
     """An RVE, what was learnt from 40 strains, and 12 unseen problems."""
-    mesh = meshes.cell([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
+    mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
     rve = fe2.RVE(mesh, PHASES)
     folder = tmp_path_factory.mktemp("snapshots")
     data = []
     for name, n, seed in (("train", 40, 0), ("test", 12, 1)):
-        strains = fe2.sample.latin_hypercube(n, 2, RANGE, seed=seed)
-        fe2.sample.snapshots(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.rve_snapshots(rve, fe2.sample.read(folder / name)))
+        strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
+        fe2.rve_snapshots.compute(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
+        data.append(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(folder / name)))
     torch.manual_seed(0)
     result = equino.train(data[0], EquiNOOptions(r=10, resolved=18, samples=128, lbfgs=200))
     assert all(h.validation[-1] < 0.01 * h.validation[0] for h in result.histories.values())
@@ -312,8 +312,8 @@ def test_a_model_is_trained_on_where_it_was_not_good_enough(cell, tmp_path):
     """Strains beyond the trained range become part of it, in less time than from the start and without forgetting."""
     rve, model, _, data, unseen = cell
     beyond = RANGE * np.random.default_rng(7).uniform(-1.5, 1.5, (24, 3))
-    fe2.sample.snapshots(rve, beyond, tmp_path / "more", MPI.COMM_SELF, progress=False)
-    more = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "more"))
+    fe2.rve_snapshots.compute(rve, beyond, tmp_path / "more", MPI.COMM_SELF, progress=False)
+    more = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(tmp_path / "more"))
     joined = {k: np.concatenate([getattr(data, k), getattr(more, k)]) for k in OF_STRAINS}
     both = dataclasses.replace(data, **joined)
     result = equino.refit(model, both, RefitOptions(resolved=18, samples=128, lbfgs=100))
@@ -339,16 +339,18 @@ def some(data, rows):
 @pytest.mark.parametrize("kind", ["linear", "laminate", "homogeneous"])
 def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
     """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
-    stiff, soft = fe2.LinearElastic.young(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
+    stiff, soft = fe2.LinearElastic.from_young_poisson(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
     if kind == "linear":
-        mesh = meshes.cell([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
-        phases = {1: fe2.LinearElastic.young(1.0, 0.3), 2: stiff}
+        mesh = meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
+        phases = {1: fe2.LinearElastic.from_young_poisson(1.0, 0.3), 2: stiff}
     else:
         mesh = meshes.laminate((0.4, 0.6), MPI.COMM_SELF, cells=(5, 2))
         phases = {1: soft, 2: stiff if kind == "laminate" else soft}
     rve = fe2.RVE(mesh, phases)
-    fe2.sample.snapshots(rve, fe2.sample.sobol(24, 2, RANGE, seed=1), tmp_path / "s", MPI.COMM_SELF, progress=False)
-    data = coupling.rve_snapshots(rve, fe2.sample.read(tmp_path / "s"))
+    fe2.rve_snapshots.compute(
+        rve, fe2.strain_sampling.sobol(24, 2, RANGE, seed=1), tmp_path / "s", MPI.COMM_SELF, progress=False
+    )
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(tmp_path / "s"))
     model = equino.train(data, EquiNOOptions(samples=64, lbfgs=100)).model
     strain = 0.9 * RANGE * np.random.default_rng(3).uniform(-1, 1, (10, 3))
     exact = rve.homogenise(strain)
@@ -387,9 +389,9 @@ def test_few_snapshots_and_more_modes_than_there_are(cell, tmp_path):
 def test_a_component_with_a_narrow_range(cell, tmp_path):
     """Measured 5e-5, and 0.1 where networks take each component in units of its own range."""
     rve, folder = cell[0], tmp_path / "narrow"
-    strains = fe2.sample.sobol(16, 2, RANGE * [1.0, 1.0, 0.1], seed=1)
-    fe2.sample.snapshots(rve, strains, folder, MPI.COMM_SELF, progress=False)
-    data = coupling.rve_snapshots(rve, fe2.sample.read(folder))
+    strains = fe2.strain_sampling.sobol(16, 2, RANGE * [1.0, 1.0, 0.1], seed=1)
+    fe2.rve_snapshots.compute(rve, strains, folder, MPI.COMM_SELF, progress=False)
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(folder))
     options = EquiNOOptions(r=6, resolved=8, samples=64, lbfgs=100, width=12, widths=(12,))
     histories = equino.train(data, options).histories
     assert histories["potential"].validation[-1] < 5e-4
@@ -461,7 +463,7 @@ def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
 def test_wrong_use_is_told(cell):
     rve, model, _, data, _ = cell
     other = fe2.RVE(rve.cell, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
-    with pytest.raises(fe2.sample.SnapshotError, match="belong to another RVE"):
+    with pytest.raises(fe2.rve_snapshots.SnapshotError, match="belong to another RVE"):
         coupling.rve_snapshots(other, _snapshots(data))
     with pytest.raises(ValueError, match="another RVE"):
         equino.refit(model, dataclasses.replace(data, fingerprint={"whole": "other"}))
@@ -491,7 +493,7 @@ def test_wrong_use_is_told(cell):
 
 def _snapshots(data):
     n = len(data.strain)
-    return fe2.sample.Snapshots(
+    return fe2.rve_snapshots.Snapshots(
         data.strain, data.stress, data.tangent, data.energy, data.fluctuation, np.zeros((n, 1, 1, 3)),
         np.zeros(n, dtype=bool), np.ones((1, 1)), data.fingerprint,
     )  # fmt: skip

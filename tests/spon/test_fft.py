@@ -36,7 +36,7 @@ def materials():
 
 
 def strains(count, dim=2, size=0.03):
-    return fe2.sample.box(count, dim, size, seed=1)
+    return fe2.strain_sampling.box(count, dim, size, seed=1)
 
 
 def near(found, right, tolerance):
@@ -160,9 +160,9 @@ def test_a_structure_of_image_cells(comm):
 
     def solve(law):
         problem = fe2.MacroProblem(domain, law)
-        problem.fix("left", (0.0, 0.0))
-        problem.fix("right", (0.04, None))
-        problem.watch("right")
+        problem.prescribe("left", (0.0, 0.0))
+        problem.prescribe("right", (0.04, None))
+        problem.record("right")
         return problem.solve(steps=2, log=None)[-1].force["right"]
 
     middles = compute_midpoints(grid.mesh, 2, np.arange(36, dtype=np.int32))[:, :2]

@@ -23,7 +23,7 @@ from spon.reduced.galerkin_c import CompiledModes
 from spon.training import TrainingOptions
 
 N = 8
-MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic.young(20_000.0, 0.2)}
+MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic.from_young_poisson(20_000.0, 0.2)}
 BOX = fe2.mandel.from_engineering([0.03, 0.03, 0.04])
 
 
@@ -39,7 +39,7 @@ def random_tags(rve, count, seed=0):
     """(count, cells), a disc of random size and place each."""
     rng = np.random.default_rng(seed)
     discs = [meshes.Circle(tuple(rng.uniform(-0.5, 0.5, 2)), rng.uniform(0.15, 0.35)) for _ in range(count)]
-    return np.stack([meshes.mark(rve.cell, [disc]) for disc in discs])
+    return np.stack([meshes.mark(rve.domain, [disc]) for disc in discs])
 
 
 def network(rve, r=5, **options):
@@ -60,7 +60,7 @@ def disturbed(rve, **options):
 def solved(rve):
     """A disturbed network, its response in four cells at three strains, and the exact one."""
     net, tags = disturbed(rve), random_tags(rve, 4)
-    strains = fe2.sample.latin_hypercube(3, 2, BOX, seed=2)
+    strains = fe2.strain_sampling.latin_hypercube(3, 2, BOX, seed=2)
     phases = net.phases(torch.from_numpy(tags))
     with torch.no_grad():
         displacements, strain_modes = net.modes(phases)
@@ -161,7 +161,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
     """Without corrections, which leave little to learn in so small a cell."""
     net, unseen = network(rve, corrections=0).float(), random_tags(rve, 20, seed=9)
     law = fe2.VaryingLaw(rve, unseen)
-    strains = fe2.sample.latin_hypercube(4, 2, BOX, seed=2)
+    strains = fe2.strain_sampling.latin_hypercube(4, 2, BOX, seed=2)
     exact = np.stack([law.cell(k).homogenise(strains).stress for k in range(20)])
     law.destroy()
 
@@ -181,7 +181,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
 def test_network_does_not_see_where_in_the_cell_it_is(rve):
     """A cell moved by a period of the coarsest grid has its modes moved with it."""
     net = disturbed(rve)
-    middle = compute_midpoints(rve.cell.mesh, 2, np.arange(N * N, dtype=np.int32))[:, :2]
+    middle = compute_midpoints(rve.domain.mesh, 2, np.arange(N * N, dtype=np.int32))[:, :2]
     i, j = np.floor((middle + 0.5) * N).astype(int).T
     labels = np.random.default_rng(4).integers(1, 3, (N, N))
     tags = np.stack([labels[i, j], np.roll(labels, N // 2, axis=0)[i, j]])
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_told(rve):
         coupling.ModesLaw(net, random_tags(rve, 1), tolerance=-1.0)
     with pytest.raises(ValueError, match="need some and not all"):
         microstructure.train(net, net.phases(torch.from_numpy(random_tags(rve, 2))))
-    held = fe2.RVE(rve.cell, MATERIALS, degree=1, boundary="linear displacement")
+    held = fe2.RVE(rve.domain, MATERIALS, degree=1, boundary="linear displacement")
     with pytest.raises(ValueError, match="need 'periodic'"):
         coupling.mode_network(held, half_range=BOX)
     held.destroy()
@@ -262,7 +262,7 @@ def test_what_does_not_fit_is_told(rve):
     with pytest.raises(ValueError, match="need \\(points, 64\\)"):
         fe2.VaryingLaw(rve, np.ones((1, 5), dtype=int))
     plastic = fe2.RVE(
-        rve.cell, {1: MATERIALS[2], 2: fe2.J2(bulk=100.0, shear=50.0, yield_stress=1.0, hardening=10.0)}, degree=1
+        rve.domain, {1: MATERIALS[2], 2: fe2.J2(bulk=100.0, shear=50.0, yield_stress=1.0, hardening=10.0)}, degree=1
     )
     with pytest.raises(ValueError, match="J2 has state"):
         fe2.VaryingLaw(plastic, np.ones((1, N * N), dtype=int))
@@ -275,14 +275,14 @@ def test_what_does_not_fit_is_told(rve):
 def graded(rve, places):
     """Tags (n, cells): a disc that grows along x."""
     radii = 0.15 + 0.2 * places[:, 0] / 3
-    return np.stack([meshes.mark(rve.cell, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, places)])
+    return np.stack([meshes.mark(rve.domain, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, places)])
 
 
 def solve(domain, law):
     problem = fe2.MacroProblem(domain, law)
-    problem.fix("left", (0.0, 0.0))
-    problem.fix("right", (0.02, None))
-    problem.watch("right")
+    problem.prescribe("left", (0.0, 0.0))
+    problem.prescribe("right", (0.02, None))
+    problem.record("right")
     problem.solve(steps=2, log=None)
     return problem.history[-1].force["right"][0]
 

@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 
 import coupling
 import spon
-from meshes._compat import create_mesh, geometry_dofmap
+from meshes.compat import create_mesh, geometry_dofmap
 from spon import operators
 from spon.operators.training import NORMS
 from spon.spaces import constraints, norms, transfer

@@ -15,7 +15,7 @@ from fe2.body import Body, LocalError
 _NEARLY_INCOMPRESSIBLE = 0.48
 
 
-def check_at_rest(body: Body, names: Mapping[str, int]) -> None:
+def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
     """Refuse a stiffness at rest that is not positive, and warn of linear elements that would lock.
 
     The body is left at rest. A stiffness that is not finite there is no business of this check: not all that can be

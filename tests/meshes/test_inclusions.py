@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RVE cells: volume fractions against closed forms, matching faces for any position of the inclusions, packings."""
+"""RVEs with inclusions: volume fractions against closed forms, matching faces for any position of the inclusions, packings."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_the_second_cell_as_the_authors_meshed_it(comm):
 def test_narrow_gaps_are_resolved(comm):
     """Two circles 0.01 apart: the edges in the gap are shorter than the gap."""
     a, b = meshes.Circle((-0.205, 0.0), 0.2), meshes.Circle((0.205, 0.0), 0.2)
-    mesh = meshes.cell([a, b], comm, mesh_size=0.2).mesh
+    mesh = meshes.rve([a, b], comm, mesh_size=0.2).mesh
     x = mesh.geometry.x[:, :2]
     in_gap = (np.abs(x[:, 0]) < 0.004) & (np.abs(x[:, 1]) < 0.02)
     assert comm.allreduce(int(in_gap.sum())) >= 3
@@ -65,7 +65,7 @@ def test_narrow_gaps_are_resolved(comm):
 def test_a_shifted_cell_matches_and_keeps_its_fractions(shift):
     exact = RVE_FRACTION["RVE2"]
     try:
-        tagged = meshes.cell(
+        tagged = meshes.rve(
             meshes.BENCHMARKS["RVE2"], MPI.COMM_WORLD, mesh_size=0.15, order=2, shift=shift
         )  # raises if not periodic
     except meshes.MeshError as error:  # the ellipse touches a face: said, not meshed wrongly
@@ -77,7 +77,7 @@ def test_a_shifted_cell_matches_and_keeps_its_fractions(shift):
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.33, 0.41, 0.11)])
 def test_spheres_wrap_around_the_cell(comm, shift, order):
-    tagged = meshes.cell(
+    tagged = meshes.rve(
         [meshes.Sphere((0.0, 0.0, 0.0), 0.35)], comm, mesh_size=0.3, size=(1, 1, 1), shift=shift, order=order
     )
     exact = 4 / 3 * np.pi * 0.35**3
@@ -88,43 +88,43 @@ def test_spheres_wrap_around_the_cell(comm, shift, order):
 
 def test_fibres_ellipsoids_and_voids(comm):
     fibre = meshes.Cylinder((0.5, 0.5, 0.0), "z", 0.25)
-    tagged = meshes.cell([fibre], comm, mesh_size=0.3, size=(1, 1, 1), order=2)
+    tagged = meshes.rve([fibre], comm, mesh_size=0.3, size=(1, 1, 1), order=2)
     assert tagged.fractions()[2] == pytest.approx(np.pi * 0.25**2, rel=1e-3)
 
     c, s = np.cos(0.4), np.sin(0.4)
     turned = meshes.Ellipsoid((0.4, 0.0, 0.1), (0.35, 0.2, 0.25), ((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)), tag=3)
-    tagged = meshes.cell([turned], comm, mesh_size=0.3, size=(1, 1, 1), order=2, edges_per_circle=10)
+    tagged = meshes.rve([turned], comm, mesh_size=0.3, size=(1, 1, 1), order=2, edges_per_circle=10)
     assert tagged.names == {"matrix": 1, "inclusion 3": 3}
     assert tagged.fractions()[3] == pytest.approx(4 / 3 * np.pi * 0.35 * 0.2 * 0.25, rel=5e-3)
 
     pore = meshes.Circle((0.5, 0.1), 0.2, tag=meshes.VOID)
-    fractions = meshes.cell([pore], comm, mesh_size=0.1, order=2).fractions()
+    fractions = meshes.rve([pore], comm, mesh_size=0.1, order=2).fractions()
     assert fractions == {1: pytest.approx(1 - np.pi * 0.2**2, rel=1e-4)}
 
 
 @pytest.mark.parametrize("seed", [1, 3, 12])
 def test_ellipsoids_at_random_are_meshed_with_curved_cells(comm, seed):
-    """Faces of the cell cut free-form surfaces at thin angles, where curved cells tangle and are straightened."""
+    """Faces of the RVE cut free-form surfaces at thin angles, where curved cells tangle and are straightened."""
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     rotation *= np.sign(np.linalg.det(rotation))
     axes = (0.4, 0.2, 0.25)
     body = meshes.Ellipsoid(tuple(rng.uniform(-0.5, 0.5, 3)), axes, tuple(map(tuple, rotation)))
-    tagged = meshes.cell([body], comm, mesh_size=0.25, size=(1, 1, 1), order=2, edges_per_circle=10)
+    tagged = meshes.rve([body], comm, mesh_size=0.25, size=(1, 1, 1), order=2, edges_per_circle=10)
     assert tagged.fractions()[2] == pytest.approx(4 / 3 * np.pi * np.prod(axes), rel=0.01)
     assert sum(tagged.fractions().values()) == pytest.approx(1.0, abs=1e-10)
 
 
 def test_quadrilaterals_are_made_where_recombination_leaves_triangles(comm):
     packed = meshes.packing(0.5, count=12, seed=7, min_gap=0.03)
-    tagged = meshes.cell(packed, comm, mesh_size=0.1, order=2, quads=True)
+    tagged = meshes.rve(packed, comm, mesh_size=0.1, order=2, quads=True)
     assert tagged.mesh.topology.cell_name() == "quadrilateral"
     assert tagged.fractions() == {1: pytest.approx(0.5, rel=1e-3), 2: pytest.approx(0.5, rel=1e-3)}
 
 
 def test_close_fibres_are_resolved_along_their_length(comm):
     fibres = [meshes.Cylinder((x, 0.0, 0.0), "z", 0.2) for x in (-0.23, 0.23)]  # 0.06 apart
-    tagged = meshes.cell(fibres, comm, mesh_size=0.3, size=(1, 1, 0.5), edges_per_circle=8, cells_per_gap=1)
+    tagged = meshes.rve(fibres, comm, mesh_size=0.3, size=(1, 1, 0.5), edges_per_circle=8, cells_per_gap=1)
     x = np.vstack(comm.allgather(tagged.mesh.geometry.x))
     near = x[(np.abs(x[:, 0]) <= 0.031) & (np.abs(x[:, 1]) < 0.03)]
     heights = np.unique(np.round(near[:, 2], 6))
@@ -132,13 +132,13 @@ def test_close_fibres_are_resolved_along_their_length(comm):
 
 
 def test_a_cell_need_be_neither_unit_nor_centred(comm):
-    tagged = meshes.cell([meshes.Circle((2.0, 0.0), 0.4)], comm, mesh_size=0.2, size=(2, 1), center=(1.0, 0.0), order=2)
+    tagged = meshes.rve([meshes.Circle((2.0, 0.0), 0.4)], comm, mesh_size=0.2, size=(2, 1), center=(1.0, 0.0), order=2)
     np.testing.assert_allclose(tagged.box, [[0.0, -0.5], [2.0, 0.5]], atol=1e-12)
     assert tagged.fractions()[2] == pytest.approx(np.pi * 0.4**2 / 2, rel=1e-4)
 
 
 def test_a_cell_without_inclusions_is_all_matrix(comm):
-    assert meshes.cell([], comm, mesh_size=0.5).fractions() == {1: pytest.approx(1.0)}
+    assert meshes.rve([], comm, mesh_size=0.5).fractions() == {1: pytest.approx(1.0)}
 
 
 def test_the_same_cell_has_the_same_mesh():
@@ -176,7 +176,7 @@ def test_a_gmsh_session_of_the_caller_is_left_as_it_was():
 )
 def test_overlaps_are_refused_by_name(comm, shapes, names):
     with pytest.raises(meshes.MeshError) as error:
-        meshes.cell(shapes, comm, mesh_size=0.1)
+        meshes.rve(shapes, comm, mesh_size=0.1)
     assert all(name in str(error.value) for name in names)
 
 
@@ -194,7 +194,7 @@ def test_overlaps_are_refused_by_name(comm, shapes, names):
 )
 def test_wrong_arguments_are_named(comm, arguments, hint):
     with pytest.raises(meshes.MeshError, match=hint):
-        meshes.cell(comm=comm, **({"mesh_size": 0.3} | arguments))
+        meshes.rve(comm=comm, **({"mesh_size": 0.3} | arguments))
     with pytest.raises(meshes.MeshError, match="RVE1, RVE2, RVE3"):
         meshes.benchmark("RVE4", comm)
 
@@ -216,7 +216,7 @@ def test_packings_are_reproducible_and_do_not_overlap(dim, fraction, count):
 
 def test_a_packing_is_meshed_with_its_fraction(comm):
     packed = meshes.packing(0.4, count=8, seed=2, min_gap=0.02)
-    assert meshes.cell(packed, comm, mesh_size=0.1, order=2).fractions()[2] == pytest.approx(0.4, rel=1e-3)
+    assert meshes.rve(packed, comm, mesh_size=0.1, order=2).fractions()[2] == pytest.approx(0.4, rel=1e-3)
 
 
 def test_an_impossible_packing_names_the_fraction_reached():

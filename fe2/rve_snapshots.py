@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The file of snapshots: written in parts, merged, and read back only when it is whole and what it claims to be."""
+"""Snapshots of an RVE: solved on all ranks and kept in one HDF5 file, which survives a killed run."""
 
 import json
 import os
+import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
-from fe2 import parts
+from fe2 import arguments, chunked_hdf5
 from fe2.fingerprints import Fingerprint, differences, digest, fingerprint
+from fe2.ranks import together
 from fe2.rve import RVE
 
-__all__ = ["SnapshotError", "Snapshots", "digest", "fingerprint", "merge", "opened", "read", "write_part"]
+__all__ = ["SnapshotError", "Snapshots", "compute", "read"]
 
 Array = npt.NDArray[np.float64]
 
@@ -65,12 +70,107 @@ class Snapshots:
 
 def read(path: str | os.PathLike) -> Snapshots:
     """The snapshots of the file `path`; raises FileNotFoundError, or SnapshotError if it is damaged or no such file."""
-    with opened(Path(path)) as file:
+    with _opened(Path(path)) as file:
         return Snapshots(**{name: file[name][:] for name in _AXES}, fingerprint=_mark(file))
 
 
+def compute(
+    rve: RVE,
+    strains: npt.ArrayLike,
+    path: str | os.PathLike,
+    comm: MPI.Intracomm,
+    *,
+    chunk: int = 8,
+    progress: bool = True,
+    append: bool = False,
+) -> None:
+    """Solve the RVE problem at each strain and write the snapshots into one HDF5 file; collective on `comm`.
+
+    Finished chunks of strains lie in the folder `<path>.parts` until all are there: after a crash, call again with the
+    same arguments (any number of ranks) and only the chunks that are missing are solved. If all is in the file already,
+    nothing is done. The content of the file does not depend on the number of ranks. Strains without solution are
+    marked in `failed`, their rows are NaN, and rank 0 warns.
+
+    Args:
+        rve: the cell, one on each rank (its mesh on MPI.COMM_SELF), the same on all.
+        strains: Mandel strains (n, d), the same on all ranks.
+        path: of the file, in a folder that all ranks see; read it with `read`.
+        comm: the ranks that share the work.
+        chunk: strains that are solved between two writes.
+        progress: rank 0 shows how far it is: a bar on a terminal, a line every ten per cent elsewhere.
+        append: add the strains to those that the file has; strains that it ends with are not added again. Without a
+            file, begin one.
+
+    Raises:
+        ValueError: strains of wrong shape, none, not finite or not real; chunk < 1; a material with state.
+        SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; ranks
+        that differ in their arguments. An error on one rank is raised on all; no rank is left waiting.
+    """
+    path = Path(path)
+    with together(comm):
+        strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
+        if not len(strains):
+            raise ValueError("there are no strains: need one at least")
+        if not isinstance(chunk, (int, np.integer)) or chunk < 1:
+            raise ValueError(f"chunk = {chunk!r}: need a whole number of at least 1")
+        for tag, material in rve.body.materials.items():
+            if material.state_size:
+                raise ValueError(
+                    f"the material of tag {tag}, {type(material).__name__}, has state: its answer depends on the way "
+                    "to a strain, and a snapshot holds the strain alone; solve paths by `rve.homogenise(strain, state)`"
+                )
+        mark = fingerprint(rve)
+        mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": digest(strains)}
+    first = comm.bcast(mine)
+    with together(comm):
+        different = [name for name, value in mine.items() if value != first[name]]
+        if different:
+            raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
+
+    folder = chunked_hdf5.folder(path)
+    pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
+    pending = None
+    with together(comm):
+        if comm.rank == 0:
+            pending = _pending(path, folder, mark, strains, pieces, append)
+    pending = comm.bcast(pending)
+    if pending is None:
+        return
+    chunked_hdf5.fill(
+        comm,
+        folder,
+        pending,
+        lambda k: _write_part(folder, k, rve, pieces[k], mark),
+        partial(chunked_hdf5.Progress, "snapshots", len(pieces), folder, progress),
+    )
+    failed = 0
+    with together(comm):
+        if comm.rank == 0:
+            failed = _merge(path, folder, len(pieces), mark)
+    if failed:
+        warnings.warn(f"{path}: {failed} of {len(strains)} RVE problems did not converge; see `failed`", stacklevel=2)
+
+
+def _pending(
+    path: Path, folder: Path, mark: Fingerprint, strains: Array, pieces: list[Array], append: bool
+) -> list[int] | None:
+    """Numbers of the chunks still to be solved; None if the file has all strains. Makes the folder of the parts."""
+    keys = [digest(piece) for piece in pieces]
+    done = chunked_hdf5.finished(folder, keys, lambda part: _opened(part, mark), "strains", SnapshotError)
+    if path.exists():
+        with _opened(path, mark) as file:
+            known = file["strain"][:]
+        if np.array_equal(known[-len(strains) :] if append else known, strains):
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
+            return None
+        if not append:
+            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append or take another path")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [k for k in range(len(pieces)) if k not in done]
+
+
 @contextmanager
-def opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
+def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
     """A snapshot file open for reading, of the RVE with the fingerprint `mark` if given.
 
     Raises:
@@ -101,7 +201,7 @@ def opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
         raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint) -> None:
+def _write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint) -> None:
     """Solve for the strains (m, d) of chunk `k` and write its part."""
     solved = rve.homogenise(strains, on_failure="report")
     m, body = len(strains), rve.body
@@ -122,13 +222,13 @@ def write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint
         "failed": failed,
         "weights": body.weights,
     }
-    with parts.writing(folder, k, digest(strains)) as file:
+    with chunked_hdf5.writing(folder, k, digest(strains)) as file:
         _describe(file, mark)
         for name, values in arrays.items():
             file.create_dataset(name, data=values, chunks=True, fletcher32=True)
 
 
-def merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
+def _merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
     """Write the file from its `count` parts, behind the snapshots that it has; return the failed rows."""
     failed = 0
 
@@ -136,12 +236,12 @@ def merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
         nonlocal failed
         _describe(file, mark)
         for name in _ROWS:
-            parts.extend(file, name, part[name][:])
+            chunked_hdf5.extend(file, name, part[name][:])
         if "weights" not in file:
             file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
         failed += int(part["failed"][:].sum())
 
-    parts.merge(path, folder, count, lambda part: opened(part, mark), add)
+    chunked_hdf5.merge(path, folder, count, lambda part: _opened(part, mark), add)
     return failed
 
 

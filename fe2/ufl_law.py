@@ -16,7 +16,7 @@ from fe2.expressions import compile_expression
 from fe2.laws import Response
 from fe2.materials import Material
 from fe2.ranks import together
-from fe2.rest import check_elliptic
+from fe2.zero_strain import check_elliptic
 
 Array = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class UFLLaw:
 
     Raises:
         ValueError: another `dim` or `plane`, a chunk below 1, or a material whose stiffness at zero strain is not
-        positive, see `fe2.rest.check_elliptic`.
+        positive, see `fe2.zero_strain.check_elliptic`.
     """
 
     def __init__(self, material: Material, *, dim: int = 2, plane: str = "strain", chunk: int = 4096):

@@ -26,7 +26,7 @@ class Stopped(SystemExit):
         return f"stopped by {self._name}"
 
 
-class Heard:
+class SignalListener:
     """Listens to signals while it is entered, as a context manager; only in the main thread, as Python allows.
 
     Attributes:
@@ -37,7 +37,7 @@ class Heard:
         self.number, self._signals = 0, signals
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "Heard":
+    def __enter__(self) -> "SignalListener":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
@@ -49,7 +49,7 @@ class Heard:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
 
-    def obey(self, comm: MPI.Comm) -> None:
+    def raise_if_signalled(self, comm: MPI.Comm) -> None:
         """Raise Stopped on all ranks if a signal has reached any (collective)."""
         if number := comm.allreduce(self.number, MPI.MAX):
             raise Stopped(number)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Samples of strains and snapshot files."""
+"""Snapshot files."""
 
 from dataclasses import fields
 
@@ -13,16 +13,16 @@ pytest.importorskip("h5py")
 from mpi4py import MPI
 
 import meshes
-from fe2 import RVE, LinearElastic, SaturatingElastic, sample
-from fe2 import snapshots as files
-from fe2.parts import count
+from fe2 import RVE, LinearElastic, SaturatingElastic, SolverOptions, rve_snapshots, strain_sampling
+from fe2.chunked_hdf5 import count
+from fe2.fingerprints import fingerprint
 
-STRAINS = sample.box(7, 2, 0.02, seed=3)
+STRAINS = strain_sampling.box(7, 2, 0.02, seed=3)
 
 
 def make_rve(a1=50.0, **options):
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(4, 2))
-    return RVE(cell, {1: SaturatingElastic(a1=a1), 2: LinearElastic.young(2e4, 0.3)}, **options)
+    return RVE(cell, {1: SaturatingElastic(a1=a1), 2: LinearElastic.from_young_poisson(2e4, 0.3)}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -31,48 +31,13 @@ def rve():
 
 
 def solve(rve, strains, path, comm=MPI.COMM_SELF, **options):
-    sample.snapshots(rve, strains, path, comm, **{"chunk": 2, "progress": False, **options})
-    return sample.read(path)
+    rve_snapshots.compute(rve, strains, path, comm, **{"chunk": 2, "progress": False, **options})
+    return rve_snapshots.read(path)
 
 
 def assert_equal(a, b):
     for f in fields(a):
         np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name), err_msg=f.name)
-
-
-@pytest.mark.parametrize("function", [sample.box, sample.latin_hypercube, sample.sobol])
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_samples_fill_the_box_and_are_reproducible(function, dim):
-    d = {1: 1, 2: 3, 3: 6}[dim]
-    amplitude = 0.01 * np.arange(1, d + 1)
-    strains = function(100, dim, amplitude, seed=5)
-    assert strains.shape == (100, d)
-    assert (abs(strains) <= amplitude).all()
-    assert (strains.max(axis=0) > 0.8 * amplitude).all() and (strains.min(axis=0) < -0.8 * amplitude).all()
-    np.testing.assert_array_equal(strains, function(100, dim, amplitude, seed=5))
-    assert not np.array_equal(strains, function(100, dim, amplitude, seed=6))
-
-
-def test_latin_hypercube_has_one_value_in_each_stratum():
-    strains = sample.latin_hypercube(10, 2, 1.0, seed=0)
-    np.testing.assert_array_equal(np.sort(np.floor((strains + 1) * 5), axis=0), np.tile(np.arange(10)[:, None], 3))
-
-
-def test_sobol_of_one_and_of_growing_n_is_one_sequence():
-    np.testing.assert_array_equal(sample.sobol(1, 2, 1.0, seed=0), sample.sobol(9, 2, 1.0, seed=0)[:1])
-
-
-def test_radial_paths_grow_along_fixed_directions():
-    strains = sample.radial(4, 5, 2, 0.1, seed=1).reshape(4, 5, 3)
-    np.testing.assert_allclose(np.linalg.norm(strains, axis=2), np.tile(0.02 * np.arange(1, 6), (4, 1)), rtol=1e-13)
-    np.testing.assert_allclose(strains[:, 1:] / np.arange(2, 6)[:, None], strains[:, :1].repeat(4, 1), rtol=1e-12)
-    np.testing.assert_array_equal(strains.reshape(-1, 3), sample.radial(4, 5, 2, 0.1, seed=1))
-
-
-@pytest.mark.parametrize("n, dim, amplitude", [(0, 2, 1.0), (3, 4, 1.0), (3, 2, -1.0), (3, 2, [1, 1]), (3, 2, np.inf)])
-def test_samples_refuse_wrong_arguments(n, dim, amplitude):
-    with pytest.raises(ValueError, match="need"):
-        sample.box(n, dim, amplitude, seed=0)
 
 
 def test_file_holds_what_homogenise_gives(rve, tmp_path):
@@ -94,19 +59,21 @@ def test_file_holds_what_homogenise_gives(rve, tmp_path):
 def test_a_killed_run_goes_on(rve, tmp_path, monkeypatch):
     whole = solve(rve, STRAINS, tmp_path / "whole.h5")
     path, parts = tmp_path / "s.h5", tmp_path / "s.h5.parts"
-    write, calls = files.write_part, []
+    write, calls = rve_snapshots._write_part, []
 
     def killed(folder, k, *args):
         if k == 2:
             raise KeyboardInterrupt
         write(folder, k, *args)
 
-    monkeypatch.setattr(files, "write_part", killed)
+    monkeypatch.setattr(rve_snapshots, "_write_part", killed)
     with pytest.raises(KeyboardInterrupt):
         solve(rve, STRAINS, path)
     assert count(parts) == 2 and not path.exists()
     (parts / "chunk-000002.h5.tmp").write_bytes(b"half")
-    monkeypatch.setattr(files, "write_part", lambda folder, k, *args: (calls.append(k), write(folder, k, *args)))
+    monkeypatch.setattr(
+        rve_snapshots, "_write_part", lambda folder, k, *args: (calls.append(k), write(folder, k, *args))
+    )
     assert_equal(solve(rve, STRAINS, path), whole)
     assert calls == [2, 3]
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
@@ -125,21 +92,21 @@ def test_append_adds_once(rve, tmp_path):
 def test_other_strains_and_other_cells_are_refused(rve, tmp_path):
     path = tmp_path / "s.h5"
     solve(rve, STRAINS, path)
-    with pytest.raises(sample.SnapshotError, match="other strains"):
+    with pytest.raises(rve_snapshots.SnapshotError, match="other strains"):
         solve(rve, STRAINS[:3], path)
     for other in (make_rve(a1=51.0), make_rve(degree=1), make_rve(boundary="linear displacement")):
-        with pytest.raises(sample.SnapshotError, match=r"s\.h5 belongs to another RVE"):
+        with pytest.raises(rve_snapshots.SnapshotError, match=r"s\.h5 belongs to another RVE"):
             solve(other, STRAINS, path, append=True)
-    assert files.fingerprint(make_rve()) == files.fingerprint(rve)
+    assert fingerprint(make_rve()) == fingerprint(rve)
 
 
 def test_parts_of_another_run_are_refused(rve, tmp_path):
     parts = tmp_path / "s.h5.parts"
     parts.mkdir()
-    files.write_part(parts, 0, rve, STRAINS[:3], files.fingerprint(rve))
-    with pytest.raises(sample.SnapshotError, match="another chunk size"):
+    rve_snapshots._write_part(parts, 0, rve, STRAINS[:3], fingerprint(rve))
+    with pytest.raises(rve_snapshots.SnapshotError, match="another chunk size"):
         solve(rve, STRAINS, tmp_path / "s.h5")
-    with pytest.raises(sample.SnapshotError, match="another RVE"):
+    with pytest.raises(rve_snapshots.SnapshotError, match="another RVE"):
         solve(make_rve(a1=51.0), STRAINS, tmp_path / "s.h5", chunk=3)
 
 
@@ -153,19 +120,19 @@ def test_damaged_and_alien_files_are_refused_by_name(rve, tmp_path):
     flipped[where + 3] ^= 1
     for content in (data[: len(data) // 2], data[:20], b"", b"something else", bytes(flipped)):
         path.write_bytes(content)
-        with pytest.raises(sample.SnapshotError, match=r"s\.h5 is damaged"):
-            sample.read(path)
+        with pytest.raises(rve_snapshots.SnapshotError, match=r"s\.h5 is damaged"):
+            rve_snapshots.read(path)
     path.unlink()
     with h5py.File(path, "w") as file:
         file["strain"] = STRAINS
-    with pytest.raises(sample.SnapshotError, match=r"s\.h5 is no file of snapshots"):
+    with pytest.raises(rve_snapshots.SnapshotError, match=r"s\.h5 is no file of snapshots"):
         solve(rve, STRAINS, path, append=True)
     with pytest.raises(FileNotFoundError, match=r"t\.h5"):
-        sample.read(tmp_path / "t.h5")
+        rve_snapshots.read(tmp_path / "t.h5")
 
 
 def test_points_without_solution_are_marked(tmp_path):
-    hard = make_rve(max_iterations=1, max_substeps=0)
+    hard = make_rve(solver=SolverOptions(max_iterations=1, max_substeps=0))
     strains = np.array([[0.0, 0, 0], [0.05, 0, 0.03]])
     with pytest.warns(UserWarning, match="1 of 2"):
         got = solve(hard, strains, tmp_path / "s.h5")
@@ -196,5 +163,5 @@ def test_an_error_on_one_rank_is_raised_on_all(rve, comm, mpi_tmp_path, monkeypa
     monkeypatch.undo()
     assert len(solve(rve, STRAINS, mpi_tmp_path / "s.h5", comm).strain) == len(STRAINS)
     if comm.size > 1:
-        with pytest.raises(sample.SnapshotError):
+        with pytest.raises(rve_snapshots.SnapshotError):
             solve(rve, STRAINS[: 2 + (comm.rank == 0)], mpi_tmp_path / "t.h5", comm)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RVE cells with inclusions, meshed by gmsh so that opposite faces match."""
+"""RVEs with inclusions, meshed by gmsh with matching opposite faces."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .errors import MeshError
 from .gmsh_session import session
 from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
 from .periodic import match, periodic_labels
-from .shapes import Circle, Ellipse, Shape, extent, refuse_overlaps, rescaled
+from .shapes import Circle, Ellipse, Shape, extent, moved, refuse_overlaps, rescaled
 from .structured import box_corners
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 
 
-def cell(
+def rve(
     inclusions: Sequence[Shape],
     comm: MPI.Intracomm,
     *,
@@ -34,28 +34,28 @@ def cell(
     cells_per_gap: int = 2,
     names: Mapping[str, int] | None = None,
 ) -> TaggedMesh:
-    """Periodic cell with inclusions; what leaves it on one side enters on the other.
+    """Periodic RVE with inclusions; an inclusion that leaves on one side enters on the opposite one.
 
     Args:
-        inclusions: bodies that do not overlap; tag 0 is cut out. The matrix has tag 1.
+        inclusions: bodies that do not overlap; those with tag 0 are voids. The matrix has tag 1.
         comm: communicator of the mesh; gmsh runs on rank 0.
         mesh_size: largest edge length.
-        size: lengths of the cell, (lx, ly) or (lx, ly, lz); sets the dimension.
-        center: centre of the cell; the origin if None.
+        size: lengths of the RVE, (lx, ly) or (lx, ly, lz); sets the dimension.
+        center: centre of the RVE; the origin if None.
         shift: vector by which the inclusions are moved (periodically); no effective property depends on it.
-        order: degree of the geometry; from 2 on the interfaces are curved (but for the few edges that, curved, would
-            turn a flat cell inside out).
+        order: degree of the geometry; from 2 on the interfaces are curved (except edges whose curvature would invert
+            a cell).
         quads: quadrilaterals (2D only); simplices otherwise.
         edges_per_circle: fewest edges on a full circle of an interface, whatever ``mesh_size``.
         cells_per_gap: cells across a gap between inclusions that is narrower than ``cells_per_gap * mesh_size``.
         names: name of a phase → tag; "matrix" for 1 and "inclusion" for 2 if None, "inclusion t" for another tag t.
 
     Returns:
-        The cell, checked to be periodic.
+        The RVE, checked to be periodic.
 
     Raises:
-        MeshError: overlapping inclusions, a shape of the wrong dimension or size, or a mesh that gmsh cannot make (for
-            example if an interface only just touches a face of the cell: ``shift`` moves it away).
+        MeshError: overlapping inclusions, a shape of the wrong dimension or size, or a failure of gmsh (for example if
+            an interface is almost tangent to a face of the RVE: use ``shift``).
     """
     lower, upper, middle = box_corners(size, center)
     dim = len(size)
@@ -70,7 +70,7 @@ def cell(
         if mesh_size <= 0 or order < 1:
             raise MeshError(f"mesh_size is {mesh_size} and order is {order}; they must be positive")
         if quads and dim == 3:
-            raise MeshError("quads=True needs a cell in 2D; in 3D use quads=False, or from_labels for hexahedra")
+            raise MeshError("quads=True needs an RVE in 2D; in 3D use quads=False, or from_labels for hexahedra")
         tags = {MATRIX} | {s.tag for s in shapes} - {VOID}
         labels = {"matrix": MATRIX} | {
             ("inclusion" if t == INCLUSION else f"inclusion {t}"): t for t in tags - {MATRIX}
@@ -94,14 +94,14 @@ def cell(
         for number in range(len(SEAMS) - 1):
             try:
                 return attempt(number)
-            except Exception:  # gmsh raises no other class; the last attempt tells what is wrong
+            except Exception:  # gmsh raises no other class; the error of the last attempt is reported
                 continue
         try:
             return attempt(len(SEAMS) - 1)
         except Exception as error:
             raise MeshError(
                 f"gmsh made no mesh that is fit for use: {error}. Perhaps an interface is almost tangent to a face of "
-                "the cell: move the inclusions with shift, or use a smaller mesh_size"
+                "the RVE: move the inclusions with shift, or use a smaller mesh_size"
             ) from error
 
     return distribute(comm, build)
@@ -111,23 +111,23 @@ def _placed(inclusions: Sequence[Shape], dim: int, shift: Sequence[float] | None
     """The inclusions moved by ``shift``, their dimension and sizes checked."""
     move = np.zeros(dim) if shift is None else np.asarray(shift, dtype=np.float64)
     if move.shape != (dim,):
-        raise MeshError(f"shift is {shift}; a cell in {dim}D needs {dim} entries")
+        raise MeshError(f"shift is {shift}; an RVE in {dim}D needs {dim} entries")
     for i, shape in enumerate(inclusions):
         if len(shape.center) != dim or shape.matrix.shape != (dim, dim):
             raise MeshError(
-                f"inclusion {i} ({shape}) does not fit a cell in {dim}D, whose dimension is the length of size"
+                f"inclusion {i} ({shape}) does not fit an RVE in {dim}D, whose dimension is the length of size"
             )
         if not np.all(extent(shape) > 0) or not np.linalg.det(np.where(np.isinf(shape.matrix), 1, shape.matrix)) > 0:
             raise MeshError(f"inclusion {i} ({shape}) has no volume; radius and semi_axes must be positive")
         if not isinstance(shape.tag, int) or shape.tag < 0:
             raise MeshError(f"inclusion {i} ({shape}) has the tag {shape.tag}; use 0 for a void, 1, 2, ... for phases")
-    return [replace(s, center=tuple((np.asarray(s.center, dtype=np.float64) + move).tolist())) for s in inclusions]
+    return [moved(shape, move) for shape in inclusions]
 
 
 def benchmark(
     name: str, comm: MPI.Intracomm, *, mesh_size: float = 0.05, order: int = 2, quads: bool = False
 ) -> TaggedMesh:
-    """One of the three cells of the EquiNO paper (Eivazi et al., arXiv:2504.07976) on [-0.5, 0.5]².
+    """One of the three RVEs of the EquiNO paper (Eivazi et al., arXiv:2504.07976) on [-0.5, 0.5]².
 
     The matrix has tag 1, the inclusion 2.
 
@@ -135,23 +135,23 @@ def benchmark(
         name: "RVE1": circles of radius 0.295863515 at the centre and around the four corners (volume fraction 0.55);
             "RVE2": an ellipse with the semi-axes 0.350 and 0.1756, the longer one at 30° to the x axis;
             "RVE3": circles of radius 0.10 at (-0.25, 0.25), 0.15 at (0.25, 0.15) and 0.10 at (0, -0.25);
-            "RVE2-meshed": the ellipse of the authors' mesh, see `AS_MESHED`; their figures for RVE2 are from there. The
-            figures of this project are from "RVE2", whose stiffness is larger by 0.03 %.
+            "RVE2-meshed": the ellipse of the authors' mesh, see `AS_MESHED`; their results for RVE2 use it. The results
+            of this project use "RVE2", whose stiffness is larger by 0.03 %.
         comm: communicator of the mesh.
         mesh_size: largest edge length.
         order: degree of the geometry.
         quads: quadrilaterals; triangles otherwise.
 
     Returns:
-        The cell.
+        The RVE.
 
     Raises:
-        MeshError: no cell of this name.
+        MeshError: unknown name.
     """
     known = BENCHMARKS | AS_MESHED
     if name not in known:
-        raise MeshError(f'there is no benchmark cell "{name}"; there are {", ".join(known)}')
-    return cell(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
+        raise MeshError(f'there is no benchmark RVE "{name}"; there are {", ".join(known)}')
+    return rve(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
 
 
 BENCHMARKS: dict[str, tuple[Shape, ...]] = {
@@ -162,6 +162,6 @@ BENCHMARKS: dict[str, tuple[Shape, ...]] = {
 
 # In the mesh of RVE2 that comes with the paper's code (github.com/HamidrezaEiv/EquiNO, be71c1f, data/RVE2/grid) the
 # interface waves by up to 1 % about an ellipse of 0.35 and 0.175. Least squares over its 192 nodes give the semi-axes
-# 0.34971 and 0.17559; these are scaled here to the area of the meshed inclusion, 0.19288. The stiffness of that mesh is
-# met to 3e-5.
+# 0.34971 and 0.17559; these are scaled here to the area of the meshed inclusion, 0.19288. The stiffness is that
+# of the mesh to 3e-5.
 AS_MESHED: dict[str, tuple[Shape, ...]] = {"RVE2-meshed": (Ellipse((0.0, 0.0), (0.34968, 0.17558), 30.0),)}

@@ -19,6 +19,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from fe2.boundary import Unknowns
+from fe2.petsc_options import default_options
 
 Array = npt.NDArray[np.float64]
 
@@ -29,6 +30,9 @@ FACTORISATION = 10
 # A factor is made anew when a solve with it needs more applications than this.
 _PATIENCE = 4
 _LIMIT = 200
+
+# A matrix that is not positive definite raises an exception; CHOLMOD would also print it.
+_QUIET = {"mat_cholmod_print": 0}
 
 # In words, of PETSc's PCFailedReason.
 _REASONS = {1: "a zero in its structure", 2: "a pivot is zero", 3: "out of memory"}
@@ -206,10 +210,6 @@ class _Factor:
         self._A.setOption(PETSc.Mat.Option.SYMMETRIC, self._symmetric)
         if self._symmetric and self._definite:
             self._A.setOption(PETSc.Mat.Option.SPD, True)
-        options = PETSc.Options(self._prefix)
-        if self._package == "cholmod" and not options.hasName("mat_cholmod_print"):
-            # That a matrix is not positive definite comes as an exception; CHOLMOD would print it as well.
-            options["mat_cholmod_print"] = 0
         self._pc = PETSc.PC().create(MPI.COMM_SELF)
         self._pc.setOptionsPrefix(self._prefix)
         self._pc.setType(self._type)
@@ -224,7 +224,8 @@ class _Factor:
         self._A.stateIncrease()
         self._pc.setOperators(self._A, self._A)
         try:
-            self._pc.setUp()
+            with default_options(self._prefix, _QUIET if self._package == "cholmod" else {}):
+                self._pc.setUp()
             code = self._pc.getFailedReason()
             reason = _REASONS.get(code, f"PETSc's reason {code}") if code else ""
         except PETSc.Error as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one place that knows DOLFINx versions (0.9, 0.10, 0.11). Functions are named by what they do."""
+"""The only module with code for different versions of DOLFINx (0.9, 0.10, 0.11)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def _show_warnings() -> None:
-    """Let Python show warnings again where FFCx (of DOLFINx 0.9) has sent them to a log that nobody reads."""
+    """Show Python warnings again where FFCx (of DOLFINx 0.9) has redirected them to a log without a handler."""
     captured = getattr(logging, "_warnings_showwarning", None) is not None
     if captured and not logging.getLogger("py.warnings").handlers and not logging.getLogger().handlers:
         logging.captureWarnings(False)

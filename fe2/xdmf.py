@@ -18,7 +18,7 @@ from dolfinx import cpp, fem
 
 from fe2 import mandel
 from fe2.ranks import together
-from meshes._compat import geometry_dofmap
+from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 
