@@ -181,7 +181,7 @@ def study(quick, steps, seeds, known, keep):
     for k in range(len(unseen)):
         law.rve_at(k)
     if known is not None:
-        network = spon.load_modes(MODEL)
+        network = spon.load(MODEL)
         found = known | {"seconds": speed(network, law, unseen, strains), "structure": structure(rve, network)}
         law.destroy()
         rve.destroy()

@@ -166,7 +166,7 @@ def study(name, wanted):
     rve = learned.rve(name)
     model = learned.trained(rve, name)
     *right, failed = exact(rve, name, -(-wanted // CHUNK))
-    strain, at = right[0], model.cell.fields
+    strain, at = right[0], model.rve_modes.at_points
     inside = model.inside(torch.from_numpy(strain)).numpy()
     everywhere, few = certified(model, strain, at, 10), certified(model, strain, None, 100)
     covered = abs(few["stress"] - right[1]) <= few["stress_estimate"]

@@ -16,6 +16,7 @@ matrix, mean and maximum.
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keeping
@@ -26,8 +27,10 @@ import torch
 import fe2
 import spon
 from spon import equino
-from spon.equino import baselines, vpionet
+from spon.equino import EquiNOOptions, baselines, vpionet
 from spon.reduced.pod import pod
+from spon.training import TrainingOptions
+from spon.training.fit import FULL_BATCH
 
 RANKS = (4, 8, 16, 24, 32)
 RESULTS = Path(__file__).with_name("equino.json")
@@ -55,9 +58,9 @@ FULL = {
     "ranks": RANKS,
     "default": {},
     "modes": {"samples": 512, "lbfgs": 1000},
-    "networks": {},
+    "networks": replace(FULL_BATCH, lbfgs=1000),
     "published": {},
-    "variational": {"lbfgs": 600},
+    "variational": TrainingOptions(steps=1000, batch=10, rate=1e-3, lbfgs=600),
 }
 QUICK = {
     "snapshots": 24,
@@ -65,9 +68,9 @@ QUICK = {
     "ranks": (4, 8),
     "default": {"samples": 64, "lbfgs": 50},
     "modes": {"samples": 64, "lbfgs": 50},
-    "networks": {"lbfgs": 50},
-    "published": {"adam": 100, "lbfgs": 50},
-    "variational": {"adam": 100, "lbfgs": 50},
+    "networks": replace(FULL_BATCH, lbfgs=50),
+    "published": {"options": TrainingOptions(steps=100, batch=10, rate=1e-3, lbfgs=50)},
+    "variational": TrainingOptions(steps=100, batch=10, rate=1e-3, lbfgs=50),
 }
 
 
@@ -105,8 +108,8 @@ def errors(model, unseen, at=None, displacements=None):
     """Of a model at the unseen strains; `at`, `displacements`: where its own cell is not all there is to compare."""
     strain, found = torch.from_numpy(unseen.strain), {}
     with torch.no_grad():
-        if isinstance(model, spon.EquiNO | vpionet.DisplacementOperator):
-            at, displacements = model.cell.fields, model.cell.displacements
+        if isinstance(model, spon.EquiNO | equino.DisplacementOperator):
+            at, displacements = model.rve_modes.at_points, model.rve_modes.displacements
             coefficients = model.displacement(strain)
         elif isinstance(model, spon.ReducedModel):
             coefficients = model.solve(strain).coefficients
@@ -149,16 +152,18 @@ def floors(data, unseen, ranks):
 def default(data, unseen, effort):
     found = []
     for seed in effort["seeds"]:
-        (model, *_), seconds = timed(equino.train, data, seed=seed, **effort["default"])
-        found.append(errors(model, unseen) | {"seconds": seconds})
+        options = EquiNOOptions(seed=seed, **effort["default"])
+        result, seconds = timed(equino.train, data, options)
+        found.append(errors(result.model, unseen) | {"seconds": seconds})
     return found
 
 
 def as_published(data, unseen, effort):
-    (model, history), seconds = timed(baselines.train_as_published, data, **effort["published"])
+    result, seconds = timed(baselines.train_as_published, data, **effort["published"])
+    model, history = result.model, result.history
     with torch.no_grad():
-        strains = equino.training.sample(100, model.upper, 0)  # those that it learnt at
-        parts = [baselines.mismatch(model, e, model.cell.fields) for e in strains.split(10)]
+        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # those that it learnt at
+        parts = [baselines.published_loss(model, e, model.rve_modes.at_points) for e in strains.split(10)]
     kept = int(np.argmin(history.validation))  # where the parameters are from
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}
     return [errors(model, unseen) | {"seconds": seconds, "mismatch_MPa2": loss}]
@@ -166,15 +171,16 @@ def as_published(data, unseen, effort):
 
 def train_vpionet(loss):
     def study(data, unseen, effort):
-        (model, _), seconds = timed(vpionet.train_vpionet, data, loss=loss, **effort["variational"])
-        return [errors(model, unseen) | {"seconds": seconds}]
+        result, seconds = timed(vpionet.train_vpionet, data, effort["variational"], loss=loss)
+        return [errors(result.model, unseen) | {"seconds": seconds}]
 
     return study
 
 
 def vpinn(data, unseen, effort):
     """At the first of the unseen strains alone."""
-    (found, _), seconds = timed(vpionet.train_vpinn, data, unseen.strain[0], **effort["variational"])
+    result, seconds = timed(vpionet.train_vpinn, data, unseen.strain[0], effort["variational"])
+    found = result.solution
     totals = (displacement(data, unseen.strain[:1], w) for w in (found.fluctuation[None], unseen.fluctuation[:1]))
     record = {
         "displacement": local(*totals),
@@ -186,17 +192,17 @@ def vpinn(data, unseen, effort):
 
 def companion(train):
     def study(data, unseen, effort):
-        (model, _), seconds = timed(train, data, **effort["networks"])
-        return [errors(model, unseen) | {"seconds": seconds}]
+        result, seconds = timed(train, data, effort["networks"])
+        return [errors(result.model, unseen) | {"seconds": seconds}]
 
     return study
 
 
 def reduced(data, unseen, effort):
     """The reduced model that the default learns from: Galerkin's method, solved at each strain."""
-    bases, seconds = timed(equino.training.bases, data, resolved=min(32, len(data.strain) // 2))
-    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.rest_tangents)
-    at = spon.Fields.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
+    bases, seconds = timed(spon.reduced.pod_bases, data, resolved=min(32, len(data.strain) // 2))
+    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.tangents_at_zero_strain)
+    at = spon.ModesAtPoints.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
     return [errors(bases.reduced, unseen, at, data.fluctuation.T @ basis.combination) | {"seconds": seconds}]
 
 
@@ -225,8 +231,8 @@ def study(name, size, stem, effort, only, path):
             keeping.keep(path, "cells", name, "methods", method, record=records)
             print(row(name, method, records), flush=True)
     for r in effort["ranks"] if only in "modes" else ():
-        (model, *_), seconds = timed(equino.train, data, r=r, **effort["modes"])
-        record = errors(model, unseen) | {"seconds": seconds}
+        result, seconds = timed(equino.train, data, EquiNOOptions(r=r, **effort["modes"]))
+        record = errors(result.model, unseen) | {"seconds": seconds}
         keeping.keep(path, "cells", name, "ranks", r, record=record)
 
 

@@ -69,7 +69,11 @@ def run(law, effort):
 
 def answers(model, rve, most):
     """Answers per second in processor time, the best of three batches: of each tier, name → batch and rate."""
-    evaluator, code, plain = spon.Evaluator(model), spon.Refinement(model), spon.Refinement(model, compiled=False)
+    evaluator, code, plain = (
+        spon.Evaluator(model),
+        spon.ModalCorrector(model),
+        spon.ModalCorrector(model, compiled=False),
+    )
     works = {
         "network": evaluator,
         "network and certificate": lambda e: (evaluator(e), spon.certify(evaluator.model, torch.from_numpy(e))),

@@ -31,8 +31,11 @@ from mpi4py import MPI
 import coupling
 import fe2
 from spon import equino, operators
+from spon.equino.strain_sampling import sobol_strains
+from spon.equino.targets import targets
 from spon.operators.discretisation import discretise
 from spon.operators.network import Operator
+from spon.reduced import pod_bases
 from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("training.json")
@@ -76,13 +79,13 @@ def cell(effort, comm):
     fe2.rve_snapshots.compute(rve, strains, path, comm, progress=False)
     clock.stop(f"{len(strains)} snapshots of {rve.unknowns.size:,} unknowns")
     if comm.size == 1:
-        data = coupling.cell_data(rve, fe2.rve_snapshots.read(path))
-        bases = equino.training.bases(data)
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path))
+        bases = pod_bases(data)
         clock.stop(f"modes, and a cubature of {len(bases.points)} points")
         half, count = torch.from_numpy(data.half_range), effort["training"].get("samples", 1024)
-        equino.training.targets(bases, equino.training.sample(count, half, 0))
+        targets(bases, sobol_strains(count, half, 0))
         clock.stop(f"the law at {count:,} strains")
-        equino.train(data, **effort["training"])
+        equino.train(data, equino.EquiNOOptions(**effort["training"]))
         clock.stop("all of spon.equino.train, with the two above")
     return clock.stages
 

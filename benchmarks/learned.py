@@ -15,8 +15,8 @@ import fe2
 import meshes
 import spon
 from fe2.fingerprints import differences, fingerprint
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
@@ -35,7 +35,7 @@ def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
     path, strains = FOLDER / f"{stem}.h5", fe2.strain_sampling.latin_hypercube(n, 2, BOX, seed=seed)
     fe2.rve_snapshots.compute(cell, strains, path, comm, chunk=20, progress=False)
     with fe2.raise_on_all_ranks(comm):
-        return coupling.cell_data(cell, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
+        return coupling.rve_snapshots(cell, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
 
 
 def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
@@ -47,5 +47,5 @@ def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
         with fe2.raise_on_all_ranks(comm):
             if data is not None:
                 with Live() as live:
-                    equino.train(data, **settings, log=live)[0].save(path)
+                    equino.train(data, EquiNOOptions(**settings), log=live).model.save(path)
     return spon.load(path, whole=True)

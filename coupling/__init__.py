@@ -7,14 +7,13 @@ GridLaw, grid_cells                       RVEs given as images, solved in batche
 assign_devices, Placement                 which device serves which ranks
 micro_fields                              fields of the RVE from a model
 translate, phase_law, local_laws          UFL as programs that torch evaluates
-cell_data, samples                        training data, from snapshots and from solvers
+rve_snapshots, samples                    training data, from snapshots and from solvers
 FieldOperator, LearnedPC, Residual        operator networks on functions, in solvers, trained by a form's residual
 PointLaw, ExternalLaw, micro_simulation   laws for programs that know nothing of `fe2`
 """
 
 from coupling.cells import ModesLaw, mode_network
 from coupling.certified import CertifiedLaw
-from coupling.data import cell_data
 from coupling.external_operator import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
 from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
@@ -25,6 +24,7 @@ from coupling.placement import Placement, assign_devices
 from coupling.point_law import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
+from coupling.snapshots import rve_snapshots
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 from meshes.deprecation import renamed as _renamed
 
@@ -47,13 +47,13 @@ __all__ = [
     "SurrogateLaw",
     "TranslationError",
     "assign_devices",
-    "cell_data",
     "grid_cells",
     "local_laws",
     "micro_fields",
     "micro_simulation",
     "mode_network",
     "phase_law",
+    "rve_snapshots",
     "samples",
     "sparse_operator",
     "translate",
@@ -61,6 +61,7 @@ __all__ = [
 
 # Old name → new name.
 _NEW_NAMES: dict[str, str] = {
+    "cell_data": "coupling.rve_snapshots",
     "place": "coupling.assign_devices",
 }
 

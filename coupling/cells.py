@@ -12,8 +12,8 @@ import ufl
 from dolfinx import fem, mesh
 from mpi4py import MPI
 
-from coupling.data import strain_operator
 from coupling.laws import ExactPart
+from coupling.snapshots import strain_operator
 from coupling.translate import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint

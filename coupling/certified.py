@@ -9,10 +9,10 @@ from mpi4py import MPI
 from coupling.laws import ExactPart, Range, require_same_cell
 from coupling.micro_fields import micro_fields, refined_fields
 from fe2 import Law, MicroFields, Response, arguments, raise_on_all_ranks
-from spon import EquiNO, Evaluator, Fields, certify
+from spon import EquiNO, Evaluator, ModesAtPoints, certify
 from spon.constitutive.duality import largest_tangent
-from spon.equino.certificate import energy_at_rest
-from spon.equino.corrector import Refinement
+from spon.equino.certificate import energy_at_zero_strain
+from spon.equino.corrector import ModalCorrector
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -36,7 +36,7 @@ class CertifiedLaw:
     the relative error of the stress is of the order of √tolerance, and at most points far below. A gap below zero is
     rounding.
 
-    Other points are solved in the modes of the model, without its networks (`spon.Refinement`), many at once, and keep
+    Other points are solved in the modes of the model, without its networks (`spon.ModalCorrector`), and keep
     that response if its gap obeys the same rule. It does not matter whether they are in the trained range: the fields
     are admissible everywhere, and only what modes can say is limited. What is left goes to the exact law.
 
@@ -51,7 +51,7 @@ class CertifiedLaw:
         exact: law of the same cell, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost. A
             law without an `rve` names no cell; it is asked at some strains, and its stress has to be within the bounds.
         tolerance: of gap over energy. floor: strains to which it is not relative any more, as a fraction of the range.
-        at: fields at all points of the cell, e.g. `model.cell.fields`: the certificate is a bound then. None
+        at: fields at all points of the cell, e.g. `model.rve_modes.at_points`: the certificate is a bound then. None
             takes the model's cubature: an estimate, and far cheaper.
         modes: whether the modes are asked before the exact law.
         chunk: points of the structure that torch evaluates at a time.
@@ -76,7 +76,7 @@ class CertifiedLaw:
         *,
         tolerance: float = 1e-3,
         floor: float = 0.1,
-        at: Fields | None = None,
+        at: ModesAtPoints | None = None,
         modes: bool = True,
         chunk: int | None = None,
     ):
@@ -95,7 +95,7 @@ class CertifiedLaw:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
             largest_tangent(law)  # which refuses an energy that is not convex
-        self._refine = Refinement(self._predict.model) if modes else None
+        self._refine = ModalCorrector(self._predict.model) if modes else None
         self._exact = ExactPart(exact, self.strain_size)
         if not require_same_cell(model, exact):
             self._require_same_stress(exact)
@@ -105,7 +105,7 @@ class CertifiedLaw:
         softest = torch.linalg.eigvalsh(corner[:, None] * _reuss(self._at) * corner)[0] / 2
         # A rounding above zero, so that nothing is divided by nothing.
         self.floor_energy = max(floor, 1e-6) ** 2 * float(softest)
-        self._rest = float(energy_at_rest(self._at))
+        self._rest = float(energy_at_zero_strain(self._at))
         self.tier, self.is_outside = np.zeros(0, dtype=np.int8), np.zeros(0, dtype=bool)
         self.gap = np.zeros(0)
         self._evaluations, self._counts = 0, np.zeros(3, dtype=np.int64)
@@ -195,7 +195,7 @@ class CertifiedLaw:
         that is good enough, which is that of the point if it had not climbed higher within its step.
 
         Raises:
-            TypeError: the exact law has no RVE. ValueError: a model that was read without its cell.
+            TypeError: the exact law has no RVE. ValueError: a model that was loaded without its RVE modes.
         """
         exact = self._exact.micro_fields(strain, state[1:])
         if exact is not None:
@@ -258,7 +258,7 @@ class CertifiedLaw:
         return np.array([found[box] for box in sorted(found)]).reshape(-1, self.strain_size)
 
 
-def _reuss(at: Fields) -> torch.Tensor:
+def _reuss(at: ModesAtPoints) -> torch.Tensor:
     """Stiffness (d, d) [MPa] at rest of the phases under one stress."""
     rest = at.weights.new_zeros(1, at.laws.strain_size)
     shares = (w.sum() for w in at.weights.split(list(at.laws.counts)))
@@ -274,8 +274,8 @@ def _larger(a: Array, b: Array) -> bool:
 
 def _modes(model: EquiNO, law: Law) -> Array | None:
     """Displacement modes (unknowns, r) as fluctuations of the law's RVE; None for a law or a model without its cell."""
-    rve, cell = getattr(law, "rve", None), getattr(model, "_cell", None)
-    if rve is None or cell is None:
+    rve = getattr(law, "rve", None)
+    if rve is None or not model.is_whole:
         return None
     unknowns, dofs = np.unique(rve.unknowns.index, return_index=True)
-    return np.ascontiguousarray(cell.displacements[dofs[unknowns >= 0]])
+    return np.ascontiguousarray(model.rve_modes.displacements[dofs[unknowns >= 0]])

@@ -224,7 +224,7 @@ class SurrogateLaw:
         """The fields at a strain (d,): of the exact law if it was asked there, else of the model.
 
         Raises:
-            TypeError: no RVE. ValueError: a model that was read without its cell, or another kind of model.
+            TypeError: no RVE. ValueError: a model that was loaded without its RVE modes, or another kind of model.
         """
         if self._rve is None:
             raise TypeError(

@@ -8,7 +8,7 @@ from dolfinx import fem
 
 from fe2 import RVE, MicroFields, arguments
 from fe2.fingerprints import fingerprint
-from spon import CellFields, EquiNO, Refinement
+from spon import EquiNO, ModalCorrector, RVEModes
 from spon.constitutive.duality import indicator
 
 Array = npt.NDArray[np.float64]
@@ -28,29 +28,29 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     """
     one = _one(rve, model, strain)
     with torch.no_grad():
-        local = model.fields(one, model.cell.fields)
-        return _placed(rve, model.cell, one, model.displacement(one), *local)
+        local = model.fields(one, model.rve_modes.at_points)
+        return _placed(rve, model.rve_modes, one, model.displacement(one), *local)
 
 
-def refined_fields(rve: RVE, refine: Refinement, strain: npt.ArrayLike) -> MicroFields:
-    """The same of the least energy in the modes, without the networks; see `spon.Refinement`."""
-    one, cell = _one(rve, refine.model, strain), refine.model.cell
+def refined_fields(rve: RVE, refine: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
+    """The same of the least energy in the modes, without the networks; see `spon.ModalCorrector`."""
+    one, rve_modes = _one(rve, refine.model, strain), refine.model.rve_modes
     with torch.no_grad():
         found = refine(one)
-        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", cell.fields.strain_modes, found.coefficients)
-        sigma = torch.einsum("pdr,nr->npd", cell.fields.stress_modes, found.stress_coefficients)
-        return _placed(rve, cell, one, found.coefficients, epsilon, sigma)
+        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", rve_modes.at_points.strain_modes, found.coefficients)
+        sigma = torch.einsum("pdr,nr->npd", rve_modes.at_points.stress_modes, found.stress_coefficients)
+        return _placed(rve, rve_modes, one, found.coefficients, epsilon, sigma)
 
 
 def _one(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
     """The strain (1, d), checked as the model is."""
-    model.cell.fields.require(fingerprint(rve))
+    model.rve_modes.at_points.require(fingerprint(rve))
     return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve.strain_size))
 
 
 def _placed(
     rve: RVE,
-    cell: CellFields,
+    rve_modes: RVEModes,
     strain: torch.Tensor,
     coefficients: torch.Tensor,
     epsilon: torch.Tensor,
@@ -59,14 +59,14 @@ def _placed(
     """Fields (1, P, d) at the cell's points in the order of cells × points."""
 
     def placed(values: torch.Tensor) -> Array:
-        out = np.empty((cell.order.size, *values.shape[2:]))
-        out[cell.order] = values[0].numpy()
+        out = np.empty((rve_modes.order.size, *values.shape[2:]))
+        out[rve_modes.order] = values[0].numpy()
         return out.reshape(*rve.body.weights.shape, *values.shape[2:])
 
-    laws = cell.fields.laws
+    laws = rve_modes.at_points.laws
     known = all(law.energy_program is not None for law in laws.laws)
     displacement = fem.Function(rve.body.V, name="displacement")
-    displacement.x.array[:] = rve.affine @ strain[0].numpy() + cell.displacements @ coefficients[0].numpy()
+    displacement.x.array[:] = rve.affine @ strain[0].numpy() + rve_modes.displacements @ coefficients[0].numpy()
     return MicroFields(
         displacement, placed(epsilon), placed(sigma), rve, placed(indicator(laws, epsilon, sigma)) if known else None
     )

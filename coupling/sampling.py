@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Samples of an operator, solved by DOLFINx on all ranks and written to one file that `spon.load_samples` reads."""
+"""Samples of an operator, solved by DOLFINx on all ranks and written to one file that `spon.load` reads."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def samples(
     """Have the first n samples of a seed in a file; those that it has are not solved for again; collective on `comm`.
 
         coupling.samples(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
-        data = spon.load_samples("samples.h5")
+        data = spon.load("samples.h5")
         operators.train(network, data.inputs, data.output)
 
     Finished chunks of samples lie in the folder `<path>.parts` until all are there: after a crash, call again with the

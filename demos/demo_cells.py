@@ -20,8 +20,8 @@ import coupling
 import fe2
 import meshes
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -50,7 +50,9 @@ materials = {
 }
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])  # the shear as γ = 2 ε_xy
 mesh_size = pick(0.3, 0.08, 0.0245)
-settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"samples": 512, "lbfgs": 600}, {})
+settings = pick(
+    EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(samples=512, lbfgs=600), EquiNOOptions()
+)
 
 # %% [markdown]
 # ## From strains to a model
@@ -72,12 +74,13 @@ say(f"snapshots: {time.perf_counter() - start:.1f} s")
 
 def train(name):
     """The model of a cell, and unseen snapshots as arrays."""
-    data, unseen = (coupling.cell_data(rves[name], fe2.rve_snapshots.read(files[name, part])) for part in parts)
+    data, unseen = (coupling.rve_snapshots(rves[name], fe2.rve_snapshots.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
-        model, bases, _ = equino.train(data, **settings, log=live)
-    say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {len(bases.points)} of {len(data.weights)} points")
-    return model, unseen
+        result = equino.train(data, settings, log=live)
+    points = f"{len(result.bases.points)} of {len(data.weights)} points"
+    say(f"{name}: {time.perf_counter() - start:.1f} s, cubature of {points}")
+    return result.model, unseen
 
 
 results = {name: train(name) for name in cells} if comm.rank == 0 else {}
@@ -93,13 +96,13 @@ def predicted(model, unseen):
     """Local stress (n, P, 3), homogenised stress (n, 3) and tangent (n, 3, 3) of a model."""
     with torch.no_grad():
         strain = torch.from_numpy(unseen.strain)
-        local = torch.cat([model.fields(e, model.cell.fields)[1] for e in strain.split(10)])
+        local = torch.cat([model.fields(e, model.rve_modes.at_points)[1] for e in strain.split(10)])
         return (local.numpy(), *(values.numpy() for values in model(strain)))
 
 
 def floor(model, unseen):
     """The best local stress (n, P, 3) in the model's modes."""
-    modes, root = model.cell.fields.stress_modes.numpy(), np.sqrt(unseen.weights)[:, None]
+    modes, root = model.rve_modes.at_points.stress_modes.numpy(), np.sqrt(unseen.weights)[:, None]
     count, r = len(unseen.strain), modes.shape[2]
     matrix, right = (root[..., None] * modes).reshape(-1, r), (root * unseen.local_stress).reshape(count, -1)
     return np.einsum("pdr,rn->npd", modes, np.linalg.lstsq(matrix, right.T, rcond=None)[0])

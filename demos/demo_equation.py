@@ -98,7 +98,7 @@ if world.rank > 0:
 # The same network, on the residual alone and on solutions.
 
 # %%
-data = spon.load_samples(path)
+data = spon.load(path)
 (forces,), solutions = data.inputs, data.output
 residual = coupling.Residual(F, u, [f], bcs=[bc])
 teachers = {

@@ -182,7 +182,7 @@ for name, settings in networks.items():
 # %%
 best = list(networks)[-1]
 trained[best].save(options.folder / "network.safetensors")
-network = spon.load_operator(options.folder / "network.safetensors")
+network = spon.load(options.folder / "network.safetensors")
 
 # %% [markdown]
 # ## The picture

@@ -87,7 +87,7 @@ with fe2.raise_on_all_ranks(comm):
             log=print,
         )
         network.save(path)
-network = spon.load_modes(path)
+network = spon.load(path)
 say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")
 
 # %% [markdown]

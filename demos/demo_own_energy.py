@@ -22,7 +22,7 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
+from spon import EquiNOOptions, equino
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -109,12 +109,11 @@ rve = fe2.RVE(cell, materials)
 strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=0)
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
 fe2.rve_snapshots.compute(rve, strains, snapshots, comm)
-settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {"r": 24}, {"r": 24})
+settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(r=24), EquiNOOptions(r=24))
 with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
-        data = coupling.cell_data(rve, fe2.rve_snapshots.read(snapshots))
-        trained, _, _ = equino.train(data, **settings)
-        trained.save(model_file)
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
+        equino.train(data, settings).model.save(model_file)
 model = spon.load(model_file, whole=True)
 
 # %% [markdown]

@@ -123,7 +123,7 @@ for name, settings in networks.items():
 
 # %%
 trained["fluxes"].save(options.folder / "network.safetensors")
-network = spon.load_operator(options.folder / "network.safetensors")
+network = spon.load(options.folder / "network.safetensors")
 
 # %% [markdown]
 # ## The picture

@@ -22,7 +22,7 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
+from spon import EquiNOOptions, equino
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -62,13 +62,13 @@ half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 options.folder.mkdir(parents=True, exist_ok=True)
 file, path = options.folder / f"snapshots-{mesh_size}.h5", options.folder / "model.safetensors"
 strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, half_range, seed=0)
-settings = pick({"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20}, {}, {"r": 20})
+settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(), EquiNOOptions(r=20))
 start = time.perf_counter()
 fe2.rve_snapshots.compute(rve, strains, file, comm)
 with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
-        trained, _, _ = equino.train(coupling.cell_data(rve, fe2.rve_snapshots.read(file)), **settings)
-        trained.save(path)
+        result = equino.train(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file)), settings)
+        result.model.save(path)
 model = spon.load(path, whole=True)
 say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")
 

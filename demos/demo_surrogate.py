@@ -21,8 +21,8 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--full", action="store_true", help="the larger problem")
@@ -71,17 +71,17 @@ seconds = {"snapshots": time.perf_counter() - start}
 # %%
 path = options.folder / "model.safetensors"
 settings = pick(
-    {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20},
-    {"r": 20, "samples": 512, "lbfgs": 600},
-    {"r": 24},
+    EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20),
+    EquiNOOptions(r=20, samples=512, lbfgs=600),
+    EquiNOOptions(r=24),
 )
 start = time.perf_counter()
 with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
-        data = coupling.cell_data(rve, fe2.rve_snapshots.read(file))
+        data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file))
         with Live() as live:
-            trained, _, _ = equino.train(data, **settings, log=live)
-        trained.save(path)
+            result = equino.train(data, settings, log=live)
+        result.model.save(path)
 seconds["training"] = time.perf_counter() - start
 model = spon.load(path, whole=True)
 
@@ -93,7 +93,7 @@ model = spon.load(path, whole=True)
 
 # %%
 one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
-everywhere, few = spon.certify(model, one, model.cell.fields), spon.certify(model, one)
+everywhere, few = spon.certify(model, one, model.rve_modes.at_points), spon.certify(model, one)
 energy = rve.homogenise(one.numpy()).energy[0]
 say(f"energy at {one[0].tolist()}: {everywhere.lower[0]:.6f} ≤ {energy:.6f} ≤ {everywhere.upper[0]:.6f} MPa")
 say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {few.gap[0] / few.upper[0]:.1e}")

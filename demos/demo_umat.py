@@ -23,8 +23,8 @@ import fe2
 import meshes
 import spon
 from fe2 import pictures
-from spon import equino
-from spon.training.progress import Live
+from spon import EquiNOOptions, equino
+from spon.training import Live
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="the smallest problem")
@@ -52,10 +52,10 @@ if options.model is None:
     fe2.rve_snapshots.compute(
         rve, fe2.strain_sampling.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF
     )
-    settings: dict = {"r": 6, "resolved": 12, "samples": 32, "lbfgs": 20} if options.small else {"lbfgs": 1000}
-    data = coupling.cell_data(rve, fe2.rve_snapshots.read(snapshots))
+    small, larger = EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(lbfgs=1000)
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
     with Live() as live:
-        model, *_ = equino.train(data, **settings, log=live)
+        model = equino.train(data, small if options.small else larger, log=live).model
 else:
     model = spon.load(options.model)
 

@@ -17,40 +17,38 @@ import importlib as _importlib
 import warnings as _warnings
 
 from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
-from spon.archive import ModelFileError
+from spon.archive import ModelFileError, load
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.constitutive.program import Program, ProgramError
 from spon.equino.certificate import Certificate, certify
-from spon.equino.corrector import Refined, Refinement
+from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
-from spon.equino.model import EquiNO, load
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.model import EquiNO
+from spon.equino.options import EquiNOOptions
 from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
-from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork, load_modes
-from spon.operators.network import Operator, OperatorNetwork, load_operator
+from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork
+from spon.operators.network import Operator, OperatorNetwork
 from spon.operators.preconditioner import Preconditioner
-from spon.operators.samples import Samples, load_samples
-from spon.reduced.basis import CellFields, Fields
+from spon.operators.samples import Samples
 from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
 from spon.reduced.model import Model
+from spon.reduced.modes import ModesAtPoints, RVEModes
+from spon.reduced.snapshots import RVESnapshots, RVESpace
 from spon.spaces.graphs import Graph, graph
 from spon.spaces.read import read_space
-from spon.spaces.space import MixedSpace, Space, load_space
+from spon.spaces.space import MixedSpace, Space
 from spon.sparse import SparseOperator
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CellData",
-    "CellFields",
     "CellMesh",
     "CellResponse",
-    "CellSpace",
     "Certificate",
     "EquiNO",
+    "EquiNOOptions",
     "Evaluator",
-    "Fields",
     "Graph",
     "GridCells",
     "GridNotConverged",
@@ -58,19 +56,23 @@ __all__ = [
     "LocalLaws",
     "LocalSolve",
     "MixedSpace",
+    "ModalCorrector",
+    "ModalSolution",
     "ModeNetwork",
     "Model",
     "ModelFileError",
+    "ModesAtPoints",
     "Operator",
     "OperatorNetwork",
     "PhaseLaw",
     "Preconditioner",
     "Program",
     "ProgramError",
+    "RVEModes",
+    "RVESnapshots",
+    "RVESpace",
     "ReducedModel",
     "ReducedNotConverged",
-    "Refined",
-    "Refinement",
     "Samples",
     "Space",
     "SparseOperator",
@@ -80,10 +82,6 @@ __all__ = [
     "export_c",
     "graph",
     "load",
-    "load_modes",
-    "load_operator",
-    "load_samples",
-    "load_space",
     "microstructure",
     "operators",
     "read_space",
@@ -94,9 +92,19 @@ __all__ = [
 
 # Names of the last release → where they are now. (`meshes` and `spon` do not import each other: `meshes.deprecation`.)
 _NEW_NAMES = {
+    "CellData": "spon.RVESnapshots",
+    "CellFields": "spon.RVEModes",
+    "CellSpace": "spon.RVESpace",
+    "Fields": "spon.ModesAtPoints",
+    "Refined": "spon.ModalSolution",
+    "Refinement": "spon.ModalCorrector",
     "companions": "spon.equino.baselines",
     "constraints": "spon.spaces.constraints",
     "learn": "spon.equino.training",
+    "load_modes": "spon.load",
+    "load_operator": "spon.load",
+    "load_samples": "spon.load",
+    "load_space": "spon.load",
     "modes": "spon.microstructure.mode_network",
     "norms": "spon.spaces.norms",
     "preconditioning": "spon.operators.preconditioner",

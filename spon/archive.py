@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Files of named tensors with a JSON header, in the safetensors format; nothing in them is executed.
 
-A file is written under a temporary name and renamed. What is read is checked against the SHA-256 sums that the file
-carries, so that a truncated, damaged or alien file is refused by name.
+A file is written under a temporary name and renamed. Reading checks the SHA-256 sums that the file carries and refuses
+a truncated, damaged or alien file by its name. `load` loads whatever a file holds: each module that writes a kind of
+file registers the function that reads it, see `reads`.
 """
 
 import hashlib
+import inspect
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
@@ -17,21 +21,91 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 VERSION = "1"
+_FORMAT = "spon "  # and the kind, in files of either format
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_READERS: dict[str, Callable[..., Any]] = {}
 
 
 class ModelFileError(RuntimeError):
-    """A file that does not hold what it was opened for (a model, a space), or a damaged one."""
+    """A file that is damaged, or of another kind than expected."""
+
+
+def reads(kind: str) -> Callable[[Function], Function]:
+    """Decorator of the function that reads files of a kind, from a path and options; `load` calls it."""
+
+    def register(function: Function) -> Function:
+        _READERS[kind] = function
+        return function
+
+    return register
+
+
+def load(path: str | os.PathLike, **options: Any) -> Any:
+    """Load what was saved to a file: a model, an operator network, a network of modes, a space, or samples.
+
+    Models and networks are on the CPU. No file needs DOLFINx.
+
+    Args:
+        path: of the file.
+        **options: of the kind of file. `whole=True` for models: also the modes at all points of the RVE, which exact
+            certificates and local fields need and which are most of the file. `network=...` for samples: the operator
+            network whose spaces the samples must have.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: a damaged or alien file.
+        TypeError: an option that this kind of file does not have.
+    """
+    kind = _kind(Path(path))
+    if kind not in _READERS:
+        raise ModelFileError(f"{path} holds a {kind!r}, which cannot be loaded: need one of {sorted(_READERS)}")
+    known = list(inspect.signature(_READERS[kind]).parameters)[1:]
+    if unknown := sorted(options.keys() - set(known)):
+        raise TypeError(f"{path} holds a {kind!r}, for which there is no option {unknown[0]!r}: need one of {known}")
+    return _READERS[kind](path, **options)
+
+
+def _kind(path: Path) -> str:
+    """What a file says that it holds."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with open(path, "rb") as file:
+            is_hdf5 = file.read(len(_HDF5)) == _HDF5
+        if is_hdf5:
+            import h5py
+
+            with h5py.File(path, "r") as samples:
+                found = str(samples.attrs.get("format", ""))
+        else:
+            opened: Any = safetensors.safe_open(path, framework="pt")
+            with opened as tensors:
+                found = (tensors.metadata() or {}).get("format", "")
+    except Exception as error:  # safetensors has its own type, which is no public name in all versions
+        raise ModelFileError(f"{path} is damaged or no file of spon: {error}") from error
+    if not found.startswith(_FORMAT):
+        raise ModelFileError(f"{path} is no file of spon")
+    return found.removeprefix(_FORMAT)
 
 
 def write(path: str | os.PathLike, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write tensors and a header that JSON knows; `kind` ("model", "space") is asked for again by `Reader`.
+    """Write tensors and a header to a file.
 
-    Raises FileNotFoundError for a folder that is not there.
+    Args:
+        path: of the file, which is replaced.
+        kind: of the file, such as "model" or "space".
+        header: what else the reader needs, as JSON has it.
+        tensors: by name.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sums = {name: _sum(value) for name, value in tensors.items()}
     text = json.dumps({**header, "torch": torch.__version__.split("+")[0], "sums": sums})
-    about = {"format": f"spon {kind}", "version": VERSION, "header": text}
+    about = {"format": _FORMAT + kind, "version": VERSION, "header": text}
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
@@ -45,11 +119,27 @@ def _sum(tensor: Tensor) -> str:
     return hashlib.sha256(about + tensor.numpy().tobytes()).hexdigest()
 
 
-class Reader:
-    """An open file whose header has been checked; tensors are checked as they are read.
+@contextmanager
+def assembling(path: str | os.PathLike) -> Iterator[None]:
+    """A block that puts together what a file holds; parts that do not fit raise ModelFileError."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
 
-    Raises, when entered:
-        FileNotFoundError. ModelFileError: see there.
+
+class Reader:
+    """An open file, whose header is checked when it is opened and whose tensors are checked as they are read.
+
+    Args:
+        path: of the file.
+        kind: that it must have.
+
+    Raises:
+        FileNotFoundError: on entry, there is no such file.
+        ModelFileError: on entry, see there.
     """
 
     def __init__(self, path: str | os.PathLike, kind: str):
@@ -63,7 +153,7 @@ class Reader:
         except Exception as error:  # safetensors has its own type, which is no public name in all versions
             raise ModelFileError(f"{self.path} is damaged or no {self.kind} file: {error}") from error
         about = self.file.metadata() or {}
-        if about.get("format") != f"spon {self.kind}":
+        if about.get("format") != _FORMAT + self.kind:
             raise ModelFileError(f"{self.path} is no {self.kind} file of spon")
         if about.get("version") != VERSION:
             raise ModelFileError(f"{self.path} has version {about.get('version')}, need {VERSION}")
@@ -77,7 +167,7 @@ class Reader:
         self.file.__exit__(*error)
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with `prefix`, by the rest of their names."""
+        """Tensors whose names begin with `prefix`, by the remainder of their names."""
         found = {}
         for name in self.header["sums"]:
             if name.startswith(prefix):

@@ -14,7 +14,7 @@ import spon
 
 AMPLITUDE = 0.03
 # Settings of a training of some seconds; a real one has more modes, samples and iterations.
-TRAINING = {"r": 8, "resolved": 16, "samples": 256, "width": 16, "widths": (24, 24), "lbfgs": 300}
+TRAINING = spon.EquiNOOptions(r=8, resolved=16, samples=256, width=16, widths=(24, 24), lbfgs=300)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def train(rve, path, comm):
     fe2.rve_snapshots.compute(rve, fe2.strain_sampling.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
     with fe2.raise_on_all_ranks(comm):
         if comm.rank == 0:
-            data = coupling.cell_data(rve, fe2.rve_snapshots.read(snapshots))
-            equino.train(data, **TRAINING)[0].save(path)
+            data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
+            equino.train(data, TRAINING).model.save(path)
 
 
 def strains(n, scale=0.9, seed=3):

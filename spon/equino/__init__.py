@@ -1,28 +1,76 @@
 # SPDX-License-Identifier: MIT
-"""EquiNO: the model, its training, the certificate of its error, and what to compare it with."""
+"""EquiNO: the model, its training, the certificate of its error, and what to compare it with.
+
+train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
+EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
+certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and what corrects it
+Evaluator, export_c                                          fast evaluation
+baselines, vpionet                                           other trainings, to compare with
+"""
+
+import importlib as _importlib
+import warnings as _warnings
+from typing import Any as _Any
 
 from spon.equino import baselines, vpionet
+from spon.equino.baselines import StressNetwork
 from spon.equino.certificate import Certificate, certify
-from spon.equino.corrector import Refined, Refinement
+from spon.equino.corrector import ModalCorrector, ModalSolution
+from spon.equino.displacement_operator import DisplacementOperator
 from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
-from spon.equino.model import EquiNO, load
-from spon.equino.snapshots import CellData, CellSpace
+from spon.equino.model import EquiNO
+from spon.equino.options import EquiNOOptions, EquiNOTraining, RefitOptions
 from spon.equino.training import refit, train
 
 __all__ = [
-    "CellData",
-    "CellSpace",
     "Certificate",
+    "DisplacementOperator",
     "EquiNO",
+    "EquiNOOptions",
+    "EquiNOTraining",
     "Evaluator",
-    "Refined",
-    "Refinement",
+    "ModalCorrector",
+    "ModalSolution",
+    "RefitOptions",
+    "StressNetwork",
     "baselines",
     "certify",
     "export_c",
-    "load",
     "refit",
     "train",
     "vpionet",
 ]
+
+# Names of the last release → where they are now.
+_NEW_NAMES = {
+    "CellData": "spon.RVESnapshots",
+    "CellFields": "spon.RVEModes",
+    "CellSpace": "spon.RVESpace",
+    "Fields": "spon.ModesAtPoints",
+    "Refined": "spon.ModalSolution",
+    "Refinement": "spon.ModalCorrector",
+    "load": "spon.load",
+}
+
+
+def __getattr__(name: str):
+    if name not in _NEW_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _NEW_NAMES[name]
+    _warnings.warn(f"spon.equino.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    parent, _, last = new.rpartition(".")
+    return getattr(_importlib.import_module(parent), last)
+
+
+def _as_published(data: _Any, **options: _Any) -> tuple[_Any, _Any]:
+    """Old name of `baselines.train_as_published`, which returned the model and its history."""
+    _warnings.warn(
+        "EquiNO.as_published is now spon.equino.baselines.train_as_published", DeprecationWarning, stacklevel=2
+    )
+    result = baselines.train_as_published(data, **options)
+    return result.model, result.history
+
+
+# Here, as the model does not import the baselines.
+EquiNO.as_published = staticmethod(_as_published)  # type: ignore[attr-defined]  # a deprecated name

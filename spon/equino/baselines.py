@@ -1,30 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""What EquiNO is compared with, on the same snapshots: its published form, and operators that learn from data alone.
+"""What EquiNO is compared with on the same snapshots: its published form, and operators trained on data alone.
 
 The reduced model without a network is `spon.ReducedModel`; what minimises energies is in `spon.equino.vpionet`.
 """
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spon.archive import Reader, assembling, reads, write
 from spon.equino.model import EquiNO
+from spon.equino.network_fit import Log, sobolev_errors
 from spon.equino.networks import Branch
-from spon.equino.snapshots import CellData
-from spon.equino.training import Array, Log, sample, sobolev
-from spon.reduced.basis import CellFields, Fields, turned, turned_means
-from spon.reduced.model import Fingerprint, Model
+from spon.equino.strain_sampling import sobol_strains
+from spon.reduced.model import Fingerprint, Model, fingerprint_from_json, fingerprint_to_json
+from spon.reduced.modes import ModesAtPoints, RVEModes, unit_mean_stresses, with_unit_mean_stresses
 from spon.reduced.pod import pod, rank
+from spon.reduced.snapshots import RVESnapshots
+from spon.training import History, TrainingOptions, TrainingResult
+from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import FULL_BATCH, fit, fit_in_batches
-from spon.training.options import TrainingOptions
-from spon.training.result import History
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_KIND = "stress network"
+_SUPERVISED = replace(FULL_BATCH, lbfgs=1000)
+_PUBLISHED = TrainingOptions(steps=1000, batch=10, rate=1e-3, lbfgs=25000)
 
 
-def _split(data: CellData, seed: int) -> tuple[Array, Array]:
-    """Four fifths of the snapshots to learn from and one fifth to validate."""
+def _split(data: RVESnapshots, seed: int) -> tuple[Rows, Rows]:
+    """Four fifths of the snapshots to train with and one fifth to validate."""
     if len(data.strain) < 2:
         raise ValueError("there is one snapshot: need others to validate with")
     order = np.random.default_rng(seed).permutation(len(data.strain))
@@ -32,66 +43,86 @@ def _split(data: CellData, seed: int) -> tuple[Array, Array]:
     return order[cut:], order[:cut]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SupervisedTraining:
+    """A trained model and the histories of its branches.
+
+    Args:
+        model: its cubature is all points.
+        histories: of the branches "displacement" and "stress".
+    """
+
+    model: EquiNO
+    histories: dict[str, History]
+
+
+@takes_old_keywords
 def train_supervised(
-    data: CellData,
+    data: RVESnapshots,
+    options: TrainingOptions = _SUPERVISED,
     *,
     r: int = 16,
     widths: tuple[int, ...] = (64,) * 4,
-    lbfgs: int = 1000,
-    seed: int = 0,
     log: Log = None,
-) -> tuple[EquiNO, dict[str, History]]:
+) -> SupervisedTraining:
     """POD-DeepONet: branches fitted to the coefficients of the snapshots, without the law (Lu et al., Comput. Methods
     Appl. Mech. Eng. 393, 2022, 114778).
 
-    Bases and form of the local fields are those of EquiNO, so that its stress is in equilibrium too; all stress
-    coefficients come from one branch.
+    Bases and form of the local fields are those of EquiNO, so that its stress is in equilibrium too; one branch gives
+    all stress coefficients.
 
     Args:
-        data: solved problems. r: modes, at most. widths: of the hidden layers. lbfgs: iterations at most. seed: of
-        weights and of the choice of snapshots to validate with. log: takes lines on the way.
+        data: solved problems.
+        options: of `spon.training.fit.fit`; the seed is that of the weights and of the snapshots to validate with.
+        r: number of modes, at most.
+        widths: of the hidden layers.
+        log: takes a line now and then.
 
-    Returns:
-        The model (its cubature is all points), and how the branches were fitted.
+    Raises:
+        ValueError: a single snapshot, or what `spon.reduced.pod_bases` refuses.
     """
     half, w = torch.from_numpy(data.half_range), data.weights
-    strain, stress = pod(data.local_strain, w, r, data.rest_tangents), pod(data.local_stress, w, r)
-    stress_modes = turned(stress, w)
+    strain, stress = pod(data.local_strain, w, r, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
+    stress_modes = with_unit_mean_stresses(stress, w)
     d, n = half.numel(), len(data.strain)
     others = np.einsum("p,npd,pdr->nr", w, data.local_stress, stress_modes[..., d:], optimize=True)
     coefficients = {
         "displacement": np.linalg.lstsq(strain.combination, np.eye(n), rcond=None)[0].T,
         "stress": np.hstack([data.stress, others]),
     }
-    strains, (learn, check) = torch.from_numpy(data.strain), _split(data, seed)
-    branches, histories, options = {}, {}, replace(FULL_BATCH, lbfgs=lbfgs)
+    strains, (train, check) = torch.from_numpy(data.strain), _split(data, options.seed)
+    branches, histories = {}, {}
     for k, (name, values) in enumerate(coefficients.items()):
-        right = torch.from_numpy(values)
-        branch = Branch(half, right.std(dim=0) + 1e-12, widths=widths, seed=seed + k)
-        branch.start_linear(strains[learn], right[learn])
+        target = torch.from_numpy(values)
+        branch = Branch(half, target.std(dim=0) + 1e-12, widths=widths, seed=options.seed + k)
+        branch.start_linear(strains[train], target[train])
 
-        def loss(rows: Array, branch: Branch = branch, right: Tensor = right) -> Tensor:
-            return ((branch(strains[rows]) - right[rows]) / branch.scale).square().mean()
+        def loss(rows: Rows, branch: Branch = branch, target: Tensor = target) -> Tensor:
+            return ((branch(strains[rows]) - target[rows]) / branch.scale).square().mean()
 
-        histories[name] = fit(branch.parameters(), partial(loss, learn), partial(loss, check), options, log=log)
+        histories[name] = fit(branch.parameters(), partial(loss, train), partial(loss, check), options, log=log)
         branches[name] = branch
-    fields = Fields.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
-    cell = CellFields(fields, data.fluctuation.T @ strain.combination, data.order)
+    at_points = ModesAtPoints.of(data.laws, w, strain.modes, stress_modes, fingerprint=data.fingerprint)
     model = EquiNO(
         branches["displacement"],
         None,
         branches["stress"],
         lower=-half,
         upper=half,
-        means=turned_means(d, stress_modes.shape[2]),
-        cubature=fields,
-        cell=cell,
+        means=unit_mean_stresses(d, stress_modes.shape[2]),
+        cubature=at_points,
+        rve_modes=RVEModes(at_points, data.fluctuation.T @ strain.combination, data.order),
     )
-    return model, histories
+    return SupervisedTraining(model, histories)
 
 
 class StressNetwork(Model):
-    """A network from strain to homogenised stress, with its derivative as tangent; there are no fields."""
+    """A network from strain to homogenised stress, with its derivative as tangent; it has no local fields.
+
+    Args:
+        branch: whose coefficients are the stress [MPa].
+        fingerprint: of the RVE; None if it is not known.
+    """
 
     def __init__(self, branch: Branch, fingerprint: Fingerprint | None = None):
         super().__init__(-branch.half_range, branch.half_range, fingerprint)
@@ -101,60 +132,103 @@ class StressNetwork(Model):
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
         return self.branch.with_tangent(strain)
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file, see `spon.load`."""
+        header = {"branch": self.branch.to_json(), "fingerprint": fingerprint_to_json(self.fingerprint)}
+        write(path, _KIND, header, self.state_dict())
 
+
+@reads(_KIND)
+def load_stress_network(path: str | os.PathLike, *, whole: bool = False) -> StressNetwork:
+    """The stress network of a file, on the CPU.
+
+    Args:
+        path: of the file.
+        whole: as for all models; this one has no modes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: a file that is damaged or holds something else.
+    """
+    with Reader(path, _KIND) as file, assembling(path):
+        state = file.tensors("")
+        branch = Branch.from_json(file.header["branch"], state["lower"].numel())
+        model = StressNetwork(branch, fingerprint_from_json(file.header))
+        model.load_state_dict(state)
+    return model.requires_grad_(False)
+
+
+@takes_old_keywords
 def train_sobolev(
-    data: CellData, *, widths: tuple[int, ...] = (128,) * 3, lbfgs: int = 1000, seed: int = 0, log: Log = None
-) -> tuple[StressNetwork, History]:
+    data: RVESnapshots,
+    options: TrainingOptions = _SUPERVISED,
+    *,
+    widths: tuple[int, ...] = (128,) * 3,
+    log: Log = None,
+) -> TrainingResult[StressNetwork]:
     """DNN-FE²: stress and tangent of the snapshots fitted together (Eivazi, Tröger, Wittek, Hartmann & Rausch, Math.
-    Comput. Appl. 28, 2023, 91). Arguments as for `train_supervised`; returns the model and how it was fitted."""
+    Comput. Appl. 28, 2023, 91).
+
+    Args:
+        data: solved problems.
+        options: as in `train_supervised`.
+        widths: of the hidden layers.
+        log: takes a line now and then.
+
+    Raises:
+        ValueError: a single snapshot, or what `RVESnapshots.half_range` refuses.
+    """
     half, strains = torch.from_numpy(data.half_range), torch.from_numpy(data.strain)
     stress, tangent = torch.from_numpy(data.stress), torch.from_numpy(data.tangent)
-    learn, check = _split(data, seed)
-    branch = Branch(half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=seed)
+    train, check = _split(data, options.seed)
+    branch = Branch(
+        half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=options.seed
+    )  # fmt: skip
+    size, directions = torch.diag(1 / branch.scale), torch.diag(half)
 
-    size, unit = torch.diag(1 / branch.scale), torch.diag(half)
+    def loss(rows: Rows) -> Tensor:
+        target = stress[rows], tangent[rows]
+        return sobolev_errors(branch.with_tangent(strains[rows]), target, size, directions).mean()
 
-    def loss(rows: Array) -> Tensor:
-        return sobolev(*branch.with_tangent(strains[rows]), stress[rows], tangent[rows], size, unit).mean()
-
-    options = replace(FULL_BATCH, lbfgs=lbfgs)
-    history = fit(branch.parameters(), lambda: loss(learn), lambda: loss(check), options, log=log)
-    return StressNetwork(branch, data.fingerprint), history
+    history = fit(branch.parameters(), partial(loss, train), partial(loss, check), options, log=log)
+    return TrainingResult(StressNetwork(branch, data.fingerprint), history)
 
 
+@takes_old_keywords
 def train_as_published(
-    data: CellData,
+    data: RVESnapshots,
+    options: TrainingOptions = _PUBLISHED,
     *,
     r: int = 16,
     strains: int = 100,
     points: int = 1000,
-    adam: int = 1000,
-    batch: int = 10,
-    lbfgs: int = 25000,
-    seed: int = 0,
     log: Log = None,
-) -> tuple[EquiNO, History]:
+) -> TrainingResult[EquiNO]:
     """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), to compare with.
 
     Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
-    field, branches of four layers of 64 with swish, and the `mismatch` in MPa². Adam takes one batch of strains a step,
-    then L-BFGS takes all. How many strains were used is not published; L-BFGS went on for up to 50,000 iterations.
+    field, branches of four layers of 64 with swish, and the `published_loss`. The number of strains is not published;
+    L-BFGS went on for up to 50,000 iterations.
 
-    The authors' loss takes all points of the cell. Here it takes some, drawn once: a strain's 2 r coefficients are
-    overdetermined by far fewer values than the cell has, at a small part of the cost.
+    The loss of the authors takes all points of the RVE. Here it takes some, drawn once: the 2 r coefficients of a
+    strain are overdetermined by far fewer values than there are, at a small part of the cost.
 
     Args:
-        data: solved problems. r: modes, at most. strains: to learn at. points: at most, where the loss is evaluated.
-        adam, lbfgs: iterations. batch: strains in a step of Adam. seed: of points, strains and weights.
-        log: takes lines on the way.
+        data: solved problems.
+        options: of `spon.training.fit.fit_in_batches`: Adam takes one batch of strains a step, then L-BFGS takes all.
+            The seed is that of points, strains and weights.
+        r: number of modes, at most.
+        strains: number of strains to train at.
+        points: number of points at which the loss is evaluated, at most.
+        log: takes a line now and then.
 
     Returns:
-        The model (its cubature is all points), and how it was fitted.
+        The model, whose cubature is all points, and its history.
     """
-    half = torch.from_numpy(data.half_range)
+    half, seed = torch.from_numpy(data.half_range), options.seed
     combination, displacement = _published(data.fluctuation, r, half, seed)
     stress_combination, stress = _published(data.local_stress, r, half, seed + 1)
-    fields = Fields.of(
+    at_points = ModesAtPoints.of(
         data.laws,
         data.weights,
         np.einsum("npd,nr->pdr", data.local_strain, combination, optimize=True),
@@ -167,26 +241,32 @@ def train_as_published(
         stress,
         lower=-half,
         upper=half,
-        means=torch.einsum("p,pdr->dr", fields.weights, fields.stress_modes),
-        cubature=fields,
-        cell=CellFields(fields, data.fluctuation.T @ combination, data.order),
+        means=torch.einsum("p,pdr->dr", at_points.weights, at_points.stress_modes),
+        cubature=at_points,
+        rve_modes=RVEModes(at_points, data.fluctuation.T @ combination, data.order),
     )
     total = len(data.weights)
     some = np.sort(np.random.default_rng(seed).permutation(total)[:points])
-    at = fields.at(some, torch.full((len(some),), 1 / len(some), dtype=torch.float64))
+    at = at_points.at(some, torch.full((len(some),), 1 / len(some), dtype=torch.float64))
     history = fit_in_batches(
         model.parameters(),
-        lambda strain: mismatch(model, strain, at),
-        sample(strains, half, seed),
-        sample(max(16, strains // 4), half, seed + 1),
-        TrainingOptions(steps=adam, batch=batch, rate=1e-3, lbfgs=lbfgs, seed=seed),
+        lambda strain: published_loss(model, strain, at),
+        sobol_strains(strains, half, seed),
+        sobol_strains(max(16, strains // 4), half, seed + 1),
+        options,
         log=log,
     )
-    return model, history
+    return TrainingResult(model, history)
 
 
-def mismatch(model: EquiNO, strain: Tensor, at: Fields) -> Tensor:
-    """Mean squared difference [MPa²] of the law on the displacement branch and the stress branch, at strains (n, d)."""
+def published_loss(model: EquiNO, strain: Tensor, at: ModesAtPoints) -> Tensor:
+    """Mean squared difference [MPa²] of the stress branch and the law on the displacement branch.
+
+    Args:
+        model: whose branches are compared.
+        strain: (n, d).
+        at: modes at the points.
+    """
     local, stress = model.fields(strain, at)
     return (at.laws.stress(local) - stress).square().mean()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The certificate: two-sided bounds on the effective energy, and what they say of the stress.
+"""The certificate: two-sided bounds of the effective energy, and the bound of the stress that follows.
 
 A strain field ε that is kinematically admissible for E and a stress field σ in equilibrium with the mean S bound the
 energy of the true solution of the same finite element problem, for a convex potential ψ with the conjugate ψ* (Fenchel;
@@ -13,24 +13,25 @@ D anywhere, ψ* is strongly convex with D⁻¹, and the mean of n·(σ − σ_tr
 
     |n·(S − S_true)| ≤ √(2 gap · n·⟨D⟩ n)        for each n (d,).
 
-Both statements are exact with the sums over all quadrature points. On a cubature they are estimates. Numbers are
-rounded, and modes admissible as the solved problems are that they combine, to the tolerance of the solver: energies are
-moved apart by a bound of both, which counts where strains are so small that the terms of an energy cancel, and where
-stress and strain agree to nearly all digits. That is the double, for ψ and its conjugate, of what
-`spon.constitutive.rounding` finds for ψ where the strain of a phase is largest, and in float64 alone.
+Both statements are exact with the sums over all quadrature points; on a cubature they are estimates. Rounding and the
+tolerance of the solver, to which the modes are admissible, move the energies apart by a bound of both. It matters where
+strains are so small that the terms of an energy cancel, and where stress and strain agree to nearly all digits. The
+bound of rounding is twice, for ψ and its conjugate, that of `spon.constitutive.rounding` for ψ at the largest strain of
+each phase; it holds in float64 alone.
 
-The bound is that of the worst stress with this gap, and far above the error. An estimate comes from the other branch.
-The upper bound is above W by what is quadratic in the error of ε, and so its derivative, with strain modes φ_j and
-coefficients b_j,
+The bound is that of the worst stress with this gap, and far above the error. The displacement branch gives an estimate.
+The upper bound exceeds W by a term that is quadratic in the error of ε, and so its derivative, with strain modes φ_j
+and coefficients b_j,
 
     S* = d⟨ψ(ε)⟩/dE = ⟨law(ε)⟩ + ⟨law(ε) · φ_j⟩ db_j/dE,
 
-differs from S_true = dW/dE by what is quadratic too. It is the goal-oriented correction of ⟨law(ε)⟩, db/dE being the
+differs from S_true = dW/dE by a quadratic term too. It is the goal-oriented correction of ⟨law(ε)⟩, db/dE being the
 dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S but for a term of the order of
 |S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -40,27 +41,32 @@ from torch import Tensor
 from spon.arguments import real_tensor
 from spon.constitutive.duality import indicator_and_energy, largest_tangent
 from spon.equino.model import EquiNO
-from spon.reduced.basis import Fields
+from spon.reduced.modes import ModesAtPoints
 
-COVERAGE = 0.95  # how many of the errors of a component the estimate is to cover
-_CONFIDENCE = 0.9  # in how many of all calibrations it does
-# Residual, relative to the internal forces, that `fe2.RVE` leaves of a problem, each of which makes a mode.
+COVERAGE = 0.95  # fraction of the errors of a component that the estimate covers
+_CONFIDENCE = 0.9  # fraction of all calibrations in which it does
+# Residual, relative to the internal forces, of the problems that `fe2.RVE` solves, of which each makes a mode.
 _SOLVED = 1e-11
-_CHUNK = 16  # strains whose fields at all points of a cell are held at a time
+_CHUNK = 16  # strains whose fields at all points of an RVE are held at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
-    """What is known of n predictions, without a solution. Bounds, with the fields at all points:
+    """Bounds and estimates for n predictions, without a solution.
 
-    lower, upper: (n,) on the mean energy [MPa]; −inf where the stress is beyond what the law can carry. gap: (n,) their
-    difference, the constitutive relation error and twice what rounding may be [MPa]. stress_bound: (n, d) on the error
-    of each component of the homogenised stress [MPa]; NaN if the laws' largest tangents are not known.
+    With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds. `corrected` and
+    `stress_estimate` are not bounds, but far sharper.
 
-    And no bounds, but far nearer to what they are for: corrected: (n, d) a better homogenised stress, the derivative of
-    `upper` [MPa]. stress_estimate: (n, d) of the error of each component [MPa]; in the trained range it covers the
-    share `COVERAGE` of them, at all points and on the cubature, in nine of ten models at least. NaN for a model that
-    was not calibrated, infinite where the gap is.
+    Args:
+        lower: (n,), of the mean energy [MPa]; −inf where the stress is beyond what the law can carry.
+        upper: (n,), of the mean energy [MPa].
+        gap: (n,), upper − lower: the constitutive relation error and twice the bound of rounding [MPa].
+        stress_bound: (n, d), of the error of each component of the homogenised stress [MPa]; NaN if the largest
+            tangents of the laws are not known.
+        stress_estimate: (n, d), of the error of each component [MPa]. In the trained range it covers the fraction
+            `COVERAGE` of the errors, at all points and on the cubature, in nine of ten models at least. NaN for a model
+            without calibration, infinite where the gap is.
+        corrected: (n, d), a better homogenised stress, the derivative of `upper` [MPa].
     """
 
     lower: Tensor
@@ -71,15 +77,31 @@ class Certificate:
     corrected: Tensor
 
 
-def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = None) -> Certificate:
-    """Certificate of a model's prediction at strains (n, d).
+class EnergyBounds(NamedTuple):
+    """Of the mean energy at n strains.
 
-    `at`: the fields at all points make the bounds exact; None takes the model's cubature, which estimates them.
+    Args:
+        upper: (n,), upper bound [MPa].
+        gap: (n,), upper minus lower bound [MPa].
+    """
+
+    upper: Tensor
+    gap: Tensor
+
+
+def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | None = None) -> Certificate:
+    """Certificate of a model's prediction at strains.
+
+    Args:
+        model: as it was loaded, in float64.
+        strain: (n, d).
+        at: modes at the points: those of all points, `model.rve_modes.at_points`, make the bounds exact. None takes the
+            model's cubature, which estimates them.
 
     Raises:
-        ValueError: strains of another shape than the model's, or not real and finite; a model, strains or fields that
-        are not float64, in which alone rounding leaves something to say, or on different devices; fields of another
-        cell; a material without energy, or whose energy is not convex.
+        ValueError: strains of another shape than the model's, or not real and finite; a model, strains or modes that
+            are not float64 or on different devices; modes of another RVE; a material without energy, or with an energy
+            that is not convex.
     """
     strain = real_tensor("strains", strain)
     if strain.ndim != 2 or strain.shape[1] != model.lower.numel():
@@ -88,79 +110,114 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: Fields | None = N
         k = int((~strain.isfinite().all(1)).nonzero()[0])
         raise ValueError(f"the strain of point {k} is {strain[k].tolist()}, need finite numbers")
     at = model.cubature if at is None else at
-    for what, tensor in {"the model": model.lower, "the strain": strain, "what the fields are at": at.weights}.items():
+    for what, tensor in {"the model": model.lower, "the strain": strain, "the set of modes": at.weights}.items():
         if tensor.dtype != torch.float64 or tensor.device != strain.device:
             raise ValueError(
                 f"{what} is {tensor.dtype} on {tensor.device}, need torch.float64 on {strain.device}: certify the "
-                "model as it was read, and evaluate it in another precision by coupling.SurrogateLaw or spon.Evaluator"
+                "model as it was loaded; coupling.SurrogateLaw and spon.Evaluator evaluate it in other precisions"
             )
     at.require(model.fingerprint)
     tangents = [largest_tangent(law) for law in at.laws.laws]
-    rest = energy_at_rest(at)
-    stress, corrected, upper, gap = _branches(model, strain, at, rest)
+    at_zero_strain = energy_at_zero_strain(at)
+    found = _branches(model, strain, at, at_zero_strain)
+    upper, gap = found.bounds
     bound = torch.full_like(strain, torch.nan)
     known = [d.diagonal().to(strain) for d in tangents if d is not None]
     if len(known) == len(tangents):
         shares = torch.stack([w.sum() for w in at.weights.split(list(at.laws.counts))])
         bound = (2 * gap[:, None] * (shares @ torch.stack(known))).sqrt()
-    estimate = (stress - corrected).abs() + model.calibration * _remainder(corrected, upper - rest, gap)
-    return Certificate(upper - gap, upper, gap, bound, estimate, corrected)
+    estimate = found.known_error + model.calibration * found.remainder
+    return Certificate(upper - gap, upper, gap, bound, estimate, found.corrected)
 
 
-def energy_at_rest(at: Fields) -> Tensor:
-    """Mean energy () [MPa] at zero strain, to which what is relative is relative: a constant of an energy is free."""
+def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:
+    """Mean energy () [MPa] at zero strain, from which energies are counted: an energy may have any constant."""
     return at.laws.energy(at.weights.new_zeros(at.laws.size, at.laws.strain_size)) @ at.weights
 
 
 def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
-    """Set the factor of a model's `stress_estimate` by exact stresses (n, d) [MPa] at strains (n, d).
+    """Set the calibration of a model, the factors of its `stress_estimate`, by exact stresses.
 
-    It is a quantile of the factors that each strain would need, on the cubature or at all points, whichever needs more.
-    The quantile is the least that covers the share `COVERAGE` of unseen strains of the same distribution in nine of ten
-    such samples (a tolerance limit of order statistics: Wilks, Ann. Math. Stat. 12, 1941; as conformal prediction:
-    Vovk, Proc. Mach. Learn. Res. 25, 2012). No quantile of n < 45 strains does that; it is the largest factor of all
-    components then.
+    A factor is a quantile of those that each strain would need, on the cubature or at all points, whichever needs more.
+    The quantile is the least that covers the fraction `COVERAGE` of unseen strains of the same distribution in nine of
+    ten such samples (a tolerance limit of order statistics: Wilks, Ann. Math. Stat. 12, 1941; as conformal prediction:
+    Vovk, Proc. Mach. Learn. Res. 25, 2012). No quantile of n < 45 strains does that; the factor then is the largest of
+    all components.
+
+    Args:
+        model: whose calibration is set.
+        strain: (n, d).
+        stress: (n, d) homogenised, exact [MPa].
     """
-    where = [model.cubature] if model._cell is None else [model.cubature, model.cell.fields]
+    where = [model.cubature, *([model.rve_modes.at_points] if model.is_whole else [])]
     with torch.no_grad():
-        needed = torch.stack([_needed(model, strain, stress, at) for at in where]).amax(dim=0)
+        needed = torch.stack([_needed_factors(model, strain, stress, at) for at in where]).amax(dim=0)
     rank = int(binom.ppf(_CONFIDENCE, len(strain), COVERAGE)) + 1
     enough = rank <= len(strain)
     model.calibration.copy_(needed.sort(dim=0).values[rank - 1] if enough else needed.max())
 
 
-def _needed(model: EquiNO, strain: Tensor, stress: Tensor, at: Fields) -> Tensor:
-    """Factors (n, d) with which the estimates are the errors."""
-    found, rest = [], energy_at_rest(at)
-    for e, right in zip(strain.split(_CHUNK), stress.split(_CHUNK), strict=True):
-        own, corrected, upper, gap = _branches(model, e, at, rest)
-        missing = (own - right).abs() - (own - corrected).abs()
-        found.append(torch.where(missing <= 0, 0.0, missing / _remainder(corrected, upper - rest, gap)))
-    return torch.cat(found)
+def _needed_factors(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPoints) -> Tensor:
+    """Factors (n, d) with which the estimates equal the errors."""
+    factors, at_zero_strain = [], energy_at_zero_strain(at)
+    for e, exact in zip(strain.split(_CHUNK), stress.split(_CHUNK), strict=True):
+        found = _branches(model, e, at, at_zero_strain)
+        unknown_error = (found.stress - exact).abs() - found.known_error
+        factors.append(torch.where(unknown_error <= 0, 0.0, unknown_error / found.remainder))
+    return torch.cat(factors)
 
 
-def _branches(model: EquiNO, strain: Tensor, at: Fields, rest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Homogenised stress of the model (n, d), the corrected one, mean energy (n,) and gap (n,)."""
+class _Branches(NamedTuple):
+    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], the energy bounds, and the energy of
+    zero strain () [MPa]."""
+
+    stress: Tensor
+    corrected: Tensor
+    bounds: EnergyBounds
+    at_zero_strain: Tensor
+
+    @property
+    def known_error(self) -> Tensor:
+        """What the correction changes (n, d) [MPa]."""
+        return (self.stress - self.corrected).abs()
+
+    @property
+    def remainder(self) -> Tensor:
+        """Unit of the error of the corrected stress (n, 1) [MPa]: the stress times the gap over the energy."""
+        energy = self.bounds.upper - self.at_zero_strain
+        # At zero strain all of them vanish.
+        tiny = torch.finfo(energy.dtype).tiny
+        return (self.corrected.norm(dim=1) * self.bounds.gap.abs() / energy.clamp(min=tiny))[:, None]
+
+
+def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> _Branches:
+    """Stress and energy of both branches at strains (n, d)."""
     epsilon, sigma = model.fields(strain, at)
     law = at.laws.stress(epsilon) * at.weights[:, None]
     forces = torch.einsum("npd,pdr->nr", law, at.strain_modes)
-    _, slopes = model.displacement.with_tangent(strain)
-    corrected = law.sum(dim=1) + torch.einsum("nr,nrd->nd", forces, slopes)
-    return model(strain)[0], corrected, *bounds(at, epsilon, sigma, rest)
+    _, derivatives = model.displacement.with_tangent(strain)
+    corrected = law.sum(dim=1) + torch.einsum("nr,nrd->nd", forces, derivatives)
+    return _Branches(model(strain)[0], corrected, bounds(at, epsilon, sigma, at_zero_strain), at_zero_strain)
 
 
-def bounds(at: Fields, strain: Tensor, stress: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper bound of the mean energy (n,) [MPa], and what the lower one is below it, of admissible fields
-    (n, m, d), with what rounding and the tolerance of the solved problems may have done. rest: `energy_at_rest`."""
+def bounds(at: ModesAtPoints, strain: Tensor, stress: Tensor, at_zero_strain: Tensor) -> EnergyBounds:
+    """Bounds of the mean energy by admissible fields, moved apart by rounding and the tolerance of the solver.
+
+    Args:
+        at: modes at the points.
+        strain: (n, m, d), kinematically admissible.
+        stress: (n, m, d), in equilibrium [MPa].
+        at_zero_strain: see `energy_at_zero_strain`.
+    """
     gap, energy = (values @ at.weights for values in indicator_and_energy(at.laws, strain, stress))
     unit = torch.finfo(energy.dtype).eps / 2
     slack = 2 * _rounding(at, strain) + unit * len(at.weights) * energy.abs()
-    slack += _SOLVED * at.strain_modes.shape[2] * (energy - rest).abs()
-    return energy + slack, gap + 2 * slack
+    slack += _SOLVED * at.strain_modes.shape[2] * (energy - at_zero_strain).abs()
+    return EnergyBounds(energy + slack, gap + 2 * slack)
 
 
-def _rounding(at: Fields, strain: Tensor) -> Tensor:
-    """Bound of the rounding of the mean energy (n,) [MPa], of each phase that where its strain (n, m, d) is largest."""
+def _rounding(at: ModesAtPoints, strain: Tensor) -> Tensor:
+    """Bound of the rounding of the mean energy (n,) [MPa], for each phase at its largest strain of (n, m, d)."""
     counts, total = list(at.laws.counts), strain.new_zeros(len(strain))
     for law, block, weights in zip(at.laws.laws, strain.split(counts, dim=1), at.weights.split(counts), strict=True):
         if block.shape[1]:
@@ -169,9 +226,3 @@ def _rounding(at: Fields, strain: Tensor) -> Tensor:
             largest = (block.square() @ strain.new_ones(strain.shape[2])).amax(dim=1).sqrt()
             total += weights.sum() * most[torch.bucketize(largest, sizes)]
     return total
-
-
-def _remainder(corrected: Tensor, energy: Tensor, gap: Tensor) -> Tensor:
-    """What the error of the corrected stress is measured in (n, 1) [MPa]: the stress times the gap over the energy."""
-    # At rest all of them vanish.
-    return (corrected.norm(dim=1) * gap.abs() / energy.clamp(min=torch.finfo(energy.dtype).tiny))[:, None]

@@ -1,36 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""Between a network and a solved cell: the best that a model's modes can do, at many strains at once.
+"""Between a network and the exact law: the best response in the modes of a model, for many strains at once.
 
-The networks of a `spon.EquiNO` name coefficients of modes. Without them, the displacement is that of the least energy
-in its modes (Galerkin's method on the cubature, as in `spon.ReducedModel`), and its derivatives are the stress and the
-tangent. The stress field in equilibrium that belongs to it is the one nearest to its law in the norm of the compliance
-C⁻¹, C being the law's tangent: it is a step of Newton's method for the largest lower bound of the energy, so that the
-gap is off its least value by what is quadratic in it. Both fields are admissible at any strain, in the trained range or
-not, and so the gap bounds the error as it does for a network, see `spon.equino.certificate`.
+The networks of a `spon.EquiNO` predict coefficients of modes. Without them, the displacement is that of least energy in
+its modes (Galerkin's method on the cubature, as in `spon.ReducedModel`), and its derivatives are the stress and the
+tangent. The stress in equilibrium that belongs to it is the one nearest to the stress of its law in the norm of the
+compliance C⁻¹, C being the tangent of the law. This is a step of Newton's method for the largest lower bound of the
+energy, so that the gap exceeds its least value by a quadratic term. Both fields are admissible at any strain, in the
+trained range or not, and so the gap bounds the error as it does for a network, see `spon.equino.certificate`.
 """
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spon.equino.certificate import bounds, energy_at_rest
-from spon.equino.model import EquiNO
-from spon.reduced.basis import Fields
+from spon.archive import Reader, assembling, reads, write
+from spon.equino.certificate import EnergyBounds, bounds, energy_at_zero_strain
+from spon.equino.model import EquiNO, pack, unpack
 from spon.reduced.galerkin import ReducedModel
-from spon.reduced.galerkin_c import CellsInModes, CompiledModes, compiled_modes
+from spon.reduced.galerkin_c import CompiledModes, RVEsInModes, compiled_modes
+from spon.reduced.modes import ModesAtPoints
 
+_KIND = "modal corrector"
 _STEP = 1e-9  # of Newton's method, relative to the strain in the norm of energy, below which it is the last one
 _ITERATIONS = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Refined:
-    """Of n strains: stress (n, d) and tangent (n, d, d) [MPa], coefficients (n, r) of the displacement modes,
-    stress_coefficients (n, r) of the stress in equilibrium that is nearest to them, bound `upper` (n,) of the energy
-    and `gap` (n,) [MPa] as those of a `spon.Certificate`. NaN, and a gap that is infinite, where no least energy was
-    found."""
+class ModalSolution:
+    """The response in the modes at n strains; NaN, and an infinite gap, where Newton's method did not converge.
+
+    Args:
+        stress: (n, d) homogenised [MPa].
+        tangent: (n, d, d) homogenised [MPa].
+        coefficients: (n, r) of the displacement modes.
+        stress_coefficients: (n, r) of the nearest stress in equilibrium.
+        upper: (n,), upper bound of the mean energy, as in `spon.Certificate` [MPa].
+        gap: (n,), as in `spon.Certificate` [MPa].
+    """
 
     stress: Tensor
     tangent: Tensor
@@ -40,66 +49,108 @@ class Refined:
     gap: Tensor
 
 
-class Refinement:
-    """The modes of a model without its networks, on the CPU in float64.
+@dataclass(frozen=True, slots=True, eq=False)
+class _LeastEnergy:
+    """Homogenised stress (n, d), tangent (n, d, d) [MPa] and coefficients (n, r); NaN where it was not found."""
+
+    stress: Tensor
+    tangent: Tensor
+    coefficients: Tensor
+
+
+class ModalCorrector:
+    """The response in the modes of a model without its networks, on the CPU in float64.
 
     Args:
-        model: of which the cubature and the displacement network are taken; the network says where to begin.
-        compiled: whether the energy is minimised in machine code, if there is a C compiler.
+        model: gives the modes on the cubature, and its displacement network the initial coefficients.
+        compiled: whether machine code minimises the energy, if there is a C compiler.
     """
 
     def __init__(self, model: EquiNO, *, compiled: bool = True):
-        self.model, self.at = model, model.cubature
+        self.model, self.at, self.compiled = model, model.cubature, compiled
         at = self.at
         self._reduced = ReducedModel(at.laws, at.strain_modes, at.weights, model.upper, at.fingerprint)
         self._code: CompiledModes | None = None
-        laws, modes = self.at.laws, self.at.strain_modes
-        if compiled and all(law.local is None for law in laws.laws):
-            self._code = compiled_modes(laws.laws, modes.shape[2])
+        if compiled and all(law.local is None for law in at.laws.laws):
+            self._code = compiled_modes(at.laws.laws, at.strain_modes.shape[2])
         if self._code is not None:
-            phase = np.repeat(np.arange(len(laws.counts)), laws.counts)
-            self._cell: CellsInModes = self._code.prepare(modes.numpy()[None], phase[None], self.at.weights.numpy())
+            phase = np.repeat(np.arange(len(at.laws.counts)), at.laws.counts)
+            self._rve: RVEsInModes = self._code.prepare(
+                at.strain_modes.numpy()[None], phase[None], at.weights.numpy()
+            )  # fmt: skip
 
     @torch.no_grad()
-    def __call__(self, strain: Tensor, at: Fields | None = None) -> Refined:
-        """At strains (n, d). `at`: the points at which the gap is computed, by default those of the cubature."""
-        start = self.model.displacement(strain)
-        # What a network says far outside of its range may be worse than nothing.
-        start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
-        stress, tangent, coefficients = self._least(strain, start)
+    def __call__(self, strain: Tensor, at: ModesAtPoints | None = None) -> ModalSolution:
+        """The response at strains (n, d).
+
+        Args:
+            strain: (n, d).
+            at: modes at the points where the gap is computed; None for those of the cubature.
+
+        Raises:
+            ValueError: modes of another RVE.
+        """
         at = self.at if at is None else at
         at.require(self.model.fingerprint)
-        upper, gap, modes = self._bounds(strain, coefficients, at)
-        gap = torch.where(stress.isfinite().all(1), gap, torch.inf)
-        return Refined(stress, tangent, coefficients, modes, upper, gap)
+        start = self.model.displacement(strain)
+        # Far outside the trained range the network's prediction may be worse than none.
+        start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
+        least = self._minimise(strain, start)
+        stress_coefficients, (upper, gap) = self._bounds(strain, least.coefficients, at)
+        gap = torch.where(least.stress.isfinite().all(1), gap, torch.inf)
+        return ModalSolution(least.stress, least.tangent, least.coefficients, stress_coefficients, upper, gap)
 
-    def _least(self, strain: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the corrector with its model to one file, see `spon.load`.
+
+        Raises:
+            ValueError: a model that was loaded without its RVE modes.
+        """
+        header, tensors = pack(self.model)
+        write(path, _KIND, header | {"compiled": self.compiled}, tensors)
+
+    def _minimise(self, strain: Tensor, start: Tensor) -> _LeastEnergy:
+        """Minimise the energy from initial coefficients (n, r)."""
         if self._code is None:
-            return self._reduced.attempt(strain, start)
+            solution = self._reduced.attempt(strain, start)
+            return _LeastEnergy(solution.stress, solution.tangent, solution.coefficients)
         which = np.zeros(len(strain), dtype=np.int64)
-        stress, tangent, coefficients, _, iterations = self._code(
-            self._cell, which, strain.numpy(), start.numpy(), _STEP, _ITERATIONS
-        )
-        lost = iterations < 0
-        for found in (stress, tangent, coefficients):
-            found[lost] = np.nan
-        return torch.from_numpy(stress), torch.from_numpy(tangent), torch.from_numpy(coefficients)
+        found = self._code(self._rve, which, strain.numpy(), start.numpy(), _STEP, _ITERATIONS)
+        for values in (found.stress, found.tangent, found.coefficients):
+            values[found.iterations < 0] = np.nan
+        return _LeastEnergy(*(torch.from_numpy(x) for x in (found.stress, found.tangent, found.coefficients)))
 
-    def _bounds(self, strain: Tensor, coefficients: Tensor, at: Fields) -> tuple[Tensor, Tensor, Tensor]:
-        """Upper bound and gap (n,), and coefficients (n, r) of the stress that they are with."""
+    def _bounds(self, strain: Tensor, coefficients: Tensor, at: ModesAtPoints) -> tuple[Tensor, EnergyBounds]:
+        """Coefficients (n, r) of the nearest stress in equilibrium, and the bounds with it."""
         epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", self.at.strain_modes, coefficients)
-        sigma = self._nearest(epsilon)
+        stress_coefficients = self._nearest_stress(epsilon)
         if at is not self.at:
             epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, coefficients)
-        field = torch.einsum("pdr,nr->npd", at.stress_modes, sigma)
-        return *bounds(at, epsilon, field, energy_at_rest(at)), sigma
+        sigma = torch.einsum("pdr,nr->npd", at.stress_modes, stress_coefficients)
+        return stress_coefficients, bounds(at, epsilon, sigma, energy_at_zero_strain(at))
 
-    def _nearest(self, epsilon: Tensor) -> Tensor:
-        """Coefficients (n, r) of the stress field nearest to the law's at strains (n, m, d) of the cubature."""
+    def _nearest_stress(self, epsilon: Tensor) -> Tensor:
+        """Coefficients (n, r) of the stress nearest to that of the law at strains (n, m, d) of the cubature."""
         modes, weights = self.at.stress_modes, self.at.weights
-        # Where a law has lost its stiffness there is no inverse, and no gap, and others are not kept from theirs.
+        # A law without stiffness has no compliance: its rows become infinite and do not block the others.
         compliance = torch.linalg.inv_ex(self.at.laws.tangent(epsilon))[0] * weights[:, None, None]
         weighted = compliance @ modes
         matrix = torch.einsum("pdr,npds->nrs", modes, weighted)
-        right = torch.einsum("npdr,npd->nr", weighted, self.at.laws.stress(epsilon))
-        return torch.linalg.solve_ex(matrix, right)[0]
+        target = torch.einsum("npdr,npd->nr", weighted, self.at.laws.stress(epsilon))
+        return torch.linalg.solve_ex(matrix, target)[0]
+
+
+@reads(_KIND)
+def load_corrector(path: str | os.PathLike, *, whole: bool = False) -> ModalCorrector:
+    """The modal corrector of a file.
+
+    Args:
+        path: of the file.
+        whole: as in `spon.equino.model.load_equino`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: a file that is damaged or holds something else.
+    """
+    with Reader(path, _KIND) as file, assembling(path):
+        return ModalCorrector(unpack(file, whole), compiled=file.header["compiled"])

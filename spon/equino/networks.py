@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Small networks of the macroscale strain, with derivatives in closed form.
 
-Values and derivatives leave one pass through the layers, without autograd, and can be trained on both. Inputs are
-strains (n, d) in Mandel components.
+One pass through the layers gives values and derivatives without autograd, and training may use both. Inputs are strains
+(n, d) in Mandel components.
 
-Beside its components a network is given norms of the strain. A cell's energy is a mean of energies of local strains,
-which hardly differ from linear maps of the macroscale strain. Where the law of a phase knows the norm of its strain,
-such as ‖dev ε‖, the response is not analytic at zero strain, and smooth layers alone learn that slowly.
+Beside its components a network takes norms of the strain. The energy of an RVE is a mean of energies of local strains,
+which are nearly linear in the macroscale strain. Where the law of a phase depends on the norm of the strain, such as
+‖dev ε‖, the response is not analytic at zero strain, and smooth layers alone learn that slowly.
 """
 
 import copy
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,10 @@ class Norms(nn.Module):
     """k norms of a vector x (n, d), ν_j = √(|A_j x|² + δ²) with learned A_j (d, d); δ keeps them smooth at zero.
 
     Args:
-        size: d. count: k. generator: of the initial maps. smoothing: δ.
+        size: d.
+        count: k.
+        generator: of the initial maps.
+        smoothing: δ.
     """
 
     def __init__(self, size: int, count: int, generator: torch.Generator, smoothing: float = 0.05):
@@ -66,28 +69,33 @@ class Norms(nn.Module):
         self.maps = nn.Parameter(random / size**0.5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The norms (n, k) and their slopes (n, d, k)."""
+        """The norms (n, k) and their gradients (n, d, k)."""
         (n, d), k = x.shape, len(self.maps)
         y = (x @ self.metrics().permute(1, 2, 0).reshape(d, d * k)).view(n, d, k)
         norms = ((y * x[:, :, None]).sum(1) + self.smoothing**2).sqrt()
         return norms, y / norms[:, None]
 
     def metrics(self) -> Tensor:
-        """AᵀA (k, d, d), in terms of which the second derivative of a norm is (AᵀA − ∇ν ∇νᵀ)/ν."""
+        """AᵀA (k, d, d); the second derivative of a norm is (AᵀA − ∇ν ∇νᵀ)/ν."""
         return self.maps.mT @ self.maps
 
 
 class Branch(nn.Module):
     """Coefficients of modes as a function of the strain: b(E) = L E + s (f(E/h) − f(0)) + c.
 
-    f is a chain of layers that begins with the strain and its norms. With `through_zero` the coefficients vanish at
-    zero strain, and L is a linear part of their own; without, there is no L, f(0) stays and c is the mean, which is the
-    published form, as are no norms.
+    f is a chain of layers that takes the strain and its norms. With `through_zero` the coefficients vanish at zero
+    strain and L is a separate linear part. Without, there is no L, f(0) stays and c is the mean: the published form,
+    which has no norms either.
 
     Args:
-        half_range: h (d,), strains of this size are one to the network.
-        scale: s (r,), the size of the coefficients. mean: c, for the published form.
-        widths: of the hidden layers. norms: how many. activation: "tanh" or "swish". seed: of the initial weights.
+        half_range: h (d,), the unit of the strain inside the network.
+        scale: s (r,), the size of the coefficients.
+        mean: c (r,), for the published form; None for zero.
+        widths: of the hidden layers.
+        norms: number of norms.
+        activation: "tanh" or "swish".
+        through_zero: see above.
+        seed: of the initial weights.
     """
 
     half_range: Tensor
@@ -117,16 +125,46 @@ class Branch(nn.Module):
         self.register_buffer("mean", torch.zeros(r, dtype=torch.float64) if mean is None else mean.clone())
         self.linear = nn.Parameter(torch.zeros(d, r, dtype=torch.float64)) if through_zero else None
 
+    def to_json(self) -> dict[str, Any]:
+        """The shape of the network as JSON has it; its numbers are in its `state_dict`."""
+        return {
+            "coefficients": self.scale.numel(),
+            "widths": list(self.widths),
+            "norms": len(self.norms.maps),
+            "activation": self.activation,
+            "through_zero": self.through_zero,
+        }
+
+    @classmethod
+    def from_json(cls, shape: dict[str, Any], strain_size: int) -> "Branch":
+        """A network of this shape for strains of `strain_size` components, whose numbers are still to be loaded."""
+        return cls(
+            torch.ones(strain_size, dtype=torch.float64),
+            torch.ones(shape["coefficients"], dtype=torch.float64),
+            widths=tuple(shape["widths"]),
+            norms=shape["norms"],
+            activation=shape["activation"],
+            through_zero=shape["through_zero"],
+        )
+
     def start_linear(self, strain: Tensor, coefficients: Tensor) -> None:
-        """Let the linear part be the best for these strains (n, d) and coefficients (n, r)."""
+        """Set the linear part to the best fit at strains (n, d) with coefficients (n, r)."""
         if self.linear is not None:
             with torch.no_grad():
                 self.linear.copy_(torch.linalg.lstsq(strain, coefficients).solution)
 
     def in_modes(self, change: Tensor, scale: Tensor) -> "Branch":
-        """The branch whose coefficients are `change` (r', r) times those of this one; `scale` (r',): their size."""
+        """The branch whose coefficients are `change` times the coefficients of this one.
+
+        Args:
+            change: (r', r).
+            scale: (r',), the size of the new coefficients.
+
+        Raises:
+            ValueError: a branch of the published form.
+        """
         if self.linear is None:
-            raise ValueError("the published form has a mean and one scale for all modes, which belong to its modes")
+            raise ValueError("a branch of the published form has one mean and scale for all its modes: train a new one")
         new = copy.deepcopy(self).requires_grad_()
         new.scale, new.mean = scale.clone(), change @ self.mean
         to = (self.scale[:, None] * change.T) / scale
@@ -136,9 +174,18 @@ class Branch(nn.Module):
         return new
 
     def to_stress(self, means: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What leads straight to the stress, the mean of modes with means (d, r) and these coefficients: the matrix
-        (d, d) of the strain, that (w, d) of the last layer's units, and a constant (d,), zero `through_zero`, where
-        the stress at zero strain is to be taken off instead. Raises ValueError without means."""
+        """The last layer with the means of the stress modes multiplied into it, which gives the homogenised stress.
+
+        Args:
+            means: (d, r) of the stress modes that the coefficients belong to.
+
+        Returns:
+            The matrix (d, d) of the strain, the matrix (w, d) of the units of the last hidden layer, and a constant
+            (d,). With `through_zero` the constant is zero, and the stress at zero strain is still to be subtracted.
+
+        Raises:
+            ValueError: no means.
+        """
         if means is None:
             raise ValueError("means = None: need those of the stress modes, (d, r)")
         last = self.weights[-1] @ (self.scale[:, None] * means.T)
@@ -166,32 +213,36 @@ class Branch(nn.Module):
         f = ACTIVATIONS[self.activation]
         n, d = strain.shape
         x = strain / self.half_range
-        norms, slopes = self.norms(x)
+        norms, gradients = self.norms(x)
         x = torch.cat([x, norms], dim=1)
-        # The d directions of the derivative travel beside the value, as rows of one matrix product.
-        directions = torch.cat([torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d), slopes], dim=2)
+        # The d directions of the derivative pass through the layers with the value, as rows of one matrix product.
+        directions = torch.cat([torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d), gradients], dim=2)
         directions = directions.transpose(0, 1) / self.half_range[:, None, None]
         for a, c in zip(self.weights[:-1], self.offsets[:-1], strict=True):
             layer = f(x @ a + c)
             x, directions = layer.value, layer.slope * (directions @ a)
         y = x @ self.weights[-1] + self.offsets[-1]
-        slope = (directions @ self.weights[-1]).permute(1, 2, 0) * self.scale[:, None]
+        derivative = (directions @ self.weights[-1]).permute(1, 2, 0) * self.scale[:, None]
         if self.linear is None:
-            return self.scale * y + self.mean, slope
-        rest = self._chain(strain.new_zeros(1, strain.shape[1]))
-        return strain @ self.linear + self.scale * (y - rest), slope + self.linear.T
+            return self.scale * y + self.mean, derivative
+        at_zero = self._chain(strain.new_zeros(1, strain.shape[1]))
+        return strain @ self.linear + self.scale * (y - at_zero), derivative + self.linear.T
 
 
 class Potential(nn.Module):
     """Effective energy as a function of the strain, W(E) = ½ E·C₀ E + s (g(x) − g(0) − ∇g(0)·x), x = E/h.
 
     g takes the strain and its norms through two hidden layers to one number. The stress is dW/dE and the tangent
-    d²W/dE², so that the stress vanishes at zero strain, the tangent is symmetric and the work of a closed strain path
-    is zero, whatever the weights.
+    d²W/dE². So the stress vanishes at zero strain, the tangent is symmetric and the work of a closed strain path is
+    zero, for any weights.
 
     Args:
-        stiffness: C₀ (d, d) [MPa], symmetric. half_range: h (d,). scale: s [MPa], the size of the energy that is not
-        quadratic. width: of both layers. norms: how many. seed: of the initial weights.
+        stiffness: C₀ (d, d) [MPa], symmetric.
+        half_range: h (d,).
+        scale: s [MPa], the size of the energy that is not quadratic.
+        width: of both hidden layers.
+        norms: number of norms.
+        seed: of the initial weights.
     """
 
     stiffness: Tensor
@@ -210,11 +261,22 @@ class Potential(nn.Module):
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
 
+    def to_json(self) -> dict[str, Any]:
+        """The shape of the network as JSON has it; its numbers are in its `state_dict`."""
+        return {"width": self.width, "norms": len(self.norms.maps)}
+
+    @classmethod
+    def from_json(cls, shape: dict[str, Any], strain_size: int) -> "Potential":
+        """A network of this shape for strains of `strain_size` components, whose numbers are still to be loaded."""
+        stiffness = torch.eye(strain_size, dtype=torch.float64)
+        half_range = torch.ones(strain_size, dtype=torch.float64)
+        return cls(stiffness, half_range, 1.0, width=shape["width"], norms=shape["norms"])
+
     def energy(self, strain: Tensor) -> Tensor:
         """W (n,) [MPa]."""
         x = strain / self.half_range
-        rest = x.new_zeros(1, x.shape[1])
-        value, (gradient, _) = self._value(torch.cat([rest, x])), self._derivatives(rest)
+        zero = x.new_zeros(1, x.shape[1])
+        value, (gradient, _) = self._value(torch.cat([zero, x])), self._derivatives(zero)
         part = value[1:] - value[0] - x @ gradient[0]
         return 0.5 * (strain * (strain @ self.stiffness)).sum(-1) + self.scale * part
 
@@ -237,23 +299,23 @@ class Potential(nn.Module):
     def _derivatives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """∇g (n, d) and ∇²g (n, d, d).
 
-        This is what a macroscale iteration consists of, and so it is made of products of large matrices.
+        Each macroscale iteration consists of this, and so it is made of products of large matrices.
         """
         a1, a2, a3 = self.weights
         n, d = x.shape
-        norms, slopes = self.norms(x)
+        norms, gradients = self.norms(x)
         one = tanh(torch.addmm(self.offsets[0], torch.cat([x, norms], dim=1), a1))
         two = tanh(torch.addmm(self.offsets[1], one.value, a2))
         back = two.slope @ (a3 * a2.T)
         outer = (back * one.slope) @ a1.T
         through = outer[:, d:]
-        gradient = outer[:, :d] + (slopes @ through[:, :, None])[:, :, 0]
-        # Curvature of the second layer along what each strain component does to it, of the first layer likewise, and
+        gradient = outer[:, :d] + (gradients @ through[:, :, None])[:, :, 0]
+        # Curvature of the second layer along its derivative by each strain component, of the first layer likewise, and
         # of the norms.
-        first = (slopes.reshape(n * d, -1) @ a1[d:]).view(n, d, -1) + a1[:d]
+        first = (gradients.reshape(n * d, -1) @ a1[d:]).view(n, d, -1) + a1[:d]
         second = ((one.slope[:, None] * first).view(n * d, -1) @ a2).view(n, d, -1)
         curved = through / norms
         hessian = (second * (a3[:, 0] * two.curvature)[:, None]) @ second.mT
         hessian = hessian.baddbmm(first * (back * one.curvature)[:, None], first.mT)
-        hessian = hessian.baddbmm(slopes * curved[:, None], slopes.mT, alpha=-1)
+        hessian = hessian.baddbmm(gradients * curved[:, None], gradients.mT, alpha=-1)
         return gradient, hessian + (curved @ self.norms.metrics().reshape(-1, d * d)).view(n, d, d)

@@ -28,7 +28,7 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from spon.archive import ModelFileError, Reader, write
+from spon.archive import ModelFileError, Reader, reads, write
 from spon.constitutive.phase_law import PhaseLaw
 from spon.operators.discretisation import Discretisation
 from spon.operators.network import Operator
@@ -308,7 +308,7 @@ class ModeNetwork(nn.Module):
         return found
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network and all that it needs to one file, see `spon.load_modes`."""
+        """Write the network and all that it needs to one file, see `spon.load`."""
         spaces, tensors = self.network.discretisation.pack()
         tensors = {f"spaces.{name}": value for name, value in tensors.items()}
         shapes = {}
@@ -332,6 +332,7 @@ class ModeNetwork(nn.Module):
         write(path, "modes", header, tensors)
 
 
+@reads("modes")
 def load_modes(path: str | os.PathLike) -> ModeNetwork:
     """The network of a file, on the CPU in the precision that it was saved in. It needs no DOLFINx.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spon.archive import ModelFileError, Reader, write
+from spon.archive import ModelFileError, Reader, reads, write
 from spon.operators.discretisation import Discretisation, discretise, nodes
 from spon.operators.processors.flux import Fluxes
 from spon.operators.processors.layers import PROCESSORS, Hierarchy, dense
@@ -343,7 +343,7 @@ class Operator(nn.Module):
         return network
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network and all that it needs to one file, see `spon.load_operator`."""
+        """Write the network and all that it needs to one file, see `spon.load`."""
         spaces, tensors = self.discretisation.pack()
         tensors = {f"spaces.{name}": value for name, value in tensors.items()}
         tensors |= {f"state.{name}": value for name, value in self.state_dict().items()}
@@ -427,6 +427,7 @@ class OperatorNetwork(Operator):
         )
 
 
+@reads("operator")
 def load_operator(path: str | os.PathLike) -> Operator:
     """The network of a file, on the CPU in the precision that it was saved in. It needs no DOLFINx.
 

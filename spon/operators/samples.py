@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.archive import ModelFileError
+from spon.archive import ModelFileError, reads
 from spon.operators.network import Operator
 from spon.spaces.space import MixedSpace, Space
 
@@ -65,6 +65,7 @@ def _digest(numbers: Tensor) -> str:
     return hashlib.sha256(f"{tuple(numbers.shape)}".encode() + numbers.to(torch.int64).numpy().tobytes()).hexdigest()
 
 
+@reads("samples")
 def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Samples:
     """The samples of a file, in float64 on the CPU. It needs h5py and no DOLFINx.
 

@@ -1,33 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""The reduced model of a cell: Galerkin's method in the span of displacement modes, on few cubature points.
+"""The reduced model of an RVE: Galerkin's method in displacement modes, on the points of a cubature.
 
 The strain at a point is E + Σ_j φ_j b_j with the strains φ_j of r periodic modes. Stationarity of the mean energy in b
-gives r equations for each macroscale strain, solved by Newton's method for all strains at once. No network is involved:
-this is what networks are compared with, and what they learn from.
+gives r equations for each macroscale strain, which Newton's method solves for all strains at once. It has no network:
+networks are trained on its solutions and compared with it.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from spon.archive import Reader, assembling, reads, write
 from spon.constitutive.phase_law import LocalLaws
-from spon.reduced.basis import Fields
-from spon.reduced.model import Fingerprint, Model
+from spon.reduced.model import Fingerprint, LocalFields, Model, fingerprint_from_json, fingerprint_to_json
+from spon.reduced.modes import ModesAtPoints
+
+_KIND = "reduced model"
 
 
 class ReducedNotConverged(RuntimeError):
-    """The reduced equations of some strains were not solved."""
+    """Newton's method did not solve the reduced equations of some strains."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReducedSolution:
-    """coefficients: (n, r). slopes: (n, r, d) their derivatives in E. stress: (n, d). tangent: (n, d, d). strain and
-    local_stress: (n, m, d) at the cubature points. local_tangent: (n, m, d, d) [MPa]."""
+    """The solution in r modes on m points, for n strains.
+
+    Args:
+        coefficients: (n, r) of the displacement modes.
+        sensitivities: (n, r, d), derivatives of the coefficients by the strain.
+        stress: (n, d) homogenised [MPa].
+        tangent: (n, d, d) homogenised [MPa].
+        strain: (n, m, d) at the points.
+        local_stress: (n, m, d) at the points [MPa].
+        local_tangent: (n, m, d, d) at the points [MPa].
+    """
 
     coefficients: Tensor
-    slopes: Tensor
+    sensitivities: Tensor
     stress: Tensor
     tangent: Tensor
     strain: Tensor
@@ -36,12 +49,14 @@ class ReducedSolution:
 
 
 class ReducedModel(Model):
-    """Galerkin's method in r modes on m points; a model like the networks, without a parameter to train.
+    """Galerkin's method in r modes on m points; a `Model` without parameters to train.
 
     Args:
-        laws: at the points. modes: (m, d, r) strains of the displacement modes.
-        weights: (m,), the mean of a field being Σ_p w_p field_p.
-        half_range: (d,) largest strains among the snapshots that the modes are from. fingerprint: of the cell.
+        laws: at the points.
+        modes: (m, d, r), strains of the displacement modes.
+        weights: (m,), the mean of a field over the RVE is Σ_p w_p field_p.
+        half_range: (d,), largest strains of the snapshots that the modes are from.
+        fingerprint: of the RVE; None if it is not known.
     """
 
     modes: Tensor
@@ -65,67 +80,103 @@ class ReducedModel(Model):
         solution = self.solve(strain)
         return solution.stress, solution.tangent
 
-    def fields(self, strain: Tensor, at: Fields | None = None) -> tuple[Tensor, Tensor]:
-        """Local strain, kinematically admissible, and the law's stress: (n, m, d) both.
+    def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> LocalFields:
+        """Kinematically admissible local strain and the stress of the law there, (n, m, d) both.
 
-        `at`: points with as many strain modes as there are here, by default those of the cubature.
+        Args:
+            strain: (n, d).
+            at: points with as many strain modes as the model has; None for the points of the cubature.
+
+        Raises:
+            ReducedNotConverged: a strain without solution.
         """
         solution = self.solve(strain)
         if at is None:
-            return solution.strain, solution.local_stress
+            return LocalFields(solution.strain, solution.local_stress)
         local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, solution.coefficients)
-        return local, at.laws.stress(local)
+        return LocalFields(local, at.laws.stress(local))
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
-        """Solve at strains (n, d).
+        """Solve at strains (n, d), starting from no fluctuation.
+
+        Args:
+            strain: (n, d).
+            tolerance: largest residual, relative to the stress.
+            iterations: of Newton's method, at most.
 
         Raises:
-            ReducedNotConverged: naming the first strain without solution.
+            ReducedNotConverged: a strain without solution; the message names the worst one.
         """
-        rest = strain.new_zeros(len(strain), self.modes.shape[2])
-        solution, missing = self._newton(strain, rest, tolerance, iterations)
-        if not (missing <= tolerance).all():
-            k = int(missing.nan_to_num(torch.inf).argmax())
+        no_fluctuation = strain.new_zeros(len(strain), self.modes.shape[2])
+        solution, residual = self._newton(strain, no_fluctuation, tolerance, iterations)
+        if not (residual <= tolerance).all():
+            k = int(residual.nan_to_num(torch.inf).argmax())
             raise ReducedNotConverged(
-                f"strain {strain[k].tolist()}: the reduced residual is {float(missing[k]):.2e} of the stress after "
+                f"strain {strain[k].tolist()}: the reduced residual is {float(residual[k]):.2e} of the stress after "
                 f"{iterations} iterations, need {tolerance:.0e}"
             )
         return solution
 
     def attempt(
         self, strain: Tensor, start: Tensor, *, tolerance: float = 1e-10, iterations: int = 30
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Stress (n, d), tangent (n, d, d) [MPa] and coefficients (n, r) from a start (n, r); NaN without solution."""
-        solution, missing = self._newton(strain, start, tolerance, iterations)
-        found = missing <= tolerance
-        parts = (solution.stress, solution.tangent, solution.coefficients)
-        return tuple(torch.where(found.view(-1, *[1] * (x.ndim - 1)), x, torch.nan) for x in parts)
+    ) -> ReducedSolution:
+        """The same as `solve` from given coefficients (n, r); rows of strains without solution are NaN."""
+        solution, residual = self._newton(strain, start, tolerance, iterations)
+        found = residual <= tolerance
+        parts = (getattr(solution, field.name) for field in fields(solution))
+        return ReducedSolution(*(torch.where(found.view(-1, *[1] * (x.ndim - 1)), x, torch.nan) for x in parts))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file, see `spon.load`."""
+        header = {"laws": self.laws.to_json(), "fingerprint": fingerprint_to_json(self.fingerprint)}
+        write(path, _KIND, header, self.state_dict())
 
     def _newton(
         self, strain: Tensor, start: Tensor, tolerance: float, iterations: int
     ) -> tuple[ReducedSolution, Tensor]:
-        """The last iterate, and the residuals (n,) as parts of the stress."""
+        """The last iterate, and the residuals (n,) relative to the stress."""
         d = self.modes.shape[1]
-        fields = torch.cat([torch.eye(d, dtype=strain.dtype).expand(len(self.modes), d, d), self.modes], dim=2)
-        flat = (fields * self.weights[:, None, None]).reshape(-1, fields.shape[2])
-        all_ = torch.cat([strain, start], dim=1)
+        modes = torch.cat([torch.eye(d, dtype=strain.dtype).expand(len(self.modes), d, d), self.modes], dim=2)
+        flat = (modes * self.weights[:, None, None]).reshape(-1, modes.shape[2])
+        unknowns = torch.cat([strain, start], dim=1)
         for iteration in count(1):
-            local = torch.einsum("pdr,nr->npd", fields, all_)
+            local = torch.einsum("pdr,nr->npd", modes, unknowns)
             stress = self.laws.stress(local)
             forces = stress.reshape(len(strain), -1) @ flat
-            missing = forces[:, d:].norm(dim=1) / ((stress.square().sum(-1) @ self.weights).sqrt() + 1e-300)
+            residual = forces[:, d:].norm(dim=1) / ((stress.square().sum(-1) @ self.weights).sqrt() + 1e-300)
             tangent = self.laws.tangent(local)
-            stiffness = self._stiffness(fields, tangent)
-            # What is no number any more stays so, and keeps nobody else from going on.
-            if iteration == iterations or not (missing > tolerance).any():
+            stiffness = self._stiffness(modes, tangent)
+            # NaN rows stay NaN and do not block the others.
+            if iteration == iterations or not (residual > tolerance).any():
                 break
-            all_[:, d:] -= torch.linalg.solve_ex(stiffness[:, d:, d:], forces[:, d:])[0]
-        slopes = -torch.linalg.solve_ex(stiffness[:, d:, d:], stiffness[:, d:, :d])[0]
-        condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ slopes
-        return ReducedSolution(all_[:, d:], slopes, forces[:, :d], condensed, local, stress, tangent), missing
+            unknowns[:, d:] -= torch.linalg.solve_ex(stiffness[:, d:, d:], forces[:, d:])[0]
+        sensitivities = -torch.linalg.solve_ex(stiffness[:, d:, d:], stiffness[:, d:, :d])[0]
+        condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ sensitivities
+        solution = ReducedSolution(unknowns[:, d:], sensitivities, forces[:, :d], condensed, local, stress, tangent)
+        return solution, residual
 
-    def _stiffness(self, fields: Tensor, tangent: Tensor) -> Tensor:
+    def _stiffness(self, modes: Tensor, tangent: Tensor) -> Tensor:
         """Σ_p w_p Φᵀ C Φ, (n, d + r, d + r)."""
-        weighted = (tangent * self.weights[:, None, None]) @ fields
-        s = fields.shape[2]
-        return torch.einsum("qs,nqt->nst", fields.reshape(-1, s), weighted.reshape(len(tangent), -1, s))
+        weighted = (tangent * self.weights[:, None, None]) @ modes
+        s = modes.shape[2]
+        return torch.einsum("qs,nqt->nst", modes.reshape(-1, s), weighted.reshape(len(tangent), -1, s))
+
+
+@reads(_KIND)
+def load_reduced_model(path: str | os.PathLike, *, whole: bool = False) -> ReducedModel:
+    """The reduced model of a file.
+
+    Args:
+        path: of the file.
+        whole: as for all models; a reduced model has the points of its cubature alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: a file that is damaged or holds something else.
+    """
+    with Reader(path, _KIND) as file, assembling(path):
+        state = file.tensors("")
+        laws, fingerprint = LocalLaws.from_json(file.header["laws"]), fingerprint_from_json(file.header)
+        model = ReducedModel(laws, state["modes"], state["weights"], state["upper"], fingerprint)
+        model.load_state_dict(state)
+    return model

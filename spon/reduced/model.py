@@ -1,19 +1,38 @@
 # SPDX-License-Identifier: MIT
-"""What every trained operator of a cell is to those who use it."""
+"""The interface of all models of an RVE, and the fingerprint of the RVE that a model belongs to."""
 
+import os
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-# What a cell is, by parts, as `fe2.fingerprints` has it: texts such as the boundary, or hashes.
+# What identifies an RVE, by parts, as in `fe2.fingerprints`: texts such as the boundary condition, or hashes.
 Fingerprint = Mapping[str, str]
 
 
-def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None) -> None:
-    """Raise ValueError if two fingerprints are those of different cells, saying what differs; None is not compared.
+class LocalFields(NamedTuple):
+    """Fields at m points of an RVE, for n macroscale strains.
 
-    `what`: the subject of the message. Only parts that both have count, and "whole", all in one, where there are no
-    others: a file may be older than a part.
+    Args:
+        strain: (n, m, d).
+        stress: (n, m, d) [MPa].
+    """
+
+    strain: Tensor
+    stress: Tensor
+
+
+def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None) -> None:
+    """Raise ValueError, naming the differences, if two fingerprints are those of different RVEs.
+
+    A file may be older than a part of the fingerprint: only parts that both have are compared, or else "whole", the
+    hash of everything. None is not compared.
+
+    Args:
+        what: subject of the message.
+        mine: fingerprint of the subject.
+        other: fingerprint of the RVE that it is used for.
     """
     if mine is None or other is None:
         return
@@ -26,15 +45,28 @@ def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None)
         raise ValueError(f"{what} belongs to another RVE, of which differ: {', '.join(shown)}")
 
 
-class Model(nn.Module):
-    """Homogenised response of a cell: strains (n, d) → stress (n, d) and tangent (n, d, d) [MPa].
+def fingerprint_to_json(fingerprint: Fingerprint | None) -> dict[str, str] | None:
+    """A fingerprint as JSON has it."""
+    return None if fingerprint is None else dict(fingerprint)
 
-    Models with local fields also have `fields(strain, at=None)`, strain and stress (n, m, d) at m points of the cell:
-    those of the `Fields` that are given, by default the model's own.
+
+def fingerprint_from_json(header: dict[str, Any]) -> Fingerprint | None:
+    """The fingerprint in the header of a file; the first files have one hash, or none."""
+    found = header.get("fingerprint")
+    return {"whole": found} if isinstance(found, str) else found
+
+
+class Model(nn.Module):
+    """Homogenised response of an RVE: strains (n, d) → stress (n, d) and tangent (n, d, d) [MPa].
+
+    Models with local fields also have `fields(strain, at=None)`, local strain and stress (n, m, d) at m points of the
+    RVE: those of the given `ModesAtPoints`, by default the model's own. Models that can be saved have `save(path)`;
+    `spon.load` loads them.
 
     Args:
-        lower, upper: (d,) strains between which it was trained.
-        fingerprint: of the cell that it was learned from, which it is used for alone; None if that is not known.
+        lower: (d,) smallest strains of the trained range.
+        upper: (d,) largest strains of the trained range.
+        fingerprint: of the RVE that the model was trained for; None if it is not known.
     """
 
     lower: Tensor
@@ -50,8 +82,16 @@ class Model(nn.Module):
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
         raise NotImplementedError
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file.
+
+        Raises:
+            NotImplementedError: a class that has no file format.
+        """
+        raise NotImplementedError(f"a {type(self).__name__} has no file format")
+
     def require(self, fingerprint: Fingerprint | None) -> None:
-        """Raise ValueError if it was learned from another cell than that with this fingerprint, saying what differs."""
+        """Raise ValueError, naming the differences, unless the model was trained for the RVE with this fingerprint."""
         require_same("the model", self.fingerprint, fingerprint)
 
     def inside(self, strain: Tensor) -> Tensor:

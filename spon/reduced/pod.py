@@ -11,11 +11,13 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
-    """Modes of a set of fields, each a combination of them.
+    """Modes of n fields, each a linear combination of the fields.
 
-    modes: (P, d, r), orthonormal in the inner product that `pod` was given. singular_values: (n,) of all n fields,
-    falling. combination: (n, r), modes = Σ_k fields_k · combination_k, so that what belongs to the fields linearly (the
-    displacements of strains, say) has the modes Σ_k ·_k combination_k.
+    Args:
+        modes: (P, d, r), orthonormal in the inner product of `pod`.
+        singular_values: (n,), descending.
+        combination: (n, r), modes = Σ_k fields_k combination_k. Linear functions of the fields, such as the
+            displacements of strains, have modes with the same combination.
     """
 
     modes: Array
@@ -23,26 +25,26 @@ class Basis:
     combination: Array
 
 
-# Fields that are solutions of equations are no more exact than this.
+# Relative accuracy of fields that an iterative solver has found: smaller singular values are rounding.
 _ROUNDING = 1e-9
 
 
 def rank(singular_values: Array) -> int:
-    """How many modes there are, of which rounding is none."""
+    """Number of modes above rounding."""
     return int((singular_values > _ROUNDING * singular_values[0]).sum())
 
 
 def pod(fields: Array, weights: Array, r: int, metric: Array | None = None) -> Basis:
     """The r modes that best approximate all fields in the mean square of Σ_p w_p φ_p·M_p φ_p.
 
-    There are fewer if the fields are combinations of fewer, as those of a cell of linear phases or of a laminate are.
+    The rank of the fields limits r: an RVE of linear phases has d independent fields, a laminate few more.
 
     Args:
         fields: (n, P, d) at P points.
         weights: (P,) of the points, positive; ones for the unweighted decomposition.
         r: number of modes, at most.
-        metric: M (P, d, d), symmetric positive definite, such as stiffnesses, which make strains that cost much energy
-            count for much; None for the identity.
+        metric: M (P, d, d), symmetric positive definite, such as stiffnesses, which weight strains by their energy;
+            None for the identity.
 
     Raises:
         ValueError: r below one, or a field or weight that is not finite.

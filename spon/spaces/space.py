@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.archive import ModelFileError, Reader, write
+from spon.archive import ModelFileError, Reader, reads, write
 from spon.sparse import SparseOperator
 
 
@@ -72,7 +72,7 @@ class Space:
         return Space(*(moved(getattr(self, field.name)) for field in dataclasses.fields(self)))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the space to one file, see `spon.load_space`."""
+        """Write the space to one file, see `spon.load`."""
         write(path, "space", *pack(self))
 
 
@@ -105,10 +105,11 @@ class MixedSpace:
         return MixedSpace(parts, tuple(n.to(device) for n in self.numbers))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the space to one file, see `spon.load_space`."""
+        """Write the space to one file, see `spon.load`."""
         write(path, "space", *pack(self))
 
 
+@reads("space")
 def load_space(path: str | os.PathLike) -> Space | MixedSpace:
     """The space of a file, on the CPU.
 

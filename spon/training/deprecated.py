@@ -8,25 +8,28 @@ import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from spon.training.options import TrainingOptions
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FIELDS = {field.name for field in dataclasses.fields(TrainingOptions)}
+_RENAMED = {"adam": "steps"}  # old keyword → option
 
 
 def takes_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """A function with the parameter `options` that takes fields of `TrainingOptions` as keywords, too, and warns."""
+    """A function with a frozen record as its parameter `options` that takes its fields as keywords, too, and warns."""
     signature = inspect.signature(function)
+    default = signature.parameters["options"].default
+    fields = {field.name: field.name for field in dataclasses.fields(default)}
+    fields |= {old: new for old, new in _RENAMED.items() if new in fields}
+    own = signature.parameters.keys()  # a function may have a parameter of its own with the name of an option
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        old = {name: kwargs.pop(name) for name in _FIELDS & set(kwargs)}
+        old = {fields[name]: kwargs.pop(name) for name in (fields.keys() - own) & kwargs.keys()}
         if old:
             names = ", ".join(f"{name}=..." for name in sorted(old))
+            record = type(default).__name__
             warnings.warn(
-                f"{function.__name__}({names}) is now {function.__name__}(..., TrainingOptions({names}))",
+                f"{function.__name__}({names}) is now {function.__name__}(..., {record}({names}))",
                 DeprecationWarning,
                 stacklevel=2,
             )

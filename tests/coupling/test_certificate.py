@@ -41,10 +41,10 @@ def untrained(rve, folder, seed):
     fe2.rve_snapshots.compute(
         rve, fe2.strain_sampling.sobol(12, 2, RANGE, seed=seed), path, MPI.COMM_SELF, progress=False
     )
-    data = coupling.cell_data(rve, fe2.rve_snapshots.read(path))
-    b = equino.training.bases(data, r=6, resolved=6)
+    data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path))
+    b = spon.reduced.pod_bases(data, r=6, resolved=6)
     half = torch.from_numpy(data.half_range)
-    strain, target = torch.from_numpy(data.strain), equino.training.targets(b, torch.from_numpy(data.strain))
+    strain, target = torch.from_numpy(data.strain), equino.targets.targets(b, torch.from_numpy(data.strain))
     stiffness = torch.from_numpy(np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
     branches = [Branch(half, 0.3 * t.std(dim=0), seed=seed) for t in (target.displacement, target.self_stress)]
     for branch, t in zip(branches, (target.displacement, target.self_stress), strict=True):
@@ -55,9 +55,9 @@ def untrained(rve, folder, seed):
         branches[1],
         lower=-half,
         upper=half,
-        means=spon.reduced.basis.turned_means(3, 6),
-        cubature=b.cell.fields.at(b.points, b.reduced.weights),
-        cell=b.cell,
+        means=spon.reduced.modes.unit_mean_stresses(3, 6),
+        cubature=b.rve_modes.at_points.at(b.points, b.reduced.weights),
+        rve_modes=b.rve_modes,
     )
 
 
@@ -88,7 +88,7 @@ def check_bounds(model, rve, strain, work):
     assert solved.any()
     e = torch.from_numpy(strain[solved])
     with torch.no_grad():
-        c, (stress, _) = spon.certify(model, e, model.cell.fields), model(e)
+        c, (stress, _) = spon.certify(model, e, model.rve_modes.at_points), model(e)
     assert (c.lower.numpy() <= work[solved]).all() and (work[solved] <= c.upper.numpy()).all()
     assert (c.gap > 0).all() and c.gap.isfinite().any()
     error = (stress - torch.from_numpy(exact.stress[solved])).abs()
@@ -125,7 +125,7 @@ def test_no_bound_is_violated_where_the_law_has_a_local_unknown(tmp_path):
 
 def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
     e = torch.from_numpy(fe2.strain_sampling.box(5, 2, 2 * AMPLITUDE, seed=2))
-    at, step = trained.model.cell.fields, 1e-6
+    at, step = trained.model.rve_modes.at_points, 1e-6
     shifted = [spon.certify(trained.model, e + k * step * n, at).upper for n in torch.eye(3).double() for k in (1, -1)]
     slopes = torch.stack([(a - b) / (2 * step) for a, b in zip(shifted[::2], shifted[1::2], strict=True)], dim=1)
     found = spon.certify(trained.model, e, at).corrected
@@ -138,7 +138,7 @@ def test_the_estimate_covers_what_it_promises(trained):
     exact = trained.rve.homogenise(strain).stress
     e = torch.from_numpy(strain)
     error = abs(trained.model(e)[0].numpy() - exact)
-    for at in (trained.model.cell.fields, None):
+    for at in (trained.model.rve_modes.at_points, None):
         c = spon.certify(trained.model, e, at)
         estimate = c.stress_estimate.numpy()
         assert ((estimate >= error).mean(axis=0) > 0.95).all()
@@ -155,7 +155,7 @@ def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
     needed = torch.from_numpy(numbers)[:, None] * torch.tensor([1.0, 2.0, 3.0])
     model = copy.deepcopy(trained.model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spon.equino.certificate._needed", lambda *_: needed)
+        patch.setattr("spon.equino.certificate._needed_factors", lambda *_: needed)
         spon.equino.certificate.calibrate(model, torch.zeros(n, 3).double(), torch.zeros(n, 3).double())
         assert model.calibration.tolist() == [rank, 2 * rank, 3 * rank]
         few, needed = torch.zeros(44, 3).double(), needed[:44]
@@ -174,7 +174,7 @@ def test_the_factor_that_a_strain_needs_makes_its_estimate_the_error(trained):
     known = (own - certificate.corrected).abs()
     right = certificate.corrected.clone()
     right[3:] = own[3:] + 2 * known[3:] + 1.0
-    needed = spon.equino.certificate._needed(model, e, right, model.cubature)
+    needed = spon.equino.certificate._needed_factors(model, e, right, model.cubature)
     assert (needed[:3] == 0).all() and (needed[3:] > 0).all()
     remainder = (certificate.stress_estimate - known) / model.calibration
     torch.testing.assert_close((known + needed * remainder)[3:], (own - right)[3:].abs(), rtol=1e-9, atol=0)
@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(trained):
     for what, arguments in {
         "the strain": (model, e.float()),
         "the model": (single, e.float()),
-        "what the fields are at": (model, e, single.cubature),
+        "the set of modes": (model, e, single.cubature),
     }.items():
         with pytest.raises(ValueError, match=rf"{what} is torch\.float32 on cpu, need torch\.float64"):
             spon.certify(*arguments)
@@ -226,7 +226,7 @@ def test_bounds_of_a_trained_model_hold_at_any_size_of_strain(trained, size, see
     strain = 10**size * np.random.default_rng(seed).uniform(-1, 1, (4, 3))
     work = energy_of(trained.rve, strain)
     c = check_bounds(trained.model, trained.rve, strain, work)
-    refined = spon.Refinement(trained.model)(torch.from_numpy(strain), trained.model.cell.fields)
+    refined = spon.ModalCorrector(trained.model)(torch.from_numpy(strain), trained.model.rve_modes.at_points)
     assert (refined.upper.numpy() >= work).all() and ((refined.upper - refined.gap).numpy() <= work).all()
     # Rounding is all that there is below: a1 a2 eps to each energy, some times, which is 1e-2 of it at 1e-8.
     assert (c.gap <= 0.1 * c.upper).all() or size < -7.5

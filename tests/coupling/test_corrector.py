@@ -36,7 +36,7 @@ def test_modes_are_the_reduced_model(trained, compiled):
     at = trained.model.cubature
     reduced = ReducedModel(at.laws, at.strain_modes, at.weights, trained.model.upper)
     e = torch.from_numpy(beyond(12, 2.0))
-    refine = spon.Refinement(trained.model, compiled=compiled)
+    refine = spon.ModalCorrector(trained.model, compiled=compiled)
     found, right = refine(e), reduced.solve(e)
     for mine, other in ((found.stress, right.stress), (found.tangent, right.tangent)):
         torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8 * float(other.abs().max()))
@@ -58,13 +58,13 @@ def test_bounds_of_modes_hold_in_the_range_and_beyond(trained, scale):
     """At all points of the cell: the exact energy is between them, and their gap is far below that of the networks."""
     e = beyond(30, scale)
     exact = trained.rve.homogenise(e)
-    refined = spon.Refinement(trained.model)(torch.from_numpy(e), trained.model.cell.fields)
+    refined = spon.ModalCorrector(trained.model)(torch.from_numpy(e), trained.model.rve_modes.at_points)
     slack = 1e-9 * exact.energy  # of the exact solution
     assert (refined.upper.numpy() >= exact.energy - slack).all()
     assert ((refined.upper - refined.gap).numpy() <= exact.energy + slack).all()
     assert (refined.gap > 0).all()
     with torch.no_grad():
-        of_networks = spon.certify(trained.model, torch.from_numpy(e), trained.model.cell.fields).gap
+        of_networks = spon.certify(trained.model, torch.from_numpy(e), trained.model.rve_modes.at_points).gap
     assert (refined.gap <= of_networks).all()
     # The error of the stress has an energy of the order of the gap.
     off = np.linalg.norm(refined.stress.numpy() - exact.stress, axis=1) / np.linalg.norm(exact.stress, axis=1)
@@ -76,7 +76,7 @@ def test_a_strain_without_solution_takes_no_other_with_it(trained):
     wrong = e.clone()
     wrong[2, 1] = torch.nan
     for compiled in (True, False):
-        refine = spon.Refinement(trained.model, compiled=compiled)
+        refine = spon.ModalCorrector(trained.model, compiled=compiled)
         found, right = refine(wrong), refine(e)
         others = [0, 1, 3]
         torch.testing.assert_close(found.stress[others], right.stress[others], rtol=1e-10, atol=1e-10)
@@ -98,7 +98,7 @@ def test_each_point_climbs_as_far_as_it_must(trained):
     with torch.no_grad():
         answers = (
             trained.model(rows)[0].numpy(),
-            spon.Refinement(trained.model)(rows).stress.numpy(),
+            spon.ModalCorrector(trained.model)(rows).stress.numpy(),
             trained.rve.homogenise(e).stress,
         )
     for tier, right in enumerate(answers):
@@ -172,7 +172,7 @@ def test_exact_solutions_start_from_what_the_model_foresees(trained):
     moved = trained.rve.unknowns.expand(exact.start[0, w]) - trained.rve.unknowns.expand(guess[0, 1:][w])
     with torch.no_grad():
         now, before = (trained.model.displacement(torch.from_numpy(e[:1]))[0].numpy() for e in (then, first))
-    right = (trained.model.cell.displacements @ (now - before)).reshape(-1, 2)
+    right = (trained.model.rve_modes.displacements @ (now - before)).reshape(-1, 2)
     held = np.flatnonzero(trained.rve.unknowns.index[::2] < 0)[0]  # where every fluctuation is zero
     np.testing.assert_allclose(moved.reshape(-1, 2), right - right[held], rtol=0, atol=1e-12 * abs(right).max())
 

@@ -22,7 +22,7 @@ import spon
 from fe2.fingerprints import fingerprint
 from spon import archive
 from spon.equino.baselines import StressNetwork
-from spon.equino.vpionet import DisplacementOperator
+from spon.equino.displacement_operator import DisplacementOperator
 
 BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 
@@ -71,14 +71,14 @@ def test_fields_of_another_cell_are_refused(trained, others):
     """Bounds at points of another cell would be those of its energy."""
     model, e = trained.model, torch.from_numpy(strains(2))
     other = dict(fingerprint(others["material 2"]))
-    at = dataclasses.replace(model.cell.fields, fingerprint=other)
+    at = dataclasses.replace(model.rve_modes.at_points, fingerprint=other)
     law = fe2.ExactLaw(trained.rve)
     for pair in (
         lambda: spon.certify(model, e, at),
-        lambda: spon.Refinement(model)(e, at),
+        lambda: spon.ModalCorrector(model)(e, at),
         lambda: coupling.CertifiedLaw(model, law, at=at),
     ):
-        with pytest.raises(ValueError, match="the fields are at belongs to another RVE, of which differ: material 2"):
+        with pytest.raises(ValueError, match="the set of modes belongs to another RVE, of which differ: material 2"):
             pair()
 
 
@@ -105,12 +105,13 @@ def test_a_file_of_before_is_checked_as_a_whole(trained, others, old):
 
 def test_models_that_were_never_saved_know_their_cell(trained, others):
     """Those that a class of one's own does not say are not asked."""
-    cell, half = trained.model.cell, trained.model.upper
+    rve_modes, half = trained.model.rve_modes, trained.model.upper
+    at = rve_modes.at_points
     mark = trained.model.fingerprint
     for model in (
         StressNetwork(trained.model.displacement, mark),
-        DisplacementOperator(trained.model.displacement, cell),
-        spon.ReducedModel(cell.fields.laws, cell.fields.strain_modes, cell.fields.weights, half, mark),
+        DisplacementOperator(trained.model.displacement, rve_modes),
+        spon.ReducedModel(at.laws, at.strain_modes, at.weights, half, mark),
     ):
         assert model.fingerprint == mark
         with pytest.raises(ValueError, match="of which differ: material 2"):
@@ -163,7 +164,7 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
     rve, network, tags = pixels
     network.save(tmp_path / "modes.safetensors")
     varying = fe2.VaryingLaw(image(7), tags)  # other phases in the RVE itself
-    for net in (network, spon.load_modes(tmp_path / "modes.safetensors")):
+    for net in (network, spon.load(tmp_path / "modes.safetensors")):
         coupling.ModesLaw(net, tags, exact=varying, rve=rve)
         for other, what in (
             (image(1, a1=40.0), "material 1"),
@@ -229,7 +230,7 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
     # Below what the networks are worth and above what the modes are, wherever both have been measured.
     law = coupling.CertifiedLaw(trained.model, exact, tolerance=1e9)
     strain = stretched(law).sigma.strains()
-    refined = spon.Refinement(trained.model)(torch.from_numpy(strain))
+    refined = spon.ModalCorrector(trained.model)(torch.from_numpy(strain))
     between = 2 * float((refined.gap / refined.upper).max())
     assert (law.gap > between).any()
     # The stress in equilibrium that is nearest to the modes' is theirs but for an error with the energy of the gap.
@@ -243,11 +244,11 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
 
 
 def test_exact_points_need_no_fields_of_the_model(trained, tmp_path):
-    """With a model that was read without its cell, others say what helps."""
+    """With a model that was loaded without its RVE modes, others say what helps."""
     model, exact = spon.load(trained.path), fe2.ExactLaw(trained.rve)
     check_points(stretched(coupling.CertifiedLaw(model, exact, tolerance=0.0)), tmp_path, 1e-9)
     for law in (coupling.CertifiedLaw(model, exact), coupling.SurrogateLaw(model, rve=trained.rve)):
-        with pytest.raises(ValueError, match=r"read without its cell, which is needed here: spon\.load\(path, whole"):
+        with pytest.raises(ValueError, match=r"loaded without its RVE modes, needed here: spon\.load\(path, whole"):
             stretched(law).write_micro(tmp_path, [0.1, 0.1])
     with pytest.raises(TypeError, match=r"has no mesh to show fields on: SurrogateLaw\(model, rve=rve\)"):
         stretched(coupling.SurrogateLaw(trained.model)).write_micro(tmp_path, [0.1, 0.1])

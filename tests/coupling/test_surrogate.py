@@ -225,7 +225,7 @@ def test_certified_structure_without_tolerance_is_the_exact_one(trained, exact_b
 @pytest.mark.mpi
 @pytest.mark.parametrize("everywhere", [True, False])
 def test_certified_structure_with_a_tolerance_is_near_the_exact_one(trained, exact_bar, tolerance, comm, everywhere):
-    at = trained.model.cell.fields if everywhere else None
+    at = trained.model.rve_modes.at_points if everywhere else None
     law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=tolerance, at=at, modes=False)
     certified = bar(comm, law)
     exact, points = comm.allreduce(int(law.is_exact.sum())), comm.allreduce(law.is_exact.size)
@@ -432,8 +432,9 @@ def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
     path = tmp_path / "snapshots.h5"
     shutil.copy(trained.path.with_name("snapshots.h5"), path)
     fe2.rve_snapshots.compute(trained.rve, law.collected(), path, MPI.COMM_SELF, progress=False, append=True)
-    data = coupling.cell_data(trained.rve, fe2.rve_snapshots.read(path))
-    again, *_ = equino.refit(trained.model, data, resolved=16, samples=256, lbfgs=200)
+    data = coupling.rve_snapshots(trained.rve, fe2.rve_snapshots.read(path))
+    options = equino.RefitOptions(resolved=16, samples=256, lbfgs=200)
+    again = equino.refit(trained.model, data, options).model
     better = coupling.CertifiedLaw(again, fe2.ExactLaw(trained.rve), tolerance=3e-3)
     bar(MPI.COMM_SELF, better, **load)
     assert not better.is_outside.any()
@@ -488,7 +489,7 @@ def test_micro_fields(trained, tmp_path):
     assert np.allclose(np.einsum("cq,cqd->d", weights, fields.strain), e, rtol=0, atol=1e-12)
     rve.body.u.x.array[:] = fields.displacement.x.array
     assert np.allclose(rve.body.strain(), fields.strain, rtol=0, atol=1e-10 * abs(fields.strain).max())
-    certificate = spon.certify(trained.model, one, trained.model.cell.fields)
+    certificate = spon.certify(trained.model, one, trained.model.rve_modes.at_points)
     assert np.isclose((weights * fields.indicator).sum(), certificate.gap.item(), rtol=1e-6)
     assert fields.indicator.min() > -1e-12 * certificate.upper.item()
     fields.write(tmp_path / "micro.xdmf")
@@ -509,5 +510,5 @@ def test_micro_fields_of_another_cell_are_refused(trained):
     for wrong in (np.zeros(2), np.eye(2), np.full(3, np.nan), np.zeros(3, complex)):
         with pytest.raises(ValueError, match=r"need (\(n, 3\)|finite numbers|real numbers)"):
             coupling.micro_fields(trained.rve, trained.model, wrong)
-    with pytest.raises(ValueError, match="read without its cell"):
+    with pytest.raises(ValueError, match="loaded without its RVE modes"):
         coupling.micro_fields(trained.rve, spon.load(trained.path), np.zeros(3))

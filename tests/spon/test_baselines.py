@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What EquiNO is compared with: one interface, energies that bound, displacements that are periodic."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,21 @@ from mpi4py import MPI
 import coupling
 import fe2
 import meshes
-from coupling.data import cell_space
+import spon
+from coupling.snapshots import rve_space
 from spon import equino
 from spon.equino import baselines, vpionet
 from spon.reduced.model import Model
+from spon.training import TrainingOptions
+from spon.training.fit import FULL_BATCH
 
 RANGE = 0.03 * np.array([1.0, 1.0, 0.5**0.5])
 PHASES = {meshes.MATRIX: fe2.SaturatingElastic(), meshes.INCLUSION: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
+
+
+def short(iterations):
+    """A short training on the published schedule."""
+    return TrainingOptions(steps=iterations, batch=10, rate=1e-3, lbfgs=iterations)
 
 
 def make_rve(degree=2, boundary="periodic"):
@@ -34,7 +44,7 @@ def cell(tmp_path_factory):
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
         strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
         fe2.rve_snapshots.compute(rve, strains, folder / name, MPI.COMM_SELF, progress=False)
-        data.append(coupling.cell_data(rve, fe2.rve_snapshots.read(folder / name)))
+        data.append(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(folder / name)))
     return rve, *data
 
 
@@ -54,7 +64,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
         mesh = meshes.rve([meshes.Sphere((0.0, 0.0, 0.0), 0.3)], MPI.COMM_SELF, size=(1.0, 1.0, 1.0), mesh_size=0.5)
         rve = fe2.RVE(mesh, PHASES, degree=degree)
     _, order = coupling.local_laws(rve)
-    space = cell_space(rve, order)
+    space = rve_space(rve, order)
     rve.body.u.x.array[:] = np.random.default_rng(0).standard_normal(rve.body.u.x.array.size)
     right = rve.body.strain().reshape(len(order), -1)[order].ravel()
     assert abs(space.strain_operator @ rve.body.u.x.array - right).max() <= 1e-12 * abs(right).max()
@@ -81,7 +91,7 @@ def test_displacements_of_the_trunk_are_periodic(cell):
     for mode in modes.T:
         assert abs(images_of(rve, mode) - mode).max() <= 1e-14 * abs(mode).max()
     bound = make_rve(boundary="linear displacement")
-    space = cell_space(bound, coupling.local_laws(bound)[1])
+    space = rve_space(bound, coupling.local_laws(bound)[1])
     with pytest.raises(ValueError, match="not periodic"):
         vpionet.Trunk(space, 5, 1.0)
 
@@ -123,10 +133,11 @@ def test_a_displacement_costs_more_energy_than_the_solution_and_less_than_none(c
     _, data, unseen = cell
     uniform = data.laws.energy(torch.from_numpy(unseen.strain)[:, None].expand(-1, len(data.weights), 3))
     uniform = (uniform @ torch.from_numpy(data.weights)).numpy()
-    solution, history = vpionet.train_vpinn(data, unseen.strain[0], adam=50, lbfgs=100)
+    result = vpionet.train_vpinn(data, unseen.strain[0], replace(short(100), steps=50))
+    solution = result.solution
     assert unseen.energy[0] <= solution.energy < 0.5 * (unseen.energy[0] + uniform[0])
-    assert solution.energy == pytest.approx(min(history.loss), rel=1e-12)
-    operator, _ = vpionet.train_vpionet(data, r=8, adam=100, lbfgs=100)
+    assert solution.energy == pytest.approx(min(result.history.loss), rel=1e-12)
+    operator = vpionet.train_vpionet(data, short(100), r=8).model
     with torch.no_grad():
         local, _ = operator.fields(torch.from_numpy(unseen.strain))
     energy = (data.laws.energy(local) @ operator.weights).numpy()
@@ -135,14 +146,14 @@ def test_a_displacement_costs_more_energy_than_the_solution_and_less_than_none(c
 
 def test_every_method_is_a_model_that_the_macroscale_takes(cell):
     _, data, unseen = cell
-    bases = equino.training.bases(data, r=6, resolved=10)
+    bases = spon.reduced.pod_bases(data, r=6, resolved=10)
     models = [
-        equino.train(data, r=6, resolved=10, samples=64, lbfgs=50)[0],
-        baselines.train_as_published(data, r=6, strains=20, adam=20, lbfgs=20)[0],
-        baselines.train_supervised(data, r=6, lbfgs=20)[0],
-        baselines.train_sobolev(data, widths=(16,), lbfgs=20)[0],
-        vpionet.train_vpionet(data, r=6, adam=20, lbfgs=20)[0],
-        vpionet.train_vpionet(data, r=6, loss="half work", adam=20, lbfgs=20)[0],
+        equino.train(data, equino.EquiNOOptions(r=6, resolved=10, samples=64, lbfgs=50)).model,
+        baselines.train_as_published(data, short(20), r=6, strains=20).model,
+        baselines.train_supervised(data, replace(FULL_BATCH, lbfgs=20), r=6).model,
+        baselines.train_sobolev(data, replace(FULL_BATCH, lbfgs=20), widths=(16,)).model,
+        vpionet.train_vpionet(data, short(20), r=6).model,
+        vpionet.train_vpionet(data, short(20), r=6, loss="half work").model,
         bases.reduced,
     ]
     strain, h = 0.9 * unseen.strain, 1e-6
@@ -164,12 +175,14 @@ def test_every_method_is_a_model_that_the_macroscale_takes(cell):
 def test_the_mismatch_at_some_points_is_that_at_all(cell):
     """The published loss at a third of the points, beside its value at all of them, which it does not see."""
     _, data, _ = cell
-    model, history = baselines.train_as_published(data, r=6, strains=20, points=100, adam=20, lbfgs=100)
+    options = replace(short(20), lbfgs=100)
+    result = baselines.train_as_published(data, options, r=6, strains=20, points=100)
+    model = result.model
     assert len(data.weights) > 300
     with torch.no_grad():
-        strains = equino.training.sample(20, model.upper, 0)
-        everywhere = float(baselines.mismatch(model, strains, model.cell.fields))
-    assert everywhere < 2 * min(history.loss)
+        strains = equino.strain_sampling.sobol_strains(20, model.upper, 0)
+        everywhere = float(baselines.published_loss(model, strains, model.rve_modes.at_points))
+    assert everywhere < 2 * min(result.history.loss)
     with pytest.raises(ValueError, match=r"strain has shape \(2,\), need \(3,\)"):
         vpionet.train_vpinn(data, [0.01, 0.02])
     with pytest.raises(ValueError, match="loss = 'work': need one of 'potential', 'half work'"):

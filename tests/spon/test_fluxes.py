@@ -295,7 +295,7 @@ def test_a_network_of_fluxes_is_kept(options, tmp_path):
     fields = [noise(e.shape[1], 3, seed=k).exp() for k, e in enumerate(network.spaces.encoders)]
     network.normalise(fields, noise(network.spaces.output.dofs, 3))
     network.save(tmp_path / "network")
-    assert torch.equal(spon.load_operator(tmp_path / "network")(*fields), network(*fields))
+    assert torch.equal(spon.load(tmp_path / "network")(*fields), network(*fields))
     single = network.to(torch.float32)(*(x.float() for x in fields)).detach()
     assert single.dtype == torch.float32 and single.std() > 1e-3
 
@@ -413,7 +413,7 @@ def test_a_right_law_is_right_in_another_domain(tmp_path):
     one = torch.ones(len(u), 1, dtype=torch.float64)
     torch.testing.assert_close(other(one).detach()[:, 0], u, rtol=0, atol=1e-14)
     other.save(tmp_path / "other")
-    torch.testing.assert_close(spon.load_operator(tmp_path / "other")(one), other(one), rtol=0, atol=0)
+    torch.testing.assert_close(spon.load(tmp_path / "other")(one), other(one), rtol=0, atol=0)
 
 
 def test_a_norm_of_what_is_no_number_is_none():

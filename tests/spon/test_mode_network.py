@@ -223,23 +223,22 @@ def test_machine_code_is_the_formulas(rve, solved, tmp_path, monkeypatch):
     assert (again == 0).all()
     *_, lost = code(cells, which, np.full_like(many, np.nan), np.zeros((12, net.r)), 1e-6, 30)
     assert (lost == -1).all()
-    with pytest.raises(ValueError, match="cells 0 to 4 of 4"):
+    with pytest.raises(ValueError, match="RVEs 0 to 4 of 4"):
         code(cells, which + np.arange(12) // 11, many, coefficients, 1e-6, 30)
 
 
 def test_file_holds_all_of_it(rve, tmp_path):
     net = disturbed(rve).float()
     net.save(tmp_path / "modes.safetensors")
-    again = spon.load_modes(tmp_path / "modes.safetensors")
+    again = spon.load(tmp_path / "modes.safetensors")
     tags = torch.from_numpy(random_tags(rve, 2))
     with torch.no_grad():
         assert torch.equal(net.modes(net.phases(tags))[1], again.modes(again.phases(tags))[1])
     damaged = (tmp_path / "modes.safetensors").read_bytes()[:-100]
     (tmp_path / "damaged").write_bytes(damaged)
     with pytest.raises(spon.ModelFileError, match="damaged"):
-        spon.load_modes(tmp_path / "damaged")
-    with pytest.raises(spon.ModelFileError, match="no operator file"):
-        spon.load_operator(tmp_path / "modes.safetensors")
+        spon.load(tmp_path / "damaged")
+    assert isinstance(again, spon.ModeNetwork)
 
 
 def test_what_does_not_fit_is_told(rve):

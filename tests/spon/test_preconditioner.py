@@ -156,7 +156,7 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     A, b = diffusion(V, bc, k), load(V, bc, seed=3)
     right, before, _ = solve(A, b)
     for kind in ("cg", "fgmres"):
-        context = coupling.LearnedPC(spon.load_operator(tmp_path / "network"), k)
+        context = coupling.LearnedPC(spon.load(tmp_path / "network"), k)
         found, after, rest = solve(A, b, context, kind=kind)
         assert rest < 1.1e-10 and np.allclose(found, right, rtol=0, atol=1e-8 * abs(right).max())
         assert after < 0.5 * before, (after, before)

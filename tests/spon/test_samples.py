@@ -62,7 +62,7 @@ def problem():
 def sampled(problem, n, path, comm=MPI.COMM_SELF, **options):
     options = {"inputs": [problem.f, problem.k], "output": problem.u, "chunk": 2, "progress": False, **options}
     coupling.samples(problem.draw, problem.solve, n, path, comm, **options)
-    return spon.load_samples(path)
+    return spon.load(path)
 
 
 def assert_equal(a, b):
@@ -166,10 +166,10 @@ def test_damaged_files_are_refused(problem, tmp_path):
     for content in (data[: len(data) // 2], b"", b"something else", bytes(flipped)):
         path.write_bytes(content)
         with pytest.raises(spon.ModelFileError, match=r"s\.h5 is damaged"):
-            spon.load_samples(path)
+            spon.load(path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"s\.h5"):
-        spon.load_samples(path)
+        spon.load(path)
 
 
 def test_a_network_takes_its_own_samples_only(problem, tmp_path):
@@ -178,15 +178,15 @@ def test_a_network_takes_its_own_samples_only(problem, tmp_path):
     spaces = [x.function_space for x in (problem.f, problem.k)]
     V = problem.u.function_space
     network = spon.OperatorNetwork(input=spaces, output=V, processor="messages", channels=4, depth=2)
-    data = spon.load_samples(path, network)
+    data = spon.load(path, network=network)
     history = operators.train(network, data.inputs, data.output, TrainingOptions(steps=20, every=10)).history
     assert min(history.validation) < history.validation[0]
     other = spon.OperatorNetwork(input=[spaces[0], spaces[0]], output=V, processor="mlp")
     with pytest.raises(spon.ModelFileError, match=r"inputs of \[81, 32\] dofs, the network takes \[81, 81\]"):
-        spon.load_samples(path, other)
+        spon.load(path, network=other)
     other = spon.OperatorNetwork(input=spaces, output=spaces[0], processor="mlp")
     with pytest.raises(spon.ModelFileError, match="output belongs to another function space"):
-        spon.load_samples(path, other)
+        spon.load(path, network=other)
 
 
 def test_mixed_outputs(tmp_path):
@@ -203,7 +203,7 @@ def test_mixed_outputs(tmp_path):
 
     for n in (2, 3):
         coupling.samples(draw, solve, n, tmp_path / "s.h5", MPI.COMM_SELF, inputs=[f], output=w, progress=False)
-    data = spon.load_samples(tmp_path / "s.h5")
+    data = spon.load(tmp_path / "s.h5")
     assert data.output.shape == (59, 3)
     np.testing.assert_allclose(data.output[7], data.inputs[0].sum(0), atol=1e-14)
 
@@ -215,7 +215,7 @@ for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
     sys.modules[name] = None  # an import of it fails
 import spon
 
-data = spon.load_samples(sys.argv[1])
+data = spon.load(sys.argv[1])
 print(json.dumps(data.output.tolist()))
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From snapshots of an RVE to arrays that `spon` learns from."""
+"""Snapshots of an RVE as arrays for `spon`."""
 
 import basix.ufl
 import numpy as np
@@ -15,13 +15,17 @@ from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
 from fe2.rve_snapshots import SnapshotError, Snapshots
 from meshes.compat import collapse
-from spon.equino.snapshots import CellData, CellSpace
+from spon.reduced.snapshots import RVESnapshots, RVESpace
 
 Array = npt.NDArray[np.float64]
 
 
-def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
-    """The snapshots of `rve` as `spon.CellData`; those that failed are left out.
+def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
+    """The snapshots of an RVE as `spon.RVESnapshots`, without those that failed.
+
+    Args:
+        rve: that the snapshots are of.
+        snapshots: of `fe2.rve_snapshots.read`.
 
     Raises:
         fe2.rve_snapshots.SnapshotError: snapshots of another RVE, or none that converged.
@@ -37,8 +41,8 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     d = rve.strain_size
     fluctuation = snapshots.fluctuation[good]
     shape = (len(fluctuation), order.size, d)
-    space = cell_space(rve, order)
-    return CellData(
+    space = rve_space(rve, order)
+    return RVESnapshots(
         laws=laws,
         weights=rve.body.weights.ravel()[order] / rve.volume,
         strain=snapshots.strain[good],
@@ -54,11 +58,16 @@ def cell_data(rve: RVE, snapshots: Snapshots) -> CellData:
     )
 
 
-def cell_space(rve: RVE, order: npt.NDArray[np.int64]) -> CellSpace:
-    """The displacement space of `rve` as arrays, with the points in the `order` of `local_laws`."""
+def rve_space(rve: RVE, order: npt.NDArray[np.int64]) -> RVESpace:
+    """The displacement space of an RVE as arrays.
+
+    Args:
+        rve: see there.
+        order: (P,) of the points, from `coupling.local_laws`.
+    """
     body, d = rve.body, rve.strain_size
     rows = (d * order[:, None] + np.arange(d)).ravel()
-    return CellSpace(
+    return RVESpace(
         strain_operator=strain_operator(body)[rows],
         nodes=body.V.tabulate_dof_coordinates()[:, : body.dim].copy(),
         phase=_phase(rve),
@@ -75,7 +84,7 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
     direction = fem.Constant(mesh, np.zeros(body.dim))
     dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": q})
     weighted = fem.form(v * ufl.dot(ufl.grad(u), direction) * dx)
-    # A test function is one at its own point and zero at the others, so that a row is a derivative times the weight.
+    # A test function is one at its own point and zero at the others: a row is a derivative times the weight.
     inverse = scipy.sparse.diags_array(1 / body.weights.ravel())
     node = np.argsort(dofs // body.dim)
     operator = 0
@@ -89,13 +98,13 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
 
 
 def _phase(rve: RVE) -> Array:
-    """Indicator (N,) of the nodes, the same at periodic partners."""
+    """Phase (N,) of the nodes, from −1 to 1, the same at periodic partners."""
     body = rve.body
     here = np.zeros((body.u.x.array.size // body.dim, len(body.materials)), dtype=bool)
     for k, tag in enumerate(body.materials):
         here[body.V.dofmap.list[rve.domain.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
-        together = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
+        images = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
         for k in range(len(body.materials)):
-            here[:, k] = np.isin(together, together[here[:, k]])
+            here[:, k] = np.isin(images, images[here[:, k]])
     return here @ np.linspace(-1, 1, len(body.materials)) / here.sum(axis=1)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Fitting one network of EquiNO to its training targets, values and derivatives together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from spon.equino.targets import Targets
+from spon.training import History
+from spon.training.fit import FULL_BATCH, fit
+
+Log = Callable[[str], None] | None
+
+_DERIVATIVES = 0.1  # weight of the error of the derivatives beside that of the values
+_SMALL = 1e-4  # part of the mean square that is added to a square, so that small values do not dominate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkFit:
+    """One network and the targets that it is fitted to.
+
+    Args:
+        network: whose parameters are fitted.
+        evaluate: from strains (n, d) to values (n, r) and their derivatives (n, r, d).
+        value: name of the values in `Targets`.
+        derivative: name of the derivatives in `Targets`.
+        size: (r, r), see `sobolev_errors`.
+        directions: (d, d), see `sobolev_errors`.
+    """
+
+    network: nn.Module
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
+    value: str
+    derivative: str
+    size: Tensor
+    directions: Tensor
+
+    def errors(self, targets: Targets) -> Tensor:
+        """Errors (n,) at the strains of the targets, see `sobolev_errors`."""
+        target = getattr(targets, self.value), getattr(targets, self.derivative)
+        return sobolev_errors(self.evaluate(targets.strain), target, self.size, self.directions)
+
+    def run(self, pool: Targets, check: Targets, samples: int, adam: int, lbfgs: int, log: Log) -> History:
+        """Fit to three quarters of the samples, then to all: the last quarter has the largest errors in the pool.
+
+        Args:
+            pool: targets to choose from, at least `samples`.
+            check: targets for validation.
+            samples: strains to train at.
+            adam: steps of Adam.
+            lbfgs: iterations of L-BFGS, and half as many again after the choice.
+            log: takes a line now and then; None for silence.
+        """
+        if not getattr(pool, self.value).numel():
+            return History(stopped="nothing to learn")
+        first = torch.arange(samples - samples // 4)
+        history = self._fit(pool.at(first), check, adam, lbfgs, log)
+        with torch.no_grad():
+            errors = self.errors(pool)
+        errors[first] = 0
+        worst = errors.topk(samples // 4).indices
+        return history.then(self._fit(pool.at(torch.cat([first, worst])), check, 0, max(lbfgs // 2, 1), log))
+
+    def _fit(self, train: Targets, check: Targets, adam: int, lbfgs: int, log: Log) -> History:
+        return fit(
+            self.network.parameters(),
+            lambda: self.errors(train).mean(),
+            lambda: self.errors(check).mean(),
+            replace(FULL_BATCH, steps=adam, lbfgs=lbfgs),
+            log=log,
+        )
+
+
+def sobolev_errors(
+    found: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], size: Tensor, directions: Tensor
+) -> Tensor:
+    """Relative squared errors (n,) of values and, with a tenth of the weight, of their derivatives.
+
+    Args:
+        found: values (n, r) and derivatives (n, r, d).
+        target: the right ones.
+        size: (r, r), multiplies the values before they are squared.
+        directions: (d, d), strains as columns, along which the derivatives are taken.
+    """
+
+    def relative(error: Tensor, target: Tensor) -> Tensor:
+        squares = target.square().sum(-1)
+        return error.square().sum(-1) / (squares + _SMALL * squares.mean())
+
+    (value, derivative), (target_value, target_derivative) = found, target
+    error = relative((value - target_value) @ size.T, target_value @ size.T)
+    derivatives = (((size @ s) @ directions).flatten(1) for s in (derivative - target_derivative, target_derivative))
+    return error + _DERIVATIVES * relative(*derivatives)

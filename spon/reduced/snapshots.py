@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Solved problems of an RVE as arrays at weighted points, to train with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+
+from spon.constitutive.phase_law import LocalLaws
+from spon.reduced.model import Fingerprint
+
+Array = npt.NDArray[np.float64]
+
+# A component of the strain that is smaller than this part of the largest one in all snapshots is zero but for rounding.
+_ZERO = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RVESpace:
+    """The finite element space of the displacements of an RVE, with N nodes in `dim` dimensions.
+
+    The degrees of freedom of a node are consecutive: (N, dim) displacements, flattened, are the (dofs,) of
+    `RVESnapshots`.
+
+    Args:
+        strain_operator: B (P d, dofs), Mandel strains at the points of the snapshots, in their order.
+        nodes: (N, dim) coordinates.
+        phase: (N,) from −1 at nodes of the first phase to 1 at nodes of the last; the mean of both where phases meet.
+        period: (dim, dim) lattice vectors; None if the fluctuations are not periodic.
+    """
+
+    strain_operator: scipy.sparse.csr_matrix
+    nodes: Array
+    phase: Array
+    period: Array | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RVESnapshots:
+    """n solved problems of an RVE with P quadrature points, which are sorted by phase.
+
+    Args:
+        laws: at the points.
+        weights: (P,), the mean of a field over the RVE is Σ_p w_p field_p.
+        strain: (n, d) of the macroscale.
+        stress: (n, d) homogenised [MPa].
+        tangent: (n, d, d) homogenised [MPa].
+        energy: (n,) mean density [MPa].
+        local_strain: (n, P, d) of the fluctuation alone.
+        local_stress: (n, P, d) [MPa].
+        fluctuation: (n, dofs) [length].
+        order: (P,) positions of the points among cells × points of the RVE's mesh.
+        fingerprint: of the RVE, by parts.
+        space: of the fluctuations.
+    """
+
+    laws: LocalLaws
+    weights: Array
+    strain: Array
+    stress: Array
+    tangent: Array
+    energy: Array
+    local_strain: Array
+    local_stress: Array
+    fluctuation: Array
+    order: npt.NDArray[np.int64]
+    fingerprint: Fingerprint
+    space: RVESpace
+
+    @property
+    def half_range(self) -> Array:
+        """Largest absolute strain of each component (d,).
+
+        Raises:
+            ValueError: a component that is zero, up to rounding, in all problems.
+        """
+        half = abs(self.strain).max(axis=0)
+        if not (half > _ZERO * half.max()).all():
+            raise ValueError(
+                f"the largest strains of the snapshots are {half.tolist()}: need some of every Mandel component"
+            )
+        return half
+
+    @property
+    def tangents_at_zero_strain(self) -> Array:
+        """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy.
+
+        Raises:
+            ValueError: a law whose tangent at zero strain is not positive definite.
+        """
+        zero = torch.zeros(1, self.laws.strain_size, dtype=torch.float64)
+        for law in self.laws.laws:
+            tangent = law.tangent(zero)[0]
+            if not tangent.isfinite().all() or torch.linalg.eigvalsh((tangent + tangent.mT) / 2)[0] <= 0:
+                raise ValueError(
+                    f"{law.name}: the tangent at zero strain is {tangent.tolist()}, need a positive definite one"
+                )
+        return self.laws.tangent(zero.expand(self.laws.size, -1)).numpy()
