@@ -5,14 +5,16 @@ Each package is imported with all its modules in a fresh interpreter in which th
 that a forbidden import fails even where it is guarded by `try`. Which module imports which is in the syntax trees.
 """
 
+import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sources import Import, circles, imports
+from sources import PACKAGES, Import, Module, circles, imports, modules
 
 PROJECT = Path(__file__).resolve().parents[2]
 MOST_ROOMS = 12
@@ -193,6 +195,31 @@ def test_circles_are_found(tmp_path):
     for a, b, _ in found:
         arrows.setdefault(a, set()).add(b)
     assert circles(arrows) == [["spon.a", "spon.b", "spon.inner.c"]]
+
+
+def private_names(module):
+    """Names with a leading underscore that a module takes from another package of the project."""
+    foreign = set(PACKAGES) - {module.name.partition(".")[0]}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.partition(".")[0] in foreign:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.partition(".")[0] in foreign]
+        elif isinstance(node, ast.Attribute) and re.fullmatch(rf"({'|'.join(foreign)})(\.\w+)+", ast.unparse(node)):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        yield from (name for name in names if re.search(r"\._[a-z]", name))
+
+
+def test_no_package_uses_private_names_of_another():
+    assert not {name: found for name, module in modules().items() if (found := [*private_names(module)])}
+
+
+def test_uses_of_private_names_are_found():
+    code = "import meshes, fe2._a\nfrom spon.b import _c, d\nmeshes.e._f(g)\nfe2._own.h\nmeshes.__version__\nx._y"
+    found = private_names(Module("coupling.i", PROJECT, ast.parse(code)))
+    assert {*found} == {"fe2._a", "spon.b._c", "meshes.e._f", "fe2._own", "fe2._own.h"}
 
 
 def test_spon_has_few_rooms():
