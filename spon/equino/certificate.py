@@ -38,7 +38,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from spon.arguments import real_tensor
-from spon.constitutive.duality import indicator_and_energy, largest_tangent
+from spon.constitutive.duality import constitutive_relation_error, largest_tangent
 from spon.equino.model import EquiNO
 from spon.reduced.basis import Fields
 
@@ -152,7 +152,9 @@ def _branches(model: EquiNO, strain: Tensor, at: Fields, rest: Tensor) -> tuple[
 def bounds(at: Fields, strain: Tensor, stress: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
     """The upper bound of the mean energy (n,) [MPa], and what the lower one is below it, of admissible fields
     (n, m, d), with what rounding and the tolerance of the solved problems may have done. rest: `energy_at_rest`."""
-    gap, energy = (values @ at.weights for values in indicator_and_energy(at.laws, strain, stress))
+    energies = at.laws.energy(strain)
+    gap = constitutive_relation_error(at.laws, strain, stress, energies) @ at.weights
+    energy = energies @ at.weights
     unit = torch.finfo(energy.dtype).eps / 2
     slack = 2 * _rounding(at, strain) + unit * len(at.weights) * energy.abs()
     slack += _SOLVED * at.strain_modes.shape[2] * (energy - rest).abs()
