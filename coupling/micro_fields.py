@@ -9,7 +9,7 @@ from dolfinx import fem
 from fe2 import RVE, MicroFields, arguments
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, ModalCorrector, RVEModes
-from spon.constitutive.duality import indicator
+from spon.constitutive import constitutive_relation_error
 
 Array = npt.NDArray[np.float64]
 
@@ -67,6 +67,5 @@ def _placed(
     known = all(law.energy_program is not None for law in laws.laws)
     displacement = fem.Function(rve.body.V, name="displacement")
     displacement.x.array[:] = rve.affine @ strain[0].numpy() + rve_modes.displacements @ coefficients[0].numpy()
-    return MicroFields(
-        displacement, placed(epsilon), placed(sigma), rve, placed(indicator(laws, epsilon, sigma)) if known else None
-    )
+    error = placed(constitutive_relation_error(laws, epsilon, sigma)) if known else None
+    return MicroFields(displacement, placed(epsilon), placed(sigma), rve, error)
