@@ -17,7 +17,6 @@ from coupling.certified import CertifiedLaw
 from coupling.data import cell_data
 from coupling.external_operator import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
-from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.manager import MicroData, micro_simulation
 from coupling.micro_fields import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
@@ -25,6 +24,8 @@ from coupling.placement import Placement, assign_devices
 from coupling.point_law import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
+from coupling.surrogate import SurrogateLaw
+from coupling.trained_range import OutsideRange, OutsideRangeWarning
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 from meshes.deprecation import renamed as _renamed
 

@@ -9,7 +9,7 @@ from dolfinx import fem
 from fe2 import RVE, MicroFields, arguments
 from fe2.fingerprints import fingerprint
 from spon import CellFields, EquiNO, Refinement
-from spon.constitutive.duality import indicator
+from spon.constitutive import indicator
 
 Array = npt.NDArray[np.float64]
 

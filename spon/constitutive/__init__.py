@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Constitutive laws at points as programs that torch and machine code evaluate, and the duals of their energies."""
 
+from spon.constitutive.duality import indicator, largest_tangent
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.constitutive.program import Program, ProgramError
 
@@ -10,4 +11,6 @@ __all__ = [
     "PhaseLaw",
     "Program",
     "ProgramError",
+    "indicator",
+    "largest_tangent",
 ]

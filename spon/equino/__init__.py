@@ -2,7 +2,7 @@
 """EquiNO: the model, its training, the certificate of its error, and what to compare it with."""
 
 from spon.equino import baselines, vpionet
-from spon.equino.certificate import Certificate, certify
+from spon.equino.certificate import Certificate, certify, energy_at_rest
 from spon.equino.corrector import Refined, Refinement
 from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
@@ -20,6 +20,7 @@ __all__ = [
     "Refinement",
     "baselines",
     "certify",
+    "energy_at_rest",
     "export_c",
     "load",
     "refit",

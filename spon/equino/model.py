@@ -70,6 +70,11 @@ class EquiNO(Model):
         return self
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the model has the fields of the whole RVE, see `spon.load(path, whole=True)`."""
+        return self._cell is not None
+
+    @property
     def cell(self) -> CellFields:
         """The whole cell; raises ValueError for a model that was read without it."""
         if self._cell is None:
