@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields of a cell from a trained model: what goes on inside of any point of a structure, without solving anything."""
+"""Fields of the RVE at any point of a structure from a trained model, without a solution."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,18 @@ Array = npt.NDArray[np.float64]
 
 
 def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
-    """Fields of the cell at one macroscale strain (d,), from the modes of a model.
+    """Fields of the RVE at one macroscale strain, from the modes of a model.
 
-    The strain is that of the displacement, and the stress is in equilibrium; what they do not agree in is the error,
-    whose indicator they have if all materials have an energy.
+    The strain is that of the displacement, and the stress is in equilibrium; they differ by the error of the model,
+    which `MicroFields.indicator` measures if all materials have an energy.
 
     Args:
-        rve: the cell. model: of this cell and with it, `spon.load(path, whole=True)`. strain: Mandel vector.
+        rve: the RVE.
+        model: of this RVE, loaded with its modes, `spon.load(path, whole=True)`.
+        strain: (d,) Mandel.
 
     Raises:
-        ValueError: a model without its cell or of another one, or a strain of another shape, not finite or not real.
+        ValueError: a model without its modes or of another RVE; a strain of another shape, not finite or not real.
     """
     one = _one(rve, model, strain)
     with torch.no_grad():
@@ -33,7 +35,16 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
 
 
 def refined_fields(rve: RVE, refine: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
-    """The same of the least energy in the modes, without the networks; see `spon.ModalCorrector`."""
+    """ModesAtPoints of the RVE at one macroscale strain, of the least energy in the modes, without the networks.
+
+    Args:
+        rve: the RVE.
+        refine: the modes of a model of this RVE, loaded with its modes.
+        strain: (d,) Mandel.
+
+    Raises:
+        ValueError: as `micro_fields`.
+    """
     one, rve_modes = _one(rve, refine.model, strain), refine.model.rve_modes
     with torch.no_grad():
         found = refine(one)
@@ -43,7 +54,7 @@ def refined_fields(rve: RVE, refine: ModalCorrector, strain: npt.ArrayLike) -> M
 
 
 def _one(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
-    """The strain (1, d), checked as the model is."""
+    """The strain (1, d), after the checks of strain and model."""
     model.rve_modes.at_points.require(fingerprint(rve))
     return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve.strain_size))
 
@@ -56,7 +67,7 @@ def _placed(
     epsilon: torch.Tensor,
     sigma: torch.Tensor,
 ) -> MicroFields:
-    """Fields (1, P, d) at the cell's points in the order of cells × points."""
+    """Fields (1, P, d) at the points of the modes, in the order of the body, cells × points."""
 
     def placed(values: torch.Tensor) -> Array:
         out = np.empty((rve_modes.order.size, *values.shape[2:]))

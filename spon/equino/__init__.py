@@ -14,7 +14,7 @@ from typing import Any as _Any
 
 from spon.equino import baselines, vpionet
 from spon.equino.baselines import StressNetwork
-from spon.equino.certificate import Certificate, certify
+from spon.equino.certificate import Certificate, certify, energy_at_zero_strain
 from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.displacement_operator import DisplacementOperator
 from spon.equino.evaluate.evaluator import Evaluator
@@ -36,6 +36,7 @@ __all__ = [
     "StressNetwork",
     "baselines",
     "certify",
+    "energy_at_zero_strain",
     "export_c",
     "refit",
     "train",
