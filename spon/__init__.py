@@ -9,7 +9,7 @@ The packages, from the top down; each imports only those below it:
     spon.sparse, spon.archive, spon.jit, spon.arguments    matrices, files, machine code, input
 
 What most scripts need is here: `load` and `EquiNO`, `Evaluator`, `certify`; `OperatorNetwork`, `Preconditioner`;
-`ModeNetwork`, `GridCells`. DOLFINx is needed only where a function space is read, and is imported there: a model is
+`ModeNetwork`, `GridRVEs`. DOLFINx is needed only where a function space is read, and is imported there: a model is
 trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
@@ -26,11 +26,11 @@ from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
 from spon.equino.model import EquiNO
 from spon.equino.options import EquiNOOptions
-from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
-from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork
+from spon.microstructure import ModeNetwork, RVEMesh, RVEResponse
+from spon.microstructure.fft import GridNotConverged, GridResponse, GridRVEs
 from spon.operators.network import Operator, OperatorNetwork
+from spon.operators.operator_samples import OperatorSamples
 from spon.operators.preconditioner import Preconditioner
-from spon.operators.samples import Samples
 from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
 from spon.reduced.model import Model
 from spon.reduced.modes import ModesAtPoints, RVEModes
@@ -43,15 +43,13 @@ from spon.sparse import SparseOperator
 __version__ = "0.1.0"
 
 __all__ = [
-    "CellMesh",
-    "CellResponse",
     "Certificate",
     "EquiNO",
     "EquiNOOptions",
     "Evaluator",
     "Graph",
-    "GridCells",
     "GridNotConverged",
+    "GridRVEs",
     "GridResponse",
     "LocalLaws",
     "LocalSolve",
@@ -64,16 +62,18 @@ __all__ = [
     "ModesAtPoints",
     "Operator",
     "OperatorNetwork",
+    "OperatorSamples",
     "PhaseLaw",
     "Preconditioner",
     "Program",
     "ProgramError",
+    "RVEMesh",
     "RVEModes",
+    "RVEResponse",
     "RVESnapshots",
     "RVESpace",
     "ReducedModel",
     "ReducedNotConverged",
-    "Samples",
     "Space",
     "SparseOperator",
     "certify",
@@ -98,6 +98,10 @@ _NEW_NAMES = {
     "Fields": "spon.ModesAtPoints",
     "Refined": "spon.ModalSolution",
     "Refinement": "spon.ModalCorrector",
+    "CellMesh": "spon.RVEMesh",
+    "CellResponse": "spon.RVEResponse",
+    "GridCells": "spon.GridRVEs",
+    "Samples": "spon.OperatorSamples",
     "companions": "spon.equino.baselines",
     "constraints": "spon.spaces.constraints",
     "learn": "spon.equino.training",
@@ -105,10 +109,11 @@ _NEW_NAMES = {
     "load_operator": "spon.load",
     "load_samples": "spon.load",
     "load_space": "spon.load",
-    "modes": "spon.microstructure.mode_network",
+    "modes": "spon.microstructure",
     "norms": "spon.spaces.norms",
     "preconditioning": "spon.operators.preconditioner",
     "transfer": "spon.spaces.transfer",
+    "progress": "spon.training.progress",
     "variational": "spon.equino.vpionet",
 }
 

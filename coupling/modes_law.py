@@ -17,7 +17,7 @@ from coupling.snapshots import strain_operator
 from coupling.translate import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
-from spon.microstructure.mode_network import CellMesh, ModeNetwork
+from spon.microstructure import ModeNetwork, RVEMesh
 from spon.operators.discretisation import discretise
 from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.galerkin_c import compiled_modes
@@ -76,7 +76,7 @@ def mode_network(
     places = _places(body)
     displacements = read_space(body.V, periodic=tuple(axes))
     assert isinstance(displacements, Space)  # which a Lagrange space is
-    shared = CellMesh(
+    shared = RVEMesh(
         strains=_sparse(strain_operator(body)),
         tying=displacements.tying,
         interpolation=evaluation(fem.functionspace(here, ("P", 1)), places, reach=1e-3),
@@ -119,6 +119,7 @@ class ModesLaw:
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
 
     Attributes:
+<<<<<<< HEAD:coupling/cells.py
         strain_size: d.
         layout: of a state row: "point", the number of the RVE, "strain", the last one, its "coefficients" and their
             "slopes", and "fallback" with an exact law, see `coupling.fallback`.
@@ -126,6 +127,13 @@ class ModesLaw:
         estimate: (n,) ½ f·u over energy in the last evaluation, with the internal forces f that are not in equilibrium
             and what they do to a homogeneous medium, see `spon.ModeNetwork.missing`; empty without an exact law. It
             grows with the error of the energy and is a bound of it where no tangent is below that medium's.
+=======
+        strain_size: d. state_size: of a row, the number of the cell, the last strain, its coefficients and their
+            slopes (and what the exact law has).
+        estimate: (n,) `spon.ModeNetwork.energy_error_bound` over the energy in the last evaluation; empty without an
+            exact law. It grows with the error of the energy, and bounds it where no tangent is below that of the
+            homogeneous medium.
+>>>>>>> a0bfd85d62c7b81fa90a6e434b0757b36efbd953:coupling/modes_law.py
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
@@ -164,7 +172,7 @@ class ModesLaw:
         with torch.no_grad():
             parts = [self.network.modes(part) for part in phases.split(16, dim=1)] if phases.shape[1] else []
         points = len(self.network.weights)
-        self.modes = torch.cat([strains for _, strains in parts]) if parts else torch.zeros(0, points, d, r).double()
+        self.modes = torch.cat([part.strain for part in parts]) if parts else torch.zeros(0, points, d, r).double()
         self._compiled = compiled_modes(self.network.laws, r) if compiled else None
         if self._compiled is not None:
             arrays = (self.modes.numpy(), self._phase.numpy(), self.network.weights.numpy())
@@ -246,7 +254,7 @@ class ModesLaw:
                 )
             except ReducedNotConverged as error:
                 raise StepFailed(str(error)) from error
-            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.slopes)])
+            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.sensitivities)])
         d, r = self.strain_size, self.network.r
         empty = [np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]
         return tuple(np.concatenate(values) for values in zip(empty, *parts, strict=True))
@@ -269,10 +277,10 @@ class ModesLaw:
         rve = self._rves.rve_at(int(which[0]))
         tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
         with torch.no_grad():
-            displacements, _ = self.network.modes(self.network.phases(tags))
+            modes = self.network.modes(self.network.phases(tags))
         local, shape = self.local_strain(which, one, coefficients), rve.body.weights.shape
         displacement = fem.Function(rve.body.V, name="displacement")
-        displacement.x.array[:] = rve.affine @ strain + displacements[0].numpy() @ coefficients[0]
+        displacement.x.array[:] = rve.affine @ strain + modes.displacement[0].numpy() @ coefficients[0]
         return MicroFields(
             displacement,
             local[0].numpy().reshape(*shape, -1),
@@ -297,6 +305,6 @@ class ModesLaw:
             local = self.local_strain(which[part], strain[part], coefficients[part])[:, None]
             phase = self._phase[torch.from_numpy(which[part])]
             energy = self.network.energy(phase, local)[:, 0]
-            rest = torch.finfo(energy.dtype).tiny
-            found[part] = (self.network.missing(phase, local)[:, 0] / (energy + rest)).numpy()
+            tiny = torch.finfo(energy.dtype).tiny
+            found[part] = (self.network.energy_error_bound(phase, local)[:, 0] / (energy + tiny)).numpy()
         return found

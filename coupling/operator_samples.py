@@ -15,10 +15,10 @@ from mpi4py import MPI
 from fe2 import chunked_hdf5
 from fe2.ranks import raise_on_all_ranks
 from spon import ModelFileError, read_space
-from spon.operators.samples import FORMAT, VERSION, Signature, names, opened
+from spon.operators.operator_samples import FORMAT, VERSION, Signature, names, opened
 
 
-def samples(
+def sample_operator(
     draw: Callable[[np.random.Generator], object],
     solve: Callable[[], object],
     n: int,
@@ -33,7 +33,7 @@ def samples(
 ) -> None:
     """Have the first n samples of a seed in a file; those that it has are not solved for again; collective on `comm`.
 
-        coupling.samples(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
+        coupling.sample_operator(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
         data = spon.load("samples.h5")
         operators.train(network, data.inputs, data.output)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Samples of an operator, input fields and the output field of each, from a file that `coupling.samples` writes."""
+"""Samples of an operator, input fields and the output field of each, from a file of `coupling.sample_operator`."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
+class OperatorSamples:
     """n samples, as `spon.operators.train` takes them.
 
     inputs: (dofs, n) of each input field. output: (dofs, n). seed: what they were drawn with.
@@ -66,7 +66,7 @@ def _digest(numbers: Tensor) -> str:
 
 
 @reads("samples")
-def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Samples:
+def load_samples(path: str | os.PathLike, network: Operator | None = None) -> OperatorSamples:
     """The samples of a file, in float64 on the CPU. It needs h5py and no DOLFINx.
 
     Args:
@@ -88,7 +88,7 @@ def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Sa
         sizes, need = [len(x) for x in inputs], [m.shape[1] for m in network.discretisation.encoders]
         if sizes != need:
             raise ModelFileError(f"{path} holds inputs of {sizes} dofs, the network takes {need}")
-    return Samples(tuple(inputs), output, seed)
+    return OperatorSamples(tuple(inputs), output, seed)
 
 
 def names(inputs: int) -> list[str]:

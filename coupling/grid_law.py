@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Image cells solved in batches by `spon.GridCells`: from materials in UFL, and as a law."""
+"""Image cells solved in batches by `spon.GridRVEs`: from materials in UFL, and as a law."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,12 +12,12 @@ from coupling.translate import phase_law
 from fe2 import Material, Response, StateLayout, StepFailed, arguments, mandel, raise_on_all_ranks
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
-from spon.microstructure.fft import GridCells, GridNotConverged
+from spon.microstructure import GridNotConverged, GridRVEs
 
 Array = npt.NDArray[np.float64]
 
 
-def grid_cells(
+def grid_rves(
     labels: npt.NDArray[np.integer],
     materials: ByPhase[Material],
     *,
@@ -26,8 +26,8 @@ def grid_cells(
     plane: str = "strain",
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
-) -> GridCells:
-    """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridCells`.
+) -> GridRVEs:
+    """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridRVEs`.
 
     Args:
         labels: integers, as those of `meshes.from_labels`, of which every one needs a material.
@@ -35,7 +35,7 @@ def grid_cells(
         plane: "strain" or "stress", in two dimensions.
 
     Raises:
-        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridCells`
+        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridRVEs`
         refuses. TypeError: something that is no material. TranslationError: one that torch cannot evaluate.
     """
     labels = _integers(labels)
@@ -43,7 +43,7 @@ def grid_cells(
     if unknown := sorted(set(np.unique(labels).tolist()) - set(given)):
         raise ValueError(f"label {unknown[0]} has no material. Materials are given for the labels {sorted(given)}")
     laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in given.items()}
-    return GridCells(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
+    return GridRVEs(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
 
 
 def _integers(labels: npt.ArrayLike) -> npt.NDArray[np.integer]:
@@ -62,14 +62,14 @@ class GridLaw:
     Args:
         labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.law_coordinates`; for the
             same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
-        materials, names, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
+        materials, names, box, plane, dtype, device: see `grid_rves`. chunk: cells at a time.
 
     Attributes:
         layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
             (nx, ny, nz, dim), from which the next solution begins.
 
     Raises:
-        ValueError: a chunk below 1, and as `grid_cells`.
+        ValueError: a chunk below 1, and as `grid_rves`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class GridLaw:
         labels = _integers(labels)
         made = {"names": names, "box": box, "plane": plane, "dtype": dtype, "device": device}
         self._parts = [
-            grid_cells(labels[first : first + chunk], materials, **made) for first in range(0, len(labels), chunk)
+            grid_rves(labels[first : first + chunk], materials, **made) for first in range(0, len(labels), chunk)
         ]
         self._count, self._chunk = len(labels), chunk
         dim = labels.ndim - 1
