@@ -30,10 +30,10 @@ Array = npt.NDArray[np.float64]
 
 # Newton steps that are small enough to be the last, as part of the strain in the norm of energy; they are taken, and
 # leave of an error its square. Where the macroscale iterates too, the two converge together: its next strain is nearer,
-# and the slopes of the coefficients foresee what it asks for.
+# and the sensitivities of the coefficients foresee what it asks for.
 _STEP, _STEP_IN_LOOP = 1e-4, 1e-2
 _ITERATIONS = 30
-_SOLUTION = ("strain", "coefficients", "slopes")  # in a state row
+_SOLUTION = ("strain", "coefficients", "sensitivities")  # in a state row
 
 
 def mode_network(
@@ -119,21 +119,13 @@ class ModesLaw:
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
 
     Attributes:
-<<<<<<< HEAD:coupling/cells.py
         strain_size: d.
         layout: of a state row: "point", the number of the RVE, "strain", the last one, its "coefficients" and their
-            "slopes", and "fallback" with an exact law, see `coupling.fallback`.
+            "sensitivities", and "fallback" with an exact law, see `coupling.fallback`.
         state_size: of the layout.
-        estimate: (n,) ½ f·u over energy in the last evaluation, with the internal forces f that are not in equilibrium
-            and what they do to a homogeneous medium, see `spon.ModeNetwork.missing`; empty without an exact law. It
-            grows with the error of the energy and is a bound of it where no tangent is below that medium's.
-=======
-        strain_size: d. state_size: of a row, the number of the cell, the last strain, its coefficients and their
-            slopes (and what the exact law has).
         estimate: (n,) `spon.ModeNetwork.energy_error_bound` over the energy in the last evaluation; empty without an
             exact law. It grows with the error of the energy, and bounds it where no tangent is below that of the
             homogeneous medium.
->>>>>>> a0bfd85d62c7b81fa90a6e434b0757b36efbd953:coupling/modes_law.py
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
@@ -179,7 +171,7 @@ class ModesLaw:
             self._cells = self._compiled.prepare(*arrays)
         self._fallback = None if exact is None else Fallback(exact, d)
         last = {} if self._fallback is None else {"fallback": self._fallback.layout}
-        self.layout = StateLayout(point=(), strain=d, coefficients=r, slopes=(r, d), **last)
+        self.layout = StateLayout(point=(), strain=d, coefficients=r, sensitivities=(r, d), **last)
         self.state_size = self.layout.size
         self.is_exact: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self.estimate: Array = np.zeros(0)
@@ -202,8 +194,8 @@ class ModesLaw:
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             which = view(state, "point").astype(np.int64)
-            last, before, slopes = (view(guess, name) for name in _SOLUTION)
-            ahead = slopes @ (strain - last)[:, :, None]
+            last, before, sensitivities = (view(guess, name) for name in _SOLUTION)
+            ahead = sensitivities @ (strain - last)[:, :, None]
             stress, tangent, *found = self.respond(which, strain, before + ahead[:, :, 0], step=_STEP_IN_LOOP)
             out = Response(stress, tangent, guess.copy())
             for name, values in zip(_SOLUTION, (strain, *found), strict=True):
@@ -223,7 +215,7 @@ class ModesLaw:
     def respond(
         self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None, step: float = _STEP
     ) -> tuple[Array, Array, Array, Array]:
-        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and slopes (n, r, d) of the cells `which` (n,).
+        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and sensitivities (n, r, d) of the cells `which` (n,).
 
         `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance. `step`
         of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
