@@ -215,7 +215,7 @@ class ModesLaw:
     def respond(
         self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None, step: float = _STEP
     ) -> tuple[Array, Array, Array, Array]:
-        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and sensitivities (n, r, d) of the cells `which` (n,).
+        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and sensitivities (n, r, d) of RVEs `which` (n,).
 
         `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance. `step`
         of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
