@@ -102,7 +102,7 @@ def speed(network, law, tags, strains):
     which, given = np.repeat(np.arange(len(tags)), len(strains)), np.tile(strains, (len(tags), 1))
     known = coupling.ModesLaw(network, tags)
     ways = {
-        "exact": lambda: [law.cell(k).homogenise(e) for k in range(len(tags)) for e in strains],
+        "exact": lambda: [law.rve_at(k).homogenise(e) for k in range(len(tags)) for e in strains],
         "learned": lambda: known.respond(which, given),
         "learned, with its modes": lambda: coupling.ModesLaw(network, tags).respond(which, given),
     }
@@ -112,7 +112,7 @@ def speed(network, law, tags, strains):
 def structure(rve, network):
     """Cook's membrane whose fraction of fibres falls along it, every point with a cell of its own."""
     membrane = meshes.cook(MPI.COMM_SELF, n=5)
-    x = fe2.law_places(membrane)[:, 0] / 48.0
+    x = fe2.law_coordinates(membrane)[:, 0] / 48.0
     tags = np.stack(
         [
             meshes.mark(rve.domain, meshes.packing(0.3 - 0.22 * a, radius=0.13, seed=k, min_gap=0.07))
@@ -143,7 +143,7 @@ def structure(rve, network):
     exact = fe2.VaryingLaw(rve, tags)
     start = time.process_time()
     for k in range(len(tags)):
-        exact.cell(k)
+        exact.rve_at(k)
     set_up_exact = (time.process_time() - start) / len(tags)
     solve(law)  # compiles the forms
     reference, forces, timed = fastest(exact)
@@ -179,7 +179,7 @@ def study(quick, steps, seeds, known, keep):
     strains = fe2.strain_sampling.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
     law = fe2.VaryingLaw(rve, unseen)
     for k in range(len(unseen)):
-        law.cell(k)
+        law.rve_at(k)
     if known is not None:
         network = spon.load(MODEL)
         found = known | {"seconds": speed(network, law, unseen, strains), "structure": structure(rve, network)}
@@ -187,7 +187,7 @@ def study(quick, steps, seeds, known, keep):
         rve.destroy()
         keep(found)
         return found
-    exact = [law.cell(k).homogenise(strains) for k in range(len(unseen))]
+    exact = [law.rve_at(k).homogenise(strains) for k in range(len(unseen))]
     found = {"unknowns": rve.unknowns.size, "seeds": []}
     for seed in range(seeds):
         network, training = train(rve, cells, steps, seed)

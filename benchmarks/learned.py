@@ -34,7 +34,7 @@ def solved(rve, stem, n, seed, comm=MPI.COMM_SELF):
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, strains = FOLDER / f"{stem}.h5", fe2.strain_sampling.latin_hypercube(n, 2, BOX, seed=seed)
     fe2.rve_snapshots.compute(rve, strains, path, comm, chunk=20, progress=False)
-    with fe2.together(comm):
+    with fe2.raise_on_all_ranks(comm):
         return coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
 
 
@@ -44,7 +44,7 @@ def trained(rve, stem, comm=MPI.COMM_SELF, **settings):
     fits = path.exists() and not differences(spon.load(path).fingerprint, fingerprint(rve))
     if not comm.bcast(fits):
         data = solved(rve, f"{stem}-train", 100, 0, comm)
-        with fe2.together(comm):
+        with fe2.raise_on_all_ranks(comm):
             if data is not None:
                 with Live() as live:
                     equino.train(data, EquiNOOptions(**settings), log=live).model.save(path)

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The plug between `fe2` and `spon`.
+"""What connects `fe2` and `spon`; the only package that imports both.
 
-There is the translation of UFL to programs that torch evaluates (`translate`, `phase_law`, `local_laws`), snapshots as
-arrays to learn from (`rve_snapshots`), laws backed by trained models (`SurrogateLaw`, and `CertifiedLaw`, which takes
-the model's modes or the exact law where the certificate is not good enough), on a device of their own or one that
-ranks share (`place`), and the fields inside of a point (`micro_fields`). Operator networks act on functions of DOLFINx
-(`FieldOperator`), precondition its solvers (`LearnedPC`), and learn from the residual of a form (`Residual`) or from
-what its solvers found, on all ranks (`samples`). Where each point has a cell of its own, a network of their modes
-(`mode_network`) makes the law (`ModesLaw`). Image cells are solved in batches by FFT (`grid_cells`, `GridLaw`).
-
-Laws also serve programs that know nothing of `fe2`: `PointLaw`, `micro_simulation`, and `ExternalLaw`, the function of
-an external operator in a form.
-
-It is the only package that imports both sides: neither knows the other.
+SurrogateLaw, CertifiedLaw                laws of a trained model, with the exact law as fallback
+ModesLaw, mode_network                    a law of RVEs that differ from point to point
+GridLaw, grid_cells                       RVEs given as images, solved in batches by FFT
+assign_devices, Placement                 which device serves which ranks
+micro_fields                              fields of the RVE from a model
+translate, phase_law, local_laws          UFL as programs that torch evaluates
+rve_snapshots, samples                    training data, from snapshots and from solvers
+FieldOperator, LearnedPC, Residual        operator networks on functions, in solvers, trained by a form's residual
+PointLaw, ExternalLaw, micro_simulation   laws for programs that know nothing of `fe2`
 """
 
 from coupling.cells import ModesLaw, mode_network
 from coupling.certified import CertifiedLaw
-from coupling.external import ExternalLaw
+from coupling.external_operator import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
 from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.manager import MicroData, micro_simulation
-from coupling.micro import MicroFields, micro_fields
+from coupling.micro_fields import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
-from coupling.placement import Placement, place
-from coupling.points import PointLaw
+from coupling.placement import Placement, assign_devices
+from coupling.point_law import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.snapshots import rve_snapshots
@@ -49,13 +46,13 @@ __all__ = [
     "Residual",
     "SurrogateLaw",
     "TranslationError",
+    "assign_devices",
     "grid_cells",
     "local_laws",
     "micro_fields",
     "micro_simulation",
     "mode_network",
     "phase_law",
-    "place",
     "rve_snapshots",
     "samples",
     "sparse_operator",
@@ -63,7 +60,10 @@ __all__ = [
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {"cell_data": "coupling.rve_snapshots"}
+_NEW_NAMES: dict[str, str] = {
+    "cell_data": "coupling.rve_snapshots",
+    "place": "coupling.assign_devices",
+}
 
 
 def __getattr__(name: str):

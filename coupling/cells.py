@@ -15,7 +15,7 @@ from mpi4py import MPI
 from coupling.laws import ExactPart
 from coupling.snapshots import strain_operator
 from coupling.translate import phase_law
-from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, together
+from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
 from spon.microstructure.mode_network import CellMesh, ModeNetwork
 from spon.operators.discretisation import discretise
@@ -112,7 +112,7 @@ class ModesLaw:
 
     Args:
         network: from `mode_network`, trained by `spon.microstructure.train`; a copy of it in float64 is used.
-        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.QuadratureLaw.places`.
+        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.law_coordinates`.
         exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
         rve: with the mesh and the materials of all cells, to look into points; None for that of `exact`, if any.
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
@@ -130,7 +130,7 @@ class ModesLaw:
         the network was not made for, or other tags there. TypeError: another exact law.
     """
 
-    own_cells = True
+    own_rves = True
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class ModesLaw:
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != len(self._phase):
-            raise ValueError(f"there are {n} points on this rank and {len(self._phase)} cells")
+            raise ValueError(f"there are {n} points on this rank and {len(self._phase)} RVEs")
         own = np.hstack([np.arange(n)[:, None], np.zeros((n, self._own - 1))])
         return own if self._exact is None else np.hstack([own, self._exact.initial_state(n)])
 
@@ -185,7 +185,7 @@ class ModesLaw:
             found. What the exact law raises.
         """
         own = self._own
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             which = state[:, 0].astype(np.int64)
             last, before, slopes = np.split(
@@ -262,7 +262,7 @@ class ModesLaw:
             return exact
         which, one = state[:1].astype(np.int64), strain[None]
         _, _, coefficients, _ = self.respond(which, one)
-        rve = self._rves.cell(int(which[0]))
+        rve = self._rves.rve_at(int(which[0]))
         tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
         with torch.no_grad():
             displacements, _ = self.network.modes(self.network.phases(tags))

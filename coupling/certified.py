@@ -7,8 +7,8 @@ import torch
 from mpi4py import MPI
 
 from coupling.laws import ExactPart, Range, require_same_cell
-from coupling.micro import micro_fields, refined_fields
-from fe2 import Law, MicroFields, Response, arguments, together
+from coupling.micro_fields import micro_fields, refined_fields
+from fe2 import Law, MicroFields, Response, arguments, raise_on_all_ranks
 from spon import EquiNO, Evaluator, ModesAtPoints, certify
 from spon.constitutive.duality import largest_tangent
 from spon.equino.certificate import energy_at_zero_strain
@@ -143,7 +143,7 @@ class CertifiedLaw:
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
         """See `fe2.Law.evaluate`; raises what the exact law raises, too."""
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             inner, last = state[:, 1:], guess[:, 1:]
             self.is_outside = self.range.outside(strain)

@@ -27,7 +27,7 @@ import ufl
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from coupling.placement import place
+from coupling.placement import assign_devices
 from spon.jit import compiler
 
 # What an optional package is for.
@@ -167,9 +167,9 @@ def _speed(n: int = 600) -> dict[str, float]:
 
 
 def _placement(comm: MPI.Intracomm) -> list[str]:
-    """What `coupling.place` says that it has chosen, on the first rank."""
+    """What `coupling.assign_devices` says that it has chosen, on the first rank."""
     lines: list[str] = []
-    place(comm, log=lines.append)
+    assign_devices(comm, log=lines.append)
     return lines
 
 

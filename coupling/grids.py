@@ -9,7 +9,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.translate import phase_law
-from fe2 import Material, Response, StepFailed, arguments, mandel, together
+from fe2 import Material, Response, StepFailed, arguments, mandel, raise_on_all_ranks
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
 from spon.microstructure.fft import GridCells, GridNotConverged
@@ -62,8 +62,8 @@ class GridLaw:
     A state row is the number of the point's cell and the fluctuation of its nodes, from which the next solution begins.
 
     Args:
-        labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.QuadratureLaw.places`; for
-            the same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
+        labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.law_coordinates`; for the
+            same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
         materials, names, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
 
     Raises:
@@ -98,7 +98,7 @@ class GridLaw:
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != self._count:
-            raise ValueError(f"there are {n} points on this rank and {self._count} cells")
+            raise ValueError(f"there are {n} points on this rank and {self._count} RVEs")
         return np.hstack([np.arange(n)[:, None], np.zeros((n, self.state_size - 1))])
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
@@ -107,7 +107,7 @@ class GridLaw:
         Raises:
             ValueError: see there. fe2.StepFailed: on all ranks, naming a cell whose equilibrium was not found.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.micro import micro_fields
+from coupling.micro_fields import micro_fields
 from coupling.placement import Placement, SharedBatch
-from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, together
+from fe2 import RVE, Law, MicroFields, Response, StepFailed, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, Model
 from spon.equino.evaluate.evaluator import Evaluator
@@ -70,7 +70,7 @@ def require_same_cell(model: Model, law: Law) -> bool:
     Returns whether they are. A law that is a formula, or someone's own without an `rve`, names no cell, and a model of
     one's own may name none.
     """
-    if getattr(law, "own_cells", False):
+    if getattr(law, "own_rves", False):
         raise ValueError(f"{type(law).__name__} has another cell at each point, the model is that of one")
     rve = getattr(law, "rve", None)
     if rve is None or model.fingerprint is None:
@@ -102,7 +102,7 @@ class ExactPart:
         """The fields of the exact solution, if one of a row (state_size,) was at this strain."""
         own = getattr(self.law, "micro_fields", None)
         # A row of an RVE begins with the strain that was solved for last, behind the number of the cell if it has one.
-        first = int(getattr(self.law, "own_cells", False))
+        first = int(getattr(self.law, "own_rves", False))
         if own is None or not np.allclose(state[first : first + strain.size], strain, rtol=1e-12, atol=0.0):
             return None
         return own(strain, state[:-1])
@@ -128,8 +128,8 @@ class SurrogateLaw:
 
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
-        device: where the copy is evaluated; or what `coupling.place` found for this rank, which may be a device that
-            several ranks share, see there; these then make the law together.
+        device: where the copy is evaluated; or what `coupling.assign_devices` found for this rank, which may
+            be a device that several ranks share, see there; these then make the law together.
         dtype, tangent_dtype, chunk: see `spon.Evaluator`.
         compiled: whether a `spon.EquiNO` is evaluated as machine code on a CPU, and by a kernel of its own on a GPU,
             which are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or what $CC
@@ -181,7 +181,7 @@ class SurrogateLaw:
         # Whoever does not own a GPU does not touch it.
         here = placement.device if placement.owner else "cpu"
         compiled = compiled and torch.device(here).type == placement.device.type
-        with together(placement.group):
+        with raise_on_all_ranks(placement.group):
             evaluator = Evaluator(model, here, dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled)
         self._predict = SharedBatch(placement, evaluator.fill, self.strain_size)
         self.way = placement.group.bcast(evaluator.way)
@@ -203,7 +203,7 @@ class SurrogateLaw:
             ValueError: see there. OutsideRange: on all ranks, if `outside` is "error"; names the worst strain. What the
             law for the outside raises.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             self.is_outside = self.range.outside(strain)
             self.is_exact = np.zeros(len(strain), dtype=bool)

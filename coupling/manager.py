@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coupling.points import Notation, PointLaw, check_notation
+from coupling.point_law import Notation, PointLaw, check_notation
 from fe2 import Law, mandel
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from fe2 import together
+from fe2 import raise_on_all_ranks
 from spon.equino.evaluate.cuda_graphs import empty
 
 Array = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ class Placement:
         return self.group.rank == 0
 
 
-def place(
+def assign_devices(
     comm: MPI.Intracomm, devices: Sequence[str] | None = None, log: Callable[[str], None] | None = None
 ) -> Placement:
     """Spread the ranks of each node over its devices, neighbours together (collective).
@@ -47,7 +47,7 @@ def place(
     Raises:
         ValueError: no devices, or a name that torch does not know; on all ranks.
     """
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if devices is not None and not devices:
             raise ValueError("devices = []: need one at least, or None")
         try:
@@ -89,7 +89,8 @@ class SharedBatch:
     """Evaluations of all points of a group of ranks as one batch of its owner.
 
     Args:
-        placement: see `place`. fill: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains
+        placement: see `assign_devices`.
+        fill: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains
             (n, d); it is called on the owner alone. strain_size: d.
     """
 
@@ -111,7 +112,7 @@ class SharedBatch:
             raise ValueError(f"{group.size} ranks share {self.placement.device}, but evaluate together on {comm.size}")
         if group.size == 1:
             stress, tangent = (empty(shape, self.placement.device) for shape in ((n, d), (n, d, d)))
-            with together(comm):
+            with raise_on_all_ranks(comm):
                 self._fill(strain, stress, tangent)
             return stress, tangent
         # When all have said how many they have, all have read what was there before.
@@ -128,7 +129,7 @@ class SharedBatch:
         mine = slice(first, first + n)
         given[mine] = strain
         self._meet()
-        with together(comm):
+        with raise_on_all_ranks(comm):
             if self.placement.owner and total:
                 self._fill(given, stress, tangent)
         self._meet()

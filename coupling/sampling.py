@@ -13,7 +13,7 @@ from dolfinx import fem
 from mpi4py import MPI
 
 from fe2 import chunked_hdf5
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from spon import ModelFileError, read_space
 from spon.operators.samples import FORMAT, VERSION, Signature, names, opened
 
@@ -57,7 +57,7 @@ def samples(
             another seed or another `chunk`. An error on one rank, also in `draw` and `solve`, is raised on all.
     """
     path = Path(path)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         for name, value in {"n": n, "chunk": chunk}.items():
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name} = {value!r}: need a whole number of at least 1")
@@ -66,7 +66,7 @@ def samples(
         mine = {"path": str(path), "n": n, "seed": seed, "chunk": chunk}
         mine |= {f"space of {name}": space.about for name, space in spaces.items()}
     first = comm.bcast(mine)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if mine != first:
             different = [name for name in mine if mine[name] != first.get(name)]
             raise ValueError(f"differs from rank 0 in: {', '.join(different) or 'the number of inputs'}")
@@ -74,7 +74,7 @@ def samples(
     folder = chunked_hdf5.folder(path)
     open_ = partial(opened, wanted=spaces, seed=seed)
     missing: tuple[list[range], list[int]] | None = None
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             missing = _missing(path, folder, n, chunk, open_)
     missing = comm.bcast(missing)
@@ -111,7 +111,7 @@ def samples(
     finally:
         for name, x in functions.items():
             x.x.array[:] = begin[name]
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             chunked_hdf5.merge(path, folder, len(pieces), open_, add)
 

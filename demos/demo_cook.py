@@ -63,8 +63,8 @@ def von_mises(stress):
 
 
 sigma = problem.sigma
-places, level = (np.concatenate(comm.allgather(a)) for a in (sigma.places(), von_mises(sigma.stresses())))
-extremes = problem.write_micro(options.folder, places[[level.argmax(), level.argmin()]])
+x, level = (np.concatenate(comm.allgather(a)) for a in (sigma.coordinates(), von_mises(sigma.stresses())))
+extremes = problem.write_micro(options.folder, x[[level.argmax(), level.argmin()]])
 shape, per_cell = pictures.gather(membrane.mesh, von_mises(sigma.means(sigma.stresses())))
 
 if comm.rank == 0:

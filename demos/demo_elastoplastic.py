@@ -108,15 +108,14 @@ def von_mises(stress):
 
 
 composite = sigma.regions[1].cells
-places = np.concatenate(comm.allgather(sigma.places(composite)))
+coordinates = np.concatenate(comm.allgather(sigma.coordinates(composite)))
 level = von_mises(sigma.stresses()).reshape(len(sigma.cells), -1)[composite]
-(point,) = second.write_micro(options.folder, places[[np.concatenate(comm.allgather(level.ravel())).argmax()]])
+(point,) = second.write_micro(options.folder, coordinates[[np.concatenate(comm.allgather(level.ravel())).argmax()]])
 shape, values = pictures.gather(plate.mesh, von_mises(sigma.means(sigma.stresses())))
 
 # %% [markdown]
 # What the body of an RVE remembers is in `memory`: of each material with a state, in the order of the tags, that of
-# each quadrature point. Here this is the steel alone, and the last of its seven numbers is the accumulated plastic
-# strain.
+# each quadrature point. Here this is the steel alone, whose layout names the accumulated plastic strain.
 
 # %%
 if comm.rank == 0:
@@ -127,11 +126,13 @@ if comm.rank == 0:
 
     body = point.body()
     plastic = np.full(body.weights.shape, np.nan)  # the fibres have none
-    plastic[cell.cell_tags.find(meshes.MATRIX)] = body.memory.reshape(-1, len(body.points), steel.state_size)[..., 6]
+    plastic[cell.cell_tags.find(meshes.MATRIX)] = steel.layout.view(
+        body.memory.reshape(-1, len(body.points), steel.state_size), "accumulated_plastic_strain"
+    )
 
     figure, (a, b, c) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     pictures.field(a, shape, values, label="‖dev S‖·√(3/2) [MPa]")
-    a.plot(*point.place, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
+    a.plot(*point.coordinates, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
     a.set_title("stress at the end; fibres around the hole only", fontsize=10)
     pictures.field(b, cell.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
     b.text(0.0, 0.0, "fibre", ha="center", va="center")

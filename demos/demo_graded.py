@@ -76,7 +76,7 @@ some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.unifor
 options.folder.mkdir(parents=True, exist_ok=True)
 path = options.folder / "modes.safetensors"
 start = time.perf_counter()
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         network = coupling.mode_network(rve, half_range=half_range)
         phases = network.phases(torch.from_numpy(some))
@@ -92,16 +92,16 @@ say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of 
 
 # %% [markdown]
 # ## The structure
-# A law takes the tags of its points in their order, which is that of their places. The exact law solves the own cell of
+# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the own cell of
 # each point; nothing is shared between them.
 
 # %%
 membrane = meshes.cook(comm, n=pick(1, 5, 10))
-places = fe2.law_places(membrane)
+coordinates = fe2.law_coordinates(membrane)
 left, right = 0.0, 48.0
-fractions = 0.3 - 0.22 * (places[:, 0] - left) / (right - left)
-# A seed from the place, so that the cells do not depend on the number of ranks.
-seeds = (1e6 * np.abs(np.sin(places @ [12.9898, 78.233]))).astype(int)
+fractions = 0.3 - 0.22 * (coordinates[:, 0] - left) / (right - left)
+# A seed from the coordinates, so that the cells do not depend on the number of ranks.
+seeds = (1e6 * np.abs(np.sin(coordinates @ [12.9898, 78.233]))).astype(int)
 tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds)])
 
 
@@ -119,7 +119,7 @@ def solve(law):
 exact = fe2.VaryingLaw(rve, tags)
 start = time.perf_counter()
 for k in range(len(tags)):
-    exact.cell(k)  # sets it up, which is in no time below
+    exact.rve_at(k)  # sets it up, which is in no time below
 say(f"exact cells set up: {time.perf_counter() - start:.1f} s")
 start = time.perf_counter()
 learned = coupling.ModesLaw(network, tags)
@@ -192,8 +192,8 @@ if comm.rank == 0:
     _, _, coefficients, _ = learned.respond(np.array([k]), strain)
     inside = learned.local_strain(np.array([k]), strain, coefficients)
     sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
-    solved = exact.cell(k).homogenise(strain)
-    right = exact.cell(k).place(solved.state[0]).stress().mean(axis=1)
+    solved = exact.rve_at(k).homogenise(strain)
+    right = exact.rve_at(k).set_state(solved.state[0]).stress().mean(axis=1)
     box = pictures.gather(grid.mesh, np.column_stack([size(right), size(sigma), size(sigma - right)]))
     top = max(box[1][:, 0].max(), box[1][:, 1].max())
     for axis, column, title in ((d, 0, "exact"), (e, 1, "learned")):

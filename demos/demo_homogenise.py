@@ -98,11 +98,11 @@ assert error < 1e-5
 
 # %% [markdown]
 # ## Into the RVE
-# A row of `state` is all that is needed to come back to a solved problem. `rve.place` puts the body there, and the
+# A row of `state` is all that is needed to come back to a solved problem. `rve.set_state` puts the body there, and the
 # micro stress can be had at every quadrature point. Its average is the stress above.
 
 # %%
-body = rve.place(state[-1])
+body = rve.set_state(state[-1])
 micro = body.stress()  # (cells, points, 3)
 average = np.einsum("cq,cqk->k", body.weights, micro) / rve.volume
 assert np.allclose(average, stress[-1], rtol=1e-8, atol=1e-8)

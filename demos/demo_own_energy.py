@@ -73,7 +73,7 @@ def write_mesh(path, mesh_size):
 
 
 mesh_file = options.folder / "cell.msh"
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         write_mesh(mesh_file, pick(0.3, 0.08, 0.04))
 domain = meshes.read(mesh_file, MPI.COMM_SELF)
@@ -110,7 +110,7 @@ strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, 0.05, seed=
 snapshots, model_file = options.folder / f"snapshots-{len(strains)}.h5", options.folder / "model.safetensors"
 fe2.rve_snapshots.compute(rve, strains, snapshots, comm)
 settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(r=24), EquiNOOptions(r=24))
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
         equino.train(data, settings).model.save(model_file)
@@ -147,8 +147,8 @@ summary = certified.summary(comm)
 
 # %%
 sigma = problems["exact"].sigma
-places, level = (np.concatenate(comm.allgather(a)) for a in (sigma.places(), sigma.stresses()[:, 0]))
-((point),) = problems["exact"].micro(places[level.argmax()])
+coordinates, level = (np.concatenate(comm.allgather(a)) for a in (sigma.coordinates(), sigma.stresses()[:, 0]))
+((point),) = problems["exact"].micro(coordinates[level.argmax()])
 exact_stress = point.body().stress()[..., 0].copy()
 learned_stress = coupling.micro_fields(rve, model, point.strain).stress[..., 0]
 shape, mean = pictures.gather(plate.mesh, sigma.means(sigma.stresses())[:, 0])

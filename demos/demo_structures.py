@@ -65,7 +65,7 @@ strains = fe2.strain_sampling.latin_hypercube(pick(16, 100, 200), 2, half_range,
 settings = pick(EquiNOOptions(r=6, resolved=12, samples=32, lbfgs=20), EquiNOOptions(), EquiNOOptions(r=20))
 start = time.perf_counter()
 fe2.rve_snapshots.compute(rve, strains, file, comm)
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         result = equino.train(coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file)), settings)
         result.model.save(path)

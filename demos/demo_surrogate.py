@@ -76,7 +76,7 @@ settings = pick(
     EquiNOOptions(r=24),
 )
 start = time.perf_counter()
-with fe2.together(comm):
+with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(file))
         with Live() as live:
@@ -158,8 +158,10 @@ def size(stress):
     return np.sqrt(1.5 * ((stress[..., 0] - mean) ** 2 + (stress[..., 1] - mean) ** 2 + stress[..., 2] ** 2))
 
 
-places, level = (np.concatenate(comm.allgather(a)) for a in (exact.sigma.places(), size(exact.sigma.stresses())))
-(true,), (learned,) = (problems[name].micro(places[level.argmax()]) for name in ("exact", "surrogate"))
+coordinates, level = (
+    np.concatenate(comm.allgather(a)) for a in (exact.sigma.coordinates(), size(exact.sigma.stresses()))
+)
+(true,), (learned,) = (problems[name].micro(coordinates[level.argmax()]) for name in ("exact", "surrogate"))
 micro = coupling.micro_fields(rve, model, learned.strain)
 body = true.body()
 true_stress, weights = size(body.stress()), body.weights

@@ -26,11 +26,12 @@ from fe2.micro_fields import MicroFields
 from fe2.micro_newton import SolverOptions
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
-from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_places
-from fe2.ranks import together
+from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_coordinates
+from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.signals import Stopped
+from fe2.state import StateLayout
 from fe2.ufl_law import UFLLaw
 from meshes.deprecation import renamed as _renamed
 
@@ -64,6 +65,7 @@ __all__ = [
     "RunFolder",
     "SaturatingElastic",
     "SolverOptions",
+    "StateLayout",
     "Step",
     "StepFailed",
     "Stopped",
@@ -74,16 +76,19 @@ __all__ = [
     "bulk_shear",
     "cubic",
     "engineering_constants",
-    "law_places",
+    "law_coordinates",
     "mandel",
+    "raise_on_all_ranks",
     "rve_snapshots",
     "strain_sampling",
-    "together",
     "transversely_isotropic",
 ]
 
 # Old name → new name.
-_NEW_NAMES: dict[str, str] = {}
+_NEW_NAMES: dict[str, str] = {
+    "law_places": "fe2.law_coordinates",
+    "together": "fe2.raise_on_all_ranks",
+}
 
 
 def __getattr__(name: str):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is handed to laws, checked once and in the same way by all of them."""
+"""Checks of the arguments of laws, the same for all of them."""
 
 from typing import Any
 
@@ -10,7 +10,11 @@ Array = npt.NDArray[np.float64]
 
 
 def strains(given: npt.ArrayLike, d: int) -> Array:
-    """`given` as strains (n, d) in float64.
+    """Strains (n, d) as float64.
+
+    Args:
+        given: the strains.
+        d: number of components.
 
     Raises:
         ValueError: another shape, complex numbers, or some that are not finite.
@@ -33,8 +37,17 @@ def strains(given: npt.ArrayLike, d: int) -> Array:
 
 
 def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[Array, Array, Array]:
-    """What `fe2.Law.evaluate` of `law` was given, strains as those of `strains`; raises ValueError, too, for rows of
-    `state` or `guess` that are not the law's."""
+    """Strain, state and guess of `fe2.Law.evaluate`, the strain as `strains` returns it.
+
+    Args:
+        law: the law, which has the sizes.
+        strain: (n, d).
+        state: (n, state_size).
+        guess: (n, state_size).
+
+    Raises:
+        ValueError: strains or rows of another shape, not real or not finite.
+    """
     found, name = strains(strain, law.strain_size), type(law).__name__
     for what, given in (("state", state), ("guess", guess)):
         state_rows(name, what, given, (len(found), law.state_size))
@@ -42,12 +55,22 @@ def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[A
 
 
 def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> None:
-    """Raise ValueError if `given`, the `what` of the law `name`, is no array of finite real numbers of this shape."""
+    """Raise unless rows are an array of finite real numbers of a shape.
+
+    Args:
+        name: of the law.
+        what: "state" or "guess".
+        given: the rows.
+        shape: (n, state_size).
+
+    Raises:
+        ValueError: another shape or type, or numbers that are not finite.
+    """
     kind = np.asarray(given).dtype
     if np.shape(given) != shape or not np.can_cast(kind, np.float64, "same_kind"):
         raise ValueError(
             f"{name}: {what} has the shape {np.shape(given)} of {kind}, need {shape} real numbers, as `initial_state` "
-            "and the last response have them"
+            "and the last response return them"
         )
     finite = np.isfinite(given)
     if not finite.all():
@@ -55,5 +78,5 @@ def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> No
         k = int(np.argmin(finite[bad[0]]))
         raise ValueError(
             f"{name}: the row of point {bad[0]} of {what} has {np.asarray(given)[bad[0], k]} as its number {k}, need "
-            f"finite numbers; {bad.size} of {shape[0]} points have others. A point that failed has no row to go on from"
+            f"finite numbers; {bad.size} of {shape[0]} points have others. A point that failed has no row to use"
         )

@@ -23,6 +23,7 @@ from fe2 import mandel
 from fe2.expressions import compile_expression
 from fe2.materials import Material
 from fe2.phases import materials_by_tag
+from fe2.state import StateLayout, layout_of
 from meshes.compat import coordinate_map
 
 Array = npt.NDArray[np.float64]
@@ -60,16 +61,17 @@ class Phase:
         self.cells = cells
         self.state_size = material.state_size
         self.local_size = material.local_size + (plane == "stress")
-        self.memory_size = self.state_size + self.local_size
+        self.layout = StateLayout(state=layout_of(material), local=self.local_size)
+        self.memory_size = self.layout.size
         self.memory: Any = None  # a `fem.Function` (state, local) at the quadrature points
         state: Any = None
         local: Any = None
         if self.memory_size:
             element = basix.ufl.quadrature_element(mesh.basix_cell(), (self.memory_size,), degree=degree)
             self.memory = fem.Function(fem.functionspace(mesh, element))
-            state = ufl.as_vector([self.memory[i] for i in range(self.state_size)]) if self.state_size else None
+            state = ufl.as_vector(self.layout.entries(self.memory, "state")) if self.state_size else None
         if self.local_size:
-            local = ufl.variable(ufl.as_vector([self.memory[self.state_size + i] for i in range(self.local_size)]))
+            local = ufl.variable(ufl.as_vector(self.layout.entries(self.memory, "local")))
 
         material = material.bind(mesh)
         thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
@@ -232,15 +234,17 @@ class Body:
     def with_local(self, memory: Array, guess: Array) -> Array:
         """The state of `memory` with the local unknowns of `guess`, both (memory_size,)."""
         self.memory = memory
-        states = [self._rows(p)[..., : p.state_size].copy() for p in self._phases if p.memory_size]
+        phases = [p for p in self._phases if p.memory_size]
+        states = [self._rows(p, "state").copy() for p in phases]
         self.memory = guess
-        for p, state in zip([p for p in self._phases if p.memory_size], states, strict=True):
-            self._rows(p)[..., : p.state_size] = state
+        for p, state in zip(phases, states, strict=True):
+            self._rows(p, "state")[:] = state
         return self.memory
 
-    def _rows(self, phase: Phase) -> Array:
-        """View (cells, points, memory) of what a phase remembers."""
-        return phase.memory.x.array.reshape(-1, len(self.points), phase.memory_size)
+    def _rows(self, phase: Phase, name: str | None = None) -> Array:
+        """View (cells, points, size) of the memory of a phase, or of a field of it."""
+        rows = phase.memory.x.array.reshape(-1, len(self.points), phase.memory_size)
+        return rows if name is None else phase.layout.view(rows, name)
 
     @cached_property
     def _updates(self):
@@ -275,7 +279,7 @@ class Body:
             LocalError: no convergence at some quadrature point.
         """
         for p, correction in self._corrections.items():
-            local = self._rows(p)[..., p.state_size :]
+            local = self._rows(p, "local")
             change = partial(self._evaluate, correction, p.cells)
             bad, step = newton_local(local, p.cells, change, tolerance, iterations)
             if bad.any():
@@ -334,8 +338,7 @@ class Body:
         """What the materials would remember if the present displacement were accepted, (memory_size,)."""
         old = self.memory
         for p, update in self._updates.items():
-            new = self._evaluate(update, p.cells)
-            self._rows(p)[p.cells, :, : p.state_size] = new
+            self._rows(p, "state")[p.cells] = self._evaluate(update, p.cells)
         new_memory = self.memory
         self.memory = old
         return new_memory

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
 
 # Name → local cells that this rank owns, and a row of numbers for each of them.
@@ -32,17 +32,17 @@ def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, A
     The new checkpoint is written beside the old one and takes its place by renaming.
     """
     part, old = folder.with_suffix(".part"), folder.with_suffix(".old")
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-    with together(comm), h5py.File(part / f"rank{comm.rank}.h5", "w") as file:
+    with raise_on_all_ranks(comm), h5py.File(part / f"rank{comm.rank}.h5", "w") as file:
         for name, (cells, rows) in (tables | _mesh(mesh)).items():
             file[f"{name}/cells"] = mesh.topology.original_cell_index[cells]
             file[f"{name}/rows"] = rows
         file.attrs["cells"] = mesh.topology.index_map(mesh.topology.dim).size_global
         file.attrs["record"] = json.dumps(record)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             # Where a kill between the renamings has left only the old one, it stays until there is another.
             if folder.exists():
@@ -65,7 +65,7 @@ def load(
     place = comm.bcast(place)
     if place is None:
         return None
-    with together(comm):
+    with raise_on_all_ranks(comm):
         # This rank's own file first: on the same number of ranks it has all that is needed.
         files = sorted(place.glob("rank*.h5"), key=lambda path: path.name != f"rank{comm.rank}.h5")
         try:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from fe2.progress import Bar
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 
 Opened = Callable[[Path], AbstractContextManager[h5py.File]]
 
@@ -75,7 +75,7 @@ def fill(comm: MPI.Intracomm, parts: Path, pending: Sequence[int], write: Callab
 
     progress: makes the context in which rank 0 works, whose `update` is called after each of its parts, see `Progress`.
     """
-    with together(comm):  # whatever happens on one rank, the others finish their parts and learn of it here
+    with raise_on_all_ranks(comm):  # whatever happens on one rank, the others finish their parts and learn of it here
         with progress() if comm.rank == 0 else nullcontext() as shown:
             for k in pending[comm.rank :: comm.size]:
                 write(k)

@@ -120,10 +120,9 @@ def _answer(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
     cells = phase.cells
     bad = False
     if phase.memory_size:
-        rows = body._rows(phase)
-        rows[cells] = 0.0
+        body._rows(phase)[cells] = 0.0
         if phase.local_size:
-            local, correction = rows[..., phase.state_size :], body._corrections[phase]
+            local, correction = body._rows(phase, "local"), body._corrections[phase]
             found, _ = newton_local(local, cells, lambda: body._evaluate(correction, cells), 1e-13, 60)
             bad = bool(found.any())
 

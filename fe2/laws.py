@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Laws: what maps strain and state at n points to stress, tangent and new state."""
+"""Laws, which map strain and state at n points to stress, tangent and new state; and those that solve RVE problems."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +14,22 @@ from mpi4py import MPI
 from fe2 import arguments
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
-from fe2.ranks import send, spread, together
+from fe2.ranks import raise_on_all_ranks, send, spread
 from fe2.rve import RVE, Failure, NotConverged
+from fe2.state import StateLayout
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """stress: (n, d) [MPa]. tangent: (n, d, d) consistent dS/dE [MPa]. state: (n, state_size) at the step's end."""
+    """What a law returns at n points.
+
+    Attributes:
+        stress: (n, d) [MPa].
+        tangent: (n, d, d), consistent dS/dE [MPa].
+        state: (n, state_size) at the end of the step.
+    """
 
     stress: Array
     tangent: Array
@@ -31,11 +39,12 @@ class Response:
 class Law(Protocol):
     """The one interface that the macroscale knows; strain may be any measure of `strain_size` components.
 
-    A law that knows what goes on inside of its points also has, for `fe2.MicroPoint`, any of
+    A law may also have any of
 
+        layout                        the `fe2.StateLayout` of its rows, of `state_size` numbers
         micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
-        place(state)                  the `fe2.Body` there, moved and shared by all points
-        own_cells = True              each point has a cell of its own, which only the rank of the point knows
+        set_state(state)              the `fe2.Body` there, moved and shared by all points
+        own_rves = True               each point has an RVE of its own, which only the rank of the point knows
     """
 
     strain_size: int
@@ -45,13 +54,14 @@ class Law(Protocol):
         """State rows (n, state_size) of undeformed points."""
         ...
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm) -> Response:
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm) -> Response:
         """Response at `strain` (n, d), collective over `comm`; each rank hands in its own points, possibly none.
 
         Args:
-            strain: at the end of the step.
-            state: at its beginning; accepted, and never changed here.
-            guess: the state of the last evaluation nearby, which may speed up the solution but not change it.
+            strain: (n, d) at the end of the step.
+            state: (n, state_size) at its beginning; accepted, and never changed here.
+            guess: (n, state_size), the state of the last evaluation nearby, which may speed up the solution but not
+                change it.
             comm: ranks among which the work may be shared.
 
         Raises:
@@ -71,8 +81,13 @@ class FailureOfRank(Failure):
 
 
 @contextmanager
-def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Comm) -> Iterator[None]:
-    """Have `NotConverged` name the points as they were handed in; `points`: rank and number there of each solved."""
+def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Intracomm) -> Iterator[None]:
+    """Make `NotConverged` name the points as they were handed in.
+
+    Args:
+        points: (rank, number there) of each point that is solved here.
+        comm: the ranks.
+    """
     try:
         yield
     except NotConverged as error:
@@ -85,73 +100,81 @@ def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Comm) -> Iterator[Non
 class ExactLaw:
     """One RVE problem per point, spread over the ranks by the work that the points took last time.
 
-    A state row is that of the RVE with the work of its last solve as one more number.
-
     Args:
         rve: on every rank, its mesh on MPI.COMM_SELF.
+
+    Attributes:
+        layout: "rve", see `RVE`, and "work", that of the last solution.
     """
 
     def __init__(self, rve: RVE):
         self.rve = rve
         self.strain_size = rve.strain_size
-        self.state_size = rve.state_size + 1
+        self.layout = StateLayout(rve=rve.layout, work=())
+        self.state_size = self.layout.size
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed RVEs."""
-        return np.hstack([self.rve.initial_state(n), np.ones((n, 1))])
+        return self.layout.rows(n, rve=self.rve.initial_state(n), work=1.0)
+
+    def set_state(self, state: Array) -> Body:
+        """Put the RVE's body at one state row (state_size,), see `RVE.set_state`; the next call moves the same body."""
+        return self.rve.set_state(self.layout.view(state, "rve"))
 
     def place(self, state: Array) -> Body:
-        """The body of the RVE at one state row (state_size,); see `RVE.place`. The next call moves the same body."""
-        return self.rve.place(state[:-1])
+        """The old name of `set_state`."""
+        warnings.warn("ExactLaw.place is now ExactLaw.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields of one state row (state_size,), of which `strain` is a part."""
-        return _exact_fields(self.rve, state[:-1])
+        return _exact_fields(self.rve, self.layout.view(state, "rve"))
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm = MPI.COMM_SELF) -> Response:
         """See `Law.evaluate`.
 
         Raises:
             ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
             some; on several ranks each is a `FailureOfRank`.
         """
-        d, m = self.strain_size, self.rve.state_size
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
-        to = spread(comm, guess[:, -1])
-        numbers = np.arange(len(strain))[:, None]
-        received = send(comm, np.hstack([strain, state[:, :m], guess[:, :m], numbers]), to)
-        rows = np.concatenate(received)
+        d, m, n = self.strain_size, self.rve.state_size, len(strain)
+        # Rows that go to the rank which solves the point, and rows that come back.
+        task = StateLayout(strain=d, state=m, guess=m, point=())
+        result = StateLayout(stress=d, tangent=(d, d), state=self.layout)
+        state, work, guess = (self.layout.view(*part) for part in ((state, "rve"), (guess, "work"), (guess, "rve")))
+        tasks = task.rows(n, strain=strain, state=state, guess=guess, point=np.arange(n))
+        received = send(comm, tasks, spread(comm, work))
+        tasks = np.concatenate(received)
         home = np.repeat(np.arange(comm.size), [len(r) for r in received])
-        with together(comm), _numbered(list(zip(home.tolist(), rows[:, -1].astype(int).tolist())), comm):
-            h = self.rve.homogenise(rows[:, :d], rows[:, d : d + m], guess=rows[:, d + m : -1])
-            solved = np.hstack([h.stress, h.tangent.reshape(len(rows), d * d), h.state, h.work[:, None]])
+        handed_in = [(int(rank), int(k)) for rank, k in zip(home, task.view(tasks, "point"), strict=True)]
+        with raise_on_all_ranks(comm), _numbered(handed_in, comm):
+            strain, state, guess = (task.view(tasks, name) for name in ("strain", "state", "guess"))
+            h = self.rve.homogenise(strain, state, guess=guess)
+            results = result.rows(len(tasks), stress=h.stress, tangent=h.tangent, rve=h.state, work=h.work)
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
-        solved = np.concatenate(send(comm, solved, home))
-        return Response(
-            np.ascontiguousarray(solved[:, :d]),
-            solved[:, d : d + d * d].reshape(-1, d, d),
-            np.ascontiguousarray(solved[:, d + d * d :]),
-        )
+        results = np.concatenate(send(comm, results, home))
+        return Response(*(np.ascontiguousarray(result.view(results, k)) for k in ("stress", "tangent", "state")))
 
 
 class VaryingLaw:
-    """One RVE problem per point, of a cell that only this point has; each rank solves those of its own points.
-
-    A state row begins with the number of the point's cell, and goes on as that of the RVE.
+    """One RVE problem per point, of an RVE that only this point has; each rank solves those of its own points.
 
     Args:
-        rve: of a cell with the mesh that all share, and with their materials, which have no state.
-        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `QuadratureLaw.places`.
+        rve: with the mesh and the materials that all share; no material has state.
+        tags: (n, cells), the phases in the RVEs of this rank's n points, in the order of `fe2.law_coordinates`.
 
     Attributes:
-        tags: as given. like: the RVE that was given.
+        tags: as given.
+        like: the RVE that was given.
+        layout: "point", the number of the RVE, and "rve", see `RVE`.
 
     Raises:
         ValueError: tags of another shape or without material, or materials with state.
     """
 
-    own_cells = True
+    own_rves = True
 
     def __init__(self, rve: RVE, tags: npt.NDArray[np.integer]):
         count, known = rve.body.weights.shape[0], np.array(list(rve.body.materials))
@@ -162,21 +185,22 @@ class VaryingLaw:
         for material in rve.body.materials.values():
             if material.state_size or material.local_size:
                 raise ValueError(
-                    f"{type(material).__name__} has state or local unknowns, which no varying cell may have"
+                    f"{type(material).__name__} has state or local unknowns, which no varying RVE may have"
                 )
         self.tags, self.like = tags, rve
         self.strain_size = rve.strain_size
-        self.state_size = rve.state_size + 1
+        self.layout = StateLayout(point=(), rve=rve.layout)
+        self.state_size = self.layout.size
         self._rves = dict[int, RVE]()
 
     def initial_state(self, n: int) -> Array:
-        """State rows (n, state_size) of undeformed RVEs; raises ValueError for another number of points than cells."""
+        """State rows (n, state_size) of undeformed RVEs; raises ValueError for another number of points than RVEs."""
         if n != len(self.tags):
-            raise ValueError(f"there are {n} points on this rank and {len(self.tags)} cells")
-        return np.hstack([np.arange(n)[:, None], self.like.initial_state(n)])
+            raise ValueError(f"there are {n} points on this rank and {len(self.tags)} RVEs")
+        return self.layout.rows(n, point=np.arange(n), rve=self.like.initial_state(n))
 
-    def cell(self, k: int) -> RVE:
-        """The RVE of the k-th point, made when it is asked for first."""
+    def rve_at(self, k: int) -> RVE:
+        """The RVE of the k-th point, made at the first call."""
         if k not in self._rves:
             like, tags = self.like, self.tags[k]
             materials = {tag: like.body.materials[tag] for tag in np.unique(tags).tolist()}
@@ -190,39 +214,54 @@ class VaryingLaw:
             )
         return self._rves[k]
 
+    def cell(self, k: int) -> RVE:
+        """The old name of `rve_at`."""
+        warnings.warn("VaryingLaw.cell is now VaryingLaw.rve_at", DeprecationWarning, stacklevel=2)
+        return self.rve_at(k)
+
+    def set_state(self, state: Array) -> Body:
+        """Put the body of the point's RVE at one state row (state_size,), see `RVE.set_state`."""
+        return self._rve_of(state).set_state(self.layout.view(state, "rve"))
+
     def place(self, state: Array) -> Body:
-        """The body of the point's cell at one state row (state_size,)."""
-        return self.cell(int(state[0])).place(state[1:])
+        """The old name of `set_state`."""
+        warnings.warn("VaryingLaw.place is now VaryingLaw.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields of one state row (state_size,), of which `strain` is a part."""
-        return _exact_fields(self.cell(int(state[0])), state[1:])
+        return _exact_fields(self._rve_of(state), self.layout.view(state, "rve"))
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+    def _rve_of(self, state: Array) -> RVE:
+        return self.rve_at(int(self.layout.view(state, "point")))
+
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm = MPI.COMM_SELF) -> Response:
         """See `Law.evaluate`.
 
         Raises:
             ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
             some; on several ranks each is a `FailureOfRank`.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
-            for i, k in enumerate(state[:, 0].astype(int).tolist()):
+            before, start, after = (self.layout.view(rows, "rve") for rows in (state, guess, out.state))
+            for i in range(n):
+                one = slice(i, i + 1)
                 with _numbered([(comm.rank, i)], comm):
-                    h = self.cell(k).homogenise(strain[i : i + 1], state[i : i + 1, 1:], guess=guess[i : i + 1, 1:])
-                out.stress[i], out.tangent[i], out.state[i, 1:] = h.stress[0], h.tangent[0], h.state[0]
+                    h = self._rve_of(state[i]).homogenise(strain[one], before[one], guess=start[one])
+                out.stress[one], out.tangent[one], after[one] = h.stress, h.tangent, h.state
         return out
 
     def destroy(self) -> None:
-        """Free the PETSc objects of all cells."""
+        """Free the PETSc objects of all RVEs."""
         for rve in self._rves.values():
             rve.destroy()
         self._rves.clear()
 
 
 def _exact_fields(rve: RVE, row: Array) -> MicroFields:
-    """What a state row (state_size,) of an RVE says, with a displacement of its own."""
-    body = rve.place(row)
+    """The fields of a state row (state_size,) of an RVE, with a displacement of its own."""
+    body = rve.set_state(row)
     return MicroFields(rve.displacement(row), body.strain(), body.stress(), rve)

@@ -21,7 +21,7 @@ from fe2.micro import MicroPoint
 from fe2.newton import Newton, StepFailed
 from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.rve import NotConverged
 from fe2.signals import SIGNALS, SignalListener, Stopped
 from fe2.xdmf import Series, at_nodes, named
@@ -345,12 +345,13 @@ class MacroProblem:
         stress, strain = (sigma.means(v) for v in (sigma.stresses(), sigma.strains()))
         return {"displacement": at_nodes(self.u)}, named("stress", stress) | named("strain", strain)
 
-    def micro(self, places: npt.ArrayLike) -> list[MicroPoint]:
-        """The quadrature points nearest to `places` (k, dim), at the last accepted step; the same on all ranks."""
-        return micro.nearest(self.sigma, places)
+    def micro(self, coordinates: npt.ArrayLike) -> list[MicroPoint]:
+        """The quadrature points nearest to `coordinates` (k, dim), at the last accepted step; the same on all ranks."""
+        return micro.nearest(self.sigma, coordinates)
 
-    def write_micro(self, folder: str | Path, places: npt.ArrayLike) -> list[MicroPoint]:
-        """Write the micro fields at the points nearest to `places` (k, dim) to `folder`/micro-1.xdmf, ... (collective).
+    def write_micro(self, folder: str | Path, coordinates: npt.ArrayLike) -> list[MicroPoint]:
+        """Write the micro fields at the points nearest to `coordinates` (k, dim) to `folder`/micro-1.xdmf, ...
+        (collective).
 
         Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE, and is for
         ParaView and `meshio.read`. Exact laws and those of learned cells give such fields.
@@ -361,8 +362,8 @@ class MacroProblem:
         Raises:
             TypeError: a law there has no micro fields. ValueError: one that would need more for it, which it names.
         """
-        points = self.micro(places)
-        with together(self.comm):
+        points = self.micro(coordinates)
+        with raise_on_all_ranks(self.comm):
             for number, point in enumerate(points, start=1):
                 if point.here:
                     point.write(Path(folder) / f"micro-{number}.xdmf")

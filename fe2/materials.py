@@ -24,6 +24,7 @@ import ufl
 from dolfinx import fem
 
 from fe2 import mandel
+from fe2.state import StateLayout
 
 Expr = Any  # UFL expressions, which UFL itself does not type
 
@@ -67,11 +68,13 @@ def bulk_shear(young: float, poisson: float) -> tuple[float, float]:
 class Material:
     """What the solvers ask of a material; derive from it or use `Energy` and `Stress`.
 
-    state_size: number of scalars remembered from step to step.
+    layout:     fields of the state, which is remembered from step to step.
+    state_size: number of scalars of the state, without a layout.
     local_size: number of local unknowns that make the energy stationary.
     symmetric:  whether the stress derives from a potential, so that tangents are symmetric.
     """
 
+    layout: StateLayout = StateLayout()
     state_size: int = 0
     local_size: int = 0
     symmetric: bool = True
@@ -276,6 +279,15 @@ class RambergOsgood(Material):
         return self.bulk / 2 * ufl.tr(strain) ** 2 + q * equivalent - complementary
 
 
+PLASTIC_STATE = StateLayout(plastic_strain=6, accumulated_plastic_strain=())
+
+
+def _plastic_state(state: Expr) -> tuple[list[Expr], Expr]:
+    """Components (6) of the plastic strain, and accumulated plastic strain, of a state."""
+    (alpha,) = PLASTIC_STATE.entries(state, "accumulated_plastic_strain")
+    return PLASTIC_STATE.entries(state, "plastic_strain"), alpha
+
+
 @dataclass(frozen=True)
 class J2(Material):
     """Von Mises plasticity with linear isotropic hardening, by its incremental potential (backward Euler).
@@ -283,7 +295,7 @@ class J2(Material):
     Radial return in closed form (Simo & Hughes, Computational Inelasticity, 1998, box 3.2): with the trial deviator
     e = dev ε − ε_p and f = √6 G ‖e‖ − (σ_y + H α), the potential of the step is
     K/2 tr(ε)² + G e:e + H α²/2 − ⟨f⟩²/(2 (3G + H)).
-    State: plastic strain as a 3D Mandel vector (6) and accumulated plastic strain α.
+    State: `plastic_strain`, a 3D Mandel vector (6,), and `accumulated_plastic_strain` α.
 
     Args:
         bulk, shear: elastic moduli K and G [MPa].
@@ -295,7 +307,8 @@ class J2(Material):
     shear: float
     yield_stress: float
     hardening: float
-    state_size = 7
+    layout = PLASTIC_STATE
+    state_size = layout.size
 
     def __post_init__(self):
         _require_positive(self, "bulk", "shear", "yield_stress")
@@ -303,20 +316,23 @@ class J2(Material):
             raise ValueError(f"J2: hardening = {self.hardening} MPa must not be negative")
 
     def _trial(self, strain, state):
-        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector([state[i] for i in range(6)]))
-        f = np.sqrt(6.0) * self.shear * norm(e) - self.yield_stress - self.hardening * state[6]
+        plastic, alpha = _plastic_state(state)
+        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector(plastic))
+        f = np.sqrt(6.0) * self.shear * norm(e) - self.yield_stress - self.hardening * alpha
         return e, ufl.conditional(ufl.gt(f, 0), f, 0)
 
     def energy(self, strain, state=None, local=None):
         e, f = self._trial(strain, state)
+        _, alpha = _plastic_state(state)
         elastic = self.bulk / 2 * ufl.tr(strain) ** 2 + self.shear * ufl.inner(e, e)
-        return elastic + self.hardening / 2 * state[6] ** 2 - f**2 / (2 * (3 * self.shear + self.hardening))
+        return elastic + self.hardening / 2 * alpha**2 - f**2 / (2 * (3 * self.shear + self.hardening))
 
     def update(self, strain, state, local=None):
         e, f = self._trial(strain, state)
         increment = f / (3 * self.shear + self.hardening)
         direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
-        return [state[i] + increment * direction[i] for i in range(6)] + [state[6] + increment]
+        plastic, alpha = _plastic_state(state)
+        return [plastic[i] + increment * direction[i] for i in range(6)] + [alpha + increment]
 
 
 @dataclass(frozen=True)
@@ -328,7 +344,7 @@ class J2Voce(Material):
     K/2 tr(ε)² + G e:e − √6 G ‖e‖ Δ + 3/2 G Δ² + W(α + Δ), W' = σ_y, whose slope in Δ is the yield condition
     (Simo & Hughes, Computational Inelasticity, 1998, box 3.1); in an elastic one Δ = 0. The slope grows and
     is concave in Δ, so the local Newton iteration finds its root from any start.
-    State: plastic strain as a 3D Mandel vector (6) and accumulated plastic strain α.
+    State: `plastic_strain`, a 3D Mandel vector (6,), and `accumulated_plastic_strain` α.
 
     Args:
         bulk, shear: elastic moduli K and G [MPa].
@@ -344,7 +360,8 @@ class J2Voce(Material):
     saturation: float
     rate: float
     hardening: float = 0.0
-    state_size = 7
+    layout = PLASTIC_STATE
+    state_size = layout.size
     local_size = 1
 
     def __post_init__(self):
@@ -358,17 +375,18 @@ class J2Voce(Material):
 
     def _trial(self, strain, state):
         """Trial deviator, and whether the step is plastic."""
-        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector([state[i] for i in range(6)]))
-        alpha = state[6]
+        plastic, alpha = _plastic_state(state)
+        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector(plastic))
         flow = self.saturation - (self.saturation - self.yield_stress) * ufl.exp(-self.rate * alpha)
         return e, ufl.gt(np.sqrt(6.0) * self.shear * norm(e), flow + self.hardening * alpha)
 
     def energy(self, strain, state=None, local=None):
         e, plastic = self._trial(strain, state)
+        _, alpha = _plastic_state(state)
         step = local[0]
         elastic = self.bulk / 2 * ufl.tr(strain) ** 2 + self.shear * ufl.inner(e, e)
-        gained = self._stored(state[6] + step) - np.sqrt(6.0) * self.shear * norm(e) * step
-        return elastic + 1.5 * self.shear * step**2 + ufl.conditional(plastic, gained, self._stored(state[6]))
+        gained = self._stored(alpha + step) - np.sqrt(6.0) * self.shear * norm(e) * step
+        return elastic + 1.5 * self.shear * step**2 + ufl.conditional(plastic, gained, self._stored(alpha))
 
     def _stored(self, alpha):
         """W(α)."""
@@ -378,7 +396,8 @@ class J2Voce(Material):
     def update(self, strain, state, local=None):
         e, _ = self._trial(strain, state)
         direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
-        return [state[i] + local[0] * direction[i] for i in range(6)] + [state[6] + local[0]]
+        plastic, alpha = _plastic_state(state)
+        return [plastic[i] + local[0] * direction[i] for i in range(6)] + [alpha + local[0]]
 
 
 @dataclass(frozen=True, eq=False)

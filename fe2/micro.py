@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Looking into single points of a structure: the nearest quadrature point, and the fields of the RVE there."""
+"""Single points of a structure: the nearest quadrature point, and the fields of the RVE there."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
 from fe2.quadrature import QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 
 Array = npt.NDArray[np.float64]
 
@@ -20,33 +21,42 @@ Array = npt.NDArray[np.float64]
 class MicroPoint:
     """A quadrature point of the structure.
 
-    place: (dim,). strain, stress: (d,) Mandel, stress in MPa. law: the law there. state: (state_size,) accepted.
-    here: whether this rank has the point.
+    Attributes:
+        coordinates: (dim,) of the point.
+        strain: (d,) Mandel.
+        stress: (d,) Mandel [MPa].
+        law: the law there.
+        state: (state_size,) accepted.
+        here: whether this rank has the point.
     """
 
-    place: Array
+    coordinates: Array
     strain: Array
     stress: Array
-    law: Any  # a Law, perhaps with what `fe2.Law` says of micro fields
+    law: Any  # a `Law`, with the optional methods that `fe2.Law` lists
     state: Array
     here: bool = True
 
     def fields(self) -> MicroFields:
-        """The fields inside of this point: exact ones, or those of a model.
+        """The fields of the RVE at this point: exact ones, or those of a model.
 
         Raises:
-            TypeError: a law without any. ValueError: cells that only the rank with the point has; a model that was read
-            without its cell, and what else the law raises.
+            TypeError: a law without fields.
+            ValueError: an RVE that only the rank of the point has; a model that was loaded without its RVE, and what
+                else the law raises.
         """
         return self._law_with("micro_fields").micro_fields(self.strain, self.state)
 
     def body(self) -> Body:
         """The RVE's body at this point, with its displacement, and strain and stress by the materials' laws.
 
-        Points share one body: the next call, also for another point, moves it. Raises what `fields` does.
+        Points share one body: the next call, also for another point, moves it.
+
+        Raises:
+            TypeError, ValueError: as `fields`.
         """
-        if hasattr(self.law, "place"):
-            return self._law_with("place").place(self.state)
+        if hasattr(self.law, "set_state"):
+            return self._law_with("set_state").set_state(self.state)
         fields = self.fields()
         body = fields.rve.body
         body.u.x.array[:] = fields.displacement.x.array
@@ -56,36 +66,49 @@ class MicroPoint:
     def write(self, path: str | Path) -> None:
         """Write the fields and the cell tags of the RVE here to `path` (.xdmf), see `MicroFields.write`.
 
-        Not collective: one rank does it. Raises what `fields` does.
+        Not collective: one rank does it.
+
+        Raises:
+            TypeError, ValueError: as `fields`.
         """
         self.fields().write(path)
 
+    @property
+    def place(self) -> Array:
+        """The old name of `coordinates`."""
+        warnings.warn("MicroPoint.place is now MicroPoint.coordinates", DeprecationWarning, stacklevel=2)
+        return self.coordinates
+
     def _law_with(self, method: str) -> Any:
-        where = np.array2string(self.place, precision=6)
+        where = np.array2string(self.coordinates, precision=6)
         if not hasattr(self.law, method):
             raise TypeError(
-                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, gives none, as "
-                "fe2.ExactLaw, fe2.VaryingLaw and the laws of learned cells do"
+                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, has none, unlike "
+                "fe2.ExactLaw, fe2.VaryingLaw and the laws of trained models"
             )
-        if getattr(self.law, "own_cells", False) and not self.here:
-            raise ValueError(f"the point at {where} has a cell of its own, which only the rank of the point has")
+        if getattr(self.law, "own_rves", False) and not self.here:
+            raise ValueError(f"the point at {where} has an RVE of its own, which only the rank of the point has")
         return self.law
 
 
-def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
-    """The quadrature point nearest to each of `places` (k, dim), the same on all ranks (collective).
+def nearest(sigma: QuadratureLaw, coordinates: npt.ArrayLike) -> list[MicroPoint]:
+    """The quadrature point nearest to each of some coordinates, the same on all ranks (collective).
 
     Of points equally near it is one on the lowest rank. The stress is that of the last update.
 
+    Args:
+        sigma: the law at the quadrature points.
+        coordinates: (k, dim).
+
     Raises:
-        ValueError: places of another shape, or not finite.
+        ValueError: coordinates of another shape, or not finite.
     """
     comm, dim = sigma.mesh.comm, sigma.mesh.geometry.dim
-    with together(comm):
-        wanted = np.atleast_2d(np.asarray(places, dtype=np.float64))
+    with raise_on_all_ranks(comm):
+        wanted = np.atleast_2d(np.asarray(coordinates, dtype=np.float64))
         if wanted.shape[1:] != (dim,) or not np.isfinite(wanted).all():
-            raise ValueError(f"places have shape {np.shape(places)}, need (k, {dim}) finite coordinates")
-        x, strain, stress = sigma.places(), sigma.strains(), sigma.stresses()
+            raise ValueError(f"coordinates have shape {np.shape(coordinates)}, need (k, {dim}) finite numbers")
+        x, strain, stress = sigma.coordinates(), sigma.strains(), sigma.stresses()
         distance = np.linalg.norm(wanted[:, None, :] - x, axis=2)  # (k, points)
     owner = np.argmin(comm.allgather(distance.min(axis=1, initial=np.inf)), axis=0)
     points = []
@@ -98,6 +121,6 @@ def nearest(sigma: QuadratureLaw, places: npt.ArrayLike) -> list[MicroPoint]:
             region = sigma.regions[number]
             row = int(np.flatnonzero(region.cells == cell)[0]) * len(sigma.points) + q
             found = x[point], strain[point], stress[point].copy(), number, region.state[row].copy()
-        place, e, s, number, state = comm.bcast(found, root=rank)
-        points.append(MicroPoint(place, e, s, sigma.regions[number].law, state, rank == comm.rank))
+        x_nearest, e, s, number, state = comm.bcast(found, root=rank)
+        points.append(MicroPoint(x_nearest, e, s, sigma.regions[number].law, state, rank == comm.rank))
     return points

@@ -18,10 +18,14 @@ Array = npt.NDArray[np.float64]
 class MicroFields:
     """Fields of an RVE at its quadrature points, in the order of its body.
 
-    displacement: `fem.Function` on the body's space, with the affine part. strain, stress: (cells, points, d) Mandel,
-    stress in MPa. rve: the RVE. indicator: (cells, points) ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields, which
-    vanishes where stress and strain obey the law, and whose mean over the cell is the gap of the certificate; None for
-    exact ones.
+    Attributes:
+        displacement: `fem.Function` on the body's space, with the affine part.
+        strain: (cells, points, d) Mandel.
+        stress: (cells, points, d) Mandel [MPa].
+        rve: the RVE.
+        indicator: (cells, points), the constitutive relation error ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields,
+            which vanishes where stress and strain obey the material's law, and whose mean over the RVE is the gap of
+            the certificate; None for exact fields.
     """
 
     displacement: fem.Function
@@ -31,8 +35,13 @@ class MicroFields:
     indicator: Array | None = None
 
     def write(self, path: str | Path) -> None:
-        """Write displacement, cell means of the others, and the cell tags to `path` (.xdmf) and the file of the same
-        name with .h5, for ParaView and `meshio.read`; not collective, one rank does it."""
+        """Write displacement, cell means of the others, and the cell tags for ParaView and `meshio.read`.
+
+        Not collective: one rank does it.
+
+        Args:
+            path: of the .xdmf file; the numbers are in the .h5 file beside it.
+        """
         weights, tags = self.rve.body.weights, self.rve.domain.cell_tags
         values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
         fields = {"stress": self.stress, "strain": self.strain}

@@ -25,7 +25,7 @@ from fe2 import mandel
 from fe2.callbacks import Callbacks
 from fe2.petsc_options import default_options
 from fe2.quadrature import QuadratureLaw
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.signals import SignalListener, Stopped
 
 _ADD = la.InsertMode.add
@@ -137,7 +137,7 @@ class Newton:
         self._calls.run(solve)
         if isinstance(self._calls.error, (Stopped, KeyboardInterrupt)):  # Stopped is there on all ranks
             raise self._calls.error
-        with together(self._comm):
+        with raise_on_all_ranks(self._comm):
             if self._calls.error is not None:
                 raise self._calls.error
 

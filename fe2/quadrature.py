@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The plug: stress and tangent of a law as functions at the quadrature points of a user's own variational form."""
+"""Stress and tangent of a law as functions at the quadrature points of a user's own variational form."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import basix.ufl
 import numpy as np
@@ -17,22 +19,26 @@ from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
 from fe2.materials import why_not_finite
 from fe2.phases import laws_by_tag, need_law
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
 
 
 class NotFinite(RuntimeError):
-    """A strain that is not finite, or a law that returned something that is not."""
+    """A strain, or a number that a law has returned, is not finite."""
 
 
 @dataclass(eq=False, slots=True)
 class Region:
     """A part of the structure and its law.
 
-    label: what errors call it. law: the law. cells: (cells,) those of this rank. state: (cells * points, state_size)
-    accepted; guess: the same of the last update.
+    Attributes:
+        label: its name in error messages.
+        law: the law.
+        cells: (cells,) those of this rank.
+        state: (cells * points, state_size), accepted.
+        guess: (cells * points, state_size), of the last update.
     """
 
     label: str
@@ -45,8 +51,8 @@ class Region:
 class QuadratureLaw:
     """A law, or one per cell tag, at all quadrature points of a mesh, for use in UFL.
 
-    Write the residual with `stress` where a closed-form script has σ(u), as a Mandel vector, and integrate over cells
-    with `dx` alone, which knows the quadrature points and the tags:
+    Write the residual with `stress`, a Mandel vector, where a script without microstructure has σ(u), and integrate
+    over cells with `dx` alone, which has the quadrature points and the tags:
 
         sigma = fe2.QuadratureLaw(law, u)
         F = ufl.inner(sigma.stress, fe2.mandel.strain(v)) * sigma.dx - ufl.dot(b, v) * sigma.dx
@@ -57,19 +63,22 @@ class QuadratureLaw:
     Args:
         law: the law of all cells, or tag, or name in `names` → law.
         u: displacement, a `fem.Function` on a Lagrange space.
-        strain: UFL vector (d,) of u, of what vanishes without displacement (but for strains of other causes, as of
-            temperature); None for the Mandel vector of the small strain.
+        strain: UFL vector (d,) of u, zero without displacement (but for strains of other causes, such as temperature);
+            None for the Mandel vector of the small strain.
         cell_tags: `MeshTags` of the cells, for tag → law and for the measure `dx`.
         names: name of a phase → tag.
 
     Attributes:
-        stress: `fem.Function` (d,); tangent: `fem.Function` (d, d); dx: the measure with the law's quadrature points.
+        stress: `fem.Function` (d,) [MPa].
+        tangent: `fem.Function` (d, d) [MPa].
+        dx: the measure with the law's quadrature points.
         regions: a `Region` per law, in the order of the tags; a single law has one region.
-        cells: those that this rank owns; points: (points, dim) of the reference cell.
+        cells: those that this rank owns.
+        points: (points, dim) of the reference cell.
 
     Raises:
         ValueError: a tag without law, a law without tag, an unknown name, laws that take different strains, or a
-            `strain` that is that of the identity where nothing has moved, as F, C or U are.
+            `strain` that is not zero at zero displacement, as F, C and U.
         TypeError: something that is no law.
     """
 
@@ -98,8 +107,6 @@ class QuadratureLaw:
                 raise ValueError(f"the strain has shape {self.strain.ufl_shape}, {label} takes ({part.strain_size},)")
         (d,) = self.strain.ufl_shape
         q = quadrature_degree(mesh, u.function_space.element.basix_element.degree)
-        # By hand, as DOLFINx compiles expressions collectively and errors are made on one rank.
-        self._map = mesh.ufl_domain().ufl_coordinate_element().basix_element
         self.points, self._weights = basix.make_quadrature(mesh.basix_cell(), q)
         self.stress, self.tangent = (
             fem.Function(fem.functionspace(mesh, basix.ufl.quadrature_element(mesh.basix_cell(), s, degree=q)), name=n)
@@ -107,7 +114,7 @@ class QuadratureLaw:
         )
         self.dx = ufl.Measure("dx", domain=mesh, subdomain_data=cell_tags, metadata={"quadrature_degree": q})
         self._strain = fem.Expression(self.strain, self.points)
-        with together(mesh.comm):
+        with raise_on_all_ranks(mesh.comm):
             self._refuse_deformation_gradients()
         self.regions = []
         for label, part, cells in parts:
@@ -115,7 +122,7 @@ class QuadratureLaw:
             self.regions.append(Region(label, part, cells, state, state))
 
     def _refuse_deformation_gradients(self) -> None:
-        """Raise ValueError where the strain of no displacement is that of the identity."""
+        """Raise ValueError if the strain at zero displacement is that of the identity."""
         displacement = self.u.x.array.copy()
         self.u.x.array[:] = 0.0
         at_rest = self.strains(self.cells[:1])
@@ -124,7 +131,7 @@ class QuadratureLaw:
         for identity in (mandel.vector(np.eye(dim)), np.eye(dim).ravel()):
             if at_rest.shape[1] == len(identity) and at_rest.size and abs(at_rest - identity).max() < 1e-8:
                 raise ValueError(
-                    f"the strain where nothing has moved is {at_rest[0].tolist()}, that of the identity: need one that "
+                    f"the strain at zero displacement is {at_rest[0].tolist()}, that of the identity: need one that "
                     "vanishes, such as fe2.mandel.strain(u) for a small strain, or F − I"
                 )
 
@@ -133,25 +140,24 @@ class QuadratureLaw:
         cells = self.cells if cells is None else cells
         return self._strain.eval(self.mesh, cells).reshape(-1, *self.strain.ufl_shape)
 
-    def places(self, cells=None) -> Array:
+    def coordinates(self, cells=None) -> Array:
         """Coordinates (cells * points, dim) of the quadrature points, in the order of `strains`."""
-        values = self._map.tabulate(0, self.points)[0, :, :, 0]
-        return np.einsum("qn,cnx->cqx", values, self._nodes(cells)).reshape(-1, self.mesh.geometry.dim)
+        return _coordinates(self.mesh, self.points, self.cells if cells is None else cells)
 
-    def _nodes(self, cells=None) -> Array:
-        """Coordinates (cells, nodes, dim) of the nodes of cells."""
-        cells = self.cells if cells is None else cells
-        return self.mesh.geometry.x[geometry_dofmap(self.mesh)[cells], : self.mesh.geometry.dim]
+    def places(self, cells=None) -> Array:
+        """The old name of `coordinates`."""
+        warnings.warn("QuadratureLaw.places is now QuadratureLaw.coordinates", DeprecationWarning, stacklevel=2)
+        return self.coordinates(cells)
 
     def stresses(self) -> Array:
-        """Stress (points, d) of the last update at all points that this rank owns; a view."""
+        """Stress (points, d) [MPa] of the last update at all points that this rank owns; a view."""
         d = self.strain.ufl_shape[0]
         return self.stress.x.array[: self.cells.size * len(self.points) * d].reshape(-1, d)
 
     def means(self, values: Array) -> Array:
         """Cell means (cells, m) of `values` (cells * points, m) at all points that this rank owns."""
-        slopes = self._map.tabulate(1, self.points)[1:, :, :, 0]
-        jacobian = np.einsum("iqn,cnx->cqxi", slopes, self._nodes())
+        gradients = _coordinate_element(self.mesh).tabulate(1, self.points)[1:, :, :, 0]
+        jacobian = np.einsum("iqn,cnx->cqxi", gradients, _nodes(self.mesh, self.cells))
         weights = abs(_determinants(jacobian)) * self._weights
         sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, values.shape[1]))
         return sums / weights.sum(axis=1, keepdims=True)
@@ -160,11 +166,12 @@ class QuadratureLaw:
         """Evaluate the laws at the present displacement (collective).
 
         Raises:
-            NotFinite: on all ranks; names the point. What a law raises, on all ranks.
+            NotFinite: on all ranks; names the point.
+            Exception: whatever a law raises, on all ranks.
         """
         comm = self.mesh.comm
         strains = []
-        with together(comm):
+        with raise_on_all_ranks(comm):
             for region in self.regions:
                 strain = self.strains(region.cells)
                 self._check(region, strain, "the strain", strain, strain.shape)
@@ -172,11 +179,11 @@ class QuadratureLaw:
         # Laws are collective: all ranks evaluate all of them in the same order, those without points with none.
         for region, strain in zip(self.regions, strains, strict=True):
             response = region.law.evaluate(strain, region.state, region.guess, comm)
-            with together(comm):
+            with raise_on_all_ranks(comm):
                 self._take(region, strain, response)
 
     def _take(self, region: Region, strain: Array, response: Response) -> None:
-        """Write what a law has returned into the functions and the region."""
+        """Write the response of a law into the functions and the region."""
         n, d = strain.shape
         for what, values, shape in (
             ("stress", response.stress, (n, d)),
@@ -195,22 +202,22 @@ class QuadratureLaw:
     def _check(self, region: Region, strain: Array, what: str, values: Array, shape: tuple[int, ...]) -> None:
         if values.shape != shape:
             raise ValueError(f"{region.label}: {what} has shape {values.shape}, need {shape}")
-        good = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        good = np.logical_and.reduce(np.isfinite(values), axis=tuple(range(1, values.ndim)))
         if not good.all():
             k = int(np.flatnonzero(~good)[0])
-            place, shown = (np.array2string(a[k], precision=6) for a in (self.places(region.cells), strain))
+            where, shown = (np.array2string(a[k], precision=6) for a in (self.coordinates(region.cells), strain))
             raise NotFinite(
                 f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
-                f"of them at x = {place} with strain {shown}{why_not_finite(strain[~good])}"
+                f"of them at x = {where} with strain {shown}{why_not_finite(strain[~good])}"
             )
 
     def commit(self) -> None:
-        """Accept the step: the state of the last update becomes the state that the next step starts from."""
+        """Accept the step: the state of the last update is where the next step starts."""
         for region in self.regions:
             region.state = region.guess
 
     def rollback(self) -> None:
-        """Give the step up: start again from the accepted state."""
+        """Give the step up, and start again from the accepted state."""
         for region in self.regions:
             region.guess = region.state
 
@@ -245,17 +252,40 @@ def _determinants(matrices: Array) -> Array:
     return np.einsum("...i,...i->...", first, np.cross(second, matrices[..., 2, :]))
 
 
-def law_places(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
-    """Coordinates (n, dim) of the points of this rank at which a structure asks its law, in the order of its rows.
+def law_coordinates(domain: meshes.TaggedMesh, degree: int = 1) -> Array:
+    """Coordinates (n, dim) of this rank's quadrature points in a structure, in the order of its law's rows.
 
-    For laws that are not the same everywhere. degree: of the displacement, as in `fe2.MacroProblem`.
+    For laws that differ from point to point.
+
+    Args:
+        domain: the structure.
+        degree: of the displacement, as in `fe2.MacroProblem`.
+
+    Raises:
+        TypeError: another kind of mesh.
     """
     meshes.need_tagged_mesh(domain, "domain")
-    mesh, dim = domain.mesh, domain.mesh.geometry.dim
-    rule, _ = basix.make_quadrature(mesh.basix_cell(), quadrature_degree(mesh, degree))
-    values = mesh.ufl_domain().ufl_coordinate_element().basix_element.tabulate(0, rule)[0, :, :, 0]
-    cells = slice(mesh.topology.index_map(mesh.topology.dim).size_local)
-    return np.einsum("qn,cnx->cqx", values, mesh.geometry.x[geometry_dofmap(mesh)[cells], :dim]).reshape(-1, dim)
+    mesh = domain.mesh
+    points, _ = basix.make_quadrature(mesh.basix_cell(), quadrature_degree(mesh, degree))
+    return _coordinates(mesh, points, np.arange(mesh.topology.index_map(mesh.topology.dim).size_local))
+
+
+def _coordinates(mesh, points: Array, cells: npt.NDArray[np.integer]) -> Array:
+    """Coordinates (cells * points, dim) of points of the reference cell.
+
+    DOLFINx compiles an expression collectively, and this is for a single rank, too.
+    """
+    values = _coordinate_element(mesh).tabulate(0, points)[0, :, :, 0]
+    return np.einsum("qn,cnx->cqx", values, _nodes(mesh, cells)).reshape(-1, mesh.geometry.dim)
+
+
+def _nodes(mesh, cells: npt.NDArray[np.integer]) -> Array:
+    """Coordinates (cells, nodes, dim) of the nodes of cells."""
+    return mesh.geometry.x[geometry_dofmap(mesh)[cells], : mesh.geometry.dim]
+
+
+def _coordinate_element(mesh) -> Any:
+    return mesh.ufl_domain().ufl_coordinate_element().basix_element
 
 
 def _parts(mesh, laws: Mapping[int, Law], cell_tags, names: Mapping[int, str]) -> list[tuple]:

@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 
 @contextmanager
-def together(comm: MPI.Comm) -> Iterator[None]:
+def raise_on_all_ranks(comm: MPI.Comm) -> Iterator[None]:
     """Run rank-local work; if it raises on any rank, raise that error on every rank (collective).
 
     The body must hold no collective calls, or ranks that fail before them would leave the others waiting.

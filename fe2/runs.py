@@ -17,7 +17,7 @@ from mpi4py import MPI
 from fe2.checkpoint import CheckpointError
 from fe2.chunked_hdf5 import written
 from fe2.macro import MacroProblem, Step
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 
 _MODULES = ("dolfinx", "basix", "ffcx", "ufl", "petsc4py", "mpi4py", "h5py", "numpy", "scipy", "torch")
 
@@ -59,14 +59,14 @@ class RunFolder:
         self._file: TextIO | None = None
 
     def __enter__(self) -> "RunFolder":
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             config = {name: _plain(name, value) for name, value in self._given.items()}
         first = self.comm.bcast(config)
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             if config != first:
                 raise ValueError(f"rank {self.comm.rank} differs from rank 0: {_differences(first, config)}")
         # Only when all agree is there anything to write.
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
                 self._record = self._known(config)
                 self._record["starts"].append(_start(self.comm))
@@ -111,7 +111,7 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a file of the folder from a value that JSON can hold, or replace it as a whole (collective)."""
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             self._put(name, value)
 
     def _put(self, name: str, value: Any) -> None:

@@ -31,6 +31,7 @@ from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
+from fe2.state import StateLayout
 from fe2.zero_strain import check_at_zero_strain
 
 Array = npt.NDArray[np.float64]
@@ -134,8 +135,9 @@ class RVE:
         strain_size: d, the number of Mandel components.
         period: (dim, dim) lattice vectors.
         volume: of the period.
-        state_size: length of a state row: the strain last solved for (d), the unknowns of the fluctuation, and what the
-            materials remember at the quadrature points.
+        layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory", what
+            the materials remember at the quadrature points.
+        state_size: of the layout.
 
     Raises:
         ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
@@ -178,9 +180,9 @@ class RVE:
         self.group = max(1, min(_GROUP, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
         check_at_zero_strain(self.body, domain.names)
         self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
-        self._cuts = np.cumsum([self.strain_size, self.unknowns.size])
-        self.state_size = self.strain_size + self.unknowns.size + self.body.memory_size
-        self._initial = np.concatenate([np.zeros(self._cuts[-1]), self.body.memory])
+        self.layout = StateLayout(strain=self.strain_size, fluctuation=self.unknowns.size, memory=self.body.memory_size)
+        self.state_size = self.layout.size
+        (self._initial,) = self.layout.rows(1, memory=self.body.memory)
 
     @property
     def cell(self) -> meshes.TaggedMesh:
@@ -256,21 +258,23 @@ class RVE:
                         raise NotConverged(out.failures)
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
-                out.state[k] = np.concatenate([strains[k], point.w, point.updated])
+                solved = {"strain": strains[k], "fluctuation": point.w, "memory": point.updated}
+                (out.state[k],) = self.layout.rows(1, **solved)
                 out.residual[k], out.unstable[k] = point.relative_residual, point.unstable
         if out.unstable.any():
             warnings.warn(
-                "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): the "
-                "material softens, and which equilibrium is found depends on the path; take smaller steps of strain",
+                "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
+                "the material softens, and which equilibrium is found depends on the path; take smaller steps",
                 UnstableWarning,
                 stacklevel=2,
             )
         return out
 
     def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
-        """A point with the accepted state of the materials; fluctuation and local unknowns are those of the guess."""
-        w, guessed = np.split(guess[self._cuts[0] :], [self.unknowns.size])
-        return Point(strain, w.copy(), self.body.with_local(accepted[self._cuts[1] :], guessed))
+        """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
+        view = self.layout.view
+        memory = self.body.with_local(view(accepted, "memory"), view(guess, "memory"))
+        return Point(strain, view(guess, "fluctuation").copy(), memory)
 
     def _in_substeps(self, strain: Array, accepted: Array, failed: Point, attempts: list[str]) -> Point:
         """Go from the accepted strain to `strain` in ever finer sub-steps; failures are added to `attempts`.
@@ -278,7 +282,7 @@ class RVE:
         The point is solved by itself from its accepted state, so neither neighbours nor guess matter. For the materials
         it is still one step from that state, to which the tangent belongs.
         """
-        last, reached, size = accepted[: self._cuts[0]], 0.0, 1.0
+        last, reached, size = self.layout.view(accepted, "strain"), 0.0, 1.0
         finest = self.solver.max_substeps if (strain != last).any() else min(self.solver.max_substeps, 1)
         point = self._start(last, accepted, accepted)
         point.iterations, point.work, point.stalled = failed.iterations, failed.work, failed.stalled
@@ -297,21 +301,25 @@ class RVE:
 
     def displacement(self, state: Array, fluctuation: bool = False) -> fem.Function:
         """Displacement (or only its periodic fluctuation) of one state row (state_size,) as a new `fem.Function`."""
-        strain, w, _ = np.split(state, self._cuts)
+        strain, w = self.layout.view(state, "strain"), self.layout.view(state, "fluctuation")
         u = fem.Function(self.body.V, name="fluctuation" if fluctuation else "displacement")
         u.x.array[:] = self.unknowns.expand(w) + (0.0 if fluctuation else self.affine @ strain)
         return u
 
-    def place(self, state: Array) -> Body:
+    def set_state(self, state: Array) -> Body:
         """Set the body to one state row (state_size,), for its strain, stress and energy.
 
         For materials with state the stress is that of the elastic domain at the accepted state.
         """
-        _, _, memory = np.split(state, self._cuts)
-        self.body.memory = memory
+        self.body.memory = self.layout.view(state, "memory")
         self.body.u.x.array[:] = self.displacement(state).x.array
         self.body.find_local()
         return self.body
+
+    def place(self, state: Array) -> Body:
+        """The old name of `set_state`."""
+        warnings.warn("RVE.place is now RVE.set_state", DeprecationWarning, stacklevel=2)
+        return self.set_state(state)
 
     def destroy(self) -> None:
         """Free the PETSc objects."""

@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from fe2 import arguments, chunked_hdf5
 from fe2.fingerprints import Fingerprint, differences, digest, fingerprint
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE
 
 __all__ = ["SnapshotError", "Snapshots", "compute", "read"]
@@ -107,7 +107,7 @@ def compute(
         that differ in their arguments. An error on one rank is raised on all; no rank is left waiting.
     """
     path = Path(path)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
         if not len(strains):
             raise ValueError("there are no strains: need one at least")
@@ -122,7 +122,7 @@ def compute(
         mark = fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": digest(strains)}
     first = comm.bcast(mine)
-    with together(comm):
+    with raise_on_all_ranks(comm):
         different = [name for name, value in mine.items() if value != first[name]]
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
@@ -130,7 +130,7 @@ def compute(
     folder = chunked_hdf5.folder(path)
     pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
     pending = None
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             pending = _pending(path, folder, mark, strains, pieces, append)
     pending = comm.bcast(pending)
@@ -144,7 +144,7 @@ def compute(
         partial(chunked_hdf5.Progress, "snapshots", len(pieces), folder, progress),
     )
     failed = 0
-    with together(comm):
+    with raise_on_all_ranks(comm):
         if comm.rank == 0:
             failed = _merge(path, folder, len(pieces), mark)
     if failed:
@@ -211,7 +211,7 @@ def _write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprin
     local_stress = np.full((m, *body.weights.shape, rve.strain_size), np.nan)
     for i in np.flatnonzero(~failed):
         fluctuation[i] = rve.displacement(solved.state[i], fluctuation=True).x.array
-        local_stress[i] = rve.place(solved.state[i]).stress()
+        local_stress[i] = rve.set_state(solved.state[i]).stress()
     arrays = {
         "strain": strains,
         "stress": solved.stress,

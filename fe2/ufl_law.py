@@ -15,7 +15,7 @@ from fe2.body import LocalError, Phase, newton_local
 from fe2.expressions import compile_expression
 from fe2.laws import Response
 from fe2.materials import Material
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from fe2.zero_strain import check_elliptic
 
 Array = npt.NDArray[np.float64]
@@ -36,7 +36,9 @@ class UFLLaw:
         chunk: points evaluated at a time, which bounds the memory.
 
     Attributes:
-        strain_size: d, the number of Mandel components. state_size: numbers remembered at each point.
+        strain_size: d, the number of Mandel components.
+        layout: of a state row: "state" with the fields of the material's state, "local" with its local unknowns.
+        state_size: of the layout.
 
     Raises:
         ValueError: another `dim` or `plane`, a chunk below 1, or a material whose stiffness at zero strain is not
@@ -61,7 +63,8 @@ class UFLLaw:
         self._strain = fem.Function(fem.functionspace(mesh, element))
         strain = ufl.variable(self._strain)
         self._phase = phase = Phase(material, cells, mesh, mandel.ufl_tensor(strain), plane if dim == 2 else None, 0)
-        self.state_size = phase.memory_size
+        self.layout = phase.layout
+        self.state_size = self.layout.size
 
         inplane = ufl.as_tensor([[phase.stress[i, j] for j in range(dim)] for i in range(dim)])
         stress = mandel.ufl_vector(inplane)
@@ -97,7 +100,7 @@ class UFLLaw:
             ValueError: see `fe2.Law.evaluate`. LocalError: on all ranks, when the local unknowns of some point could
             not be found; names the strain.
         """
-        with together(comm):
+        with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
@@ -107,7 +110,7 @@ class UFLLaw:
         return out
 
     def _evaluate(self, out: Response, part: slice, strain: Array, state: Array, guess: Array) -> None:
-        n, s = len(strain), self._phase.state_size
+        n, view = len(strain), self.layout.view
         cells = np.arange(n, dtype=np.int32)
 
         def values(expression):
@@ -116,9 +119,10 @@ class UFLLaw:
         self._strain.x.array.reshape(-1, self.strain_size)[:n] = strain
         if self.state_size:
             memory = self._phase.memory.x.array.reshape(-1, 1, self.state_size)
-            memory[:n, 0, :s], memory[:n, 0, s:] = state[:, :s], guess[:, s:]
+            view(memory, "state")[:n, 0] = view(state, "state")
+            view(memory, "local")[:n, 0] = view(guess, "local")
         if self._correction is not None:
-            local = memory[..., s:]
+            local = view(memory, "local")
             bad, change = newton_local(
                 local, cells, lambda: values(self._correction)[:, None, :], _TOLERANCE, _ITERATIONS
             )
@@ -129,8 +133,8 @@ class UFLLaw:
                     f"{self._phase.name}: the local unknowns did not converge at {bad.sum()} of {n} points, the first "
                     f"of them point {part.start + k} with Mandel strain {shown} (last change {change:.3g})"
                 )
-            out.state[part, s:] = local[:n, 0]
+            view(out.state[part], "local")[:] = local[:n, 0]
         out.stress[part] = values(self._stress)
         out.tangent[part] = values(self._tangent).reshape(n, self.strain_size, self.strain_size)
         if self._update is not None:
-            out.state[part, :s] = values(self._update)
+            view(out.state[part], "state")[:] = values(self._update)

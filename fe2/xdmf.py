@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dolfinx import cpp, fem
 
 from fe2 import mandel
-from fe2.ranks import together
+from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ class Series:
                 components. cells: name → values (cells,) or (cells, components) of the cells that it owns.
         """
         data = self._collected(nodes, cells)
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
                 self._store(self._file(number), data, time)
                 if self._steps is None:  # a restart finds the steps before its own
@@ -96,7 +96,7 @@ class Series:
     def write_alone(self, nodes: dict[str, Array], cells: dict[str, Array]) -> None:
         """Write fields of one moment, instead of a series (collective); see `write`."""
         data = self._collected(nodes, cells)
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
                 path = self.path.with_suffix(".h5")
                 self._store(path, data)

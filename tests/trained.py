@@ -50,7 +50,7 @@ def train(rve, path, comm):
 
     snapshots = path.with_name("snapshots.h5")
     fe2.rve_snapshots.compute(rve, fe2.strain_sampling.sobol(32, 2, AMPLITUDE, seed=1), snapshots, comm, progress=False)
-    with fe2.together(comm):
+    with fe2.raise_on_all_ranks(comm):
         if comm.rank == 0:
             data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(snapshots))
             equino.train(data, TRAINING).model.save(path)

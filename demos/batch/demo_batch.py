@@ -68,7 +68,7 @@ def law(log: Callable[[str], None]) -> fe2.Law:
     model = spon.load(options.model, whole=True)
     if options.law == "certified":
         return coupling.CertifiedLaw(model, exact)
-    return coupling.SurrogateLaw(model, device=coupling.place(comm, log=log), outside=exact)
+    return coupling.SurrogateLaw(model, device=coupling.assign_devices(comm, log=log), outside=exact)
 
 
 # %% [markdown]

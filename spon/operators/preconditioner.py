@@ -3,16 +3,19 @@
 
     B = ω D⁻¹ + N Nᵀ,
 
-with an operator network N that is linear in the residual. B is symmetric positive definite whatever the network says,
-so that conjugate gradients converge with it. It is a smoother, which leaves what is smooth, and a correction that is
-made for that: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
+with an operator network N that is linear in the residual. B is symmetric positive definite for any weights of the
+network, so that conjugate gradients converge with it. The first term is a smoother, which leaves smooth errors; the
+second is a correction for these: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
 
-The network may have other inputs, such as the coefficient that A belongs to, and then serves many matrices.
+The network may have other inputs, such as the coefficient of the form, and then serves many matrices A.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
@@ -28,17 +31,17 @@ from spon.training.result import TrainingResult
 class Preconditioner(nn.Module):
     """B of a matrix A (dofs, dofs) on the output space of a network.
 
-    ω = 4/3 over the largest eigenvalue of D⁻¹A, so that relaxation with it damps all that is rough.
+    ω = 4/3 over the largest eigenvalue of D⁻¹A, so that relaxation with it damps all rough errors.
 
     Args:
-        network: linear in its first input, which has the output's dofs.
-        matrix: symmetric positive definite, with rows and columns of the identity where the network's space is fixed.
+        network: linear in its first input, which has the dofs of the output.
+        matrix: symmetric positive definite, with rows and columns of the identity at the fixed dofs.
         *others: (dofs, 1), the network's other inputs for this matrix.
 
     Raises:
         TypeError: a matrix that is no `spon.SparseOperator`.
-        ValueError: a network of another kind, a matrix of another size, precision or device, that is not symmetric or
-        has a diagonal that is not positive.
+        ValueError: a network of another kind, a matrix of another size, precision or device, or one that is not
+            symmetric or has a diagonal that is not positive.
     """
 
     weight: Tensor
@@ -101,20 +104,24 @@ class Preconditioner(nn.Module):
         return self.weight * residual / self.diagonal[:, None]
 
     def smooth(self, x: Tensor, sweeps: int) -> Tensor:
-        """Fields (dofs, batch) after sweeps of relaxation for A x = 0, which leave what is smooth."""
+        """Fields x (dofs, batch) after sweeps of relaxation for A x = 0, which leave the smooth part.
+
+        Args:
+            x: (dofs, batch).
+            sweeps: how many.
+        """
         for _ in range(sweeps):
             x = x - self.relax(self.matrix(x))
         return x
 
 
-def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor, steps: int = 50) -> Tensor:
-    """Of D⁻¹A (), from below by some per cent at most: the growth of noise in the last of some steps."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(diagonal), 1, generator=generator, dtype=torch.float64).to(diagonal)
-    for _ in range(steps):
-        x = x / (x * x * diagonal[:, None]).sum().sqrt()
-        x = (matrix @ x) / diagonal[:, None]
-    return (x * x * diagonal[:, None]).sum().sqrt()
+def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor) -> Tensor:
+    """Of D⁻¹A (), to one per cent: ω need not be known better."""
+    size = scipy.sparse.diags_array(diagonal.double().cpu().numpy() ** -0.5)
+    scaled = size @ matrix.scipy.astype(np.float64) @ size  # symmetric, with the same eigenvalues
+    start = np.random.default_rng(0).standard_normal(len(diagonal))
+    (largest,) = scipy.sparse.linalg.eigsh(scaled, k=1, which="LA", v0=start, tol=1e-2, return_eigenvectors=False)
+    return diagonal.new_tensor(largest)
 
 
 def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -185,10 +192,10 @@ def train_preconditioner(
     for k, x in enumerate(others, 1):
         network.normalise_input(k, x)
     with torch.no_grad():
-        # What the network adds is made as large as what the relaxation leaves.
-        left, found = fields - relaxed, _correction(network, forces, others)
-        left, found = ((x * forces_of(x, everything)).sum() for x in (left, found))
-        network.scale.mul_((left / found) ** 0.25)
+        # Scale the correction to the error that the relaxation leaves.
+        remaining, found = fields - relaxed, _correction(network, forces, others)
+        remaining, found = ((x * forces_of(x, everything)).sum() for x in (remaining, found))
+        network.scale.mul_((remaining / found) ** 0.25)
 
     def loss(which: Tensor) -> Tensor:
         correction = _correction(network, forces[:, which], [x[:, which] for x in others])
@@ -197,3 +204,11 @@ def train_preconditioner(
 
     history = fit_samples(network.parameters(), loss, samples, options, generator=generator, comm=comm, log=log)
     return TrainingResult(network, history)
+
+
+def train(*args: Any, **kwargs: Any) -> TrainingResult[Operator]:
+    """Deprecated name of `train_preconditioner`."""
+    warnings.warn(
+        "spon.preconditioning.train is now spon.operators.train_preconditioner", DeprecationWarning, stacklevel=2
+    )
+    return train_preconditioner(*args, **kwargs)

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Lines that tell how far long work is, for people who watch and for logs of batch jobs."""
+"""Lines that report the progress of long work: one that is renewed on a terminal, few in the log of a batch job."""
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Live:
-    """Takes lines: on a terminal each replaces the last one, elsewhere one is printed every some seconds.
+    """Takes lines: on a terminal, with rich, each replaces the last one; elsewhere one is printed every some seconds.
 
-    The last line of each kind, which is what stands before its colon, is always printed and stays.
+    The last line of each kind, which is the text before its colon, is always printed and stays.
+
+        with Live() as live:
+            operators.train(network, f, u, log=live)
 
     Args:
-        stream: where to. every: seconds between two lines of one kind where there is no terminal.
+        stream: where to; None for stderr.
+        every: seconds between two lines of one kind where there is no terminal, or no rich.
     """
 
-    def __init__(self, stream: TextIO = sys.stderr, every: float = 10.0):
-        self._stream, self._every, self._terminal = stream, every, stream.isatty()
+    def __init__(self, stream: TextIO | None = None, every: float = 10.0):
+        self._stream, self._every = sys.stderr if stream is None else stream, every
+        self._console = _console(self._stream)
+        self._display: Any = None
         self._kind, self._waiting, self._printed = "", "", 0.0
 
     def __call__(self, line: str) -> None:
@@ -25,9 +31,8 @@ class Live:
             self.close()
             self._kind, self._printed = kind, time.monotonic()
         self._waiting = line
-        if self._terminal:
-            # Back to the start of the line, and away with what stands there.
-            print(f"\r\x1b[2K{line}", end="", file=self._stream, flush=True)
+        if self._console is not None:
+            self._show(line)
         elif time.monotonic() - self._printed >= self._every:
             self.close()
             self._printed = time.monotonic()
@@ -40,6 +45,32 @@ class Live:
 
     def close(self) -> None:
         """Print the last line if it is not there yet, and end it."""
-        if self._waiting:
-            print("" if self._terminal else self._waiting, file=self._stream, flush=True)
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+        elif self._waiting:
+            print(self._waiting, file=self._stream, flush=True)
         self._waiting = ""
+
+    def _show(self, line: str) -> None:
+        """Replace the line on the terminal."""
+        import rich.live
+        import rich.text
+
+        if self._display is None:
+            # What is printed meanwhile goes above the line, but not if it goes to a file.
+            printed = sys.stdout.isatty()
+            self._display = rich.live.Live(console=self._console, auto_refresh=False, redirect_stdout=printed)
+            self._display.start()
+        self._display.update(rich.text.Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def _console(stream: TextIO) -> Any:
+    """A console of rich on a terminal; None elsewhere, or without rich."""
+    if not stream.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=stream)

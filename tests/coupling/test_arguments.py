@@ -168,7 +168,7 @@ def test_a_deformation_gradient_is_no_strain():
     u.x.array[:] = np.random.default_rng(0).uniform(-1e-2, 1e-2, u.x.array.size)
     moved, F = u.x.array.copy(), ufl.Identity(2) + ufl.grad(u)
     for tensor in (ufl.sym(F), F.T * F):
-        with pytest.raises(ValueError, match=r"where nothing has moved is \[1\.0, 1\.0, 0\.0\], that of the identity"):
+        with pytest.raises(ValueError, match=r"at zero displacement is \[1\.0, 1\.0, 0\.0\], that of the identity"):
             fe2.QuadratureLaw(fe2.UFLLaw(SOFT), u, strain=fe2.mandel.ufl_vector(tensor))
     heat = fem.Constant(domain, 0.01) * ufl.Identity(2)
     for tensor in ((F.T * F - ufl.Identity(2)) / 2, ufl.sym(ufl.grad(u)) - heat):
@@ -238,18 +238,39 @@ def test_what_a_law_returns_is_checked(wrong, message):
     assert "zero" not in str(caught.value)
 
 
-def test_laws_know_the_places_where_they_are_asked():
-    """Gauss points of the cells; an affine field of the places is what the strains of its primitive are."""
+def test_laws_know_the_coordinates_of_their_points():
+    """Gauss points of the cells; an affine field of the coordinates is what the strains of its primitive are."""
     domain = meshes.bar(MPI.COMM_SELF, size=(3.0, 1.0), n=(3, 2))
-    places = fe2.law_places(domain, degree=2)
+    x = fe2.law_coordinates(domain, degree=2)
     u = fem.Function(fem.functionspace(domain.mesh, ("P", 2, (2,))))
     u.interpolate(lambda x: np.array([x[0] ** 2 / 2, x[1] ** 2 / 2]))
     sigma = fe2.QuadratureLaw(Wrong(), u)
-    np.testing.assert_allclose(places, sigma.places(), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(places, sigma.strains()[:, :2], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(x, sigma.coordinates(), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(x, sigma.strains()[:, :2], rtol=0, atol=1e-13)
 
 
 def test_the_first_phase_without_material_is_named():
     rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
     with pytest.raises(ValueError, match=r"tag 7 has no material, there are \[1, 2\]"):
         fe2.VaryingLaw(rve, np.array([[1] * 15 + [7], [9] + [2] * 15], dtype=np.int32))
+
+
+def test_old_names_of_methods_warn(trained):
+    """They work for one release."""
+    rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
+    exact, varying = fe2.ExactLaw(rve), fe2.VaryingLaw(rve, np.ones((1, 16), dtype=np.int32))
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(1.0, 1.0), n=(1, 1)), exact)
+    (point,) = problem.micro([0.1, 0.1])
+    row = exact.initial_state(1)[0]
+    for old, new, call, right in (
+        ("RVE.place", "RVE.set_state", lambda: rve.place(rve.initial_state(1)[0]), rve.body),
+        ("ExactLaw.place", "ExactLaw.set_state", lambda: exact.place(row), rve.body),
+        ("VaryingLaw.cell", "VaryingLaw.rve_at", lambda: varying.cell(0), varying.rve_at(0)),
+        ("VaryingLaw.place", "VaryingLaw.set_state", lambda: varying.place(varying.initial_state(1)[0]),
+         varying.rve_at(0).body),
+        ("MicroPoint.place", "MicroPoint.coordinates", lambda: point.place, point.coordinates),
+    ):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+            assert call() is right
+    with pytest.warns(DeprecationWarning, match=r"QuadratureLaw\.places is now QuadratureLaw\.coordinates"):
+        assert np.array_equal(problem.sigma.places(), problem.sigma.coordinates())

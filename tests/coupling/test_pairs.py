@@ -201,10 +201,10 @@ def means(fields):
     return [np.einsum("cq,cqd->d", weights, values) for values in (fields.strain, fields.stress)]
 
 
-def check_points(problem, folder, rtol, places=None):
+def check_points(problem, folder, rtol, x=None):
     """What is written at some points is there, and its means are the macroscale's."""
-    places = problem.sigma.places()[[0, 7]] if places is None else places
-    points = problem.write_micro(folder, places)
+    x = problem.sigma.coordinates()[[0, 7]] if x is None else x
+    points = problem.write_micro(folder, x)
     for k, point in enumerate(points, start=1):
         file, fields = meshio.read(folder / f"micro-{k}.xdmf"), point.fields()
         assert {"tag", "stress_xx", "strain_xy"} <= set(file.cell_data)
@@ -239,7 +239,7 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
         problem = stretched(law)
         here = np.flatnonzero(law.tier == tier)[:2]
         assert len(here)
-        for point in check_points(problem, tmp_path / str(tier), rtol, problem.sigma.places()[here]):
+        for point in check_points(problem, tmp_path / str(tier), rtol, problem.sigma.coordinates()[here]):
             assert (point.fields().indicator is None) == (tier == 2)
 
 
@@ -261,10 +261,10 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
     """On the rank that has the point; the others do not have its RVE."""
     rve, network, _ = pixels
     domain = meshes.bar(comm, size=(3.0, 1.0), n=(3, 1))
-    places = fe2.law_places(domain)
+    coordinates = fe2.law_coordinates(domain)
     # By the coordinates, so that an RVE does not depend on the rank.
-    tags = np.array([np.random.default_rng(int(1e6 * (x + 7 * y))).integers(1, 3, 16) for x, y in places])
-    tags = tags.reshape(len(places), 16).astype(np.int32)
+    tags = np.array([np.random.default_rng(int(1e6 * (x + 7 * y))).integers(1, 3, 16) for x, y in coordinates])
+    tags = tags.reshape(len(coordinates), 16).astype(np.int32)
     varying = fe2.VaryingLaw(rve, tags)
     modes = {"rve": rve}, {"exact": varying, "tolerance": 0.0}, {"exact": varying, "tolerance": 1e9}
     laws = [varying, *(coupling.ModesLaw(network, tags, **options) for options in modes)]
@@ -282,10 +282,10 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
                 fields = point.fields()
                 for found, right in zip(means(fields), (point.strain, point.stress), strict=True):
                     assert np.allclose(found, right, rtol=0, atol=1e-6 * abs(right).max())
-                here = np.argmin(np.linalg.norm(places - point.place, axis=1))
+                here = np.argmin(np.linalg.norm(coordinates - point.coordinates, axis=1))
                 assert np.array_equal(fields.rve.domain.cell_tags.values, tags[here])
             else:
-                with pytest.raises(ValueError, match="has a cell of its own, which only the rank of the point has"):
+                with pytest.raises(ValueError, match="has an RVE of its own, which only the rank of the point has"):
                     point.fields()
     with pytest.raises(TypeError, match=r"modes have no mesh to show fields on: ModesLaw\(\.\.\., rve=rve\)"):
         law = coupling.ModesLaw(network, tags)

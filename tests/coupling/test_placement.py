@@ -32,7 +32,7 @@ def test_results_do_not_depend_on_the_placement(trained, comm, devices, total):
     everything = strains(total)
     alone = coupling.SurrogateLaw(trained.model)
     right = alone.evaluate(everything, alone.initial_state(total), alone.initial_state(total))
-    law = coupling.SurrogateLaw(trained.model, device=coupling.place(comm, devices))
+    law = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, devices))
     mine = shares(comm, total)
     for count in (len(mine), 0, len(mine) // 2, len(mine)):  # more room is made, and what is there is used again
         here, state = mine[:count], law.initial_state(count)
@@ -50,33 +50,33 @@ def test_a_structure_on_one_device(trained, comm):
         problem.record("right")
         return problem.solve(steps=2, log=None)[-1].force["right"]
 
-    shared = coupling.SurrogateLaw(trained.model, device=coupling.place(comm, ["cpu"]))
+    shared = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, ["cpu"]))
     alone = coupling.SurrogateLaw(trained.model)
     assert np.allclose(solve(shared), solve(alone), rtol=1e-12)
     shared.destroy()
 
 
 def test_devices_are_spread_over_the_ranks(comm):
-    assert comm.allgather(coupling.place(comm, ["cpu"]).owner) == [True] + [False] * (comm.size - 1)
-    two = coupling.place(comm, ["cpu", "meta"])  # two that torch knows everywhere
+    assert comm.allgather(coupling.assign_devices(comm, ["cpu"]).owner) == [True] + [False] * (comm.size - 1)
+    two = coupling.assign_devices(comm, ["cpu", "meta"])  # two that torch knows everywhere
     served = [0 if rank * 2 // max(comm.size, 2) == 0 else 1 for rank in range(comm.size)]
     assert comm.allgather(two.device.type) == [("cpu", "meta")[k] for k in served]
     assert comm.allgather(two.group.size) == [served.count(k) for k in served]
     lines = []
-    coupling.place(comm, ["cpu"], log=lines.append)
+    coupling.assign_devices(comm, ["cpu"], log=lines.append)
     assert lines == ([f"{MPI.Get_processor_name()}: cpu for ranks {list(range(comm.size))}"] if comm.rank == 0 else [])
 
 
 def test_gpus_that_have_one_name_and_are_two(comm, monkeypatch):
     """As under a batch system that shows each rank one GPU, which is cuda:0 for all of them."""
     monkeypatch.setattr(placement, "_identity", lambda device: f"GPU-{comm.rank % 2}")
-    found = coupling.place(comm, ["cuda:0"])
+    found = coupling.assign_devices(comm, ["cuda:0"])
     assert found.device == torch.device("cuda:0")
     assert found.group.size == sum(rank % 2 == comm.rank % 2 for rank in range(comm.size))
 
 
 def test_an_owner_that_fails_fails_on_all_ranks(trained, comm):
-    law = coupling.SurrogateLaw(trained.model, device=coupling.place(comm, ["cpu"]))
+    law = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, ["cpu"]))
 
     def out_of_memory(strain, stress, tangent):
         raise torch.OutOfMemoryError(f"no room for {len(strain)} points")
@@ -96,11 +96,11 @@ def test_an_owner_that_fails_fails_on_all_ranks(trained, comm):
 
 def test_wrong_use_is_told(trained, comm):
     with pytest.raises(ValueError, match=r"devices = \[\]: need one at least"):
-        coupling.place(comm, [])
+        coupling.assign_devices(comm, [])
     with pytest.raises(ValueError, match=r"devices = \['gpu'\]: "):
-        coupling.place(comm, ["gpu"] if comm.rank == 0 else ["cpu"])
+        coupling.assign_devices(comm, ["gpu"] if comm.rank == 0 else ["cpu"])
     if comm.size > 1:
-        law = coupling.SurrogateLaw(trained.model, device=coupling.place(comm, ["cpu"]))
+        law = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, ["cpu"]))
         with pytest.raises(ValueError, match=f"{comm.size} ranks share cpu, but evaluate together on 1"):
             law.evaluate(strains(2), law.initial_state(2), law.initial_state(2))
 

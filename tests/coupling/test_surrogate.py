@@ -151,8 +151,8 @@ def bar(comm, law, right=0.04, down=-1.0, steps=2):
 
 
 def stresses(problem):
-    """Stress (points, d) of the structure in the order of the points' places, the same on all ranks."""
-    rows = np.hstack([problem.sigma.places(), problem.sigma.stresses()])
+    """Stress (points, d) of the structure in the order of the points' coordinates, the same on all ranks."""
+    rows = np.hstack([problem.sigma.coordinates(), problem.sigma.stresses()])
     rows = np.concatenate(problem.comm.allgather(rows))
     return rows[np.lexsort(rows[:, :2].round(9).T)][:, 2:]
 
@@ -499,7 +499,7 @@ def test_micro_fields(trained, tmp_path):
     means = np.einsum("cq,cq->c", fields.indicator, rve.body.weights) / rve.body.weights.sum(axis=1)
     assert np.allclose(np.sort(np.ravel(cells["indicator"])), np.sort(means), rtol=1e-12)  # cells in the file's order
     exact = rve.homogenise(e)
-    body = rve.place(exact.state[0])
+    body = rve.set_state(exact.state[0])
     error = np.sqrt((weights * ((fields.stress - body.stress()) ** 2).sum(-1)).sum())
     assert error < 0.05 * np.sqrt((weights * (body.stress() ** 2).sum(-1)).sum())
 

@@ -145,7 +145,7 @@ def test_dilute_fibre():
     inside = cell.cell_tags.find(meshes.INCLUSION)
     found = []
     for state, strain in zip(states, strains):
-        body = rve.place(state)
+        body = rve.set_state(state)
         local, weights = body.strain()[inside], body.weights[inside]
         mean = np.average(local @ strain / 2, weights=weights)
         deviation = np.average(((local - mean * strain) ** 2).sum(axis=-1), weights=weights)

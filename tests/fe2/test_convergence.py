@@ -59,7 +59,7 @@ def errors(exact, degree, n, quads):
     cell = meshes.laminate((1.0,), MPI.COMM_SELF, cells=(n, n), quads=quads)
     rve = fe2.RVE(cell, {1: graded(cell.mesh)}, degree=degree)
     h = rve.homogenise(STRAIN)
-    body = rve.place(h.state[0])
+    body = rve.set_state(h.state[0])
     points = fem.Expression(ufl.SpatialCoordinate(cell.mesh), body.points).eval(cell.mesh, body.cells)
     s = points.reshape(len(body.cells), -1, 2).sum(axis=-1)
     difference = body.strain() - np.array([[local(v) for v in row] for row in s])

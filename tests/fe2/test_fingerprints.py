@@ -67,7 +67,7 @@ def test_materials_with_state():
 
     rve = plastic(0.5)
     state = rve.homogenise([0.02, 0.0, 0.01]).state[0]
-    body = rve.place(state)
+    body = rve.set_state(state)
     u, memory = body.u.x.array.copy(), body.memory
     assert differences(fingerprint(rve), fingerprint(plastic(0.51))) == "material 1"
     assert not differences(fingerprint(rve), fingerprint(plastic(0.5)))

@@ -66,7 +66,7 @@ def test_hill_mandel(boundary):
     rve = fe2.RVE(circles(), SOFT, degree=2, boundary=boundary)
     h = rve.homogenise(STRAINS)
     for k, strain in enumerate(STRAINS):
-        body = rve.place(h.state[k])
+        body = rve.set_state(h.state[k])
         stress, strains, w = body.stress(), body.strain(), body.weights / rve.volume
         power = np.einsum("cq,cqi,cqi", w, stress, strains)
         assert power == pytest.approx(h.stress[k] @ strain, rel=1e-10)

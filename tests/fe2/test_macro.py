@@ -456,7 +456,7 @@ def test_an_error_on_one_rank_is_raised_on_all(comm):
             return np.zeros((n, 1))
 
         def evaluate(self, strain, state, guess, comm):
-            with fe2.together(comm):
+            with fe2.raise_on_all_ranks(comm):
                 if comm.rank == comm.size - 1:
                     raise ArithmeticError("the law broke here")
             return None

@@ -160,7 +160,7 @@ def test_micro_fields_at_chosen_points(comm, mpi_tmp_path, exact):
     # 2×2 Gauss points of a cell 1 × 0.5 lie at (1 ± 1/√3)/2 of its sides.
     low, high = (1 - 1 / np.sqrt(3)) / 2, (1 + 1 / np.sqrt(3)) / 2
     a, b = problem.micro([[0.1, 0.05], [1.9, 0.95]])
-    assert np.allclose(a.place, [low, 0.5 * low]) and np.allclose(b.place, [1 + high, 0.5 + 0.5 * high])
+    assert np.allclose(a.coordinates, [low, 0.5 * low]) and np.allclose(b.coordinates, [1 + high, 0.5 + 0.5 * high])
     for point in (a, b):
         body = point.body()  # on every rank
         for micro, macro in ((body.stress(), point.stress), (body.strain(), point.strain)):
@@ -168,7 +168,7 @@ def test_micro_fields_at_chosen_points(comm, mpi_tmp_path, exact):
             assert np.allclose(mean, macro, rtol=0, atol=1e-9 * abs(macro).max())
     assert (np.array(comm.allgather(a.state)) == a.state).all()
 
-    problem.write_micro(mpi_tmp_path, [a.place, b.place])
+    problem.write_micro(mpi_tmp_path, [a.coordinates, b.coordinates])
     comm.barrier()
     file = meshio.read(mpi_tmp_path / "micro-2.xdmf")
     at_node, in_cell = file.point_data, {name: values[0] for name, values in file.cell_data.items()}
@@ -181,7 +181,7 @@ def test_micro_fields_at_chosen_points(comm, mpi_tmp_path, exact):
 
     with pytest.raises(TypeError, match=r"the point at \[3\.\d+ +0?\.\d+\] has no micro fields: its law, UFLLaw"):
         problem.write_micro(mpi_tmp_path, [3.9, 0.9])
-    with pytest.raises(ValueError, match=r"places have shape \(1, 3\), need \(k, 2\)"):
+    with pytest.raises(ValueError, match=r"coordinates have shape \(1, 3\), need \(k, 2\)"):
         problem.micro([[0.0, 0.0, 0.0]])
 
 
@@ -204,11 +204,11 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
 
 @pytest.mark.mpi
 def test_means_where_a_rank_has_no_cells(comm):
-    """Of the places of its points, which is the middle of a cell; there are fewer cells than ranks."""
+    """Of the coordinates of its points, which is the middle of a cell; there are fewer cells than ranks."""
     problem = fe2.MacroProblem(meshes.bar(comm, size=(1.0, 1.0), n=(1, 1)), fe2.UFLLaw(fe2.LinearElastic(2.0, 1.0)))
     sigma = problem.sigma
     middles = compute_midpoints(sigma.mesh, 2, sigma.cells)[:, :2]
-    assert np.allclose(sigma.means(sigma.places()), middles, rtol=0, atol=1e-14)
+    assert np.allclose(sigma.means(sigma.coordinates()), middles, rtol=0, atol=1e-14)
     assert sigma.means(sigma.strains()).shape == (len(middles), 3)
     if comm.size > 2:
         assert min(comm.allgather(len(middles))) == 0

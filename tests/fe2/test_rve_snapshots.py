@@ -49,7 +49,7 @@ def test_file_holds_what_homogenise_gives(rve, tmp_path):
     np.testing.assert_array_equal(got.weights, rve.body.weights)
     for k, row in enumerate(direct.state):
         np.testing.assert_array_equal(got.fluctuation[k], rve.displacement(row, fluctuation=True).x.array)
-        np.testing.assert_array_equal(got.local_stress[k], rve.place(row).stress())
+        np.testing.assert_array_equal(got.local_stress[k], rve.set_state(row).stress())
     mean = np.einsum("cp,ncpi->ni", got.weights, got.local_stress) / rve.volume
     np.testing.assert_allclose(mean, got.stress, rtol=1e-8, atol=1e-8 * abs(got.stress).max())
     assert not got.failed.any()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""RVEs with inclusions: volume fractions against closed forms, matching faces for any position of the inclusions, packings."""
+"""RVEs with inclusions: volume fractions against closed forms, matching faces for any position, packings."""
 
 import numpy as np
 import pytest

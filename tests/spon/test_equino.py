@@ -3,7 +3,6 @@
 
 import copy
 import dataclasses
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +26,7 @@ from spon.equino import EquiNOOptions, RefitOptions, baselines
 from spon.equino.networks import Branch, Potential
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.pod import pod
-from spon.training import Live, TrainingOptions
+from spon.training import TrainingOptions
 from spon.training.fit import FULL_BATCH, fit
 
 RANGE = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
@@ -444,20 +443,6 @@ def test_lbfgs_does_the_given_number_of_iterations():
         assert list(history.step) == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
     with pytest.raises(FloatingPointError, match="at the start the loss is nan, in validation 6"):
         fit([x], lambda: torch.tensor(torch.nan), lambda: torch.tensor(6.0))
-
-
-def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    for stream, shown in ((Terminal(), 5), (io.StringIO(), 2)):
-        with Live(stream, every=3600.0) as live:
-            for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2"):
-                live(line)
-        text = stream.getvalue()
-        assert sum(text.count(line) for line in ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")) == shown
-        assert text.replace("\x1b[2K", "").endswith("two: 2\n") and "one: 3\n" in text
 
 
 def test_wrong_use_is_told(cell):

@@ -151,9 +151,9 @@ def test_no_stress_at_rest_and_a_homogeneous_cell():
 def test_a_structure_of_image_cells(comm):
     """Each point with an image of its own, against an exact problem at each."""
     domain = meshes.bar(comm, size=(2.0, 1.0), n=(2, 1))
-    places = fe2.law_places(domain)
+    coordinates = fe2.law_coordinates(domain)
     # A rank may have no points.
-    images = [discs(6, 1, seed=round(100 * x[0] + 10 * x[1])) for x in places]
+    images = [discs(6, 1, seed=round(100 * x[0] + 10 * x[1])) for x in coordinates]
     labels = np.concatenate([np.zeros((0, 6, 6), dtype=int), *images])
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (3, 3)), MPI.COMM_SELF)
     like = fe2.RVE(grid, materials(), degree=1)
@@ -210,5 +210,5 @@ def test_wrong_use_is_told():
     with pytest.raises(spon.GridNotConverged, match="cell 0, strain"):
         cells.homogenise(torch.from_numpy(strains(2)), tolerance=1e-30)
     law = coupling.GridLaw(discs(8, 2), materials())
-    with pytest.raises(ValueError, match="there are 3 points on this rank and 2 cells"):
+    with pytest.raises(ValueError, match="there are 3 points on this rank and 2 RVEs"):
         law.initial_state(3)

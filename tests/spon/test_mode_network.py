@@ -67,7 +67,7 @@ def solved(rve):
         phase = net.phase(phases)
         found = net.respond(strain_modes, phase, torch.from_numpy(strains).expand(4, -1, -1))
     law = fe2.VaryingLaw(rve, tags)
-    exact = [law.cell(k).homogenise(strains) for k in range(4)]
+    exact = [law.rve_at(k).homogenise(strains) for k in range(4)]
     yield net, tags, strains, displacements, strain_modes, phase, found, exact
     law.destroy()
 
@@ -142,11 +142,11 @@ def test_enough_modes_are_exact(rve):
     law = fe2.VaryingLaw(rve, tags)
     strain, d = BOX / 2, 1e-4 * BOX.max()
     nearby = np.concatenate([[strain], *(strain + s * d * np.eye(3) for s in (1, -1))])
-    h = law.cell(0).homogenise(nearby)
+    h = law.rve_at(0).homogenise(nearby)
     fields = []
     for state in h.state:
-        law.cell(0).body.u.x.array[:] = law.cell(0).displacement(state, fluctuation=True).x.array
-        fields.append(law.cell(0).body.strain().reshape(-1, 3))
+        law.rve_at(0).body.u.x.array[:] = law.rve_at(0).displacement(state, fluctuation=True).x.array
+        fields.append(law.rve_at(0).body.strain().reshape(-1, 3))
     # The solution and its derivatives by the strain.
     basis = np.stack([fields[0], *(np.array(fields[1:4]) - np.array(fields[4:7])) / (2 * d)], axis=-1)
     phase = net.phase(net.phases(torch.from_numpy(tags)))
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_told(rve):
         net.phases(torch.full((1, N * N), 7))
     with pytest.raises(ValueError, match="need integers"):
         net.phase(torch.zeros(N, 1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="2 points on this rank and 1 cells"):
+    with pytest.raises(ValueError, match="2 points on this rank and 1 RVEs"):
         coupling.ModesLaw(net, random_tags(rve, 1)).initial_state(2)
     with pytest.raises(ValueError, match="tolerance"):
         coupling.ModesLaw(net, random_tags(rve, 1), tolerance=-1.0)
@@ -272,10 +272,10 @@ def test_what_does_not_fit_is_told(rve):
 # In a structure.
 
 
-def graded(rve, places):
+def graded(rve, coordinates):
     """Tags (n, cells): a disc that grows along x."""
-    radii = 0.15 + 0.2 * places[:, 0] / 3
-    return np.stack([meshes.mark(rve.domain, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, places)])
+    radii = 0.15 + 0.2 * coordinates[:, 0] / 3
+    return np.stack([meshes.mark(rve.domain, [meshes.Circle((0.1, p[1] / 5), r)]) for r, p in zip(radii, coordinates)])
 
 
 def solve(domain, law):
@@ -292,8 +292,8 @@ def test_structure_of_different_cells(rve):
     """Exact, learned, and exact where the estimate is above a tolerance of zero; the same on any number of ranks."""
     comm = MPI.COMM_WORLD
     domain = meshes.bar(comm, size=(3.0, 1.0), n=(3, 1))
-    places = fe2.law_places(domain)
-    tags = graded(rve, places)
+    coordinates = fe2.law_coordinates(domain)
+    tags = graded(rve, coordinates)
     exact = fe2.VaryingLaw(rve, tags)
     force = solve(domain, exact)
     net = network(rve)
@@ -307,6 +307,6 @@ def test_structure_of_different_cells(rve):
     never = coupling.ModesLaw(net, tags, exact=exact, tolerance=np.inf)
     assert abs(solve(domain, never) / found - 1) < 1e-9
     assert not never.is_exact.any() and (never.estimate > 0).all()
-    with pytest.raises(ValueError, match="and 0 cells"):
+    with pytest.raises(ValueError, match="and 0 RVEs"):
         solve(domain, coupling.ModesLaw(net, tags[:0]))
     exact.destroy()

@@ -227,6 +227,10 @@ def test_wrong_use_is_told():
     skew[20, 21] += 5
     with pytest.raises(ValueError, match="differs from its transpose by 5"):
         spon.Preconditioner(network, spon.SparseOperator.of(skew))
+    with pytest.warns(DeprecationWarning, match=r"train is now spon\.operators\.train_preconditioner"):
+        old = spon.operators.preconditioner.train
+        with pytest.raises(ValueError, match=r"0 preconditioners and sweeps"):
+            old([])
     with pytest.raises(ValueError, match=r"0 preconditioners and sweeps"):
         operators.train_preconditioner([])
     with pytest.raises(ValueError, match="different networks"):

@@ -2,6 +2,9 @@
 """Training on several ranks, and training that was ended and goes on."""
 
 import dataclasses
+import io
+import re
+import sys
 
 import pytest
 
@@ -11,7 +14,7 @@ pytest.importorskip("safetensors")
 import torch
 
 from spon.archive import ModelFileError
-from spon.training import History, TrainingOptions, TrainingResult
+from spon.training import History, Live, TrainingOptions, TrainingResult
 from spon.training.adamw import rate_factor
 from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import fit_samples
@@ -179,3 +182,32 @@ def test_keywords_and_attributes_of_the_last_release_warn():
         assert result.loss == (2.0, 1.0)
     with pytest.raises(TypeError, match="unexpected keyword"):
         train(None, step=5)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+LINES = ("one: 1", "one: 2", "one: 3", "two: 1", "two: 2")
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, 5), (io.StringIO, 2)])
+def test_progress_replaces_lines_on_a_terminal_and_is_brief_in_a_log(stream, shown, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm")
+    with Live(stream(), every=3600.0) as live:
+        for line in LINES:
+            live(line)
+    text = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", live._stream.getvalue())  # without the commands to the terminal
+    assert [line for line in LINES if line in text] == (list(LINES) if shown == 5 else ["one: 3", "two: 2"])
+    assert text.endswith("two: 2\n") and "one: 3\n" in text
+
+
+def test_progress_without_rich_is_plain_lines(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    stream = Terminal()
+    with Live(stream, every=3600.0) as live:
+        for line in LINES:
+            live(line)
+    assert stream.getvalue() == "one: 3\ntwo: 2\n"

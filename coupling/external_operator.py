@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from coupling.points import PointLaw
-from fe2 import Law, together
+from coupling.point_law import PointLaw
+from fe2 import Law, raise_on_all_ranks
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ class ExternalLaw:
 
     def _at(self, strain: Array) -> tuple[Array, Array]:
         given, d = np.asarray(strain), self.law.strain_size
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             # Some versions hand over all numbers of a cell in a row.
             flat = given.ndim == 2 and given.shape[1] != d and given.shape[1] % d == 0
             if given.ndim not in (2, 3) or not (flat or given.shape[-1] == d):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2 import Law, arguments, mandel, together
+from fe2 import Law, arguments, mandel, raise_on_all_ranks
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class PointLaw:
         Raises:
             ValueError: strains of another shape, not finite or not real. What the law raises.
         """
-        with together(self.comm):
+        with raise_on_all_ranks(self.comm):
             if np.shape(strain) != (len(self.state), self.law.strain_size):
                 need = len(self.state), self.law.strain_size
                 raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} Mandel components")
