@@ -3,9 +3,9 @@
 
 A third of the strains is in the trained box, a third in the box twice as large, a third on rays up to three times its
 size, half of these down to strains of 1e-6. Certificates are computed at all quadrature points. Exact solutions are
-kept in chunks under results/certificate, so that a run that was killed goes on.
+kept in chunks under results/certificate, so that a run that was killed continues.
 
-    python3 benchmarks/bench_certificate.py [--strains N] [RVE3 ...]   N for each cell; merges into certificate.json
+    python3 benchmarks/bench_certificate.py [--strains N] [RVE3 ...]   N for each RVE; merges into certificate.json
     python3 benchmarks/bench_certificate.py --table                    prints it as a table
 """
 
@@ -76,8 +76,8 @@ def certified(model, strain, at, chunk):
 
 
 def slacks(rve, model, strain, upper):
-    """What rounding and the solver's tolerance leave open in the exact energies (n,) and squared errors of stress (n,)
-    [MPa]; what they do to the bounds the certificate knows."""
+    """Errors of the exact energies (n,) and of squared errors of stress (n,) [MPa] by rounding and the solver's
+    tolerance; the certificate takes them into account in its bounds."""
     matrix = MATERIALS[1]
     # The matrix' energy is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2); it enters both bounds and the exact value.
     rounding = 16 * np.finfo(float).eps * matrix.a1 * (matrix.a2 + np.linalg.norm(strain, axis=1))
@@ -137,7 +137,7 @@ def caught(rve, model, right, inside, at):
 
 
 def noisy(model, size):
-    """The model with every number that was learned off by about `size` of it."""
+    """The model with a relative error of about `size` in every parameter."""
     other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in other.parameters():
@@ -146,7 +146,7 @@ def noisy(model, size):
 
 
 def swapped(at):
-    """Fields with the first two strain modes in each other's place."""
+    """Modes of which the first two strain modes are swapped."""
     order = [1, 0, *range(2, at.strain_modes.shape[2])]
     return replace(at, strain_modes=at.strain_modes[..., order])
 
@@ -223,12 +223,12 @@ def table(cells):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(SIZES)}; all by default")
-    parser.add_argument("--strains", type=int, default=3360, help="for each cell, rounded up to whole chunks")
+    parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {', '.join(SIZES)}; all by default")
+    parser.add_argument("--strains", type=int, default=3360, help="for each RVE, rounded up to whole chunks")
     parser.add_argument("--table", action="store_true", help="print the table of the results that there are")
     options = parser.parse_args()
     if unknown := set(options.cells) - set(SIZES):
-        parser.error(f"no cell {', '.join(sorted(unknown))}: need {', '.join(SIZES)}")
+        parser.error(f"no RVE {', '.join(sorted(unknown))}: need {', '.join(SIZES)}")
     if options.table:
         return table(json.loads(RESULTS.read_text())["cells"])
     torch.set_num_threads(1)

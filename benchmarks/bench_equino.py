@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""EquiNO and its companions on RVE1-3: errors beside the published ones and the floor of the bases.
+"""EquiNO and its baselines on RVE1-3: errors beside the published ones and the floor of the bases.
 
-100 snapshots to learn from and 100 unseen strains, Latin hypercubes in the box of ±4 % (shear as γ = 2 ε_xy). Errors of
+100 snapshots for training and 100 unseen strains, Latin hypercubes in the box of ±4 % (shear as γ = 2 ε_xy). Errors of
 local fields are relative L² norms per component over nodes or quadrature points (unweighted, as published), their mean
 over the unseen strains and the sample whose error is the median. Displacements are total ones, E·x and the fluctuation,
 which is zero at the first node. Errors of the homogenised stress and the tangent are those of the vector and the
 matrix, mean and maximum.
 
-    python3 benchmarks/bench_equino.py [RVE3 ...]   these cells, or all, anew in benchmarks/equino.json
+    python3 benchmarks/bench_equino.py [RVE3 ...]   these RVEs, or all, anew in benchmarks/equino.json
     python3 benchmarks/bench_equino.py --only NAME  only methods whose names contain this, or "modes" for their number
-    python3 benchmarks/bench_equino.py --quick      every method for a moment on a coarse cell, no figures to keep
+    python3 benchmarks/bench_equino.py --quick      every method briefly on a coarse mesh, nothing kept
     python3 benchmarks/bench_equino.py --table      the tables of the README from benchmarks/equino.json
 """
 
@@ -50,8 +50,8 @@ PUBLISHED = {
         "VPIONet": ((0.47, 1.16), (1.44, 1.03, 8.76)),
     },
 }
-# Seeds of the default, numbers of modes, and options of the trainings where they are not the default. What learns from
-# the law at all points by gradients alone takes hours to its end; here it gets some minutes on one core.
+# Seeds of the default, numbers of modes, and options of the trainings where they are not the default. Training by
+# gradients through the law at all points takes hours to its end; here it gets some minutes on one core.
 FULL = {
     "snapshots": 100,
     "seeds": (0, 1, 2),
@@ -105,7 +105,7 @@ def displacement(data, strain, fluctuation):
 
 
 def errors(model, unseen, at=None, displacements=None):
-    """Of a model at the unseen strains; `at`, `displacements`: where its own cell is not all there is to compare."""
+    """Of a model at the unseen strains; `at`, `displacements`: modes at all points, for a reduced model."""
     strain, found = torch.from_numpy(unseen.strain), {}
     with torch.no_grad():
         if isinstance(model, spon.EquiNO | equino.DisplacementOperator):
@@ -162,7 +162,7 @@ def as_published(data, unseen, effort):
     result, seconds = timed(baselines.train_as_published, data, **effort["published"])
     model, history = result.model, result.history
     with torch.no_grad():
-        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # those that it learnt at
+        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # those that it was trained at
         parts = [baselines.published_loss(model, e, model.rve_modes.at_points) for e in strains.split(10)]
     kept = int(np.argmin(history.validation))  # where the parameters are from
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}
@@ -190,7 +190,7 @@ def vpinn(data, unseen, effort):
     return [record | {"seconds": seconds}]
 
 
-def companion(train):
+def baseline(train):
     def study(data, unseen, effort):
         result, seconds = timed(train, data, effort["networks"])
         return [errors(result.model, unseen) | {"seconds": seconds}]
@@ -199,7 +199,7 @@ def companion(train):
 
 
 def reduced(data, unseen, effort):
-    """The reduced model that the default learns from: Galerkin's method, solved at each strain."""
+    """The reduced model of the default's targets: Galerkin's method, solved at each strain."""
     bases, seconds = timed(spon.reduced.pod_bases, data, resolved=min(32, len(data.strain) // 2))
     basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.tangents_at_zero_strain)
     at = spon.ModesAtPoints.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
@@ -212,18 +212,18 @@ METHODS = {
     "VPIONet, ½ σ:ε as published": train_vpionet("half work"),
     "VPIONet, true potential": train_vpionet("potential"),
     "VPINN, true potential, one strain": vpinn,
-    "POD-DeepONet, supervised": companion(baselines.train_supervised),
-    "Sobolev network": companion(baselines.train_sobolev),
+    "POD-DeepONet, supervised": baseline(baselines.train_supervised),
+    "Sobolev network": baseline(baselines.train_sobolev),
     "reduced model": reduced,
 }
 
 
 def study(name, size, stem, effort, only, path):
-    """All methods on a cell, or those that `only` is in the name of; each is in the file as soon as it is done."""
-    cell = learned.rve(name, size)
+    """All methods on an RVE, or those whose name contains `only`; each is in the file as soon as it is done."""
+    rve = learned.rve(name, size)
     parts = (("train", 0), ("test", 1))
-    data, unseen = (learned.solved(cell, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
-    cell.destroy()
+    data, unseen = (learned.solved(rve, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
+    rve.destroy()
     keeping.keep(path, "cells", name, "floors", record=floors(data, unseen, effort["ranks"]))
     for method in METHODS:
         if only in method:
@@ -298,7 +298,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
     parser.add_argument("--only", default="", metavar="NAME", help="methods with this in their names")
-    parser.add_argument("--quick", action="store_true", help="a smoke test on a coarse cell")
+    parser.add_argument("--quick", action="store_true", help="a smoke test on a coarse mesh")
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The certified law on a structure that leaves the trained range: what each point needs, how accurate and how fast it
-is.
+"""The certified law on a structure that leaves the trained range: which tier each point needs, accuracy and time.
 
-First what an answer of each tier takes: stress and tangent at random strains of the trained range, in one batch, with
+First the time of each tier: stress and tangent at random strains of the trained range, in one batch, with
 the certificate's gap on the cubature where there is one.
 
 Then Cook's membrane of RVE3 on a coarse mesh, moved twice as far as brings its strains to the end of the ±4 % range
-that the model has learned; with exact FE², and with the certified law at its default tolerance with and without the
+of the model's training; with exact FE², and with the certified law at its default tolerance with and without the
 tier of the model's modes. Errors are those of the force at equal displacement, the largest of all steps, and of the
 macroscale stress at the quadrature points, as relative L² norm, the largest of all steps. Shares of points are those at
 the end of each step. One core.
 
     python3 benchmarks/bench_tiers.py           all anew in benchmarks/tiers.json and docs/tiers.png
-    python3 benchmarks/bench_tiers.py --quick   a coarser cell and fewer steps, printed and not kept
+    python3 benchmarks/bench_tiers.py --quick   a coarser mesh and fewer steps, printed and not kept
     python3 benchmarks/bench_tiers.py --table   the table of the README
 """
 
@@ -68,7 +67,7 @@ def run(law, effort):
 
 
 def answers(model, rve, most):
-    """Answers per second in processor time, the best of three batches: of each tier, name → batch and rate."""
+    """Responses per second in processor time, the best of three batches: of each tier, name → batch and rate."""
     evaluator, code, plain = (
         spon.Evaluator(model),
         spon.ModalCorrector(model),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks of learned cells share: the cells, their solved problems and their models.
+"""RVEs, snapshots and models that several benchmarks use.
 
-The cells are RVE1-3 in the range of the published benchmark: 100 snapshots at a Latin hypercube in the box of ±4 %
-(shear as γ = 2 ε_xy). Snapshots and models are kept under results/equino and taken from there if they are of this cell.
+The RVEs are RVE1-3 in the range of the published benchmark: 100 snapshots at a Latin hypercube in the box of ±4 %
+(shear as γ = 2 ε_xy). Snapshots and models are kept under results/equino and taken from there if they are of this RVE.
 """
 
 from pathlib import Path
@@ -29,21 +29,21 @@ def rve(name, mesh_size=None):
     return fe2.RVE(meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size or SIZES[name]), MATERIALS)
 
 
-def solved(cell, stem, n, seed, comm=MPI.COMM_SELF):
-    """n solved problems of a cell; on other ranks than the first None."""
+def solved(rve, stem, n, seed, comm=MPI.COMM_SELF):
+    """n solved problems of an RVE; None on ranks other than the first."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, strains = FOLDER / f"{stem}.h5", fe2.strain_sampling.latin_hypercube(n, 2, BOX, seed=seed)
-    fe2.rve_snapshots.compute(cell, strains, path, comm, chunk=20, progress=False)
+    fe2.rve_snapshots.compute(rve, strains, path, comm, chunk=20, progress=False)
     with fe2.raise_on_all_ranks(comm):
-        return coupling.rve_snapshots(cell, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
+        return coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path)) if comm.rank == 0 else None
 
 
-def trained(cell, stem, comm=MPI.COMM_SELF, **settings):
-    """The model of a cell, from its file if that is of this very cell; otherwise one rank trains it."""
+def trained(rve, stem, comm=MPI.COMM_SELF, **settings):
+    """The model of an RVE, from its file if it is of this very RVE; otherwise one rank trains it."""
     path = FOLDER / f"{stem}.safetensors"
-    fits = path.exists() and not differences(spon.load(path).fingerprint, fingerprint(cell))
+    fits = path.exists() and not differences(spon.load(path).fingerprint, fingerprint(rve))
     if not comm.bcast(fits):
-        data = solved(cell, f"{stem}-train", 100, 0, comm)
+        data = solved(rve, f"{stem}-train", 100, 0, comm)
         with fe2.raise_on_all_ranks(comm):
             if data is not None:
                 with Live() as live:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # Learning three cells
-# RVE1 to RVE3 of the EquiNO paper: snapshots, training, and what the trained model is off by on strains that it has
-# not seen, in the stress field, in its average and in the tangent. No operator with these stress modes can be better
-# in the field than the *floor*, the projection of the exact field onto the modes.
+# # Models of three RVEs
+# RVE1 to RVE3 of the EquiNO paper: snapshots, training, and the errors of the model at unseen strains, in the stress
+# field, in its average and in the tangent. No operator with these stress modes has a smaller error in the field than
+# the *floor*, the projection of the exact field onto the modes.
 #
-#     mpirun -n 2 python3 demos/demo_cells.py          (--small for coarse cells, --full for those of the benchmark)
+#     mpirun -n 2 python3 demos/demo_cells.py          (--small for coarse meshes, --full for those of the benchmark)
 
 # %%
 import argparse
@@ -56,14 +56,13 @@ settings = pick(
 
 # %% [markdown]
 # ## From strains to a model
-# Snapshots to learn from, and others to test with, are solved on all ranks. What follows is one rank's work: it turns
-# them into arrays and trains; the trainer says now and then how far it is.
+# Snapshots for training and for testing are solved on all ranks. One rank turns them into arrays and trains.
 
 # %%
-cells = {name: meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size) for name in meshes.BENCHMARKS}
-rves = {name: fe2.RVE(cell, materials) for name, cell in cells.items()}
+domains = {name: meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size) for name in meshes.BENCHMARKS}
+rves = {name: fe2.RVE(domain, materials) for name, domain in domains.items()}
 parts = {"train": (pick(16, 100, 100), 0), "test": (pick(4, 40, 100), 1)}  # how many, and the seed
-files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name in cells for part in parts}
+files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name in domains for part in parts}
 start = time.perf_counter()
 for (name, part), file in files.items():
     count, seed = parts[part]
@@ -73,7 +72,7 @@ say(f"snapshots: {time.perf_counter() - start:.1f} s")
 
 
 def train(name):
-    """The model of a cell, and unseen snapshots as arrays."""
+    """The model of an RVE, and unseen snapshots as arrays."""
     data, unseen = (coupling.rve_snapshots(rves[name], fe2.rve_snapshots.read(files[name, part])) for part in parts)
     start = time.perf_counter()
     with Live() as live:
@@ -83,7 +82,7 @@ def train(name):
     return result.model, unseen
 
 
-results = {name: train(name) for name in cells} if comm.rank == 0 else {}
+results = {name: train(name) for name in domains} if comm.rank == 0 else {}
 
 # %% [markdown]
 # ## Errors on unseen strains
@@ -153,7 +152,7 @@ if comm.rank == 0:
                 (row[2], fields[2], "predicted − exact", label, "RdBu_r", (-largest, largest)),
             ):
                 weights = rves[name].body.weights
-                pictures.field(axes, cells[name].mesh, values, weights=weights, label=bar, cmap=cmap, limits=limits)
+                pictures.field(axes, domains[name].mesh, values, weights=weights, label=bar, cmap=cmap, limits=limits)
                 if k == 0:
                     axes.set_title(title, fontsize=10)
     print(f"picture: {pictures.save(figure, options.folder / 'cells.png', dpi=75)}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # Your own energy on your own mesh, learned
+# # Your own energy on your own mesh, and a model of it
 # A soft tissue-like matrix that stiffens along its fibres, a coated stiff inclusion, a void: neither the energy nor the
 # mesh comes with fe2x. From both to a structure with a learned law it takes a mesh file, one function in UFL, snapshots
 # and a model file.
@@ -76,7 +76,7 @@ mesh_file = options.folder / "cell.msh"
 with fe2.raise_on_all_ranks(comm):
     if comm.rank == 0:
         write_mesh(mesh_file, pick(0.3, 0.08, 0.04))
-cell = meshes.read(mesh_file, MPI.COMM_SELF)
+domain = meshes.read(mesh_file, MPI.COMM_SELF)
 
 # %% [markdown]
 # ## Your energy
@@ -100,7 +100,7 @@ materials = {
     "coating": fe2.LinearElastic.from_young_poisson(500.0, 0.4),
     "inclusion": fe2.LinearElastic.from_young_poisson(20_000.0, 0.25),
 }
-rve = fe2.RVE(cell, materials)
+rve = fe2.RVE(domain, materials)
 
 # %% [markdown]
 # ## Snapshots, training, a model file
@@ -161,9 +161,9 @@ if comm.rank == 0:
 
     print(summary)
     figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
-    tags = cell.cell_tags.values[np.argsort(cell.cell_tags.indices)]
-    pictures.field(a, cell.mesh, tags, label=None, cmap="cividis")
-    a.set_title(f"the cell: {', '.join(cell.names)} and a void", fontsize=10)
+    tags = domain.cell_tags.values[np.argsort(domain.cell_tags.indices)]
+    pictures.field(a, domain.mesh, tags, label=None, cmap="cividis")
+    a.set_title(f"the RVE: {', '.join(domain.names)} and a void", fontsize=10)
     pictures.field(b, shape, mean, label="S$_{xx}$ [MPa]")
     b.set_title("the plate, exact law", fontsize=10)
     for (name, problem), style in zip(problems.items(), ("-", "--", ":")):
@@ -173,11 +173,11 @@ if comm.rank == 0:
     difference = learned_stress - exact_stress
     largest = float(abs(difference).max())
     for axes, values, title, look in (
-        (d, exact_stress, "the most loaded cell, exact", {"limits": limits}),
+        (d, exact_stress, "the most loaded RVE, exact", {"limits": limits}),
         (e, learned_stress, "predicted", {"limits": limits}),
         (f, difference, "predicted − exact", {"limits": (-largest, largest), "cmap": "RdBu_r"}),
     ):
-        pictures.field(axes, cell.mesh, values, weights=rve.body.weights, label="σ$_{xx}$ [MPa]", **look)
+        pictures.field(axes, domain.mesh, values, weights=rve.body.weights, label="σ$_{xx}$ [MPa]", **look)
         axes.set_title(title, fontsize=10)
     print(f"picture: {pictures.save(figure, options.folder / 'own_energy.png', dpi=100)}")
 rve.destroy()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # Three structures, three laws
-# One cell is learned once. Then Cook's membrane, an L-profile and a plate with a hole are solved with the exact law,
-# with the trained model, and with the model where its own error estimate is small enough and the exact law elsewhere:
-# how far off are force and stress, where was it necessary to be exact, and what was it worth?
+# A model of one RVE is trained once. Then Cook's membrane, an L-profile and a plate with a hole are solved with the
+# exact law, with the model, and with the model where its certificate is good enough and the exact law elsewhere: the
+# errors of force and stress, the points that needed the exact law, and the times.
 #
 #     mpirun -n 2 python3 demos/demo_structures.py        (--small for coarse meshes, --full for finer ones)
 
@@ -45,18 +45,18 @@ def say(line):
 
 
 # %% [markdown]
-# ## The cell, learned
-# Snapshots are solved on all ranks, one rank trains, all read the model file. The range is a box of ±4 %, the shear
+# ## The model of the RVE
+# Snapshots are solved on all ranks, one rank trains, all load the model file. The range is a box of ±4 %, the shear
 # given as $γ = 2 ε_{xy}$.
 
 # %%
 mesh_size = pick(0.3, 0.1, 0.05)
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
+domain = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
 materials = {
     meshes.MATRIX: fe2.SaturatingElastic(),
     meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(73_000.0, 0.22),
 }
-rve = fe2.RVE(cell, materials)
+rve = fe2.RVE(domain, materials)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 
 options.folder.mkdir(parents=True, exist_ok=True)

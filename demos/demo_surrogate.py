@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # FE² with a learned cell, and with a certificate
-# Solving a cell at every quadrature point is what FE² costs. Here the cell is learned once, and Cook's membrane is
-# then solved three times by the same lines: with the exact law, with the trained model, and with the model where its
+# # FE² with a trained model of the RVE, and with a certificate
+# FE² solves an RVE at every quadrature point. Here a model of the RVE is trained once, and Cook's membrane is then
+# solved three times by the same lines: with the exact law, with the trained model, and with the model where its
 # own error bound is small enough, its modes where theirs is, and the exact law elsewhere.
 #
 #     mpirun -n 2 python3 demos/demo_surrogate.py          (--small for coarse meshes, --full for finer ones)
@@ -46,14 +46,14 @@ def say(line):
 
 # %% [markdown]
 # ## Snapshots
-# The cell: three stiff circles in a matrix whose shear stiffness fades. It is solved at strains that are spread over
-# the range that the membrane will need, on all ranks. A run that is killed here goes on where it was.
+# The RVE has three stiff circles in a matrix that softens in shear. It is solved on all ranks, at strains that fill the
+# range of the membrane. A run that is killed here continues where it was.
 
 # %%
 mesh_size = pick(0.3, 0.1, 0.05)
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
+domain = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=mesh_size)
 materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
-rve = fe2.RVE(cell, materials)
+rve = fe2.RVE(domain, materials)
 
 amplitude = (0.012, 0.008, 0.02)
 strains = fe2.strain_sampling.sobol(pick(16, 128, 256), 2, amplitude, seed=1)
@@ -65,8 +65,8 @@ seconds = {"snapshots": time.perf_counter() - start}
 
 # %% [markdown]
 # ## Training
-# One rank trains and writes the model file; all ranks read it. In the file are the model, the modes of the cell and
-# the constitutive laws of its phases, so that it is evaluated, certified and looked into wherever there is torch.
+# One rank trains and writes the model file; all ranks read it. The file has the model, the modes of the RVE and
+# the constitutive laws of its phases: prediction, certificate and local fields need torch alone.
 
 # %%
 path = options.folder / "model.safetensors"
@@ -86,10 +86,9 @@ seconds["training"] = time.perf_counter() - start
 model = spon.load(path, whole=True)
 
 # %% [markdown]
-# The certificate compares the energy of a strain field that is compatible with that of a stress field that is in
-# equilibrium, both from the model. One bounds the energy of the cell from above, the other from below; were the model
-# exact, they would be the same. With the fields at all points the bounds hold; on the few points that the model has
-# for itself they are estimates, and cheap.
+# The certificate compares the energies of a compatible strain field and of a stress field in equilibrium, both from the
+# model. One bounds the energy of the RVE from above, the other from below; for an exact model they are equal. With the
+# modes at all points the bounds hold; on the few points of the model's cubature they are estimates, and cheap.
 
 # %%
 one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
@@ -100,8 +99,8 @@ say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {
 
 # %% [markdown]
 # ## One script, three laws
-# What the law is says one line, the rest is the same. The tolerance of the certified law is for the gap between the
-# bounds over the energy.
+# One line chooses the law; the rest is the same. The tolerance of the certified law is for the gap between the bounds,
+# relative to the energy.
 
 # %%
 tolerance = pick(4e-3, 5e-5, 3e-5)
@@ -125,7 +124,7 @@ for name, law in laws.items():
 say(certified.summary(comm))
 
 # %% [markdown]
-# ## What it cost, and how far off it is
+# ## Cost and error
 
 
 # %%
@@ -148,8 +147,8 @@ for name in ("surrogate", "certified"):
 say(f"paid once: snapshots {seconds['snapshots']:.1f} s, training {seconds['training']:.1f} s")
 
 # %% [markdown]
-# ## Inside of a point
-# The model knows the fields of the cell, too. At the point of the largest stress they stand next to the exact ones.
+# ## Local fields
+# The model predicts the fields of the RVE, too: here beside the exact ones, at the point of the largest stress.
 
 
 # %%
@@ -195,10 +194,10 @@ if comm.rank == 0:
     c.set_title(f"network 0, its modes ½, exact 1 (tolerance {tolerance:.0e})", fontsize=10)
     limits = (0.0, float(max(true_stress.max(), learned_stress.max())))
     for axes, stress, title in ((d, true_stress, "exact"), (e, learned_stress, "surrogate")):
-        pictures.field(axes, cell.mesh, stress, weights=weights, label="‖dev σ‖·√(3/2) [MPa]", limits=limits)
-        axes.set_title(f"the most loaded cell, {title}", fontsize=10)
+        pictures.field(axes, domain.mesh, stress, weights=weights, label="‖dev σ‖·√(3/2) [MPa]", limits=limits)
+        axes.set_title(f"the most loaded RVE, {title}", fontsize=10)
     drawn = pictures.field(
-        f, cell.mesh, learned_stress - true_stress, weights=weights, label="difference [MPa]", cmap="RdBu_r"
+        f, domain.mesh, learned_stress - true_stress, weights=weights, label="difference [MPa]", cmap="RdBu_r"
     )
     largest = abs(drawn.get_array()).max()
     drawn.set_norm(TwoSlopeNorm(0.0, -largest, largest))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # A learned cell in a program without Python
+# # A trained model in a program without Python
 # `spon.export_c` writes a model as one C file with all its numbers. Here a user material in Fortran, with the arguments
 # that Abaqus calls it with (`demos/umat/umat.f90`), is compiled with it and follows a path of strains. Needs cc and
 # gfortran, and no Abaqus.
@@ -38,16 +38,16 @@ for compiler in ("cc", "gfortran"):
 
 # %% [markdown]
 # ## The model
-# A cell with three fibres in a matrix that softens, learned for strains of ±3 %.
+# An RVE with three fibres in a matrix that softens; the model is trained for strains of ±3 %.
 
 # %%
 if options.model is None:
-    cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.1)
+    domain = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.1)
     materials = {
         meshes.MATRIX: fe2.SaturatingElastic(),
         meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2),
     }
-    rve = fe2.RVE(cell, materials)
+    rve = fe2.RVE(domain, materials)
     snapshots = options.folder / "snapshots.h5"
     fe2.rve_snapshots.compute(
         rve, fe2.strain_sampling.sobol(16 if options.small else 64, 2, 0.03, seed=1), snapshots, MPI.COMM_SELF

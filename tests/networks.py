@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Networks with random weights, for tests of the ways in which they are evaluated, and what torch makes of them."""
+"""Networks with random weights, and their evaluation by torch, for tests of other evaluations."""
 
 import torch
 
@@ -7,7 +7,7 @@ from spon.equino.networks import Branch, Potential
 
 
 def potential(d=3, width=24, norms=8, seed=0):
-    """One whose networks count: weights of the size of one, not those of a beginning."""
+    """With weights of the size of one, not those at the start of a training."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(d, d, generator=generator, dtype=torch.float64)
     half = 0.02 + 0.03 * torch.rand(d, generator=generator, dtype=torch.float64)
@@ -30,8 +30,8 @@ def by_torch(p, strain, means=None):
     with torch.no_grad():
         if means is None:
             return [a.numpy() for a in p(torch.from_numpy(strain))]
-        coefficients, slopes = p.with_tangent(torch.from_numpy(strain))
-        return [(coefficients @ means.T).numpy(), (means @ slopes).numpy()]
+        coefficients, derivatives = p.with_tangent(torch.from_numpy(strain))
+        return [(coefficients @ means.T).numpy(), (means @ derivatives).numpy()]
 
 
 def difference(found, right):

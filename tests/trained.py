@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small cell and a model of it, trained once for all tests of what models are used for."""
+"""A small RVE and a model of it, trained once for all tests that use a model."""
 
 import fcntl
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TRAINING = spon.EquiNOOptions(r=8, resolved=16, samples=256, width=16, widths=(2
 
 @dataclass(frozen=True)
 class Trained:
-    """The cell, the model as it is read from its file, and the file."""
+    """The RVE, the model as it is loaded from its file, and the file."""
 
     rve: fe2.RVE
     model: spon.EquiNO
@@ -27,14 +27,14 @@ class Trained:
 
 
 def make_rve(radius=0.3):
-    """A cell with one stiff circle, 138 unknowns."""
-    cell = meshes.rve([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
+    """An RVE with one stiff circle, 138 unknowns."""
+    domain = meshes.rve([meshes.Circle((0.0, 0.0), radius)], MPI.COMM_SELF, mesh_size=0.3)
     materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
-    return fe2.RVE(cell, materials, degree=1)
+    return fe2.RVE(domain, materials, degree=1)
 
 
 def once(folder, comm):
-    """The model of this folder, made by the first that asks for it; others wait, in another process if need be."""
+    """The model of this folder, trained by the first process that needs it; others wait."""
     rve, path = make_rve(), folder / "model.safetensors"
     with open(folder / "lock", "w") as lock:
         if comm.rank == 0:

@@ -119,6 +119,22 @@ class EquiNO(Model):
         local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, b)
         return LocalFields(local, torch.einsum("pdr,nr->npd", at.stress_modes, c))
 
+    def mismatch(self, strain: Tensor, at: ModesAtPoints | None = None) -> Tensor:
+        """Root mean square over the RVE of stress branch minus law on the displacement branch, relative to the latter.
+
+        Args:
+            strain: (n, d).
+            at: as in `fields`.
+
+        Returns:
+            One number for each strain (n,).
+        """
+        at = self.cubature if at is None else at
+        local = self.fields(strain, at)
+        law = at.laws.stress(local.strain)
+        squares = (law - local.stress).square().sum(-1) @ at.weights
+        return (squares / (law.square().sum(-1) @ at.weights)).sqrt()
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the model with its RVE modes to one file, see `spon.load`.
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Fitting one network of EquiNO to its training targets, values and derivatives together."""
+"""Fitting the networks of EquiNO to their training targets, each on its own, values and derivatives together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from spon.equino.targets import Targets
+from spon.equino.initial_networks import Networks
+from spon.equino.targets import Targets, TrainingTargets
 from spon.training import History
 from spon.training.fit import FULL_BATCH, fit
 
@@ -93,3 +95,48 @@ def sobolev_errors(
     error = relative((value - target_value) @ size.T, target_value @ size.T)
     derivatives = (((size @ s) @ directions).flatten(1) for s in (derivative - target_derivative, target_derivative))
     return error + _DERIVATIVES * relative(*derivatives)
+
+
+def fit_networks(
+    networks: Networks, targets: TrainingTargets, samples: int, adam: int, lbfgs: int, log: Log
+) -> dict[str, History]:
+    """Fit all networks.
+
+    Args:
+        networks: fitted in place.
+        targets: to train and to validate at.
+        samples: strains to train at.
+        adam: steps of Adam for each network.
+        lbfgs: iterations of L-BFGS for each network, at most.
+        log: takes a line now and then; None for silence.
+
+    Returns:
+        The history of each network by its name.
+    """
+    return {
+        name: fit.run(*targets, samples, adam, lbfgs, None if log is None else partial(_named, log, name))
+        for name, fit in _fits(networks).items()
+    }
+
+
+def _fits(networks: Networks) -> dict[str, NetworkFit]:
+    """What each network is fitted to, and in which norm."""
+    displacement, potential, self_stress = networks
+    # Stresses and strains are measured by energy: a stiff direction, such as a dilatation where the matrix is nearly
+    # incompressible, would hide all errors of the others, in which structures mostly deform.
+    root = torch.linalg.inv(torch.linalg.cholesky(potential.stiffness))
+    # The smaller modes of self-stress matter to small stress components, such as the shear stress.
+    equal, balanced = torch.diag(torch.ones_like(displacement.scale)), torch.diag(self_stress.scale**-0.5)
+    return {
+        "potential": NetworkFit(potential, potential, "stress", "tangent", root, root.mT),
+        "displacement": NetworkFit(
+            displacement, displacement.with_tangent, "displacement", "d_displacement", equal, root.mT
+        ),
+        "self-stress": NetworkFit(
+            self_stress, self_stress.with_tangent, "self_stress", "d_self_stress", balanced, root.mT
+        ),
+    }
+
+
+def _named(log: Callable[[str], None], name: str, line: str) -> None:
+    log(f"{name}: {line}")

@@ -8,11 +8,17 @@ network is then fitted to the coefficients and their derivatives on its own.
 """
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from spon.equino.strain_sampling import sobol_strains
 from spon.reduced.bases import Bases
+
+_MARGIN = 1.02  # the box to train in, relative to that of the snapshots
+_TOWARD_ZERO = 0.5  # fraction of the strains to train at that are scaled towards zero
+_LEAST_CHECKED = 16  # strains to validate at, at least; otherwise a quarter of those to train at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,3 +80,32 @@ def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
             )
         )
     return Targets(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+class TrainingTargets(NamedTuple):
+    """Targets to train at and to validate at.
+
+    Args:
+        pool: at twice as many strains as will be trained at: `NetworkFit` chooses those with the largest errors.
+        check: to validate at.
+    """
+
+    pool: Targets
+    check: Targets
+
+
+def training_targets(bases: Bases, half_range: Tensor, samples: int, seed: int) -> TrainingTargets:
+    """Targets at strains in the box of the snapshots.
+
+    Args:
+        bases: of the RVE.
+        half_range: (d,) of the snapshots.
+        samples: number of strains to train at.
+        seed: of the strains.
+
+    Raises:
+        ReducedNotConverged: a strain without solution.
+    """
+    strains = sobol_strains(2 * samples, _MARGIN * half_range, seed, _TOWARD_ZERO)
+    check = sobol_strains(max(samples // 4, _LEAST_CHECKED), half_range, seed + 1)
+    return TrainingTargets(targets(bases, strains), targets(bases, check))

@@ -10,7 +10,7 @@ import torch
 from spon.reduced.cubature import empirical_cubature
 from spon.reduced.galerkin import ReducedModel
 from spon.reduced.modes import ModesAtPoints, RVEModes, with_unit_mean_stresses
-from spon.reduced.pod import Basis, pod
+from spon.reduced.pod import pod
 from spon.reduced.snapshots import RVESnapshots
 
 Array = npt.NDArray[np.float64]
@@ -55,11 +55,17 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
         ValueError: stresses whose means do not span all components, or what `RVESnapshots.half_range` and
             `RVESnapshots.tangents_at_zero_strain` refuse.
     """
-    w, resolved = data.weights, max(r, resolved)
+    w, d, resolved = data.weights, data.strain.shape[1], max(r, resolved)
     # Strains are weighted by their energy, so that those of a stiff phase count.
     strain, stress = pod(data.local_strain, w, resolved, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
     stress_modes = with_unit_mean_stresses(stress, w)
-    points, weights = _cubature(data, strain, stress_modes, tolerance)
+    # The cubature integrates some stress fields and their products with all modes.
+    some = data.local_stress[:: max(1, len(data.local_stress) // _INTEGRATED)]
+    tests = np.concatenate([strain.modes, stress_modes[..., d:]], axis=2)
+    products = np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1)
+    integrands = np.concatenate([products, np.hstack(list(some))], 1)
+    integrands /= np.sqrt(w @ integrands**2) + 1e-300
+    points, weights = empirical_cubature(integrands, w, tolerance)
     reduced = ReducedModel(
         data.laws.subset([int(p) for p in points]),
         torch.from_numpy(strain.modes[points]),
@@ -71,15 +77,3 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
     displacements = data.fluctuation.T @ strain.combination[:, :r]
     rve_modes = RVEModes(at_points, displacements, data.order)
     return Bases(rve_modes, reduced, strain.singular_values, stress.singular_values, points)
-
-
-def _cubature(
-    data: RVESnapshots, strain: Basis, stress_modes: Array, tolerance: float
-) -> tuple[npt.NDArray[np.int64], Array]:
-    """Points and weights that integrate some stress fields, and their products with all modes."""
-    w, d = data.weights, data.strain.shape[1]
-    some = data.local_stress[:: max(1, len(data.local_stress) // _INTEGRATED)]
-    tests = np.concatenate([strain.modes, stress_modes[..., d:]], axis=2)
-    integrands = np.concatenate([np.einsum("pdr,npd->prn", tests, some).reshape(len(w), -1), np.hstack(list(some))], 1)
-    integrands /= np.sqrt(w @ integrands**2) + 1e-300
-    return empirical_cubature(integrands, w, tolerance)

@@ -13,7 +13,7 @@ from spon.reduced.model import Fingerprint
 
 Array = npt.NDArray[np.float64]
 
-# A component of the strain that is smaller than this part of the largest one in all snapshots is zero but for rounding.
+# Relative to the largest strain or stress in the snapshots, below which a component is zero but for rounding.
 _ZERO = 1e-9
 
 
@@ -98,3 +98,11 @@ class RVESnapshots:
                     f"{law.name}: the tangent at zero strain is {tangent.tolist()}, need a positive definite one"
                 )
         return self.laws.tangent(zero.expand(self.laws.size, -1)).numpy()
+
+    def require_no_stress_at_zero_strain(self) -> None:
+        """Raise ValueError for a law with stress at zero strain, which the networks cannot have."""
+        largest, zero = abs(self.local_stress).max(), torch.zeros(1, self.laws.strain_size, dtype=torch.float64)
+        for law in self.laws.laws:
+            stress = law.stress(zero)[0]
+            if not (stress.abs() <= _ZERO * largest).all():
+                raise ValueError(f"{law.name}: the stress at zero strain is {stress.tolist()} MPa, need none")

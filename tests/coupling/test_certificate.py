@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The certificate: its bounds hold for any materials, strains and networks, and its estimate for what it promises."""
+"""The certificate: bounds hold for any materials, strains and networks, and the estimate has its coverage."""
 
 import copy
 import dataclasses
@@ -28,14 +28,14 @@ from spon.equino.networks import Branch, Potential
 RANGE = 0.03 * np.array([1.0, 1.0, 0.5**0.5])
 
 
-def make_cell(materials, degree):
-    """A cell of a matrix and one inclusion, some 30 (degree 1) or 140 unknowns."""
+def make_rve(materials, degree):
+    """An RVE of a matrix and one inclusion, some 30 (degree 1) or 140 unknowns."""
     mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.5)
     return fe2.RVE(mesh, dict(zip((meshes.MATRIX, meshes.INCLUSION), materials, strict=True)), degree=degree)
 
 
 def untrained(rve, folder, seed):
-    """EquiNO on the bases of 12 strains, its networks as they are drawn: no prediction, but admissible fields."""
+    """EquiNO on the bases of 12 snapshots with random networks: no prediction, but admissible fields."""
     path = folder / "snapshots.h5"
     path.unlink(missing_ok=True)
     fe2.rve_snapshots.compute(
@@ -103,7 +103,7 @@ def check_bounds(model, rve, strain, work):
 )  # fmt: skip
 def test_no_bound_is_violated(tmp_path_factory, bulk, a1, a2, stiff_bulk, stiff_shear, degree, seed):
     matrix = fe2.SaturatingElastic(bulk=bulk, a1=a1, a2=a2)
-    rve = make_cell((matrix, fe2.LinearElastic(bulk=stiff_bulk, shear=stiff_shear)), degree)
+    rve = make_rve((matrix, fe2.LinearElastic(bulk=stiff_bulk, shear=stiff_shear)), degree)
     model = untrained(rve, tmp_path_factory.mktemp("cell"), seed)
     strain = strains_everywhere(8, seed)
     c = check_bounds(model, rve, strain, energy_of(rve, strain))
@@ -115,7 +115,7 @@ def test_no_bound_is_violated_where_the_law_has_a_local_unknown(tmp_path):
     """Ramberg–Osgood, whose energy is convex, in both phases."""
     soft = fe2.RambergOsgood(bulk=5e3, shear=2e3, reference=30.0, alpha=0.5, exponent=3.0)
     stiff = fe2.RambergOsgood(bulk=4e4, shear=2e4, reference=300.0, alpha=0.1, exponent=1.5)
-    rve = make_cell((soft, stiff), 1)
+    rve = make_rve((soft, stiff), 1)
     model = untrained(rve, tmp_path, 3)
     strain = strains_everywhere(8, 5)
     c = check_bounds(model, rve, strain, energy_of(rve, strain))
@@ -132,7 +132,7 @@ def test_the_corrected_stress_is_the_derivative_of_the_upper_bound(trained):
     assert torch.allclose(found, slopes, rtol=0, atol=1e-6 * float(slopes.abs().max()))
 
 
-def test_the_estimate_covers_what_it_promises(trained):
+def test_the_estimate_has_its_coverage(trained):
     """Of 32 snapshots the most demanding component of all calibrates, as of so few none could be left out."""
     strain = fe2.strain_sampling.box(300, 2, AMPLITUDE, seed=11)
     exact = trained.rve.homogenise(strain).stress

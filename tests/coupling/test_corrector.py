@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Between the network and the exact law: the modes of a model, their certificate, and structures that need them."""
+"""The modes of a model between its networks and the exact law: response, certificate, and structures that need them."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_modes_are_the_reduced_model(trained, compiled):
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_bounds_of_modes_hold_in_the_range_and_beyond(trained, scale):
-    """At all points of the cell: the exact energy is between them, and their gap is far below that of the networks."""
+    """At all points of the RVE: the exact energy is between them, and their gap is far below that of the networks."""
     e = beyond(30, scale)
     exact = trained.rve.homogenise(e)
     refined = spon.ModalCorrector(trained.model)(torch.from_numpy(e), trained.model.rve_modes.at_points)
@@ -84,7 +84,7 @@ def test_a_strain_without_solution_takes_no_other_with_it(trained):
 
 
 def test_each_point_climbs_as_far_as_it_must(trained):
-    """Tolerances between the gaps of networks and modes; what each tier answers is its own law's answer."""
+    """Tolerances between the gaps of networks and modes; each tier has the response of its own law."""
     e = beyond(60, 1.5)
     law = coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve), tolerance=1e9)
     evaluate(law, e)
@@ -96,12 +96,12 @@ def test_each_point_climbs_as_far_as_it_must(trained):
     assert law.is_exact.tolist() == (law.tier == 2).tolist()
     rows = torch.from_numpy(e)
     with torch.no_grad():
-        answers = (
+        responses = (
             trained.model(rows)[0].numpy(),
             spon.ModalCorrector(trained.model)(rows).stress.numpy(),
             trained.rve.homogenise(e).stress,
         )
-    for tier, right in enumerate(answers):
+    for tier, right in enumerate(responses):
         here = law.tier == tier
         assert np.allclose(out.stress[here], right[here], rtol=1e-9, atol=1e-9 * abs(right).max())
     counts = np.bincount(law.tier)

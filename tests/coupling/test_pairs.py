@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a model is paired with is of its own cell, whoever asks; and fields inside of points, whoever gives them."""
+"""A model is used with its own RVE alone, and every law gives the local fields of its points."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def refusals(model, rve):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_model_of_another_cell_is_refused_wherever_it_is_paired(trained, others, whole):
+def test_a_model_of_another_rve_is_refused_wherever_it_is_paired(trained, others, whole):
     model = spon.load(trained.path, whole=whole)
     assert model.fingerprint == fingerprint(trained.rve)
     for what, rve in others.items():
@@ -67,8 +67,8 @@ def test_a_model_of_another_cell_is_refused_wherever_it_is_paired(trained, other
                 coupling.micro_fields(rve, model, np.zeros(3))
 
 
-def test_fields_of_another_cell_are_refused(trained, others):
-    """Bounds at points of another cell would be those of its energy."""
+def test_modes_of_another_rve_are_refused(trained, others):
+    """Bounds with modes of another RVE would be those of its energy."""
     model, e = trained.model, torch.from_numpy(strains(2))
     other = dict(fingerprint(others["material 2"]))
     at = dataclasses.replace(model.rve_modes.at_points, fingerprint=other)
@@ -104,7 +104,7 @@ def test_a_file_of_before_is_checked_as_a_whole(trained, others, old):
 
 
 def test_models_that_were_never_saved_know_their_cell(trained, others):
-    """Those that a class of one's own does not say are not asked."""
+    """A model without fingerprint is not compared."""
     rve_modes, half = trained.model.rve_modes, trained.model.upper
     at = rve_modes.at_points
     mark = trained.model.fingerprint
@@ -122,7 +122,7 @@ def test_models_that_were_never_saved_know_their_cell(trained, others):
 
 
 class Own:
-    """An exact law of someone's own, which does not say of what cell."""
+    """An exact law of a user, without an `rve`."""
 
     def __init__(self, rve):
         law = fe2.ExactLaw(rve)
@@ -131,7 +131,7 @@ class Own:
 
 
 def test_a_law_that_names_no_cell_has_to_agree(trained, others):
-    """Its stress has to be where the certificate says that that of the model's cell is."""
+    """Its stress must be within the bounds of the certificate."""
     for model in (trained.model, spon.load(trained.path)):
         law = coupling.CertifiedLaw(model, Own(trained.rve), tolerance=0.0)
         e = strains(3)
@@ -147,7 +147,7 @@ def test_a_law_that_names_no_cell_has_to_agree(trained, others):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """An RVE of 4 × 4 pixels, a network of its modes, and phases of six cells."""
+    """An RVE of 4 × 4 pixels, a network of its modes, and phases of six RVEs."""
     rve = image(1)
     network = coupling.mode_network(rve, half_range=BOX, r=6, channels=4)
     return rve, network, np.random.default_rng(2).integers(1, 3, (6, 16)).astype(np.int32)
@@ -196,7 +196,7 @@ def stretched(law, comm=MPI.COMM_SELF, by=0.02):
 
 
 def means(fields):
-    """Means of strain and stress over the cell (d,)."""
+    """Means of strain and stress over the RVE (d,)."""
     weights = fields.rve.body.weights / fields.rve.volume
     return [np.einsum("cq,cqd->d", weights, values) for values in (fields.strain, fields.stress)]
 
@@ -223,7 +223,7 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
     learned = stretched(coupling.SurrogateLaw(trained.model, rve=trained.rve))
     (point, _) = check_points(learned, tmp_path / "learned", 1e-9)
     assert point.fields().indicator is not None
-    # Far beyond the range, where the law for the outside is asked.
+    # Far beyond the range, where the law for the outside is evaluated.
     beyond = coupling.SurrogateLaw(trained.model, outside=exact)
     (point, _) = check_points(stretched(beyond, by=1.5 * AMPLITUDE), tmp_path / "outside", 1e-9)
     assert point.fields().indicator is None
@@ -244,7 +244,7 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
 
 
 def test_exact_points_need_no_fields_of_the_model(trained, tmp_path):
-    """With a model that was loaded without its RVE modes, others say what helps."""
+    """With a model that was loaded without its RVE modes, the messages of others name the remedy."""
     model, exact = spon.load(trained.path), fe2.ExactLaw(trained.rve)
     check_points(stretched(coupling.CertifiedLaw(model, exact, tolerance=0.0)), tmp_path, 1e-9)
     for law in (coupling.CertifiedLaw(model, exact), coupling.SurrogateLaw(model, rve=trained.rve)):
@@ -258,11 +258,11 @@ def test_exact_points_need_no_fields_of_the_model(trained, tmp_path):
 
 @pytest.mark.mpi
 def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
-    """On the rank that has the point; the others do not know its cell."""
+    """On the rank that has the point; the others do not have its RVE."""
     rve, network, _ = pixels
     domain = meshes.bar(comm, size=(3.0, 1.0), n=(3, 1))
     coordinates = fe2.law_coordinates(domain)
-    # By the coordinates, so that a cell does not depend on the rank.
+    # By the coordinates, so that an RVE does not depend on the rank.
     tags = np.array([np.random.default_rng(int(1e6 * (x + 7 * y))).integers(1, 3, 16) for x, y in coordinates])
     tags = tags.reshape(len(coordinates), 16).astype(np.int32)
     varying = fe2.VaryingLaw(rve, tags)

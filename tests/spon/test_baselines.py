@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What EquiNO is compared with: one interface, energies that bound, displacements that are periodic."""
+"""The baselines of EquiNO: one interface, energies that bound, displacements that are periodic."""
 
 from dataclasses import replace
 
@@ -32,14 +32,14 @@ def short(iterations):
 
 
 def make_rve(degree=2, boundary="periodic"):
-    """A cell with a stiff circle that sticks out of it, so that there are inclusions on opposite faces."""
+    """An RVE with a stiff circle across its boundary, so that there are inclusions on opposite faces."""
     mesh = meshes.rve([meshes.Circle((0.35, -0.1), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
     return fe2.RVE(mesh, PHASES, degree=degree, boundary=boundary)
 
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    """An RVE, what was learnt from 24 strains, and 12 unseen problems."""
+    """An RVE, 24 snapshots, and 12 unseen ones."""
     rve, folder, data = make_rve(), tmp_path_factory.mktemp("snapshots"), []
     for name, n, seed in (("train", 24, 0), ("test", 12, 1)):
         strains = fe2.strain_sampling.latin_hypercube(n, 2, RANGE, seed=seed)
@@ -68,7 +68,7 @@ def test_the_strain_operator_gives_the_strains_of_the_elements(dim, degree):
     rve.body.u.x.array[:] = np.random.default_rng(0).standard_normal(rve.body.u.x.array.size)
     right = rve.body.strain().reshape(len(order), -1)[order].ravel()
     assert abs(space.strain_operator @ rve.body.u.x.array - right).max() <= 1e-12 * abs(right).max()
-    # E·x for the normal strains gives the coordinates from the middle of the cell, which is here the origin.
+    # E·x for the normal strains gives the coordinates from the centre of the RVE, here the origin.
     affine = rve.affine.reshape(-1, dim, rve.strain_size)[..., :dim]
     assert np.allclose(np.einsum("nkk->nk", affine), space.nodes, rtol=0, atol=1e-14)
 
@@ -173,7 +173,7 @@ def test_every_method_is_a_model_that_the_macroscale_takes(cell):
 
 
 def test_the_mismatch_at_some_points_is_that_at_all(cell):
-    """The published loss at a third of the points, beside its value at all of them, which it does not see."""
+    """The published loss at a third of the points, beside its value at all of them."""
     _, data, _ = cell
     options = replace(short(20), lbfgs=100)
     result = baselines.train_as_published(data, options, r=6, strains=20, points=100)

@@ -39,7 +39,7 @@ def published_schedule(adam, lbfgs):
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    """An RVE, what was learnt from 40 strains, and 12 unseen problems."""
+    """An RVE, a model trained with 40 snapshots, its bases, the snapshots, and 12 unseen ones."""
     mesh = meshes.rve([meshes.Circle((0.05, -0.1), 0.28)], MPI.COMM_SELF, mesh_size=0.16)
     rve = fe2.RVE(mesh, PHASES)
     folder = tmp_path_factory.mktemp("snapshots")
@@ -126,7 +126,7 @@ def test_the_reduced_model_with_all_modes_and_points_solves_the_cell(cell):
     model = spon.ReducedModel(data.laws, modes, weights, half)
     solution = model.solve(torch.from_numpy(data.strain[:8]))
     assert relative(solution.stress, data.stress[:8]).max() < 1e-9
-    # Elsewhere it is stiffer than the cell, whose energy is the least of more displacements.
+    # Elsewhere it is stiffer than the RVE, which minimises its energy over more displacements.
     others = model.solve(torch.from_numpy(unseen.strain))
     energy = data.laws.energy(others.strain) @ model.weights
     assert (energy.numpy() >= unseen.energy * (1 - 1e-12)).all()
@@ -145,7 +145,7 @@ def test_the_cubature_stands_for_all_points(cell):
 
 
 def test_stress_modes_carry_unit_means_or_none_and_are_in_equilibrium(cell):
-    """‖Tᵀ Bᵀ w σ‖ against the internal forces, which is what the Newton iteration of the snapshots was stopped at."""
+    """‖Tᵀ Bᵀ w σ‖ against the internal forces, the stopping criterion of the snapshots."""
     rve, model, bases, *_ = cell
     means = torch.einsum("p,pdr->dr", bases.rve_modes.at_points.weights, bases.rve_modes.at_points.stress_modes)
     assert torch.allclose(means, model.means, rtol=0, atol=1e-10)
@@ -205,8 +205,8 @@ def test_prediction_is_accurate_exact_at_rest_and_consistent(cell):
     assert torch.allclose(tangent, right, rtol=0, atol=1e-7 * float(tangent.abs().max()))
 
 
-def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
-    """What learns from so few solutions alone does not go far; the law says what the coefficients are everywhere."""
+def test_baselines_learn_and_their_stress_is_in_equilibrium(cell):
+    """Few solutions alone do not suffice; the law gives the coefficients at any strain."""
     _, model, _, data, unseen = cell
     strain = torch.from_numpy(unseen.strain)
 
@@ -230,7 +230,7 @@ def test_companions_learn_and_keep_what_they_are_built_to_keep(cell):
 
 
 def test_hill_mandel_holds_between_the_branches(cell):
-    """⟨σ·ε⟩ = S·E for any σ in equilibrium and any ε that is admissible, whatever the networks say."""
+    """⟨σ·ε⟩ = S·E for any σ in equilibrium and any ε that is admissible, for any networks."""
     _, model, bases, *_ = cell
     generator = torch.Generator().manual_seed(2)
     strain = torch.from_numpy(RANGE) * torch.randn(30, 3, dtype=torch.float64, generator=generator)
@@ -288,7 +288,7 @@ def test_bounds_hold_for_every_strain_and_a_spoilt_network(cell):
 def test_the_mismatch_on_the_cubature_is_that_at_all_points(cell):
     _, model, bases, _, unseen = cell
     strain = torch.from_numpy(unseen.strain)
-    few, everywhere = (equino.training.mismatch(model, strain, at) for at in (None, bases.rve_modes.at_points))
+    few, everywhere = (model.mismatch(strain, at) for at in (None, bases.rve_modes.at_points))
     assert torch.allclose(few, everywhere, rtol=0.1, atol=0.0)
     # Stress and law differ at least by what the modes of one cannot tell of the other.
     assert (everywhere > 0).all() and everywhere.mean() < 3e-2
@@ -336,8 +336,8 @@ def some(data, rows):
 
 
 @pytest.mark.parametrize("kind", ["linear", "laminate", "homogeneous"])
-def test_cells_with_fewer_fields_than_modes(tmp_path, kind):
-    """A cell of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation at all."""
+def test_rves_with_fewer_fields_than_modes(tmp_path, kind):
+    """An RVE of linear phases has d fields, a laminate few more, and a homogeneous one has no fluctuation."""
     stiff, soft = fe2.LinearElastic.from_young_poisson(10.0, 0.2), fe2.SaturatingElastic(bulk=5.0, a1=0.2, a2=0.05)
     if kind == "linear":
         mesh = meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], MPI.COMM_SELF, mesh_size=0.3)
@@ -430,7 +430,7 @@ def test_training_as_in_the_last_release(cell, tmp_path):
     assert history.loss and published(e)[0].isfinite().all()
 
 
-def test_as_many_iterations_as_were_asked_for():
+def test_lbfgs_does_the_given_number_of_iterations():
     x, right = torch.zeros(4, dtype=torch.float64, requires_grad=True), torch.arange(4.0, dtype=torch.float64)
 
     def loss():  # Rosenbrock's valley, which takes some

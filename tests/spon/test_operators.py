@@ -522,6 +522,7 @@ import json, sys
 
 for name in "meshes fe2 coupling dolfinx ufl basix petsc4py mpi4py".split():
     sys.modules[name] = None  # an import of it fails
+import torch
 import spon
 
 given = json.load(sys.stdin)
