@@ -16,7 +16,6 @@ from coupling.cells import ModesLaw, mode_network
 from coupling.certified import CertifiedLaw
 from coupling.external_operator import ExternalLaw
 from coupling.grids import GridLaw, grid_cells
-from coupling.laws import OutsideRange, OutsideRangeWarning, SurrogateLaw
 from coupling.manager import MicroData, micro_simulation
 from coupling.micro_fields import MicroFields, micro_fields
 from coupling.operators import FieldOperator, LearnedPC, sparse_operator
@@ -25,6 +24,8 @@ from coupling.point_law import PointLaw
 from coupling.residual import Residual
 from coupling.sampling import samples
 from coupling.snapshots import rve_snapshots
+from coupling.surrogate import SurrogateLaw
+from coupling.trained_range import OutsideRange, OutsideRangeWarning
 from coupling.translate import TranslationError, local_laws, phase_law, translate
 from meshes.deprecation import renamed as _renamed
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields of a cell from a trained model: what goes on inside of any point of a structure, without solving anything."""
+"""ModesAtPoints of a cell from a trained model: what goes on inside of any point of a structure, without solving anything."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 
 def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
-    """Fields of the cell at one macroscale strain (d,), from the modes of a model.
+    """ModesAtPoints of the cell at one macroscale strain (d,), from the modes of a model.
 
     The strain is that of the displacement, and the stress is in equilibrium; what they do not agree in is the error,
     whose indicator they have if all materials have an energy.
@@ -56,7 +56,7 @@ def _placed(
     epsilon: torch.Tensor,
     sigma: torch.Tensor,
 ) -> MicroFields:
-    """Fields (1, P, d) at the cell's points in the order of cells × points."""
+    """ModesAtPoints (1, P, d) at the cell's points in the order of cells × points."""
 
     def placed(values: torch.Tensor) -> Array:
         out = np.empty((rve_modes.order.size, *values.shape[2:]))
