@@ -7,7 +7,7 @@ import meshio
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 

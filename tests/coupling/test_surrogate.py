@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 

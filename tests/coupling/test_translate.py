@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 
 import basix.ufl

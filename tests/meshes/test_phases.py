@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("meshio")
 pytest.importorskip("gmsh")
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import dolfinx
 import gmsh
