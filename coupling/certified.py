@@ -7,14 +7,14 @@ import torch
 from mpi4py import MPI
 
 from coupling.fallback import Fallback
-from coupling.micro_fields import micro_fields, refined_fields
+from coupling.micro_fields import corrected_fields, micro_fields
 from coupling.relative_gap import RelativeGap
 from coupling.same_rve import has_same_rve, require_same_stress
 from coupling.strain_collection import StrainCollection
 from coupling.trained_range import TrainedRange
 from coupling.warm_start import WarmStart
 from fe2 import Law, MicroFields, Response, StateLayout, arguments, raise_on_all_ranks
-from spon import EquiNO, Evaluator, ModesAtPoints, ModalCorrector
+from spon import EquiNO, Evaluator, ModalCorrector, ModesAtPoints
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -33,10 +33,10 @@ class CertifiedLaw:
     see `coupling.relative_gap`. Energies are quadratic in errors: the relative error of the stress is of the order of
     √tolerance, and far below at most points.
 
-    Other points are solved in the modes of the model, without its networks (`spon.ModalCorrector`), many at once, and keep
-    that response if its gap obeys the same rule, in the trained range or not: the fields are admissible everywhere. The
-    remaining points go to the exact law. A point that has risen to a higher tier stays at least there until the step is
-    accepted or given up, see `coupling.fallback`.
+    Other points are solved in the modes of the model, without its networks (`spon.ModalCorrector`), many at once, and
+    keep that response if its gap obeys the same rule, in the trained range or not: the fields are admissible everywhere.
+    The remaining points go to the exact law. A point that has risen to a higher tier stays at least there until the
+    step is accepted or given up, see `coupling.fallback`.
 
     With a model that was loaded with its modes, `spon.load(path, whole=True)`, exact solutions start from the
     fluctuation that it predicts, which saves about one Newton iteration of each.
@@ -47,8 +47,8 @@ class CertifiedLaw:
             stress of a law without an `rve` is compared with the model's at some strains.
         tolerance: of gap over energy.
         floor: strain below which the gap is not relative any more, as a fraction of the trained range.
-        at: all points of the RVE, e.g. `model.rve_modes.at_points`: the certificate is a bound then. None for the model's
-            cubature: an estimate, and far cheaper.
+        at: all points of the RVE, e.g. `model.rve_modes.at_points`: the certificate is a bound then. None for the
+            model's cubature: an estimate, and far cheaper.
         modes: whether there is the tier of the modes.
         chunk: points of the structure that are evaluated at a time, see `spon.Evaluator`.
 
@@ -184,7 +184,7 @@ class CertifiedLaw:
         good = not self.range.outside(strain[None])[0] and self.gaps(strain[None])[0] <= self.tolerance
         if good or self._correct is None:
             return micro_fields(rve, self._model, strain)
-        return refined_fields(rve, self._correct, strain)
+        return corrected_fields(rve, self._correct, strain)
 
     def summary(self, comm: MPI.Comm = MPI.COMM_SELF) -> str:
         """One line on all evaluations so far, of all ranks of `comm` (collective)."""

@@ -8,7 +8,7 @@ from mpi4py import MPI
 from coupling.trained_range import TrainedRange
 from fe2 import Law
 from fe2.fingerprints import fingerprint
-from spon import EquiNO, Evaluator, ModesAtPoints, Model, certify
+from spon import EquiNO, Evaluator, Model, ModesAtPoints, certify
 
 
 def has_same_rve(model: Model, law: Law) -> bool:
