@@ -7,7 +7,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.fallback import Fallback
-from coupling.micro_fields import micro_fields, refined_fields
+from coupling.micro_fields import corrected_fields, micro_fields
 from coupling.relative_gap import RelativeGap
 from coupling.same_rve import has_same_rve, require_same_stress
 from coupling.strain_collection import StrainCollection
@@ -184,7 +184,7 @@ class CertifiedLaw:
         good = not self.range.outside(strain[None])[0] and self.gaps(strain[None])[0] <= self.tolerance
         if good or self._correct is None:
             return micro_fields(rve, self._model, strain)
-        return refined_fields(rve, self._correct, strain)
+        return corrected_fields(rve, self._correct, strain)
 
     def summary(self, comm: MPI.Comm = MPI.COMM_SELF) -> str:
         """One line on all evaluations so far, of all ranks of `comm` (collective)."""

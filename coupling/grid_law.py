@@ -68,6 +68,10 @@ class GridLaw:
         layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
             (nx, ny, nz, dim), from which the next solution begins.
 
+    Attributes:
+        layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
+            (nx, ny, nz, dim), from which the next solution begins.
+
     Raises:
         ValueError: a chunk below 1, and as `grid_rves`.
     """

@@ -28,40 +28,40 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     Raises:
         ValueError: a model without its modes or of another RVE; a strain of another shape, not finite or not real.
     """
-    one = _one(rve, model, strain)
+    one = _checked(rve, model, strain)
     with torch.no_grad():
-        local = model.fields(one, model.rve_modes.at_points)
-        return _placed(rve, model.rve_modes, one, model.displacement(one), *local)
+        epsilon, sigma = model.fields(one, model.rve_modes.at_points)
+        return _in_the_body(rve, model.rve_modes, one, model.displacement(one), epsilon, sigma)
 
 
-def refined_fields(rve: RVE, refine: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
-    """ModesAtPoints of the RVE at one macroscale strain, of the least energy in the modes, without the networks.
+def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
+    """Fields of the RVE at one macroscale strain, of the least energy in the modes, without the networks.
 
     Args:
         rve: the RVE.
-        refine: the modes of a model of this RVE, loaded with its modes.
+        correct: of a model of this RVE, loaded with its modes.
         strain: (d,) Mandel.
 
     Raises:
         ValueError: as `micro_fields`.
     """
-    one, rve_modes = _one(rve, refine.model, strain), refine.model.rve_modes
+    one, modes = _checked(rve, correct.model, strain), correct.model.rve_modes
     with torch.no_grad():
-        found = refine(one)
-        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", rve_modes.at_points.strain_modes, found.coefficients)
-        sigma = torch.einsum("pdr,nr->npd", rve_modes.at_points.stress_modes, found.stress_coefficients)
-        return _placed(rve, rve_modes, one, found.coefficients, epsilon, sigma)
+        found = correct(one)
+        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", modes.at_points.strain_modes, found.coefficients)
+        sigma = torch.einsum("pdr,nr->npd", modes.at_points.stress_modes, found.stress_coefficients)
+        return _in_the_body(rve, modes, one, found.coefficients, epsilon, sigma)
 
 
-def _one(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
+def _checked(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
     """The strain (1, d), after the checks of strain and model."""
     model.rve_modes.at_points.require(fingerprint(rve))
     return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve.strain_size))
 
 
-def _placed(
+def _in_the_body(
     rve: RVE,
-    rve_modes: RVEModes,
+    modes: RVEModes,
     strain: torch.Tensor,
     coefficients: torch.Tensor,
     epsilon: torch.Tensor,
@@ -69,14 +69,14 @@ def _placed(
 ) -> MicroFields:
     """Fields (1, P, d) at the points of the modes, in the order of the body, cells × points."""
 
-    def placed(values: torch.Tensor) -> Array:
-        out = np.empty((rve_modes.order.size, *values.shape[2:]))
-        out[rve_modes.order] = values[0].numpy()
+    def ordered(values: torch.Tensor) -> Array:
+        out = np.empty((modes.order.size, *values.shape[2:]))
+        out[modes.order] = values[0].numpy()
         return out.reshape(*rve.body.weights.shape, *values.shape[2:])
 
-    laws = rve_modes.at_points.laws
+    laws = modes.at_points.laws
     known = all(law.energy_program is not None for law in laws.laws)
     displacement = fem.Function(rve.body.V, name="displacement")
-    displacement.x.array[:] = rve.affine @ strain[0].numpy() + rve_modes.displacements @ coefficients[0].numpy()
-    error = placed(constitutive_relation_error(laws, epsilon, sigma)) if known else None
-    return MicroFields(displacement, placed(epsilon), placed(sigma), rve, error)
+    displacement.x.array[:] = rve.affine @ strain[0].numpy() + modes.displacements @ coefficients[0].numpy()
+    error = ordered(constitutive_relation_error(laws, epsilon, sigma)) if known else None
+    return MicroFields(displacement, ordered(epsilon), ordered(sigma), rve, error)

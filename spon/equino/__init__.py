@@ -4,6 +4,7 @@
 train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
 EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
 certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and what corrects it
+energy_at_zero_strain                                        reference of the energies of a certificate
 Evaluator, export_c                                          fast evaluation
 baselines, vpionet                                           other trainings, to compare with
 """
