@@ -89,7 +89,7 @@ def test_the_kernel_for_gpus_is_the_model(trained, monkeypatch):
     cpu, e = torch.device("cpu"), strains(50)
     fused = spon.equino.evaluate.evaluator._fused(trained.model, cpu, torch.float64, None)
     found = np.empty((50, 3)), np.empty((50, 3, 3))
-    spon.equino.evaluate.cuda_graphs.Launches(fused, 3, cpu, 64)(e, *found)
+    spon.equino.evaluate.cuda_graphs.CudaGraphs(fused, 3, cpu, 64)(e, *found)
     right = [x.detach().numpy() for x in trained.model(torch.from_numpy(e))]
     assert all(np.allclose(f, r, rtol=1e-12, atol=1e-12 * abs(r).max()) for f, r in zip(found, right, strict=True))
     monkeypatch.setattr(fused.__class__, "_launch", lambda *arguments, **flags: 1 / 0)
