@@ -715,7 +715,7 @@ def test_wrong_use_is_refused():
         operators.rollout(make(), f, 0)
     with pytest.raises(ValueError, match="got 1 inputs, need 2"):
         operators.rollout(make(input=[coarse[0], V]), f, 3)
-    with pytest.raises(ValueError, match="a rollout needs an input in the space of the answer"):
+    with pytest.raises(ValueError, match="a rollout needs an input in the space of the output"):
         operators.rollout(make(input=coarse[0]), noise(49, 2), 3)
     network = make(bcs=[bc])
     with pytest.raises(ValueError, match=r"input 0 has the shape \(3, 2\), need \(169, batch\)"):
