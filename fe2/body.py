@@ -7,7 +7,7 @@ structure make of it is decided elsewhere.
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import basix.ufl
 import numpy as np
@@ -111,30 +111,38 @@ def _embed(tensor, zz):
     return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
 
 
-def newton_local(
-    local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array], tolerance: float, iterations: int
-) -> tuple[npt.NDArray[np.bool_], float]:
-    """Newton's method at the quadrature points of `cells`, in place in `local` (all cells, points, unknowns).
+# The local Newton iteration ends at a change this small next to the largest local unknown, or at one below the second
+# number that no longer shrinks: quadratic convergence ends in rounding. A power law far from its start needs the most
+# iterations.
+_LOCAL_TOLERANCE, _LOCAL_ROUNDING, _LOCAL_ITERATIONS = 1e-13, 1e-9, 60
+
+
+class LocalSolution(NamedTuple):
+    """Outcome of `newton_local`: cells (cells,) without convergence, and the last change."""
+
+    failed: npt.NDArray[np.bool_]
+    change: float
+
+
+def newton_local(local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array]) -> LocalSolution:
+    """Newton's method at the quadrature points of `cells`.
 
     Args:
+        local: (all cells, points, unknowns), solved for in place.
+        cells: where.
         correction: Newton corrections (cells, points, unknowns) at the present `local`.
-        tolerance: of the last change, relative to the largest local unknown.
-
-    Returns:
-        Cells (cells,) without convergence, and the last change.
     """
     step = np.inf
-    for _ in range(iterations):
+    for _ in range(_LOCAL_ITERATIONS):
         change = correction()
         local[cells] -= change
         previous, step = step, abs(change).max(initial=0.0)
         largest = abs(local[cells]).max(initial=0.0)
-        # Quadratic convergence ends in rounding: accept when a small step no longer shrinks.
-        if step <= tolerance * largest or (step <= 1e-9 * largest and step >= previous):
-            return np.zeros(len(cells), dtype=bool), step
+        if step <= _LOCAL_TOLERANCE * largest or (step <= _LOCAL_ROUNDING * largest and step >= previous):
+            return LocalSolution(np.zeros(len(cells), dtype=bool), step)
         if not np.isfinite(step):
-            return ~np.isfinite(change).all(axis=(1, 2)), step
-    return (abs(change) > tolerance * largest).any(axis=(1, 2)), step
+            return LocalSolution(~np.asarray(np.isfinite(change).all(axis=(1, 2))), step)
+    return LocalSolution(np.asarray((abs(change) > _LOCAL_TOLERANCE * largest).any(axis=(1, 2))), step)
 
 
 class Body:
@@ -202,7 +210,7 @@ class Body:
             energy.append(None if phase.energy is None else phase.energy * dx(tag))
         self._forces = fem.form(sum(work))
         self._varying = fem.form(sum(varying)) if varying else None
-        self._energy = None if None in energy else fem.form(sum(energy))
+        self._energy = None if None in energy else fem.form(sum(filter(None, energy)))
         # Linear phases are assembled here, once.
         self._linearised = sum(constant + varying)
         self._matrix = fem.create_matrix(fem.form(self._linearised))
@@ -272,7 +280,7 @@ class Body:
     def _evaluate(self, expression: fem.Expression, cells) -> Array:
         return expression.eval(self.mesh, cells).reshape(len(cells), len(self.points), -1)
 
-    def find_local(self, tolerance: float = 1e-13, iterations: int = 60) -> None:
+    def find_local(self) -> None:
         """Solve for the local unknowns at the present displacement; a no-op for materials without any.
 
         Raises:
@@ -281,11 +289,11 @@ class Body:
         for p, correction in self._corrections.items():
             local = self._rows(p, "local")
             change = partial(self._evaluate, correction, p.cells)
-            bad, step = newton_local(local, p.cells, change, tolerance, iterations)
-            if bad.any():
+            found = newton_local(local, p.cells, change)
+            if found.failed.any():
                 raise LocalError(
-                    f"{p.name}: the local unknowns did not converge in {bad.sum()} of {p.cells.size} cells "
-                    f"(last change {step:.3g} after at most {iterations} iterations)"
+                    f"{p.name}: the local unknowns did not converge in {found.failed.sum()} of {p.cells.size} "
+                    f"cells (last change {found.change:.3g} after at most {_LOCAL_ITERATIONS} iterations)"
                 )
 
     def forces(self) -> Array:

@@ -123,8 +123,7 @@ def _answer(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
         body._rows(phase)[cells] = 0.0
         if phase.local_size:
             local, correction = body._rows(phase, "local"), body._corrections[phase]
-            found, _ = newton_local(local, cells, lambda: body._evaluate(correction, cells), 1e-13, 60)
-            bad = bool(found.any())
+            bad = bool(newton_local(local, cells, lambda: body._evaluate(correction, cells)).failed.any())
 
     def answer(expression) -> Array:
         values = body._evaluate(expression, cells)
