@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A meshed body of several materials: internal forces, stiffness, energy and stress of a given displacement.
 
-Everything here lives on the full, unconstrained displacement space. What the boundary conditions of an RVE or of a
-structure make of it is decided elsewhere.
+All of them are on the full displacement space, without boundary conditions.
 """
 
 from collections.abc import Callable
@@ -30,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 
 class LocalError(RuntimeError):
-    """The unknowns of a material could not be found at some quadrature point."""
+    """Local unknowns of a material that do not converge at some quadrature point."""
 
 
 def quadrature_degree(mesh, degree: int) -> int:
@@ -47,11 +46,15 @@ def quadrature_degree(mesh, degree: int) -> int:
 
 
 class Phase:
-    """A material on some cells, as UFL of a strain, and what it remembers at the quadrature points there.
+    """A material on some cells, as UFL of a strain, with its memory at the quadrature points there.
 
     Args:
-        material: the material. cells: where it is. mesh: of the strain and the memory.
-        strain: UFL tensor (dim, dim). plane: "strain" or "stress" in two dimensions. degree: of the quadrature.
+        material: the material.
+        cells: those of the material.
+        mesh: of the strain and the memory.
+        strain: UFL tensor (dim, dim).
+        plane: "strain" or "stress" in two dimensions.
+        degree: of the quadrature.
     """
 
     def __init__(
@@ -82,17 +85,17 @@ class Phase:
         self.local = local
         if self.local_size:
             # Stationarity in the material's own local unknowns, and no stress through the thickness.
-            slopes = range(material.local_size)
+            own = range(material.local_size)
             self.local_residual = ufl.as_vector(
-                [ufl.diff(self.energy, local)[i] for i in slopes] + ([self.stress[2, 2]] if plane == "stress" else [])
+                [ufl.diff(self.energy, local)[i] for i in own] + ([self.stress[2, 2]] if plane == "stress" else [])
             )
 
     def local_solve(self, residual):
         """UFL vector (∂g/∂l)⁻¹ `residual` for the local residual g and the local unknowns l."""
-        slope = ufl.diff(self.local_residual, self.local)
+        jacobian = ufl.diff(self.local_residual, self.local)
         if self.local_size == 1:
-            return ufl.as_vector([residual[0] / slope[0, 0]])
-        return ufl.dot(ufl.inv(slope), residual)
+            return ufl.as_vector([residual[0] / jacobian[0, 0]])
+        return ufl.dot(ufl.inv(jacobian), residual)
 
     def forms(self, u, v, du, dx):
         """UFL internal virtual work and its linearisation, the local unknowns condensed."""
@@ -155,15 +158,18 @@ class Body:
         plane: "strain" or "stress"; two-dimensional meshes only.
 
     Attributes:
-        materials: tag → material, by ascending tag; plane: as given.
-        V: displacement space; u: the `fem.Function` at which everything is evaluated.
+        materials: tag → material, by ascending tag.
+        plane: as given.
+        V: displacement space.
+        u: the displacement, at which everything is evaluated.
         memory_size: number of scalars that the materials remember in the whole body.
-        points: quadrature points of the reference cell; weights: (cells, points) [length^dim], summing to the volume.
+        points: quadrature points of the reference cell.
+        weights: (cells, points) [length^dim], summing to the volume.
 
     Raises:
         ValueError: unknown `plane`, or a geometry of higher degree than the displacement.
-        meshes.MeshError: a tag without material, a material without tag, or an unknown name. TypeError: another kind of
-        mesh or material.
+        meshes.MeshError: a tag without material, a material without tag, or an unknown name.
+        TypeError: another kind of mesh or material.
     """
 
     def __init__(
@@ -343,7 +349,7 @@ class Body:
         return np.nan if self._energy is None else float(fem.assemble_scalar(self._energy))
 
     def updated_memory(self) -> Array:
-        """What the materials would remember if the present displacement were accepted, (memory_size,)."""
+        """Memory (memory_size,) after the present displacement is accepted."""
         old = self.memory
         for p, update in self._updates.items():
             self._rows(p, "state")[p.cells] = self._evaluate(update, p.cells)

@@ -291,7 +291,9 @@ def _spins(vectors: Array, dim: int) -> Array:
     """Free rotations (s, dim, dim), as skew matrices, of a part that is connected with itself by vectors (w, dim)."""
     if dim == 2:
         return np.array([[[0.0, -1.0], [1.0, 0.0]]])[: 0 if len(vectors) else 1]
-    skew = np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1)  # skew[k] v = e_k × v
+    skew = (
+        np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1).astype(np.float64, copy=False)
+    )  # skew[k] v = e_k × v
     if not len(vectors):
         return skew
     # A rotation about ω is periodic if it moves no such vector: ω × t = 0.

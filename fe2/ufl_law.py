@@ -70,8 +70,8 @@ class UFLLaw:
         if phase.local_size:
             # The local unknowns follow the strain: dl/dE = −(∂g/∂l)⁻¹ ∂g/∂E, g the local residual.
             m = phase.local_size
-            slope = ufl.diff(phase.local_residual, strain)
-            columns = [phase.local_solve(ufl.as_vector([slope[i, k] for i in range(m)])) for k in range(d)]
+            sensitivity = ufl.diff(phase.local_residual, strain)
+            columns = [phase.local_solve(ufl.as_vector([sensitivity[i, k] for i in range(m)])) for k in range(d)]
             follow = ufl.as_matrix([[columns[k][i] for k in range(d)] for i in range(m)])
             tangent -= ufl.dot(ufl.diff(stress, phase.local), follow)
         # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.

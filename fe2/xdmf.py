@@ -2,10 +2,10 @@
 """Fields in XDMF with HDF5, which ParaView and meshio read, safe against a kill.
 
 A series `NAME.xdmf` lists one self-contained file `NAME/0001.h5` per step, with the mesh and the values; meshio reads
-it by `xdmf.TimeSeriesReader`. Fields of one time are `NAME.xdmf` and `NAME.h5`, which `meshio.read` reads. Files get their
-names when they are complete, so a kill costs only the present step, and a restart continues the series, which
-DOLFINx's XDMFFile does not. Nodes and cells have the order in which the mesh was passed to DOLFINx: for meshes that one rank
-makes and distributes, such as those of `meshes`, the files do not depend on the number of ranks.
+it by `xdmf.TimeSeriesReader`. Fields of one time are `NAME.xdmf` and `NAME.h5`, which `meshio.read` reads. Files get
+their names when they are complete, so a kill costs only the present step, and a restart continues the series, which
+DOLFINx's XDMFFile does not. Nodes and cells have the order in which the mesh was passed to DOLFINx: for meshes that
+one rank makes and distributes, such as those of `meshes`, the files do not depend on the number of ranks.
 """
 
 from pathlib import Path
