@@ -67,8 +67,9 @@ def errors(network, tags, strains, exact):
     law = coupling.ModesLaw(network, tags)
     which = np.repeat(np.arange(len(tags)), len(strains))
     given = np.tile(strains, (len(tags), 1))
-    stress, tangent, coefficients, _ = law.respond(which, given)
-    local = law.local_strain(which, given, coefficients)[:, None]
+    found = law.respond(which, given)
+    stress, tangent = found.stress, found.tangent
+    local = law.local_strain(which, given, found.coefficients)[:, None]
     phase = law.network.phase(law.network.phases(torch.from_numpy(tags)))[torch.from_numpy(which)]
     with torch.no_grad():
         energy, missing = (f(phase, local)[:, 0].numpy() for f in (law.network.energy, law.network.energy_error_bound))

@@ -189,7 +189,7 @@ if comm.rank == 0:
     # Inside of this rank's most loaded cell, at the strain of the learned run.
     k = int(level.argmax())
     strain = runs["learned"][0].sigma.strains()[k : k + 1]
-    _, _, coefficients, _ = learned.respond(np.array([k]), strain)
+    coefficients = learned.respond(np.array([k]), strain).coefficients
     inside = learned.local_strain(np.array([k]), strain, coefficients)
     sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
     solved = exact.rve_at(k).homogenise(strain)
