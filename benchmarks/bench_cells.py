@@ -71,7 +71,7 @@ def errors(network, tags, strains, exact):
     local = law.local_strain(which, given, coefficients)[:, None]
     phase = law.network.phase(law.network.phases(torch.from_numpy(tags)))[torch.from_numpy(which)]
     with torch.no_grad():
-        energy, missing = (f(phase, local)[:, 0].numpy() for f in (law.network.energy, law.network.missing))
+        energy, missing = (f(phase, local)[:, 0].numpy() for f in (law.network.energy, law.network.energy_error_bound))
     right = {k: np.concatenate([getattr(h, k) for h in exact]) for k in ("stress", "tangent", "energy")}
     off = np.linalg.norm(stress - right["stress"], axis=1) / np.linalg.norm(right["stress"], axis=1)
     off_tangent = np.linalg.norm(tangent - right["tangent"], axis=(1, 2)) / np.linalg.norm(

@@ -31,7 +31,7 @@ import torch
 
 from fe2 import pictures
 from spon.equino.evaluate.c_response import CompiledResponse
-from spon.equino.evaluate.cuda_graphs import Launches, empty
+from spon.equino.evaluate.cuda_graphs import CudaGraphs, empty
 from spon.equino.networks import Branch, Potential
 
 RESULTS = Path(__file__).with_name("evaluation.json")
@@ -156,7 +156,7 @@ def ways_on_gpu(kind, network, means, n):
         "closed form, torch, GPU": by_torch,
     }
     for name, respond in responds.items():
-        launches = Launches(respond, D, device, 131072)
+        launches = CudaGraphs(respond, D, device, 131072)
         found[f"{name}, resident"] = resident(respond)
         found[name] = lambda launches=launches: launches(*arrays)
     return found

@@ -60,7 +60,7 @@ def study(grids, device):
         strains = fe2.strain_sampling.latin_hypercube(count, dim, box, seed=2)
         rows = {}
         for n in batches:
-            cells = coupling.grid_cells(labels[:n], learned.MATERIALS, device=device)
+            cells = coupling.grid_rves(labels[:n], learned.MATERIALS, device=device)
             given = torch.from_numpy(strains[:n])
             answer = cells.homogenise(given, tolerance=TOLERANCE)
             seconds = fastest(lambda cells=cells, given=given: cells.homogenise(given, tolerance=TOLERANCE))

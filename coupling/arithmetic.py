@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Scalar expressions that are simplified and shared as they are built, and the program that evaluates them.
+"""Scalar expressions, simplified and shared as they are built, and the program that evaluates them.
 
-UFL's derivatives are full of zeros, ones, constant factors and equal terms. Three habits remove them:
+UFL's derivatives contain many zeros, ones, constant factors and equal terms. Three rules remove them:
 
-- A number is a constant times a *core* that has no constant factor, so that constants meet and multiply at translation.
+- A number is a constant times a *core* without constant factor, so that constants are multiplied at translation.
 - Equal cores are one node (hash consing), so that each is evaluated once.
-- A sum of input components is one node, its coefficients in a row, in which terms like dev ε and dev dev ε coincide.
+- A sum of input components is one node with a row of coefficients, so that dev ε and dev dev ε are the same node.
 
-Nothing is reordered that could cost accuracy: rounding differs from that of the expression as written by a few ulp.
+No reordering loses accuracy: rounding differs from that of the original expression by a few ulp.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any
 
 from spon import Program
 
-# What is left of a coefficient after a cancellation is rounding if it is below this fraction of its parts.
+# A coefficient below this fraction of its parts is what rounding leaves of a cancellation.
 _ROUNDING = 8 * 2.0**-53
 
 
@@ -34,7 +34,11 @@ Truth = bool | int  # a constant condition, or the node of one
 
 
 def constant(value: float) -> Number:
-    """A number that does not depend on the inputs; raises ArithmeticError if it is not finite."""
+    """A number that does not depend on the inputs.
+
+    Raises:
+        ArithmeticError: it is not finite.
+    """
     if not math.isfinite(value):
         raise ArithmeticError(f"a constant is {value}")
     return Number(float(value), ONE)
@@ -50,25 +54,29 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass
 class Arithmetic:
-    """Builder of expressions of scalar inputs.
+    """Builds expressions of scalar inputs.
 
-    A node is a tuple (operation, *operands): ("input", k); ("linear", ((node, factor), ...)) a sum of input components
+    A node is a tuple (operation, *operands): ("input", k); ("linear", ((node, factor), ...)), a sum of input components
     whose first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; or an operation of
     `spon.constitutive.program`.
+
+    Attributes:
+        nodes: in the order of their numbers.
+        known: the number of each node.
     """
 
     nodes: list[tuple[Any, ...]] = field(default_factory=lambda: [("one",)])
     known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def node(self, *key: Any) -> int:
-        """The number of the node `key`, a new one or the one that is there."""
+        """The number of the node `key`, which is added if it is new."""
         if key not in self.known:
             self.known[key] = len(self.nodes)
             self.nodes.append(key)
         return self.known[key]
 
     def input(self, k: int) -> Number:
-        """Component `k` of the inputs, all of them counted in a row."""
+        """Component `k` of all inputs."""
         return Number(1.0, self.node("input", k))
 
     def plain(self, x: Number) -> int:
@@ -121,7 +129,11 @@ class Arithmetic:
         return Number(factor, self.node("mul", *sorted((x.core, y.core))))
 
     def divide(self, x: Number, y: Number) -> Number:
-        """x / y; raises ArithmeticError for a constant y = 0."""
+        """x / y.
+
+        Raises:
+            ArithmeticError: y is the constant 0.
+        """
         if y.factor == 0.0:
             raise ArithmeticError("a division by a constant zero")
         factor = constant(x.factor / y.factor).factor
@@ -130,7 +142,7 @@ class Arithmetic:
         return Number(factor, x.core if y.core == ONE else self.node("div", x.core, y.core))
 
     def power(self, x: Number, y: Number) -> Number:
-        """xʸ, small integers y as products."""
+        """xʸ; for small integers y as products."""
         if y.core != ONE and y.factor != 0.0:
             return Number(1.0, self.node("pow", self.plain(x), self.plain(y)))
         p = y.factor
@@ -147,7 +159,13 @@ class Arithmetic:
         return Number(1.0, self.node("pow", self.plain(x), self.plain(y)))
 
     def function(self, name: str, fold: Callable[..., float], *arguments: Number) -> Number:
-        """`name`, an operation of `spon.constitutive.program`, of the arguments; `fold` is the same for floats."""
+        """A function of numbers.
+
+        Args:
+            name: an operation of `spon.constitutive.program`.
+            fold: the same function of floats.
+            arguments: of the function.
+        """
         if all(x.core == ONE for x in arguments):
             return constant(_folded(name, fold, *(x.factor for x in arguments)))
         return Number(1.0, self.node(name, *map(self.plain, arguments)))
@@ -155,7 +173,7 @@ class Arithmetic:
     # Conditions.
 
     def compare(self, name: str, x: Number, y: Number) -> Truth:
-        """`name` is lt, le, eq or ne."""
+        """Comparison `name`: lt, le, eq or ne."""
         if x.core == ONE and y.core == ONE:
             return _COMPARE[name](x.factor, y.factor)
         return self.node(name, self.plain(x), self.plain(y))
@@ -193,7 +211,7 @@ class Arithmetic:
         return Number(key[1], key[2]) if key[0] == "scale" else Number(1.0, node)
 
     def _switch(self, node: int) -> bool:
-        """Is the node a constant where a condition holds, and a constant elsewhere, one of them zero?"""
+        """Whether the node is one constant where a condition holds and another elsewhere, and one of them is zero."""
         key = self.nodes[node]
         if key[0] != "select":
             return False
@@ -220,14 +238,20 @@ class Arithmetic:
         (first, factor), *others = sorted(terms.items())
         if not others:
             return Number(factor, first)
-        # 15 digits, so that sums that are equal but for rounding are one node.
+        # 15 digits, so that sums that differ by rounding are one node.
         row = ((first, 1.0), *((k, float(f"{f / factor:.15g}")) for k, f in others))
         return Number(factor, self.node("linear", row))
 
     # The program.
 
     def program(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[Number], shape: Sequence[int]) -> Program:
-        """The program of `outputs`, without what they do not need."""
+        """The program of some outputs, without nodes that they do not use.
+
+        Args:
+            inputs: name and size of each.
+            outputs: row by row.
+            shape: of the output.
+        """
         nodes = [self.plain(x) for x in outputs]
         return _Writer(self.nodes, nodes).program(inputs, nodes, shape)
 
@@ -244,7 +268,7 @@ def _folded(name: str, fold: Callable[..., float], *values: float) -> float:
 
 
 def _operands(name: str, *rest: Any) -> tuple[int, ...]:
-    """The nodes that a node is made of."""
+    """The operands of a node that are nodes."""
     if name in ("one", "input"):
         return ()
     if name == "linear":
@@ -253,21 +277,21 @@ def _operands(name: str, *rest: Any) -> tuple[int, ...]:
 
 
 class _Writer:
-    """Writes the nodes that outputs need as the steps of a program; a node comes after its operands as it is.
+    """Writes the nodes of outputs as the steps of a program, operands before the nodes that use them.
 
-    A place is ("input", k), ("constant", value) or ("step", k) until all constants are known.
+    A reference is ("input", k), ("constant", value) or ("step", k) until the number of constants is known.
     """
 
     def __init__(self, nodes: Sequence[tuple[Any, ...]], outputs: Sequence[int]):
         self.constants: dict[float, int] = {}
         self.steps: dict[tuple[Any, ...], int] = {}
-        self.places: dict[int, Any] = {}
+        self.references: dict[int, Any] = {}
         needed = set(outputs)
         for k in range(len(nodes) - 1, -1, -1):
             if k in needed:
                 needed.update(_operands(*nodes[k]))
         for k in sorted(needed):
-            self.places[k] = self._write(*nodes[k])
+            self.references[k] = self._write(*nodes[k])
 
     def constant(self, value: float) -> tuple[str, float]:
         self.constants.setdefault(value, len(self.constants))
@@ -282,7 +306,7 @@ class _Writer:
         return self.step("axpy", x, y, self.constant(factor))
 
     def _write(self, name: str, *rest: Any) -> tuple[str, Any]:
-        values = [self.places[k] for k in _operands(name, *rest)]
+        values = [self.references[k] for k in _operands(name, *rest)]
         if name == "one":
             return self.constant(1.0)
         if name == "input":
@@ -305,14 +329,14 @@ class _Writer:
         components = sum(size for _, size in inputs)
         first = {"input": 0, "constant": components, "step": components + len(self.constants)}
 
-        def number(place: tuple[str, Any]) -> int:
-            kind, k = place
+        def number(reference: tuple[str, Any]) -> int:
+            kind, k = reference
             return first[kind] + (self.constants[k] if kind == "constant" else k)
 
         return Program(
             inputs=tuple(inputs),
             constants=tuple(self.constants),
             steps=tuple((name, *map(number, operands)) for name, *operands in self.steps),
-            outputs=tuple(number(self.places[k]) for k in outputs),
+            outputs=tuple(number(self.references[k]) for k in outputs),
             shape=tuple(shape),
         )

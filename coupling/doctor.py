@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What this installation has, what would be chosen, and what is wrong with it.
+"""A report on this installation: versions, devices, and problems.
 
     python3 -m coupling.doctor                    on this machine
     mpirun -n 4 python3 -m coupling.doctor        for these ranks; also under srun
     python3 -m coupling.doctor --json             for programs
 
-The exit code is 1 if something is wrong that a run would suffer from.
+The exit code is 1 if there are problems that would spoil or slow a run.
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -30,9 +29,9 @@ from petsc4py import PETSc
 from coupling.placement import assign_devices
 from spon.jit import compiler
 
-# What an optional package is for.
+# Optional package → its use.
 OPTIONAL = {
-    "gmsh": "cells and structures with curved phases",
+    "gmsh": "RVEs and structures with curved phases",
     "meshio": "mesh files",
     "h5py": "snapshots",
     "matplotlib": "pictures",
@@ -41,13 +40,25 @@ OPTIONAL = {
     "triton": "fused kernels on GPUs",
     "dolfinx_external_operator": "laws as operators in forms",
     "micro_manager": "laws under preCICE",
+    "dolfinx_mpc": "a benchmark",
 }
-SLOW = 5.0  # 10⁹ operations a second, below which a product of matrices is that of no optimised BLAS
+SLOW = 5.0  # GFLOP/s of a matrix product, below which there is no optimised BLAS
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """versions: name → text. nodes: one entry for each. problems: sentences; empty if all is well."""
+    """What `examine` has found.
+
+    Attributes:
+        versions: package → version.
+        petsc: scalar and integer type, packages, options.
+        nodes: of each node its name, ranks, cores, threads of a rank, GPUs.
+        optional: package → whether it is installed.
+        speed: library → GFLOP/s of a matrix product.
+        compiler: the C compiler, "" without one.
+        placement: which device serves which ranks, a line each.
+        problems: a sentence each; empty if all is well.
+    """
 
     versions: dict[str, str]
     petsc: dict[str, Any]
@@ -60,7 +71,7 @@ class Report:
 
 
 def examine(comm: MPI.Intracomm) -> Report:
-    """Look at this installation from all ranks; the same report on all of them (collective)."""
+    """The report on this installation, the same on all ranks (collective)."""
     nodes = _nodes(comm)
     speed = _speed() if comm.rank == 0 else None
     speed = comm.bcast(speed)
@@ -72,9 +83,12 @@ def examine(comm: MPI.Intracomm) -> Report:
 
 
 def problems(report: Report, launched: int, size: int) -> list[str]:
-    """What is wrong, and what to do about it, a sentence each.
+    """Problems and their remedies, a sentence each.
 
-    launched: ranks that the launcher says it has started, 1 if there is none. size: that MPI knows of.
+    Args:
+        report: the report.
+        launched: ranks that the launcher has started, 1 without a launcher.
+        size: ranks of MPI.COMM_WORLD.
     """
     found = []
     if launched > size:
@@ -89,7 +103,7 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
             fewer += [f"start at most {_many(node['cores'], 'rank')}"] * (node["ranks"] > node["cores"])
             found.append(f"{node['name']}: {_share(node)}: {', and '.join(fewer)}")
     if "MUMPS" not in report.petsc["packages"]:
-        found.append("PETSc was built without MUMPS, which solves cells and small structures")
+        found.append("PETSc was built without MUMPS, which solves RVEs and small structures")
     if report.petsc["scalar"] != "float64":
         found.append(f"PETSc computes with {report.petsc['scalar']}, need a build for real double precision")
     for name, rate in report.speed.items():
@@ -99,12 +113,14 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
                 "libopenblas0-pthread)"
             )
     if not report.compiler:
-        found.append("there is no C compiler, neither cc nor $CC: DOLFINx compiles no forms, learned laws run in torch")
+        found.append(
+            "there is no C compiler, neither cc nor $CC: DOLFINx compiles no forms, trained models run in torch"
+        )
     return found
 
 
 def launched_ranks() -> int:
-    """How many ranks the launcher says that it has started."""
+    """Number of ranks that the launcher has started, by its environment variables; 1 without a launcher."""
     names = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
     sizes = [int(value) for name in names if (value := os.environ.get(name, "")).isdigit()]
     return max(sizes, default=1)
@@ -112,7 +128,6 @@ def launched_ranks() -> int:
 
 def _versions() -> dict[str, str]:
     found = {"Python": platform.python_version(), "DOLFINx": dolfinx.__version__, "UFL": ufl.__version__}
-    found |= {"dolfinx_mpc": importlib.metadata.version("dolfinx_mpc")}
     found |= {"PETSc": ".".join(map(str, PETSc.Sys.getVersion())), "mpi4py": mpi4py.__version__}
     found |= {"MPI": MPI.Get_library_version().split("\n")[0].split(",")[0].strip(), "NumPy": np.__version__}
     return found | {"torch": torch.__version__}
@@ -151,7 +166,7 @@ def _gpus() -> list[str]:
 
 
 def _speed(n: int = 600) -> dict[str, float]:
-    """10⁹ operations a second of products of matrices in double precision, of the fastest of three."""
+    """GFLOP/s of matrix products in double precision, the fastest of three."""
     a = np.random.default_rng(0).standard_normal((n, n))
     b = torch.from_numpy(a)
 
@@ -167,14 +182,14 @@ def _speed(n: int = 600) -> dict[str, float]:
 
 
 def _placement(comm: MPI.Intracomm) -> list[str]:
-    """What `coupling.assign_devices` says that it has chosen, on the first rank."""
+    """The log of `coupling.assign_devices`, on the first rank."""
     lines: list[str] = []
     assign_devices(comm, log=lines.append)
     return lines
 
 
 def text(report: Report) -> str:
-    """The report as lines to read."""
+    """The report as text."""
     lines = ["versions   " + ", ".join(f"{name} {version}" for name, version in report.versions.items())]
     petsc = report.petsc
     packages = ", ".join(petsc["packages"]) or "no packages"

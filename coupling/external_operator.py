@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A law as the function of an external operator in a form (dolfinx_external_operator, DOLFINx 0.10 and later).
 
-The package puts a symbol into a UFL form whose values come from Python, and asks for them and for their derivatives by
-the operand, as arrays at the quadrature points:
+The package puts a symbol into a UFL form whose values, and derivatives by the operand, come from a Python function, as
+arrays at the quadrature points:
 
     Q = fem.functionspace(mesh, basix.ufl.quadrature_element(cell, value_shape=(d,), degree=2))
     respond = coupling.ExternalLaw(law, mesh.comm)
     S = FEMExternalOperator(fe2.mandel.strain(u), function_space=Q, external_function=respond)
     F = ufl.inner(S, fe2.mandel.strain(v)) * dx
 
-Residual and Jacobian ask one after the other at the same strains; the law is asked once.
+Residual and Jacobian are evaluated one after the other at the same strains, and the law only once.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from coupling.point_law import PointLaw
+from coupling.point_law import PointLaw, PointResponse
 from fe2 import Law, raise_on_all_ranks
 from fe2.phases import need_law
 
@@ -26,48 +26,52 @@ Array = npt.NDArray[np.float64]
 
 
 class ExternalLaw:
-    """What `FEMExternalOperator(..., external_function=...)` wants: derivatives → function of the operand's values.
+    """The argument `external_function` of `FEMExternalOperator`: derivatives → function of the operand's values.
+
+    Call `accept` when a step is solved, `reject` when it is given up; until then all evaluations start from the same
+    state.
 
     Args:
-        law: any `fe2.Law`; the operand is its strain, in Mandel components. comm: all ranks of the form.
-
-    Its state goes on with `accept`, once a step is solved; until then every evaluation starts from the same one, and
-    `reject` is for a step that is given up.
+        law: any `fe2.Law`; the operand is its strain, in Mandel components.
+        comm: all ranks of the form.
 
     Raises:
         TypeError: something that is no law.
     """
 
-    def __init__(self, law: Law, comm: MPI.Comm = MPI.COMM_SELF):
+    def __init__(self, law: Law, comm: MPI.Intracomm = MPI.COMM_SELF):
         need_law(law)
         self.law, self.comm = law, comm
         self._respond: PointLaw | None = None
         self._strain = np.empty((0, law.strain_size))
-        self._found: tuple[Array, Array] | None = None
+        self._found: PointResponse | None = None
 
     def __call__(self, derivatives: tuple[int, ...]) -> Callable[[Array], Array]:
         """Stress for (0,), tangent for (1,): functions of strains (cells, points, d) that return flat arrays [MPa].
 
-        They are collective, as the assembly is; strains of another shape, not finite or not real are a ValueError on
-        all ranks. Raises ValueError for other derivatives.
+        The functions are collective, as the assembly is, and raise ValueError on all ranks for strains of another
+        shape, not finite or not real.
+
+        Raises:
+            ValueError: other derivatives.
         """
         if derivatives not in ((0,), (1,)):
             raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
         return lambda strain: self._at(strain)[derivatives[0]].flatten()
 
     def accept(self) -> None:
-        """The state of the last evaluation is where the next step starts."""
+        """Accept the step: the next one starts from the state of the last evaluation."""
         if self._respond is not None:
             self._respond.accept()
             self._found = None
 
     def reject(self) -> None:
-        """Forget what was evaluated since the last `accept`: the step is given up."""
+        """Give the step up: forget the evaluations since the last `accept`."""
         if self._respond is not None:
             self._respond.reject()
             self._found = None
 
-    def _at(self, strain: Array) -> tuple[Array, Array]:
+    def _at(self, strain: Array) -> PointResponse:
         given, d = np.asarray(strain), self.law.strain_size
         with raise_on_all_ranks(self.comm):
             # Some versions hand over all numbers of a cell in a row.
@@ -80,8 +84,8 @@ class ExternalLaw:
         rows = given.reshape(-1, d)
         if self._respond is None:
             self._respond = PointLaw(self.law, len(rows), comm=self.comm)
-        known = self._found is not None and np.array_equal(rows, self._strain)
-        # A law may share its work among the ranks, so all of them ask or none.
-        if not self.comm.allreduce(known, MPI.LAND):
+        # A law may share its work among the ranks, so all of them evaluate it or none.
+        known = self.comm.allreduce(self._found is not None and np.array_equal(rows, self._strain), MPI.LAND)
+        if self._found is None or not known:
             self._found, self._strain = self._respond(rows), rows.copy()
         return self._found

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Laws as micro simulations under the Micro Manager of preCICE: the class that it asks for, and the data exchanged.
+"""Laws as micro simulations under the Micro Manager of preCICE: the class that it needs, and the data exchanged.
 
 The manager (version 0.12, https://precice.org/tooling-micro-manager-overview.html) makes one simulation for each point
-of the macro simulation. What they exchange has names and is scalars and vectors of as many components as the mesh has
-dimensions, since preCICE has no tensors.
+of the macro simulation. They exchange named scalars and vectors of as many components as the mesh has dimensions, since
+preCICE has no tensors.
 """
 
 import importlib
@@ -28,15 +28,15 @@ COMPONENTS = {1: ("xx",), 2: ("xx", "yy", "xy"), 3: ("xx", "yy", "zz", "yz", "xz
 
 @dataclass(frozen=True, slots=True)
 class MicroData:
-    """Names of what is exchanged, and which components each holds: a scalar has one, a vector several.
+    """The names of the data exchanged, and their components: a scalar has one, a vector several.
 
     Args:
         strain: name → components, such as {"strains1to2": ("xx", "yy"), "strains3": ("xy",)}, together all of them.
-        stress: the same of the stress.
+        stress: name → components of the stress.
         tangent: name → pairs of components, where "xxyy" is the derivative of the stress xx by the strain yy. May be
             empty.
-        notation: "engineering", shear strains γ = 2 ε with stresses and tangents that are those of the tensors; or
-            "Mandel", shear strains √2 ε and shear stresses √2 σ.
+        notation: "engineering", shear strains γ = 2 ε with the components of the stress tensor; or "Mandel", shear
+            strains √2 ε and shear stresses √2 σ.
 
     The manager's configuration has the names of `strain` as data to read, those of `stress` and `tangent` as data to
     write.
@@ -62,8 +62,8 @@ class MicroData:
         """The data of published two-scale simulations: strains1to3, strains4to6, stresses1to3, stresses4to6, and the
         upper triangle of the tangent, row by row, three numbers each, as cmat1 to cmat7.
 
-        The names are the same in all, the order of the shears and the notation are not: look into the code that yours
-        meets. By default they are those of Voigt, with engineering shears. In the repositories two-scale-mechanics (of
+        All codes have the same names, but not the same order of the shears and notation: look into the code that you
+        couple with. The default is that of Voigt, with engineering shears. In the repositories two-scale-mechanics (of
         I. Desai) and FANS (of DataAnalyticsEngineering) on GitHub they were in 2026
 
             code                             order of the shears    notation
@@ -73,10 +73,10 @@ class MicroData:
             FANS                             xy, xz, yz             Mandel
 
         Args:
-            dim: of the mesh, and so of its vectors. In two dimensions there are strains1to2 and the scalar strains3.
-            order: of the components, all of them; xx, yy, zz, yz, xz, xy or xx, yy, xy if None, as in `fe2.mandel`.
+            dim: of the mesh and its vectors. In two dimensions there are strains1to2 and the scalar strains3.
+            order: of all components; xx, yy, zz, yz, xz, xy or xx, yy, xy if None, as in `fe2.mandel`.
             notation: see `MicroData`.
-            names: of strains, stresses and tangents, without numbers. Version 0.12 of the manager asks for capitals,
+            names: of strains, stresses and tangents, without numbers. Version 0.12 of the manager needs capitals,
                 ("Strains", "Stresses", "Cmat"); preCICE's adapter for CalculiX has ("strain", "stress", "cmat").
 
         Raises:
@@ -100,18 +100,19 @@ class MicroData:
 
 
 class MicroSimulation:
-    """One point of a law, as the Micro Manager asks for it; `micro_simulation` derives the class of a certain law.
+    """One point of a law under the Micro Manager; `micro_simulation` derives the class of a certain law.
 
     Args:
-        sim_id: the number that the manager gives it.
+        sim_id: the number of the simulation in the manager.
     """
 
     law: Law
     data: MicroData
-    _strain: dict[str, Indices]  # places of what is exchanged, in Mandel vectors and, row by row, in the tangent
+    # Name → indices of its components in Mandel vectors, and in the tangent row by row.
+    _strain: dict[str, Indices]
     _stress: dict[str, Indices]
     _tangent: dict[str, Indices]
-    _halves: tuple[Indices, Indices]  # places in the tangent that are sent, and their mirror images, which are not
+    _halves: tuple[Indices, Indices]  # indices in the tangent that are sent, and their mirror images, which are not
 
     def __init__(self, sim_id: int):
         self.sim_id = sim_id
@@ -119,7 +120,7 @@ class MicroSimulation:
 
     # Older versions of the manager count the named parameters and insist on initial data where there is one.
     def initialize(self, *initial_data: Mapping[str, Any]) -> dict[str, Any]:
-        """Micro data at the initial macro data, at rest if there are none; the state stays as it is."""
+        """Micro data at the initial macro data, or at zero strain; the state stays as it is."""
         found = self._at(self._read(*initial_data) if initial_data else np.zeros(self.law.strain_size))
         self._respond.reject()
         return found
@@ -127,21 +128,27 @@ class MicroSimulation:
     def solve(self, macro_data: Mapping[str, Any], dt: float) -> dict[str, Any]:
         """Micro data of the macro data.
 
+        Args:
+            macro_data: name → value of each strain.
+            dt: the time step, which laws do not depend on.
+
         Raises:
-            KeyError: without a strain. ValueError: strains of another shape or not finite. What the law raises.
+            KeyError: without a strain.
+            ValueError: strains of another shape or not finite.
+            Exception: whatever the law raises.
         """
         strain = self._read(macro_data)
-        # The manager has gone on from what was solved last, unless it has set the state back.
+        # The manager has accepted the last solution, unless it has set the state back.
         self._respond.accept()
         return self._at(strain)
 
     def get_state(self) -> bytes:
-        """What `set_state` goes back to, as bytes that the manager may send to another rank."""
+        """The accepted state as bytes, which the manager may send to another rank."""
         self._respond.accept()
         return self._respond.state.tobytes()
 
     def set_state(self, state: bytes) -> None:
-        """Go back to a state; raises ValueError for one of another law."""
+        """Go back to a state of `get_state`; raises ValueError for one of another law."""
         rows = np.frombuffer(state, dtype=np.float64)
         if rows.size != self.law.state_size:
             raise ValueError(f"the state has {rows.size} numbers, that of the law {self.law.state_size}")
@@ -149,11 +156,11 @@ class MicroSimulation:
         self._respond.reject()
 
     def get_global_id(self) -> int:
-        """The number that the manager has given it."""
+        """The number of the simulation in the manager."""
         return self.sim_id
 
     def set_global_id(self, global_id: int) -> None:
-        """Another number."""
+        """Give the simulation another number."""
         self.sim_id = global_id
 
     def __reduce__(self):
@@ -164,15 +171,15 @@ class MicroSimulation:
 
     def _read(self, macro_data: Mapping[str, Any]) -> Array:
         strain = np.empty(self.law.strain_size)
-        for name, places in self._strain.items():
+        for name, indices in self._strain.items():
             if name not in macro_data:
                 there, needed = (", ".join(map(repr, names)) or "nothing" for names in (macro_data, self._strain))
                 raise KeyError(f"macro data have no {name!r}, only {there}; MicroData names the strains {needed}")
             values = np.asarray(macro_data[name], dtype=np.float64)
-            if values.size != places.size:
+            if values.size != indices.size:
                 components = ", ".join(self.data.strain[name])
-                raise ValueError(f"{name!r} has the shape {values.shape}, need {places.size} numbers: {components}")
-            strain[places] = values.ravel()
+                raise ValueError(f"{name!r} has the shape {values.shape}, need {indices.size} numbers: {components}")
+            strain[indices] = values.ravel()
         return strain
 
     def _at(self, strain: Array) -> dict[str, Any]:
@@ -186,30 +193,33 @@ class MicroSimulation:
                 stacklevel=3,
             )
         parts = [(self._stress, stress[0]), (self._tangent, rows)]
-        found = {name: values[places] for layout, values in parts for name, places in layout.items()}
+        found = {name: values[indices] for layout, values in parts for name, indices in layout.items()}
         return {name: float(values[0]) if values.size == 1 else values for name, values in found.items()}
 
 
 def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimulation]:
-    """The class that the Micro Manager of preCICE asks for, of a law. Its configuration names a file of yours with
+    """The class of a law's micro simulations, for the Micro Manager of preCICE.
+
+    The manager's configuration names a file of yours with
 
         import coupling, spon
         law = coupling.SurrogateLaw(spon.load("model.safetensors"))
         MicroSimulation = coupling.micro_simulation(law, coupling.MicroData.published(notation="Mandel"))
 
-    The name on the left is the manager's. The state that it saves for another iteration of a coupling step is the
-    accepted one; a time step whose data are asked for again from there, with `set_state`, was not good. For more micro
-    data than stress and tangent, derive a class `MicroSimulation` and add them to what `solve` returns.
+    The name on the left is the manager's. It saves the accepted state, and goes back to it with `set_state` for another
+    iteration of a coupling step. For more micro data than stress and tangent, derive a class `MicroSimulation` and add
+    them to the result of `solve`.
 
     Args:
-        law: any `fe2.Law` of the small strain. data: what is exchanged; `MicroData.published(dim)` if None.
+        law: any `fe2.Law` of the small strain.
+        data: the data exchanged; `MicroData.published(dim)` if None.
 
     Raises:
-        ValueError: data that do not hold each component of the strain once, components that the law does not have, a
-            name twice, or a law that is not for a single point.
+        ValueError: data without each component of the strain once, components that the law does not have, a name twice,
+            or a law that is not for a single point.
         TypeError: something that is no law.
     """
-    PointLaw(law, 1)  # what is wrong with it is told here and not at the first point
+    PointLaw(law, 1)  # raises here, and not at the first point
     dim = mandel.dimension(law.strain_size)
     data = MicroData.published(dim) if data is None else data
     strain, stress = _layout("strain", data.strain, dim), _layout("stress", data.stress, dim)
@@ -238,7 +248,7 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
 
 
 def _interface() -> tuple[type, ...]:
-    """What the manager wants a simulation to be derived from, where it is installed and new enough."""
+    """The manager's base class of simulations, where it is installed and new enough."""
     try:
         return (importlib.import_module("micro_manager").MicroSimulationInterface,)
     except (ImportError, AttributeError):
@@ -246,22 +256,22 @@ def _interface() -> tuple[type, ...]:
 
 
 def _layout(what: str, names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
-    """Name → places of its components in a Mandel vector."""
-    return {name: np.array([_place(what, name, c, dim) for c in listed], np.int64) for name, listed in names.items()}
+    """Name → indices of its components in a Mandel vector."""
+    return {name: np.array([_index(what, name, c, dim) for c in listed], np.int64) for name, listed in names.items()}
 
 
 def _pairs(names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
-    """Name → places of its pairs of components in the tangent, row by row."""
+    """Name → indices of its pairs of components in the tangent, row by row."""
     d = mandel.size(dim)
     return {
         name: np.array(
-            [d * _place("tangent", name, c[:2], dim) + _place("tangent", name, c[2:], dim) for c in listed], np.int64
+            [d * _index("tangent", name, c[:2], dim) + _index("tangent", name, c[2:], dim) for c in listed], np.int64
         )
         for name, listed in names.items()
     }
 
 
-def _place(what: str, name: str, component: str, dim: int) -> int:
+def _index(what: str, name: str, component: str, dim: int) -> int:
     if _sorted(component) not in COMPONENTS[dim]:
         raise ValueError(
             f"data.{what} has the component {component!r} in {name!r}; a law in {dim} dimensions has "

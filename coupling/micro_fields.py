@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields of a cell from a trained model: what goes on inside of any point of a structure, without solving anything."""
+"""Fields of the RVE at any point of a structure from a trained model, without a solution."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,64 +9,74 @@ from dolfinx import fem
 from fe2 import RVE, MicroFields, arguments
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, ModalCorrector, RVEModes
-from spon.constitutive.duality import indicator
+from spon.constitutive import constitutive_relation_error
 
 Array = npt.NDArray[np.float64]
 
 
 def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
-    """Fields of the cell at one macroscale strain (d,), from the modes of a model.
+    """Fields of the RVE at one macroscale strain, from the modes of a model.
 
-    The strain is that of the displacement, and the stress is in equilibrium; what they do not agree in is the error,
-    whose indicator they have if all materials have an energy.
+    The strain is that of the displacement, and the stress is in equilibrium; they differ by the error of the model,
+    which `MicroFields.indicator` measures if all materials have an energy.
 
     Args:
-        rve: the cell. model: of this cell and with it, `spon.load(path, whole=True)`. strain: Mandel vector.
+        rve: the RVE.
+        model: of this RVE, loaded with its modes, `spon.load(path, whole=True)`.
+        strain: (d,) Mandel.
 
     Raises:
-        ValueError: a model without its cell or of another one, or a strain of another shape, not finite or not real.
+        ValueError: a model without its modes or of another RVE; a strain of another shape, not finite or not real.
     """
-    one = _one(rve, model, strain)
+    one = _checked(rve, model, strain)
     with torch.no_grad():
-        local = model.fields(one, model.rve_modes.at_points)
-        return _placed(rve, model.rve_modes, one, model.displacement(one), *local)
+        epsilon, sigma = model.fields(one, model.rve_modes.at_points)
+        return _in_the_body(rve, model.rve_modes, one, model.displacement(one), epsilon, sigma)
 
 
-def refined_fields(rve: RVE, refine: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
-    """The same of the least energy in the modes, without the networks; see `spon.ModalCorrector`."""
-    one, rve_modes = _one(rve, refine.model, strain), refine.model.rve_modes
+def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
+    """Fields of the RVE at one macroscale strain, of the least energy in the modes, without the networks.
+
+    Args:
+        rve: the RVE.
+        correct: of a model of this RVE, loaded with its modes.
+        strain: (d,) Mandel.
+
+    Raises:
+        ValueError: as `micro_fields`.
+    """
+    one, modes = _checked(rve, correct.model, strain), correct.model.rve_modes
     with torch.no_grad():
-        found = refine(one)
-        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", rve_modes.at_points.strain_modes, found.coefficients)
-        sigma = torch.einsum("pdr,nr->npd", rve_modes.at_points.stress_modes, found.stress_coefficients)
-        return _placed(rve, rve_modes, one, found.coefficients, epsilon, sigma)
+        found = correct(one)
+        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", modes.at_points.strain_modes, found.coefficients)
+        sigma = torch.einsum("pdr,nr->npd", modes.at_points.stress_modes, found.stress_coefficients)
+        return _in_the_body(rve, modes, one, found.coefficients, epsilon, sigma)
 
 
-def _one(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
-    """The strain (1, d), checked as the model is."""
+def _checked(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
+    """The strain (1, d), after the checks of strain and model."""
     model.rve_modes.at_points.require(fingerprint(rve))
     return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve.strain_size))
 
 
-def _placed(
+def _in_the_body(
     rve: RVE,
-    rve_modes: RVEModes,
+    modes: RVEModes,
     strain: torch.Tensor,
     coefficients: torch.Tensor,
     epsilon: torch.Tensor,
     sigma: torch.Tensor,
 ) -> MicroFields:
-    """Fields (1, P, d) at the cell's points in the order of cells × points."""
+    """Fields (1, P, d) at the points of the modes, in the order of the body, cells × points."""
 
-    def placed(values: torch.Tensor) -> Array:
-        out = np.empty((rve_modes.order.size, *values.shape[2:]))
-        out[rve_modes.order] = values[0].numpy()
+    def ordered(values: torch.Tensor) -> Array:
+        out = np.empty((modes.order.size, *values.shape[2:]))
+        out[modes.order] = values[0].numpy()
         return out.reshape(*rve.body.weights.shape, *values.shape[2:])
 
-    laws = rve_modes.at_points.laws
+    laws = modes.at_points.laws
     known = all(law.energy_program is not None for law in laws.laws)
     displacement = fem.Function(rve.body.V, name="displacement")
-    displacement.x.array[:] = rve.affine @ strain[0].numpy() + rve_modes.displacements @ coefficients[0].numpy()
-    return MicroFields(
-        displacement, placed(epsilon), placed(sigma), rve, placed(indicator(laws, epsilon, sigma)) if known else None
-    )
+    displacement.x.array[:] = rve.affine @ strain[0].numpy() + modes.displacements @ coefficients[0].numpy()
+    error = ordered(constitutive_relation_error(laws, epsilon, sigma)) if known else None
+    return MicroFields(displacement, ordered(epsilon), ordered(sigma), rve, error)

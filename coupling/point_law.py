@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Laws for programs that know nothing of `fe2`: a plain function of arrays.
+"""Laws for programs that know nothing of `fe2`: a function of arrays, with the state of its points."""
 
-It holds the state of its points: what it answers does not change it until `accept` says that the step is good.
-"""
-
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +14,20 @@ Array = npt.NDArray[np.float64]
 Notation = Literal["Mandel", "engineering"]
 
 
+class PointResponse(NamedTuple):
+    """Response of n points.
+
+    Attributes:
+        stress: (n, d) [MPa].
+        tangent: (n, d, d), consistent [MPa].
+    """
+
+    stress: Array
+    tangent: Array
+
+
 def check_notation(notation: str) -> None:
-    """Raise ValueError unless it is one of `Notation`."""
+    """Raise ValueError for a notation that is not one of `Notation`."""
     if notation not in get_args(Notation):
         raise ValueError(f"notation = {notation!r}, need {' or '.join(map(repr, get_args(Notation)))}")
 
@@ -27,23 +36,25 @@ class PointLaw:
     """A law at n points as a function of their strains.
 
         respond = coupling.PointLaw(law, 100)
-        stress, tangent = respond(strain)  # (100, d) and (100, d, d), as often as one likes
-        respond.accept()                   # the step is good; the next one starts from here
+        stress, tangent = respond(strain)  # (100, d) and (100, d, d), any number of times
+        respond.accept()                   # the step is accepted, and the next one starts here
 
     Args:
-        law: any `fe2.Law`. n: points of this rank. comm: ranks among which a law may share its work, which then call
-            together.
-        notation: of strains, stresses and tangents: "Mandel", or "engineering" with shears γ = 2 ε and stresses as they
-            are, both in the order of `fe2.mandel`.
+        law: any `fe2.Law`.
+        n: points of this rank.
+        comm: ranks among which the law may share its work; all of them call then.
+        notation: of strains, stresses and tangents: "Mandel", or "engineering" with shears γ = 2 ε and the components
+            of the stress tensor, both in the order of `fe2.mandel`.
 
     Attributes:
-        state: (n, state_size) that was accepted last.
+        state: (n, state_size), accepted last.
 
     Raises:
-        ValueError: another notation, fewer than 0 points. TypeError: something that is no law.
+        ValueError: another notation, fewer than 0 points.
+        TypeError: something that is no law.
     """
 
-    def __init__(self, law: Law, n: int, *, comm: MPI.Comm = MPI.COMM_SELF, notation: Notation = "Mandel"):
+    def __init__(self, law: Law, n: int, *, comm: MPI.Intracomm = MPI.COMM_SELF, notation: Notation = "Mandel"):
         check_notation(notation)
         need_law(law)
         if n < 0:
@@ -54,11 +65,12 @@ class PointLaw:
         self._factor = mandel.to_engineering(ones) if notation == "engineering" else ones
         self.state = self._last = law.initial_state(n)
 
-    def __call__(self, strain: npt.ArrayLike) -> tuple[Array, Array]:
+    def __call__(self, strain: npt.ArrayLike) -> PointResponse:
         """Stress (n, d) and consistent tangent (n, d, d) [MPa] at strains (n, d) of the end of the step.
 
         Raises:
-            ValueError: strains of another shape, not finite or not real. What the law raises.
+            ValueError: strains of another shape, not finite or not real.
+            Exception: whatever the law raises.
         """
         with raise_on_all_ranks(self.comm):
             if np.shape(strain) != (len(self.state), self.law.strain_size):
@@ -67,12 +79,12 @@ class PointLaw:
             given = np.ascontiguousarray(arguments.strains(strain, self.law.strain_size))
         found = self.law.evaluate(given / self._factor, self.state, self._last, self.comm)
         self._last = found.state
-        return found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor)
+        return PointResponse(found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor))
 
     def accept(self) -> None:
-        """The state of the last evaluation is where the next step starts."""
+        """Accept the step: the next one starts from the state of the last evaluation."""
         self.state = self._last
 
     def reject(self) -> None:
-        """Forget what was evaluated since the last `accept`."""
+        """Give the step up: forget the evaluations since the last `accept`."""
         self._last = self.state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The residual of a form as a loss: a network learns to solve an equation that is given in UFL, without solutions.
+"""The residual of a UFL form as a loss, to train networks that solve the equation without solved examples.
 
 The loss is half the square of the residual's dual norm, ½ rᵀ P⁻¹ r, with a symmetric positive definite P. Where
 r = A u − b and P = A, it is half the squared energy norm of the error; where P is spectrally equivalent to A, it is so
@@ -31,10 +31,10 @@ Array = npt.NDArray[np.float64]
 class Residual:
     """½ rᵀ P⁻¹ r (batch,) of fields (dofs, batch): `residual(u, *inputs)`, differentiable in all of them.
 
-    It is what `spon.operators.train` takes as a loss. What does not depend on the fields is assembled once: the matrix
-    of each field in which the form is linear with constant coefficients, and P, which is factorised. The rest is
-    assembled for each sample, and so is its derivative, the action of the transposed Jacobian. Tensors on other devices
-    or in single precision are brought to the CPU in double precision and back.
+    `spon.operators.train` takes it as a loss. Everything that does not depend on the fields is assembled once: the
+    matrix of each field in which the form is linear with constant coefficients, and P, which is factorised. The other
+    terms are assembled for each sample, and so is their derivative, the action of the transposed Jacobian. Tensors on
+    other devices or in single precision are copied to the CPU in double precision and back.
 
         F = ufl.inner((1 + u**2) * ufl.grad(u), ufl.grad(v)) * ufl.dx - f * v * ufl.dx
         residual = coupling.Residual(F, u, [f], bcs=[bc])
@@ -43,16 +43,16 @@ class Residual:
     Args:
         form: linear in a test function of the space of `unknown`. Functions and constants in it that are neither
             `unknown` nor `inputs` must not change afterwards.
-        unknown: the function solved for; only its place in the form matters, not its values.
-        inputs: the functions that a network gets, in its order; as with the unknown.
-        bcs: Dirichlet conditions. Test functions are zero there, and the fields are expected to meet them.
+        unknown: the function solved for; its values do not matter.
+        inputs: the inputs of the network, in its order; their values do not matter.
+        bcs: Dirichlet conditions. Test functions are zero there, and the fields must satisfy them.
         periodic: axes as of `spon.OperatorNetwork`, which tie test functions.
         preconditioner: symmetric positive definite bilinear form for P; by default ∫ ∇u:∇v (or that of the divergence
-            or the curl, see `spon.Space`), with ∫ u·v beside it where the conditions leave that singular.
+            or the curl, see `spon.Space`), plus ∫ u·v where that is singular under the conditions.
 
     Raises:
         ValueError: a form of another kind, without the unknown or one of the inputs; a mixed space without
-            `preconditioner`; a P that is not symmetric positive definite; and what `spon.read_space` refuses.
+            `preconditioner`; a P that is not symmetric positive definite; a space that `spon.read_space` refuses.
     """
 
     def __init__(
@@ -82,24 +82,25 @@ class Residual:
         self.lifting = lifting[:, None]
         self._free = SparseOperator.of(free)
 
-        # Functions of its own, so that those of the caller keep their values.
+        # Own functions, so that those of the caller keep their values.
         self._fields = [fem.Function(x.function_space, dtype=np.float64) for x in given]
         form = ufl.replace(form, dict(zip(given, self._fields)))
         self._test = fem.Function(V, dtype=np.float64)
         tested = ufl.replace(form, {form.arguments()[0]: self._test})
         self._linear: dict[int, SparseOperator] = {}
-        self._slopes: dict[int, Any] = {}
+        self._derivatives: dict[int, Any] = {}  # field → form of d(r·w), compiled at the first call
         for k, x in enumerate(self._fields):
             jacobian = expand_derivatives(ufl.derivative(form, x))
             if not jacobian.empty() and set(jacobian.coefficients()).isdisjoint(self._fields):
                 self._linear[k] = SparseOperator.of(_matrix(jacobian))
             else:
-                # The slope of r·w by a field is the transposed Jacobian times w. Of a field that is only asked whether
-                # it is above a threshold, there is none.
-                slope = expand_derivatives(ufl.derivative(tested, x))
-                self._slopes[k] = None if slope.empty() else cache(partial(fem.form, slope, dtype=np.float64))
+                # The derivative of r·w by a field is the transposed Jacobian times w. It is empty for a field that
+                # enters by a comparison alone.
+                derivative = expand_derivatives(ufl.derivative(tested, x))
+                compiled = None if derivative.empty() else cache(partial(fem.form, derivative, dtype=np.float64))
+                self._derivatives[k] = compiled
         self._form = fem.form(form, dtype=np.float64)
-        if not self._slopes:
+        if not self._derivatives:
             self._constant = torch.from_numpy(fem.assemble_vector(self._form).array.copy())[:, None]
 
         if preconditioner is not None:
@@ -113,7 +114,15 @@ class Residual:
         self._factor = _factorised(scipy.sparse.csc_array(free.T @ P @ free))
 
     def vector(self, u: Tensor, *inputs: Tensor) -> Tensor:
-        """The residual (free dofs, batch), in double precision on the CPU; arguments and errors as when called."""
+        """The residual (free dofs, batch), in double precision on the CPU.
+
+        Args:
+            u: (dofs, batch).
+            *inputs: (dofs, batch) each.
+
+        Raises:
+            ValueError: another number of inputs, or fields of other shapes.
+        """
         fields = [u, *inputs]
         if len(fields) != len(self._fields):
             raise ValueError(f"got {len(inputs)} inputs, need {len(self._fields) - 1}")
@@ -122,14 +131,18 @@ class Residual:
             if x.shape != need:
                 raise ValueError(f"{f'input {k - 1}' if k else 'u'} has the shape {tuple(x.shape)}, need {need}")
         fields = [x.to("cpu", torch.float64) for x in fields]
-        rest = [fields[k] for k in self._slopes]
-        r = _Assembled.apply(self, *rest) if rest else self._constant
+        nonlinear = [fields[k] for k in self._derivatives]
+        r = _Assembled.apply(self, *nonlinear) if nonlinear else self._constant
         for k, matrix in self._linear.items():
             r = r + matrix @ fields[k]
         return self._free.T @ r
 
     def __call__(self, u: Tensor, *inputs: Tensor) -> Tensor:
-        """½ rᵀ P⁻¹ r (batch,) of u (dofs, batch) and inputs (dofs, batch) each, where u is and as precise.
+        """½ rᵀ P⁻¹ r (batch,), on the device and in the precision of u.
+
+        Args:
+            u: (dofs, batch).
+            *inputs: (dofs, batch) each.
 
         Raises:
             ValueError: another number of inputs, or fields of other shapes.
@@ -137,18 +150,22 @@ class Residual:
         return _DualNorm.apply(self._factor, self.vector(u, *inputs)).to(u.device, u.dtype)
 
     def _set(self, fields: Sequence[Tensor], column: int) -> None:
-        """Give the fields in which the form is not linear their values; the others stay zero."""
-        for k, x in zip(self._slopes, fields):
+        """Set the fields in which the form is not linear; the others stay zero."""
+        for k, x in zip(self._derivatives, fields):
             self._fields[k].x.array[:] = x[:, column].numpy()
 
     def relative(self, u: Tensor, *inputs: Tensor) -> Tensor:
-        """The residual's norm (batch,), relative to that of the field which has its Dirichlet values and zeros inside.
+        """The norm of the residual (batch,), relative to that of the Dirichlet values with zeros inside.
 
-        Where P = A and the values are zero, it is the relative error in the energy norm. At zero its derivative is
-        taken as zero.
+        Where P = A and the values are zero, it is the relative error in the energy norm. Its derivative at zero is set
+        to zero.
+
+        Args:
+            u: (dofs, batch).
+            *inputs: (dofs, batch) each.
 
         Raises:
-            ValueError: as when called, or a sample that this field solves, relative to which there is no residual.
+            ValueError: as `vector`, or a sample that the Dirichlet values with zeros inside solve.
         """
         start = self(self.lifting.to(u.device, u.dtype).expand_as(u), *inputs)
         if not bool((start > 0).all()):
@@ -158,7 +175,7 @@ class Residual:
 
 
 class _Assembled(torch.autograd.Function):
-    """The part of a residual (dofs, batch) that is assembled for each sample, the fields in which it is linear zero."""
+    """The part of a residual (dofs, batch) that is not linear, assembled for each sample."""
 
     @staticmethod
     def forward(ctx, residual, *fields):
@@ -178,14 +195,14 @@ class _Assembled(torch.autograd.Function):
         for column in range(cotangent.shape[1]):
             residual._test.x.array[:] = cotangent[:, column].numpy()
             residual._set(fields, column)
-            for slope, gradient in zip(residual._slopes.values(), gradients):
-                if gradient is not None and slope is not None:
-                    gradient[:, column] = torch.from_numpy(fem.assemble_vector(slope()).array)
+            for derivative, gradient in zip(residual._derivatives.values(), gradients):
+                if gradient is not None and derivative is not None:
+                    gradient[:, column] = torch.from_numpy(fem.assemble_vector(derivative()).array)
         return None, *gradients
 
 
 class _DualNorm(torch.autograd.Function):
-    """½ rᵀ P⁻¹ r (batch,), whose slope P⁻¹ r is known once it is."""
+    """½ rᵀ P⁻¹ r (batch,), which is computed with its derivative P⁻¹ r."""
 
     @staticmethod
     def forward(ctx, factor, r):
@@ -201,7 +218,7 @@ class _DualNorm(torch.autograd.Function):
 
 
 def _conditions(space: Space | MixedSpace) -> tuple[Tensor, scipy.sparse.csr_array]:
-    """The Dirichlet values (dofs,), and the fields (dofs, n) that are zero where those are, with tied dofs equal."""
+    """The Dirichlet values (dofs,), and a basis (dofs, n) of the fields that are zero there, with tied dofs equal."""
     if isinstance(space, Space):
         return space.lifting, scipy.sparse.csr_array(space.tying.scipy[:, ~space.fixed[space.independent].numpy()])
     lifting, free = zip(*map(_conditions, space.parts))
@@ -210,7 +227,7 @@ def _conditions(space: Space | MixedSpace) -> tuple[Tensor, scipy.sparse.csr_arr
 
 
 def _matrix(form: ufl.Form) -> scipy.sparse.csr_array:
-    # DOLFINx's own matrices know no two different block sizes.
+    # By PETSc, as DOLFINx's own matrices cannot have two different block sizes.
     assembled = fem_petsc.assemble_matrix(fem.form(form, dtype=np.float64))
     assembled.assemble()
     matrix = sparse_operator(assembled).scipy

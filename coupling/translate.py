@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""From UFL to programs that torch evaluates: a material's energy, its stress and its tangent, node by node.
+"""Translates UFL to programs that torch evaluates: energy, stress and tangent of a material, node by node.
 
-What is written in UFL once, for the finite element solver, is the only law there is. UFL lowers its algebra and expands
-its derivatives; what is left is evaluated component by component (a component of a tensor under values of the free
-indices is a scalar), and each scalar becomes a node of `coupling.arithmetic`.
+The UFL of a material, written once for the finite element solver, is the only definition of the law. UFL lowers its
+algebra and expands its derivatives. The result is evaluated component by component (a component of a tensor, with
+values of the free indices, is a scalar), and each scalar becomes a node of `coupling.arithmetic`.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import basix.ufl
 import numpy as np
@@ -23,14 +23,14 @@ from coupling.arithmetic import Arithmetic, Number, Truth, constant
 from fe2 import RVE, Material, mandel
 from spon import LocalLaws, LocalSolve, PhaseLaw, Program
 
-Expr = Any  # UFL expressions, which UFL itself does not type
+Expr = Any  # UFL expressions, for which UFL has no types
 
 
 class TranslationError(ValueError):
-    """A UFL expression, or a material, that has no program."""
+    """A UFL expression or a material that has no program."""
 
 
-# UFL's functions of one argument: operation, and the same for floats.
+# UFL's functions of one argument: the operation, and the function of floats.
 _FUNCTIONS: dict[type, tuple[str, Callable[[float], float]]] = {
     u.Sqrt: ("sqrt", math.sqrt),
     u.Exp: ("exp", math.exp),
@@ -48,7 +48,7 @@ _FUNCTIONS: dict[type, tuple[str, Callable[[float], float]]] = {
     u.Abs: ("abs", abs),
 }
 
-# Comparisons: operation, and whether its operands change places.
+# Comparisons: the operation, and whether its operands are swapped.
 _COMPARISONS: dict[type, tuple[str, bool]] = {
     u.LT: ("lt", False),
     u.GT: ("lt", True),
@@ -88,7 +88,7 @@ class _Translator:
         return TranslationError(f"{self.name}: {type(x).__name__} {text[:77] + '...' * (len(text) > 77)} {why}")
 
     def number(self, x: Expr, component: tuple[int, ...], indices: _Indices) -> Number:
-        """A component of `x`, under the values of its free indices."""
+        """A component of `x`, for values of its free indices."""
         key = id(x), component, tuple(indices[i] for i in x.ufl_free_indices)
         if key not in self.known:
             try:
@@ -124,8 +124,8 @@ class _Translator:
 
     def terminal(self, x: Expr, component: tuple[int, ...]) -> Number:
         if x in self.first:
-            place = int(np.ravel_multi_index(component, x.ufl_shape)) if component else 0
-            return self.arithmetic.input(self.first[x] + place)
+            offset = int(np.ravel_multi_index(component, x.ufl_shape)) if component else 0
+            return self.arithmetic.input(self.first[x] + offset)
         if isinstance(x, u.Zero):
             return constant(0.0)
         if isinstance(x, u.RealValue):
@@ -137,7 +137,7 @@ class _Translator:
         if isinstance(x, u.Constant) and hasattr(x, "value"):
             return constant(float(x.value[component]))
         inputs = ", ".join(map(repr, dict(self.sizes)))
-        raise self.error(x, f"is neither an input ({inputs}) nor a constant, and a program knows nothing else")
+        raise self.error(x, f"is neither an input ({inputs}) nor a constant")
 
     def operation(self, x: Expr, operands: list[Number]) -> Number:
         a, kind = self.arithmetic, type(x)
@@ -162,7 +162,7 @@ class _Translator:
         raise self.error(x, "has no translation")
 
     def truth(self, x: Expr, indices: _Indices) -> Truth:
-        """A condition, under the values of the free indices."""
+        """A condition, for values of the free indices."""
         a, kind = self.arithmetic, type(x)
         if kind in _COMPARISONS:
             name, swapped = _COMPARISONS[kind]
@@ -186,17 +186,18 @@ def _terminal(x: Expr) -> Expr:
 def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "expression") -> Program:
     """The program of a UFL expression.
 
-    Derivatives in it are UFL's own, expanded by UFL. The values of `fem.Constant`s are those at translation.
+    UFL expands the derivatives. `fem.Constant`s have their values at translation.
 
     Args:
         expression: of any shape, without free indices.
         inputs: name → UFL terminal (`ufl.Coefficient`, `ufl.Constant`) or `ufl.variable` of one. The program takes
-            one tensor per input, in this order, with the components of the terminal row by row.
-        name: of what is translated, for messages.
+            one tensor for each input, in this order, with the components of the terminal row by row.
+        name: of the expression, for messages.
 
     Raises:
-        TranslationError: a node that has no translation, such as a coordinate or a coefficient that is no input, a
-            constant part that is not finite, or hundreds of levels. TypeError: an input that is no terminal.
+        TranslationError: a node without translation, such as a coordinate or a coefficient that is no input.
+        TranslationError: a constant part that is not finite, or hundreds of levels.
+        TypeError: an input that is no terminal.
     """
     try:
         return _Translator(inputs, name).program(expression)
@@ -207,20 +208,21 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
 def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
     """The law of a path-independent material at a point.
 
-    The stress is that of `Material.stress`, which is UFL's derivative of the energy unless the material has its own;
-    the tangent is UFL's derivative of the stress. Local unknowns, and in plane stress the strain through the thickness,
-    are condensed as in `fe2.Body`.
+    The stress is `Material.stress`: UFL's derivative of the energy, unless the material has its own. The tangent is
+    UFL's derivative of the stress. Local unknowns, and in plane stress the strain through the thickness, are condensed
+    as in `fe2.Body`.
 
-    A program is as accurate as the UFL that it comes from. Derivatives of an energy may cancel: those of
-    `fe2.SaturatingElastic` have relative errors of order eps a₂/‖dev ε‖, in single precision 0.4 % at strains of 1e-6.
+    A program is as accurate as its UFL. Derivatives of an energy may cancel: those of `fe2.SaturatingElastic` have
+    relative errors of order eps a₂/‖dev ε‖, in single precision 0.4 % at strains of 1e-6.
 
     Args:
         material: without state.
-        dim: 2 or 3, of the cell.
+        dim: 2 or 3, of the RVE.
         plane: "strain" or "stress", for dim = 2.
 
     Raises:
-        ValueError: another `dim` or `plane`. TranslationError: a material with state, or one that has no program.
+        ValueError: another `dim` or `plane`.
+        TranslationError: a material with state, or one that has no program.
     """
     name = type(material).__name__
     if dim not in (2, 3):
@@ -229,8 +231,8 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
     if material.state_size:
         raise TranslationError(
-            f"{name} remembers {material.state_size} numbers from step to step, so that its stress does not follow "
-            "from the strain alone; only path-independent materials have a law at a point"
+            f"{name} has {material.state_size} state variables, so that its stress is no function of the strain alone; "
+            "only path-independent materials have a law at a point"
         )
     thickness = dim == 2 and plane == "stress"
     mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants must have some domain
@@ -254,27 +256,39 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
 
     solve = None
     if size:
-        slopes = [ufl.diff(energy, local)[i] for i in range(material.local_size)]
-        residual = ufl.as_vector(slopes + [tensor[2, 2]] * thickness)
-        slope = ufl.diff(residual, local)
-        inverse = ufl.as_matrix([[1 / slope[0, 0]]]) if size == 1 else ufl.inv(slope)
+        forces = [ufl.diff(energy, local)[i] for i in range(material.local_size)]
+        residual = ufl.as_vector(forces + [tensor[2, 2]] * thickness)
+        jacobian = ufl.diff(residual, local)
+        inverse = ufl.as_matrix([[1 / jacobian[0, 0]]]) if size == 1 else ufl.inv(jacobian)
         tangent -= ufl.dot(ufl.diff(stress, local), ufl.dot(inverse, ufl.diff(residual, e)))
         solve = LocalSolve(program(ufl.dot(inverse, residual)))
-    if material.symmetric:  # so is then the tangent, and one half of it need not be evaluated
+    if material.symmetric:  # then so is the tangent, and one half of it suffices
         d = range(mandel.size(dim))
         tangent = ufl.as_matrix([[tangent[min(i, j), max(i, j)] for j in d] for i in d])
     return PhaseLaw(name, program(stress), program(tangent), None if energy is None else program(energy), solve)
 
 
-def local_laws(rve: RVE) -> tuple[LocalLaws, npt.NDArray[np.int64]]:
-    """The laws of an RVE at its quadrature points, and the order in which they take the points.
+class OrderedLaws(NamedTuple):
+    """The laws of an RVE at its quadrature points, in their order.
 
-    The points of `rve.body`, cells × points in a row, are sorted by phase: with the order (P,) that is returned,
-    `values.reshape(P, -1)[order]` of values (cells, points, ...) are what the laws take, and `np.argsort(order)` leads
-    back. Phases go by ascending tag.
+    Attributes:
+        laws: at the points sorted by phase, phases by ascending tag.
+        order: (P,), the points of `rve.body`, numbered cell by cell, in the order of the laws:
+            `values.reshape(P, -1)[order]` sorts values (cells, points, ...), and `np.argsort(order)` is the inverse.
+    """
+
+    laws: LocalLaws
+    order: npt.NDArray[np.int64]
+
+
+def local_laws(rve: RVE) -> OrderedLaws:
+    """The laws of an RVE at its quadrature points.
+
+    Args:
+        rve: with path-independent materials.
 
     Raises:
-        TranslationError: as for `phase_law`.
+        TranslationError: as `phase_law`.
     """
     body = rve.body
     per_cell = len(body.points)
@@ -283,4 +297,4 @@ def local_laws(rve: RVE) -> tuple[LocalLaws, npt.NDArray[np.int64]]:
         laws.append(phase_law(material, body.dim, body.plane))
         cells = rve.domain.cell_tags.find(tag).astype(np.int64)
         points.append((cells[:, None] * per_cell + np.arange(per_cell)).ravel())
-    return LocalLaws(tuple(laws), tuple(p.size for p in points)), np.concatenate(points)
+    return OrderedLaws(LocalLaws(tuple(laws), tuple(p.size for p in points)), np.concatenate(points))

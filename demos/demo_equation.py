@@ -89,7 +89,7 @@ def solve():
 
 samples, unseen = pick((16, 4), (250, 100), (250, 100))
 world, path = MPI.COMM_WORLD, options.folder / "samples.h5"
-coupling.samples(draw, solve, samples + unseen, path, world, inputs=[f], output=u, progress=not options.small)
+coupling.sample_operator(draw, solve, samples + unseen, path, world, inputs=[f], output=u, progress=not options.small)
 if world.rank > 0:
     sys.exit()  # one rank trains
 

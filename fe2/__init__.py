@@ -5,27 +5,24 @@ from fe2 import mandel, rve_snapshots, strain_sampling
 from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
-from fe2.laws import ExactLaw, Law, Response, VaryingLaw
-from fe2.macro import MacroProblem, Step
-from fe2.materials import (
-    J2,
+from fe2.elasticity import (
     Anisotropic,
-    Energy,
-    J2Voce,
     LinearElastic,
-    Material,
     RambergOsgood,
     SaturatingElastic,
-    Stress,
     bulk_shear,
     cubic,
     transversely_isotropic,
 )
+from fe2.laws import ExactLaw, Law, Response, VaryingLaw
+from fe2.macro import MacroProblem, Step
+from fe2.materials import Energy, Material, Stress
 from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
 from fe2.micro_newton import SolverOptions
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
+from fe2.plasticity import J2, J2Voce
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_coordinates
 from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder

@@ -264,7 +264,7 @@ class RVE:
         if out.unstable.any():
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
-                "the material softens, and which equilibrium is found depends on the path; take smaller steps",
+                "the material softens, and the equilibrium depends on the path; take smaller steps of strain",
                 UnstableWarning,
                 stacklevel=2,
             )

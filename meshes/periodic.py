@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from .errors import MeshError
 from .geometry import facet_corners
 from .period import CLOSE, GIVE, known_period, refuse_coarse, refuse_wrong_volume
-from .translates import is_box, place, refuse_near_pairs, refuse_overlapping_translates, touching
+from .translates import is_box, refuse_near_pairs, refuse_overlapping_translates, touching, where
 
 if TYPE_CHECKING:
     from .tagged import TaggedMesh
@@ -166,13 +166,13 @@ def _first(corners, faulty, period) -> str:
     alone = corners[faulty][partners[faulty] == 1]
     if not len(alone):
         middle = corners[faulty].mean(axis=1)
-        return f"the first around ({place(middle)})"
+        return f"the first around ({where(middle)})"
     node = alone[np.lexsort(alone.T[::-1])[0]]
     shifts = np.array([shift for shift in product((-1, 0, 1), repeat=dim) if any(shift)]) @ period
     nearest = np.linalg.norm((nodes - node)[None] - shifts[:, None], axis=2).min()
     count = len(np.unique(label.reshape(partners.shape)[faulty][partners[faulty] == 1]))
     return (
-        f"{count} nodes there have no partner, the first at ({place(alone)}), whose nearest is {nearest:.3g} away, "
+        f"{count} nodes there have no partner, the first at ({where(alone)}), whose nearest is {nearest:.3g} away, "
         f"need {CLOSE * np.linalg.norm(period, axis=1).max():.3g}"
     )
 

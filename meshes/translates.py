@@ -46,7 +46,7 @@ def refuse_near_pairs(corners: npt.NDArray[np.float64], period: npt.NDArray[np.f
             off = middle[there[first]] - middle[here[first]] - shift
             raise MeshError(
                 f"the period {period.tolist()} is off: {near.sum()} sides of the boundary have their partner "
-                f"{off.tolist()} beside where it is expected, the first around ({place(middle[here[[first]]])}); give "
+                f"{off.tolist()} beside where it is expected, the first around ({where(middle[here[[first]]])}); give "
                 "the period, or the nodes of the mesh, with more digits"
             )
 
@@ -99,7 +99,7 @@ def refuse_overlapping_translates(rve, period, facets, corners) -> None:
         turns = windings(moved, outward)
         if (turns > 0.5).any():
             raise MeshError(
-                f"the mesh overlaps its translate by {shift.tolist()}, around ({place(moved[turns > 0.5])}): the "
+                f"the mesh overlaps its translate by {shift.tolist()}, around ({where(moved[turns > 0.5])}): the "
                 f"period {period.tolist()} is not that of this RVE"
             )
 
@@ -123,6 +123,6 @@ def _translates(points, period, reach):
             yield shift, near
 
 
-def place(points) -> str:
+def where(points) -> str:
     """Coordinates of the first of the points (n, dim), in lexicographic order, for messages."""
     return ", ".join(f"{value:.9g}" for value in points[np.lexsort(points.T[::-1])[0]])

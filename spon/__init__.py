@@ -11,7 +11,7 @@ The packages, from the top down; each imports only those below it:
     spon.sparse, spon.archive, spon.jit, spon.arguments    matrices, files, machine code, input
 
 What most scripts need is here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, `certify`; `OperatorNetwork`,
-`Preconditioner`; `ModeNetwork`, `GridCells`. Only reading a function space needs DOLFINx, which is imported there:
+`Preconditioner`; `ModeNetwork`, `GridRVEs`. Only reading a function space needs DOLFINx, which is imported there:
 models are trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
@@ -28,11 +28,11 @@ from spon.equino.evaluate.evaluator import Evaluator
 from spon.equino.evaluate.export_c import export_c
 from spon.equino.model import EquiNO
 from spon.equino.options import EquiNOOptions
-from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
-from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork
+from spon.microstructure import ModeNetwork, RVEMesh, RVEResponse
+from spon.microstructure.fft import GridNotConverged, GridResponse, GridRVEs
 from spon.operators.network import Operator, OperatorNetwork
+from spon.operators.operator_samples import OperatorSamples
 from spon.operators.preconditioner import Preconditioner
-from spon.operators.samples import Samples
 from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
 from spon.reduced.model import Model
 from spon.reduced.modes import ModesAtPoints, RVEModes
@@ -45,15 +45,13 @@ from spon.sparse import SparseOperator
 __version__ = "0.1.0"
 
 __all__ = [
-    "CellMesh",
-    "CellResponse",
     "Certificate",
     "EquiNO",
     "EquiNOOptions",
     "Evaluator",
     "Graph",
-    "GridCells",
     "GridNotConverged",
+    "GridRVEs",
     "GridResponse",
     "LocalLaws",
     "LocalSolve",
@@ -66,16 +64,18 @@ __all__ = [
     "ModesAtPoints",
     "Operator",
     "OperatorNetwork",
+    "OperatorSamples",
     "PhaseLaw",
     "Preconditioner",
     "Program",
     "ProgramError",
+    "RVEMesh",
     "RVEModes",
+    "RVEResponse",
     "RVESnapshots",
     "RVESpace",
     "ReducedModel",
     "ReducedNotConverged",
-    "Samples",
     "Space",
     "SparseOperator",
     "certify",
@@ -100,6 +100,10 @@ _NEW_NAMES = {
     "Fields": "spon.ModesAtPoints",
     "Refined": "spon.ModalSolution",
     "Refinement": "spon.ModalCorrector",
+    "CellMesh": "spon.RVEMesh",
+    "CellResponse": "spon.RVEResponse",
+    "GridCells": "spon.GridRVEs",
+    "Samples": "spon.OperatorSamples",
     "companions": "spon.equino.baselines",
     "constraints": "spon.spaces.constraints",
     "learn": "spon.equino.training",
@@ -107,10 +111,11 @@ _NEW_NAMES = {
     "load_operator": "spon.load",
     "load_samples": "spon.load",
     "load_space": "spon.load",
-    "modes": "spon.microstructure.mode_network",
+    "modes": "spon.microstructure",
     "norms": "spon.spaces.norms",
     "preconditioning": "spon.operators.preconditioner",
     "transfer": "spon.spaces.transfer",
+    "progress": "spon.training.progress",
     "variational": "spon.equino.vpionet",
 }
 

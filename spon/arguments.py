@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is handed in as numbers: tensors, arrays or lists, real alone."""
+"""Conversion of numeric arguments: tensors, arrays or lists of real numbers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +8,16 @@ from torch import Tensor
 
 
 def real_tensor(what: str, given: Tensor | npt.ArrayLike) -> Tensor:
-    """`given` as a tensor, with the precision that it has; lists have that of Python's numbers, float64.
+    """Numbers as a tensor of the same precision; lists become float64.
+
+    Args:
+        what: the argument, in the plural, for messages.
+        given: a tensor, an array or lists.
 
     Raises:
-        ValueError: complex numbers, or what are no numbers; `what` says whose, in the plural.
+        ValueError: complex numbers, or no numbers.
     """
-    # By NumPy, as torch takes lists in single precision.
+    # By NumPy, since torch converts lists to single precision.
     found = given if isinstance(given, Tensor) else np.asarray(given)
     if isinstance(found, np.ndarray):
         if found.dtype.kind not in "iufc":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Machine code of this computer from C, where it has a compiler: libraries kept in a cache, and programs as C.
+"""Machine code from C, on computers with a compiler: shared libraries in a cache.
 
-What is compiled is kept in the user's cache folder (`$XDG_CACHE_HOME/spon`, by default `~/.cache/spon`), under a name
-that says for which compiler and instructions it is.
+Libraries are kept in the user's cache folder (`$XDG_CACHE_HOME/spon`, by default `~/.cache/spon`), each under a hash of
+its source, its constants, the compiler and the instructions of the processor.
 """
 
 import ctypes
@@ -15,10 +15,16 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-# For the very processor, with the freedom to compute lanes together, but none that changes what NaN and ∞ are.
+T = TypeVar("T")
+
+# Not by cffi: its API mode builds extension modules, for which it needs the headers of Python and setuptools; its ABI
+# mode only loads libraries, as ctypes does.
+
+# For this processor, with the freedom to vectorise, but none that changes NaN and ∞.
 _FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
           "-fopenmp", "-fPIC", "-shared")  # fmt: skip
 
@@ -31,15 +37,20 @@ def compiler() -> tuple[str, ...]:
 
 
 def source(package: str, file: str) -> str:
-    """The text of a C file of a package."""
+    """The text of a C file in a package."""
     return (importlib.resources.files(package) / file).read_text()
 
 
 def library(text: str, constants: Mapping[str, str | int]) -> ctypes.CDLL:
-    """What C source with these constants is as machine code, from the cache or compiled now.
+    """The shared library of C source, from the cache or compiled now.
+
+    Args:
+        text: the source.
+        constants: macros to define.
 
     Raises:
-        OSError: no compiler, one that fails, or no place for what it makes; says what it said.
+        OSError: there is no compiler or no folder for the cache.
+        OSError: the compiler fails; quotes its output.
     """
     cc = compiler()
     if not cc:
@@ -50,9 +61,9 @@ def library(text: str, constants: Mapping[str, str | int]) -> ctypes.CDLL:
 @functools.lru_cache(maxsize=64)
 def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[str, ...]) -> ctypes.CDLL:
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants)]
-    # The predefined macros tell the compiler's version and the instructions of this processor.
-    known = _run(*cc, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
-    name = hashlib.sha256("\n".join([text, known, *flags]).encode()).hexdigest()[:32]
+    # The predefined macros contain the compiler's version and the instructions of this processor.
+    macros = _run(*cc, "-march=native", "-dM", "-E", "-x", "c", os.devnull)
+    name = hashlib.sha256("\n".join([text, macros, *flags]).encode()).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if cache.startswith("~"):
         raise OSError("there is no home folder to keep machine code in: set $XDG_CACHE_HOME")
@@ -60,20 +71,20 @@ def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[
     if path.exists():
         try:
             return ctypes.CDLL(str(path))
-        except OSError:  # damaged, or made on another system with the same home
-            path.unlink()
+        except OSError:  # damaged, or compiled on another system with the same home
+            path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each process under a name of its own, and renamed when it is whole: several may be at it.
+    # Several processes may compile at once: each in a folder of its own, and renamed when it is complete.
     with tempfile.TemporaryDirectory(dir=path.parent) as own:
-        written, part = Path(own) / "source.c", Path(own) / "part.so"
-        written.write_text(text)
-        _run(*cc, *flags, "-o", str(part), str(written), "-lm")
+        c_file, part = Path(own) / "source.c", Path(own) / "part.so"
+        c_file.write_text(text)
+        _run(*cc, *flags, "-o", str(part), str(c_file), "-lm")
         part.replace(path)
     return ctypes.CDLL(str(path))
 
 
 def _run(*command: str) -> str:
-    """What a command prints; raises OSError with what it says if it fails."""
+    """What a command prints to its output; OSError with what it prints to its errors if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
@@ -81,10 +92,18 @@ def _run(*command: str) -> str:
 
 
 class Compiled:
-    """C source with constants as a library, which is looked up again where it was sent to or copied."""
+    """The shared library of C source, which copies and unpickled objects load again.
+
+    Args:
+        text: the source.
+        constants: macros to define.
+
+    Raises:
+        OSError: as `library`.
+    """
 
     def __init__(self, text: str, constants: dict[str, str | int]):
-        self._made_of = text, constants
+        self._source = text, constants
         self.library = library(text, constants)
 
     def __getstate__(self) -> dict:
@@ -92,11 +111,16 @@ class Compiled:
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
-        self.library = library(*self._made_of)
+        self.library = library(*self._source)
 
 
-def or_torch(make, what: str):
-    """What `make` returns, or None, with a warning, if the compiler fails."""
+def or_torch(make: Callable[[], T], what: str) -> T | None:
+    """What `make` returns; None, with a warning that torch evaluates instead, if the compiler fails.
+
+    Args:
+        make: compiles something.
+        what: it is, for the warning.
+    """
     try:
         return make()
     except OSError as error:

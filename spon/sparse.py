@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Fixed sparse matrices that torch differentiates through.
+"""Constant sparse matrices whose products torch differentiates.
 
-Fields stand as (dofs, batch · channel): a row of the matrix then adds up contiguous rows of the field, which costs a
-fraction of what it costs with the batch first (`benchmarks/bench_spmm.py`).
+Fields have the shape (dofs, batch · channel): a row of the matrix then adds up contiguous rows of the field, which is
+several times faster than with the batch first (`benchmarks/bench_spmm.py`).
 """
 
 import math
@@ -17,12 +17,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class SparseOperator:
-    """A constant matrix in CSR form, to be applied from the left: `A @ x`, and `A.T @ y`.
+    """A constant matrix in CSR format, applied from the left: `A @ x`, and `A.T @ y`.
 
-    Products are differentiable in x any number of times, in reverse and in forward mode and under `torch.func`; the
-    derivatives are products with the same matrix and its transpose. Results do not vary from run to run.
+    Products are differentiable in x any number of times, in reverse and in forward mode and under `torch.func`;
+    derivatives are products with the same matrix and its transpose. Results are the same in every run.
 
-    shape: (rows, columns). pointers: (rows + 1,) int64. columns: (entries,) int64. values: (entries,).
+    Attributes:
+        shape: (rows, columns).
+        pointers: (rows + 1,) int64, where each row begins.
+        columns: (entries,) int64.
+        values: (entries,).
     """
 
     shape: tuple[int, int]
@@ -32,7 +36,13 @@ class SparseOperator:
 
     @classmethod
     def of(cls, matrix, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> "SparseOperator":
-        """From a SciPy sparse matrix or array; entries that are zero are dropped."""
+        """From a SciPy sparse matrix or array, without its zero entries.
+
+        Args:
+            matrix: a SciPy sparse matrix or array.
+            dtype: of the values.
+            device: of the values.
+        """
         csr = scipy.sparse.csr_array(matrix, copy=True)
         csr.sum_duplicates()
         csr.eliminate_zeros()
@@ -40,20 +50,20 @@ class SparseOperator:
         return cls(csr.shape, pointers, columns, torch.from_numpy(csr.data).to(device, dtype))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "SparseOperator":
-        """The same matrix elsewhere or in another precision."""
+        """The same matrix on another device or in another precision."""
         pointers, columns = self.pointers.to(device), self.columns.to(device)
         return SparseOperator(self.shape, pointers, columns, self.values.to(device, dtype))
 
     @cached_property
     def T(self) -> "SparseOperator":
-        """The transpose, made on first use and kept."""
+        """The transpose, computed on first use and kept."""
         other = SparseOperator.of(self.scipy.T, dtype=self.values.dtype, device=self.values.device)
         other.__dict__["T"] = self
         return other
 
     @cached_property
     def scipy(self) -> scipy.sparse.csr_array:
-        """As a SciPy array, which shares the memory if the values are on the CPU."""
+        """As a SciPy array, which shares the memory of values on the CPU."""
         values, columns, pointers = (t.cpu().numpy() for t in (self.values, self.columns, self.pointers))
         return scipy.sparse.csr_array((values, columns, pointers), shape=self.shape)
 
@@ -62,7 +72,10 @@ class SparseOperator:
         return torch.sparse_csr_tensor(self.pointers, self.columns, self.values, self.shape, check_invariants=False)
 
     def __matmul__(self, x: Tensor) -> Tensor:
-        """The product (rows, ...) with x (columns, ...).
+        """The product (rows, ...) with a field.
+
+        Args:
+            x: (columns, ...).
 
         Raises:
             ValueError: x of another length, precision or device than the matrix.
@@ -76,15 +89,15 @@ class SparseOperator:
         return _Product.apply(self, x.reshape(len(x), math.prod(trailing))).reshape(self.shape[0], *trailing)
 
     def _product(self, x: Tensor) -> Tensor:
-        """Without derivatives, (columns, b) → (rows, b)."""
+        """The product (rows, b) with x (columns, b), without derivatives."""
         if x.device.type == "cpu":
-            # SciPy's kernel beats those of torch on the CPU (benchmarks/spmm.json) and depends on no build option.
+            # SciPy's kernel is faster than torch's on the CPU (benchmarks/spmm.json), whatever torch is built with.
             return torch.from_numpy(self.scipy @ x.detach().contiguous().numpy())
         return self._torch @ x
 
 
 class _Product(torch.autograd.Function):
-    """y = A x: linear, so that each derivative is a product again."""
+    """y = A x. It is linear, so that each derivative is a product again."""
 
     @staticmethod
     def forward(operator, x):

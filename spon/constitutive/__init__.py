@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Constitutive laws at points as programs that torch and machine code evaluate, and the duals of their energies."""
+"""Constitutive laws at points as programs that torch and machine code evaluate, and convex duality of their energies.
 
+Program, ProgramError                     elementwise operations, as data
+PhaseLaw, LocalSolve, LocalLaws           the law of a phase, and those of all points of an RVE
+conjugate, constitutive_relation_error    the conjugate energy, and how far strain and stress are from a law
+largest_tangent                           the tangent that no other one exceeds
+"""
+
+from spon.constitutive.duality import conjugate, constitutive_relation_error, largest_tangent
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
 from spon.constitutive.program import Program, ProgramError
 
@@ -10,4 +17,7 @@ __all__ = [
     "PhaseLaw",
     "Program",
     "ProgramError",
+    "conjugate",
+    "constitutive_relation_error",
+    "largest_tangent",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs as C functions."""
+"""Writes programs as C functions."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=",
           "or": "||"}  # fmt: skip
 
 
-# As in torch, NaN is the least and the greatest of what it is compared with.
+# As in torch, the minimum and the maximum of NaN and a number are NaN.
 _FORMS = {
     "axpy": "{0} + {2} * {1}",
     "neg": "-{0}",
@@ -23,10 +23,14 @@ _FORMS = {
 
 
 def function(name: str, program: Program) -> str:
-    """A program of one input as a C function of lanes: static void name(const REAL *constants, lanes x[], lanes y[]).
+    """A program as a C function of lanes: static void name(const REAL *constants, lanes x[], lanes y[]).
 
-    Programs that differ in their constants alone are the same code. Where several are divided by one number, they are
-    multiplied by its inverse, since a division takes as long as ten products.
+    Programs that differ in their constants only give the same code. Several divisions by one number become products
+    with its inverse, since a division takes as long as ten products.
+
+    Args:
+        name: of the C function.
+        program: of one input.
     """
     divided = Counter(operands[1] for operation, *operands in program.steps if operation == "div")
     inverses: dict[int, str] = {}
@@ -48,7 +52,7 @@ def function(name: str, program: Program) -> str:
         known.append(f"v{len(known)}")
         lines.append(f"    const {kind} {known[-1]} = {right};")
     lines += [f"    y[{k}][b] = {known[i]};" for k, i in enumerate(program.outputs)] + ["  }"]
-    # Without `restrict` the compiler would have to check which of so many arrays are the same.
+    # Without `restrict` the compiler would have to check which of the arrays overlap.
     into = f"lanes x[restrict {size}], lanes y[restrict {len(program.outputs)}]"
     head = f"static void {name}(const REAL *restrict constants, {into})"
     return "\n".join([head, "{", *lines, "}", ""])

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The conjugate of a law's energy, max over e of stress.e - energy(e): `spon.constitutive.duality.conjugate` (after lanes.h and the
- * law's own functions law_energy, law_stress and law_tangent, which are made of its programs).
+ * The conjugate energy of a law, max over e of stress.e - energy(e), the formulas of
+ * `spon.constitutive.duality.conjugate`. It follows lanes.h and the functions law_energy, law_stress and law_tangent,
+ * which are generated from the law's programs.
  *
- * Newton's method for stress = law_stress(e) with step halving, in all lanes until the last is done. D strain components
- * are a constant of the compilation.
+ * Newton's method for stress = law_stress(e) with step halving, in all lanes until the last is solved. D, the number of
+ * strain components, is a compile-time constant.
  */
 
 typedef struct {
@@ -17,7 +18,7 @@ static inline void square(lanes x[D], lanes out)
   for (int i = 0; i < D; ++i) EACH out[b] += x[i][b] * x[i][b];
 }
 
-/* x := matrix^-1 x by elimination; a positive definite matrix needs no pivots. The matrix is used up. */
+/* x := matrix^-1 x by elimination, which overwrites the matrix; a positive definite one needs no pivots. */
 static inline void solve(lanes matrix[D * D], lanes x[D])
 {
   for (int k = 0; k < D; ++k)
@@ -33,57 +34,57 @@ static inline void solve(lanes matrix[D * D], lanes x[D])
   }
 }
 
-/* The squared norm of what is missing of the stress at e. */
-static inline void missing_at(const constants *law, lanes e[D], lanes stress[D], lanes missing[D], lanes size)
+/* The residual of the stress at e, and its squared norm. */
+static inline void residual_at(const constants *law, lanes e[D], lanes stress[D], lanes residual[D], lanes size)
 {
-  law_stress(law->stress, e, missing);
-  for (int i = 0; i < D; ++i) EACH missing[i][b] = stress[i][b] - missing[i][b];
-  square(missing, size);
+  law_stress(law->stress, e, residual);
+  for (int i = 0; i < D; ++i) EACH residual[i][b] = stress[i][b] - residual[i][b];
+  square(residual, size);
 }
 
 static void block(const constants *law, lanes stress[D], lanes e[D], lanes value, REAL resolved2, REAL least2,
                   int iterations)
 {
-  lanes enough, missing[D], size;
+  lanes enough, residual[D], size;
   square(stress, enough);
   EACH enough[b] = enough[b] * resolved2 + least2;
-  missing_at(law, e, stress, missing, size);
+  residual_at(law, e, stress, residual, size);
   for (int iteration = 0; iteration < iterations; ++iteration) {
-    int open[LANES], any = 0;
-    EACH open[b] = size[b] > enough[b] && size[b] < INFINITY;
-    EACH any |= open[b];
+    int active[LANES], any = 0;
+    EACH active[b] = size[b] > enough[b] && size[b] < INFINITY;
+    EACH any |= active[b];
     if (!any) break;
 
-    lanes step[D], matrix[D * D], trial[D], rest[D], left, length;
+    lanes step[D], matrix[D * D], trial[D], after[D], size_after, length;
     law_tangent(law->tangent, e, matrix);
-    for (int i = 0; i < D; ++i) EACH step[i][b] = missing[i][b];
+    for (int i = 0; i < D; ++i) EACH step[i][b] = residual[i][b];
     solve(matrix, step);
     EACH length[b] = 1;
-    /* The direction shortens what is missing, of whatever length the step has to be. */
+    /* Newton's direction decreases the norm of the residual, however short the step has to be. */
     for (int halving = 0; halving <= 20; ++halving) {
       for (int i = 0; i < D; ++i) EACH trial[i][b] = e[i][b] + length[b] * step[i][b];
-      missing_at(law, trial, stress, rest, left);
+      residual_at(law, trial, stress, after, size_after);
       any = 0;
       EACH {
-        const int worse = open[b] && !(left[b] < size[b]);
+        const int worse = active[b] && !(size_after[b] < size[b]);
         length[b] *= worse ? (REAL)0.5 : 1;
         any |= worse;
       }
       if (!any) break;
     }
-    /* What no step makes better is at the limit of rounding, or beyond what the law carries. */
+    /* Where no step helps, the residual is rounding, or no strain has the stress. */
     for (int i = 0; i < D; ++i) EACH {
-      const int better = open[b] && left[b] < size[b];
+      const int better = active[b] && size_after[b] < size[b];
       e[i][b] = better ? trial[i][b] : e[i][b];
-      missing[i][b] = better ? rest[i][b] : missing[i][b];
+      residual[i][b] = better ? after[i][b] : residual[i][b];
     }
-    EACH size[b] = !open[b] ? size[b] : left[b] < size[b] ? left[b] : INFINITY;
+    EACH size[b] = !active[b] ? size[b] : size_after[b] < size[b] ? size_after[b] : INFINITY;
   }
   lanes energy[1];
   law_energy(law->energy, e, energy);
   EACH value[b] = -energy[0][b];
   for (int i = 0; i < D; ++i) EACH value[b] += stress[i][b] * e[i][b];
-  /* What is not a maximum is no value of the conjugate. */
+  /* Where the residual is not zero there is no maximum, and the conjugate is infinite. */
   EACH value[b] = size[b] <= enough[b] ? value[b] : INFINITY;
 }
 
@@ -95,9 +96,9 @@ void conjugates(long n, const constants *law, const REAL *stress, const REAL *st
     lanes s[D], e[D], v;
     const int count = n - first < LANES ? (int)(n - first) : LANES;
     for (int i = 0; i < D; ++i) EACH {
-      const long place = (first + (b < count ? b : 0)) * D + i;
-      s[i][b] = stress[place];
-      e[i][b] = start[place];
+      const long at = (first + (b < count ? b : 0)) * D + i;
+      s[i][b] = stress[at];
+      e[i][b] = start[at];
     }
     block(law, s, e, v, resolved * resolved, least * least, iterations);
     for (int b = 0; b < count; ++b) value[first + b] = v[b];

@@ -1,119 +1,132 @@
 # SPDX-License-Identifier: MIT
-"""Convex duality of a law at points: the conjugate of its energy, and the tangent that none of its tangents exceeds."""
+"""Convex duality of laws at points: conjugate energy, error in the constitutive relation, largest tangent."""
 
 import functools
 
 import torch
 from torch import Tensor
 
-from spon.constitutive.conjugate import compiled_conjugate
+from spon.constitutive.conjugate_c import compiled_conjugate
 from spon.constitutive.phase_law import LocalLaws, PhaseLaw
 
-_BLOCK = 16384  # points that are treated at a time, so that what they need stays in the cache
-# Of the stress, that an iteration leaves. The conjugate is stationary in the strain: this counts squared in it.
+_BLOCK = 16384  # points at a time, so that their intermediate values stay in the cache
+# Residual that Newton's method leaves, relative to the stress. The conjugate is stationary in the strain, so that its
+# error is of the square of it.
 _RESOLVED = 1e-8
 _ITERATIONS = 40
+_HALVINGS = 20
 
 
-def indicator(laws: LocalLaws, strain: Tensor, stress: Tensor) -> Tensor:
-    """ψ(ε) + ψ*(σ) − σ·ε ≥ 0 (..., P) [MPa] at strains and stresses (..., P, d).
+def constitutive_relation_error(
+    laws: LocalLaws, strain: Tensor, stress: Tensor, energy: Tensor | None = None
+) -> Tensor:
+    """The error in the constitutive relation, ψ(ε) + ψ*(σ) − σ·ε ≥ 0 (..., P) [MPa].
 
-    It vanishes where they obey the law, and is infinite where no strain carries the stress; raises ValueError if a
-    phase has no energy.
+    It is zero where the stress is that of the strain, and infinite where no strain has the stress (Ladevèze and
+    Leguillon, SIAM J. Numer. Anal. 20, 1983).
+
+    Args:
+        laws: with convex energies.
+        strain: (..., P, d).
+        stress: (..., P, d) [MPa].
+        energy: ψ(ε) (..., P) [MPa], if it is known already.
+
+    Raises:
+        ValueError: a phase without energy.
     """
-    return indicator_and_energy(laws, strain, stress)[0]
-
-
-def indicator_and_energy(laws: LocalLaws, strain: Tensor, stress: Tensor) -> tuple[Tensor, Tensor]:
-    """`indicator`, and the energy ψ(ε) (..., P) [MPa] that it contains."""
     counts = list(laws.counts)
     blocks = zip(laws.laws, stress.split(counts, dim=-2), strain.split(counts, dim=-2), strict=True)
     dual = torch.cat([conjugate(law, s, e) for law, s, e in blocks], dim=-1)
-    energy = laws.energy(strain)
-    return energy + dual - (stress * strain).sum(-1), energy
+    energy = laws.energy(strain) if energy is None else energy
+    return energy + dual - (stress * strain).sum(-1)
 
 
-def conjugate(law: PhaseLaw, stress: Tensor, strain: Tensor) -> Tensor:
-    """ψ*(σ) = max_ε σ·ε − ψ(ε) (...) [MPa] at stresses (..., d); inf where no strain carries the stress.
+def conjugate(law: PhaseLaw, stress: Tensor, start: Tensor) -> Tensor:
+    """The conjugate energy ψ*(σ) = max_ε σ·ε − ψ(ε) (...) [MPa]; infinite where no strain has the stress.
 
     Args:
-        law: with a convex energy. stress: (..., d). strain: (..., d) where to begin, e.g. what belongs to a nearby
-        stress.
+        law: with a convex energy.
+        stress: (..., d) [MPa].
+        start: (..., d), strains to start the iteration from, such as those of a nearby stress.
 
     Raises:
-        ValueError: strains of another shape, type or device than the stresses.
+        ValueError: start strains of another shape, type or device than the stresses.
     """
     d = law.strain_size
-    if (strain.shape, strain.dtype, strain.device) != (stress.shape, stress.dtype, stress.device):
+    if (start.shape, start.dtype, start.device) != (stress.shape, stress.dtype, stress.device):
         raise ValueError(
-            f"the strain to begin with is {tuple(strain.shape)}, {strain.dtype} on {strain.device}, the stress "
-            f"{tuple(stress.shape)}, {stress.dtype} on {stress.device}: need the same"
+            f"start has shape {tuple(start.shape)} and type {start.dtype} on {start.device}, need those of the stress, "
+            f"{tuple(stress.shape)} and {stress.dtype} on {stress.device}"
         )
     if law.linear:
         compliance = torch.linalg.inv(law.tangent(stress.new_zeros(d)))
         return 0.5 * ((stress @ compliance) * stress).sum(-1)
-    stress, strain, shape = stress.reshape(-1, d), strain.reshape(-1, d), stress.shape[:-1]
+    stress, start, shape = stress.reshape(-1, d), start.reshape(-1, d), stress.shape[:-1]
     plain = stress.device.type == "cpu" and stress.dtype == torch.float64
     least = law.stress_rounding * torch.finfo(stress.dtype).eps / torch.finfo(torch.float64).eps
-    if plain and not (torch.is_grad_enabled() and (stress.requires_grad or strain.requires_grad)):
+    if plain and not (torch.is_grad_enabled() and (stress.requires_grad or start.requires_grad)):
         code = compiled_conjugate(law)
         if code is not None:
-            return code(stress, strain, _RESOLVED, least, _ITERATIONS).reshape(shape)
-    blocks = zip(stress.split(_BLOCK), strain.split(_BLOCK), strict=True)
+            return code(stress, start, _RESOLVED, least, _ITERATIONS).reshape(shape)
+    blocks = zip(stress.split(_BLOCK), start.split(_BLOCK), strict=True)
     return torch.cat([_conjugate(law, s, e, least) for s, e in blocks]).reshape(shape)
 
 
-def _conjugate(law: PhaseLaw, sigma: Tensor, start: Tensor, least: float) -> Tensor:
-    """`conjugate` of (n, d), by Newton's method for σ = dψ/dε with step halving; `least` [MPa] may be missing of σ.
+def _conjugate(law: PhaseLaw, stress: Tensor, start: Tensor, least: float) -> Tensor:
+    """`conjugate` (n,) at stresses (n, d), by Newton's method with step halving for the strain whose stress it is.
 
-    Its direction shortens the difference of the stresses.
+    `least` [MPa] is the residual that rounding may leave. Newton's direction decreases the norm of the residual.
     """
-    ones = sigma.new_ones(sigma.shape[1])
+    ones = stress.new_ones(stress.shape[1])
 
     def square(x: Tensor) -> Tensor:
-        return x.square() @ ones  # torch takes norms of such short rows far more slowly
+        return x.square() @ ones  # torch computes norms of such short rows far more slowly
 
-    resolved = max(_RESOLVED, 1e3 * torch.finfo(sigma.dtype).eps)  # in single precision there is no more to have
-    e, enough = start.clone(), resolved**2 * square(sigma) + least**2
-    missing = sigma - law.stress(e)
-    left: Tensor | slice = slice(None)
+    resolved = max(_RESOLVED, 1e3 * torch.finfo(stress.dtype).eps)  # single precision resolves no more
+    strain, enough = start.clone(), resolved**2 * square(stress) + least**2
+    residual = stress - law.stress(strain)
+    active: Tensor | slice = slice(None)
     for _ in range(_ITERATIONS):
-        size = square(missing[left])
-        open_ = (size > enough[left]) & (size < torch.inf)
-        count = int(open_.sum())
+        size = square(residual[active])
+        unsolved = (size > enough[active]) & (size < torch.inf)
+        count = int(unsolved.sum())
         if not count:
             break
-        if 2 * count < len(open_):  # else it is cheaper to take the others along
-            left = torch.arange(len(sigma))[left][open_]
-            size, open_ = size[open_], open_[open_]
-        here, right = e[left], sigma[left]
-        step = solve(law.tangent(here), missing[left])
+        if 2 * count < len(unsolved):  # else it is cheaper to keep the solved ones among them
+            active = torch.arange(len(stress))[active][unsolved]
+            size, unsolved = size[unsolved], unsolved[unsolved]
+        here, target = strain[active], stress[active]
+        step = solve_positive_definite(law.tangent(here), residual[active])
         trial = here + step
-        rest = right - law.stress(trial)
-        worse, length = (open_ & ~(square(rest) < size)).nonzero()[:, 0], 1.0
-        for _ in range(20):
+        after = target - law.stress(trial)
+        worse, length = (unsolved & ~(square(after) < size)).nonzero()[:, 0], 1.0
+        for _ in range(_HALVINGS):
             if not worse.numel():
                 break
             length /= 2
             trial[worse] = here[worse] + length * step[worse]
-            rest[worse] = right[worse] - law.stress(trial[worse])
-            worse = worse[~(square(rest[worse]) < size[worse])]
-        # What no step makes better is at the limit of rounding, or beyond what the law carries.
-        trial[worse], rest[worse] = here[worse], torch.inf
-        e[left], missing[left] = trial, rest
-    value = (sigma * e).sum(-1) - law.energy(e)
-    # What is not a maximum is no value of the conjugate: σ is beyond what the law carries.
-    return torch.where(square(missing) <= enough, value, torch.inf)
+            after[worse] = target[worse] - law.stress(trial[worse])
+            worse = worse[~(square(after[worse]) < size[worse])]
+        # Where no step helps, the residual is rounding, or no strain has the stress.
+        trial[worse], after[worse] = here[worse], torch.inf
+        strain[active], residual[active] = trial, after
+    value = (stress * strain).sum(-1) - law.energy(strain)
+    # Where the residual is not zero there is no maximum, and the conjugate is infinite.
+    return torch.where(square(residual) <= enough, value, torch.inf)
 
 
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solutions (n, d) of systems with symmetric positive definite matrices (n, d, d), NaN or inf for singular ones.
+def solve_positive_definite(matrix: Tensor, rhs: Tensor) -> Tensor:
+    """Solutions (n, d) of small systems; NaN or infinite for singular ones.
 
-    Elimination in all systems at once, which for such small ones is several times faster than LAPACK one by one; a
-    positive definite matrix needs no pivots.
+    Elimination in all systems at once is several times faster than LAPACK one by one; positive definite matrices need
+    no pivots.
+
+    Args:
+        matrix: (n, d, d), symmetric positive definite.
+        rhs: (n, d).
     """
-    d = right.shape[-1]
-    a, x = [list(row.unbind(-1)) for row in matrix.unbind(-2)], list(right.unbind(-1))
+    d = rhs.shape[-1]
+    a, x = [list(row.unbind(-1)) for row in matrix.unbind(-2)], list(rhs.unbind(-1))
     for k in range(d):
         for i in range(k + 1, d):
             factor = a[i][k] / a[k][k]
@@ -129,9 +142,12 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 @functools.cache
 def largest_tangent(law: PhaseLaw) -> Tensor | None:
-    """D (d, d) [MPa], the tangent at zero strain, if no tangent and no secant at random strains exceeds it; else None.
+    """The tangent at zero strain (d, d) [MPa] if no tangent and no secant at random strains exceeds it, else None.
 
-    Laws whose stiffness fades are stiffest at rest. It is tested at strains up to 1, not proved, and so is convexity.
+    Laws that soften are stiffest at zero strain. This, and convexity, is tested at strains up to 1, not proved.
+
+    Args:
+        law: with an energy.
 
     Raises:
         ValueError: an energy that is not convex.
@@ -140,10 +156,10 @@ def largest_tangent(law: PhaseLaw) -> Tensor | None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(2, 512, d, generator=generator, dtype=torch.float64)
     sizes = 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
-    # A strain each, and a step from it of the same size or smaller, which tangents do not see the jumps of stress in.
+    # Strains, and steps from them of the same size or smaller: secants include jumps of the stress, tangents do not.
     steps = sizes * 10 ** (-3 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
     strain, step = directions / directions.norm(dim=-1, keepdim=True) * torch.stack([sizes, steps])
-    rest = law.tangent(torch.zeros(1, d, dtype=torch.float64))[0]
+    at_zero_strain = law.tangent(torch.zeros(1, d, dtype=torch.float64))[0]
     tangent, change = law.tangent(strain), law.stress(strain + step) - law.stress(strain)
     known = tangent.isfinite().all(-1).all(-1) & change.isfinite().all(-1)
     strain, step, tangent, change = strain[known], step[known], tangent[known], change[known]
@@ -155,9 +171,11 @@ def largest_tangent(law: PhaseLaw) -> Tensor | None:
         k = int(lowest.argmin())
         raise ValueError(
             f"{law.name}: the energy is not convex (at the strain {strain[k].tolist()} a stiffness is {lowest[k]:.3g} "
-            "MPa), and there is no certificate without"
+            "MPa), and the certificate needs a convex one"
         )
-    if not rest.isfinite().all():
+    if not at_zero_strain.isfinite().all():
         return None
-    above = torch.minimum(torch.linalg.eigvalsh(rest - tangent)[:, 0], ((unit @ rest) * unit).sum(-1) - secant)
-    return rest if (above >= -slack).all() else None
+    margin = torch.minimum(
+        torch.linalg.eigvalsh(at_zero_strain - tangent)[:, 0], ((unit @ at_zero_strain) * unit).sum(-1) - secant
+    )
+    return at_zero_strain if (margin >= -slack).all() else None

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Points side by side: a `lanes` is one number of each of LANES points, and EACH is the loop over them, which becomes
- * vector instructions. What a block of points needs stays in the cache. REAL, double or float, and LANES are constants
- * of the compilation.
+ * Points side by side: a `lanes` holds one number of each of LANES points, and EACH loops over them, which compiles to
+ * vector instructions. The numbers of a block of points stay in the cache. REAL (double or float) and LANES are
+ * compile-time constants.
  */
 #include <math.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Constitutive laws at points: energy, stress and tangent of the phases of a cell, as programs.
+"""Constitutive laws at points: energy, stress and tangent of the phases of an RVE, as programs.
 
 Strains and stresses are Mandel vectors with d components, 2D (xx, yy, √2 xy) or 3D (xx, yy, zz, √2 yz, √2 xz, √2 xy).
 """
@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -19,15 +19,18 @@ from spon.constitutive.rounding import rounding
 
 @dataclass(frozen=True)
 class LocalSolve:
-    """Unknowns at the point itself, which make a local residual g(strain, local) vanish.
+    """Solver for the local unknowns of a point, which make a local residual g(strain, local) zero.
 
-    They are found by a fixed number of Newton steps from zero, outside of autograd, and by two more steps inside. Each
-    step squares the error, in value and in the strain alike, so that derivatives up to the third are those of the
-    implicit function. Where the last step is still large the unknowns are NaN.
+    It takes a fixed number of Newton steps from zero outside of autograd, and two more inside. Each step squares the
+    error of the value and of its dependence on the strain, so that derivatives up to the third are those of the
+    implicit function. The unknowns are NaN where the last step is still large.
 
     Args:
         step: program (strain, local) → (m,), the Newton step (∂g/∂local)⁻¹ g.
         iterations: Newton steps outside of autograd.
+
+    Raises:
+        ProgramError: a step with other inputs or another shape, or iterations below 1.
     """
 
     step: Program
@@ -57,8 +60,20 @@ class LocalSolve:
         return local
 
 
+class RoundingBySize(NamedTuple):
+    """Bounds of rounding errors by the norm of the strain.
+
+    Attributes:
+        sizes: (k,) norms of strains, ascending.
+        bounds: (k + 1,) [MPa], up to each of these norms; infinite beyond the last.
+    """
+
+    sizes: torch.Tensor
+    bounds: torch.Tensor
+
+
 def _directions(d: int) -> torch.Tensor:
-    """Unit strains (k, d) of all kinds."""
+    """Unit strains (k, d): random ones and the axes."""
     generator, unit = torch.Generator().manual_seed(0), torch.eye(d, dtype=torch.float64)
     some = torch.cat([torch.randn(48, d, generator=generator, dtype=torch.float64), unit, -unit])
     return some / some.norm(dim=1, keepdim=True)
@@ -66,14 +81,14 @@ def _directions(d: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PhaseLaw:
-    """Law of one phase, path-independent: energy density, stress and tangent of the strain.
+    """Path-independent law of one phase: energy density, stress and tangent as functions of the strain.
 
     Args:
         name: of the material.
         stress_program: strain (d,) → stress (d,) [MPa]; of (strain, local) if there are local unknowns.
         tangent_program: of the same inputs, d stress/d strain (d, d) [MPa] with the local unknowns condensed.
-        energy_program: of the same inputs, the energy density () [MPa]; None for a law that has none.
-        local: how to find the local unknowns, if there are any. Where they are not found, all results are NaN.
+        energy_program: of the same inputs, the energy density () [MPa]; None for a law without energy.
+        local: solves for the local unknowns, if there are any. Where it fails to converge, all results are NaN.
 
     Raises:
         ProgramError: programs whose inputs or shapes do not fit.
@@ -111,7 +126,10 @@ class PhaseLaw:
 
     @cached_property
     def matrix(self) -> tuple[float, ...] | None:
-        """The tangent [MPa], row by row, of a linear law: constant, no stress at rest, no jumps. Else None."""
+        """The tangent [MPa], row by row, of a linear law, None for any other.
+
+        Linear is a law with a constant tangent, no stress at zero strain and no jumps.
+        """
         values, d = self.tangent_program.values, self.strain_size
         if values is None:
             return None
@@ -124,11 +142,15 @@ class PhaseLaw:
 
     @property
     def linear(self) -> bool:
-        """Whether the stress is a constant matrix times the strain; it is then evaluated in this way."""
+        """Whether the stress is a constant matrix times the strain, and is evaluated so."""
         return self.matrix is not None
 
     def energy(self, strain: torch.Tensor) -> torch.Tensor:
-        """Energy densities (...) [MPa] at the strains (..., d); raises ValueError for a law that has none."""
+        """Energy densities (...) [MPa] at the strains (..., d).
+
+        Raises:
+            ValueError: a law without energy.
+        """
         if self.energy_program is None:
             raise ValueError(f"{self.name} is given by its stress and has no energy")
         return self._evaluate(self.energy_program, strain)
@@ -147,27 +169,31 @@ class PhaseLaw:
         return c.expand(strain.shape[:-1] + c.shape)
 
     def rounding(self, what: Literal["energy", "stress"], strain: torch.Tensor) -> torch.Tensor:
-        """How far rounding may take the energy (...) or stress (..., d) [MPa] at strains (..., d) from its formula."""
+        """Bounds of the rounding errors of the energy (...) or stress (..., d) [MPa].
+
+        Args:
+            what: "energy" or "stress".
+            strain: (..., d).
+
+        Raises:
+            ValueError: a law without energy.
+        """
         program = self.energy_program if what == "energy" else self.stress_program
         if program is None:
             raise ValueError(f"{self.name} is given by its stress and has no energy")
         return rounding(program, strain, *(() if self.local is None else (self.local(strain),)))
 
     @cached_property
-    def energy_rounding(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far rounding may take the energy from its formula, by the size of the strain: sizes (k,), ascending, and
-        bounds (k + 1,) [MPa] up to each of them, the last of which, beyond all, is infinite.
-
-        Found in some directions, see `rounding`; where there is no energy there is nothing to round.
-        """
+    def energy_rounding(self) -> "RoundingBySize":
+        """Bounds of the rounding error of the energy by the norm of the strain, from strains in many directions."""
         sizes = 10 ** (torch.arange(-64, 9, dtype=torch.float64) / 4)
         found = self.rounding("energy", sizes[:, None, None] * _directions(self.strain_size))
         most = torch.where(found.isfinite(), found, 0.0).amax(dim=1).cummax(dim=0).values
-        return sizes, torch.cat([most, most.new_full((1,), torch.inf)])
+        return RoundingBySize(sizes, torch.cat([most, most.new_full((1,), torch.inf)]))
 
     @cached_property
     def stress_rounding(self) -> float:
-        """What rounding makes of the stress near rest, in float64 [MPa]: a stress is met no nearer."""
+        """The rounding error of the stress near zero strain in float64 [MPa], which limits residuals of stresses."""
         found = self.rounding("stress", 1e-12 * _directions(self.strain_size)).norm(dim=1)
         return float(torch.where(found.isfinite(), found, 0.0).max())
 
@@ -182,7 +208,7 @@ class PhaseLaw:
             return program(strain)
         local = self.local(strain)
         lost = local.isnan().any(-1).reshape(strain.shape[:-1] + (1,) * len(program.shape))
-        return torch.where(lost, torch.nan, program(strain, local))  # also where it does not depend on all of them
+        return torch.where(lost, torch.nan, program(strain, local))  # also where the program does not use them
 
     def to_json(self) -> dict[str, Any]:
         """The law as lists, strings and numbers."""
@@ -198,7 +224,11 @@ class PhaseLaw:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PhaseLaw":
-        """The law that `to_json` made `data` of; raises ProgramError for anything else, naming the field."""
+        """The law of `to_json`.
+
+        Raises:
+            ProgramError: data that is no law; names the entry.
+        """
         name, stress, tangent, energy, local = read(data, "phase law", "name", "stress", "tangent", "energy", "local")
         if not isinstance(name, str):
             raise ProgramError(f"name = {name!r}: need a string")
@@ -223,14 +253,16 @@ class PhaseLaw:
 
 @dataclass(frozen=True)
 class LocalLaws:
-    """The laws of a cell's phases at its points, which stand in blocks: first all points of the first phase, and so on.
+    """The laws of an RVE's phases at its points, in blocks: all points of the first phase, then of the second, ...
 
     Args:
-        laws: one per phase.
+        laws: one for each phase.
         counts: points of each phase; P = sum(counts).
 
     Raises:
-        ValueError: not as many counts as laws, a negative count, or laws of different strain sizes.
+        ValueError: another number of counts than of laws, or none.
+        ValueError: a count that is negative or no integer.
+        ValueError: laws of different strain sizes.
     """
 
     laws: tuple[PhaseLaw, ...]
@@ -255,7 +287,11 @@ class LocalLaws:
         return self.laws[0].strain_size
 
     def energy(self, strain: torch.Tensor) -> torch.Tensor:
-        """Energy densities (..., P) [MPa] at the strains (..., P, d); raises ValueError if a phase has none."""
+        """Energy densities (..., P) [MPa] at the strains (..., P, d).
+
+        Raises:
+            ValueError: a phase without energy.
+        """
         return torch.cat([law.energy(block) for law, block in self._blocks(strain)], dim=-1)
 
     def stress(self, strain: torch.Tensor) -> torch.Tensor:
@@ -267,17 +303,20 @@ class LocalLaws:
         return torch.cat([law.tangent(block) for law, block in self._blocks(strain)], dim=-3)
 
     def _blocks(self, strain: torch.Tensor) -> list[tuple[PhaseLaw, torch.Tensor]]:
-        """The laws with the strains of their points; a phase without points is left out."""
+        """The laws and the strains at their points, without phases that have no points."""
         if strain.ndim < 2 or strain.shape[-2:] != (self.size, self.strain_size):
             raise ValueError(f"strain has shape {tuple(strain.shape)}, need (..., {self.size}, {self.strain_size})")
         parts = list(zip(self.laws, strain.split(list(self.counts), dim=-2)))
         return [(law, block) for law, block in parts if block.shape[-2]] or parts[:1]
 
     def subset(self, indices: Sequence[int]) -> "LocalLaws":
-        """The laws at some of the points, e.g. those of a cubature: `indices` of points, phase after phase.
+        """The laws at some of the points, such as those of a cubature.
+
+        Args:
+            indices: of the points, sorted by phase.
 
         Raises:
-            ValueError: an index out of range, or points that are not sorted by phase.
+            ValueError: an index out of range, or indices that are not sorted by phase.
         """
         chosen = [int(i) for i in indices]
         if bad := [i for i in chosen if not 0 <= i < self.size]:
@@ -294,6 +333,11 @@ class LocalLaws:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "LocalLaws":
-        """The laws that `to_json` made `data` of; raises ProgramError or ValueError for anything else."""
+        """The laws of `to_json`.
+
+        Raises:
+            ProgramError: data that is no law; names the entry.
+            ValueError: laws and counts that do not fit.
+        """
         laws, counts = read(data, "local laws", "laws", "counts")
         return cls(tuple(PhaseLaw.from_json(law) for law in sequence(laws, "laws")), tuple(sequence(counts, "counts")))

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Programs: straight lines of elementwise operations on torch tensors, as data.
+"""Programs: sequences of elementwise operations on torch tensors, as data.
 
-A constitutive law translated from UFL is such a program. Being data it goes into a model file as JSON, and is evaluated
-by torch alone, at any number of points, dtype and device, and differentiated by autograd or `torch.func`.
+A constitutive law translated from UFL is such a program. A model file stores it as JSON. Torch evaluates it, at any
+number of points, dtype and device; autograd and `torch.func` differentiate it.
 
-The values of a program are numbered: first the components of the inputs, then the constants, then one per step.
+The values of a program are numbered: first the components of the inputs, then the constants, then one for each step.
 
-Derivatives of `select`: autograd sends a zero cotangent into the branch not taken, and 0·∞ = NaN there spoils the sum.
-So a branch must have finite derivatives also where it is not taken. Forward evaluation is free of this, which is why a
-law comes with its stress and tangent as programs of their own. The same holds for UFL's own derivatives of a
-conditional, unless the translation has merged them into one `select`.
+Derivatives of `select`: autograd multiplies the derivatives of the branch not taken by zero, and 0·∞ = NaN spoils the
+sum. So a branch needs finite derivatives also where it is not taken. Forward evaluation is not affected; this is why a
+law has its stress and its tangent as programs of their own. The same holds for UFL's derivatives of a conditional,
+unless the translation has merged them into one `select`.
 """
 
 import math
@@ -25,7 +25,7 @@ Value = Any  # a tensor, or a float for a constant
 
 
 class ProgramError(ValueError):
-    """A program that is damaged, or data that is none."""
+    """A damaged program, or data that is no program."""
 
 
 def _extremum(limit: Callable, both: Callable) -> Callable[[Value, Value], torch.Tensor]:
@@ -41,7 +41,7 @@ def _extremum(limit: Callable, both: Callable) -> Callable[[Value, Value], torch
 
 _MATH = ("sqrt", "exp", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "erf", "abs", "neg")
 
-# name → (function, kinds of the operands, kind of the result): n a number, t a number that torch wants as a tensor, c a
+# name → (function, kinds of the operands, kind of the result): n a number, t a number that torch needs as a tensor, c a
 # constant, b a truth value.
 OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], str, str]] = {
     "add": (operator.add, "nn", "n"),
@@ -67,29 +67,31 @@ OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], str, str]] = {
 
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
-    """Tensor of `values`, sent to its device once."""
+    """Tensor of `values`, copied to its device once."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not take part in training later
         return torch.tensor(values, dtype=dtype, device=device).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Program:
-    """Elementwise operations that make an output of `shape` from the components of the inputs, point by point.
+    """Elementwise operations from the components of inputs to an output, point by point.
 
-    Call it with one tensor (..., size) per input; leading axes are broadcast. The result has shape (..., *shape) and
-    the dtype and device of the inputs.
+    Call it with one tensor (..., size) for each input; leading axes are broadcast. The result has shape (..., *shape)
+    and the dtype and device of the inputs.
 
     Args:
         inputs: name and size of each input.
-        constants: numbers, rounded to the dtype of the inputs when they meet them.
-        steps: tuples (operation, *operands), operands being numbers of earlier values; at least one of them depends on
-            the inputs. `OPERATIONS` lists the operations.
+        constants: finite numbers, rounded to the dtype of the inputs in the evaluation.
+        steps: tuples (operation, *operands). Operands are numbers of earlier values, of which at least one depends on
+            the inputs; `OPERATIONS` lists the operations.
         outputs: numbers of the values that fill the output, row by row.
         shape: of the output at a point, () for a scalar.
 
     Raises:
-        ProgramError: an unknown operation, an operand that is not an earlier value of the right kind, a constant that
-            is not finite, or a shape that does not fit the outputs.
+        ProgramError: an unknown operation.
+        ProgramError: an operand that is not an earlier value of the right kind.
+        ProgramError: a constant that is not finite.
+        ProgramError: a shape that does not fit the outputs.
     """
 
     inputs: tuple[tuple[str, int], ...]
@@ -112,7 +114,7 @@ class Program:
             found = [self._kind(kinds, i, f"steps[{k}] ({name!r})") for i in operands]
             if not all(f == w or (w in "nt" and f in "nc") for f, w in zip(found, wanted)):
                 raise ProgramError(f"steps[{k}]: {name!r} takes operands of kinds {wanted!r}, not {''.join(found)!r}")
-            # Python would fold what has no tensor in it, in its own way; `axpy` asks torch for x and y to be tensors.
+            # Python would evaluate constants with its own rounding; `axpy` needs x and y to be tensors.
             if set(found) == {"c"} or (name == "axpy" and "c" in found[:2]):
                 raise ProgramError(f"steps[{k}]: {name!r} of constants, which should have been folded")
             kinds.append(result)
@@ -140,7 +142,7 @@ class Program:
 
     @cached_property
     def _last_use(self) -> tuple[tuple[int, ...], ...]:
-        """For each step the values that nobody asks for after it."""
+        """For each step, the values that no later step uses."""
         seen, last = set(self.outputs), []
         for _, *operands in reversed(self.steps):
             last.append(tuple(set(operands) - seen))
@@ -148,10 +150,14 @@ class Program:
         return tuple(reversed(last))
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """The output (..., *shape) at the points of `inputs`, tensors (..., size) of one floating dtype and device.
+        """The output (..., *shape) at points.
+
+        Args:
+            inputs: tensors (..., size) of one floating dtype and device.
 
         Raises:
-            ValueError: not as many inputs as the program has, or of wrong size. TypeError: a dtype not floating.
+            ValueError: another number of inputs than the program has, or of another size.
+            TypeError: a dtype that is not floating, or different dtypes.
         """
         if len(inputs) != len(self.inputs):
             raise ValueError(f"{len(inputs)} inputs, need {len(self.inputs)}: {', '.join(n for n, _ in self.inputs)}")
@@ -168,7 +174,7 @@ class Program:
         def scalar(value: float) -> torch.Tensor:
             return constant((value,), (), inputs[0].dtype, inputs[0].device)
 
-        # Components first, in one copy: the steps then read memory in a row.
+        # Components first, in one copy: the steps then access contiguous memory.
         rows = [x.expand(points + x.shape[-1:]).movedim(-1, 0).contiguous() for x in inputs]
         values: list[Value] = [c for x in rows for c in x.unbind(0)]
         values += self.constants
@@ -198,7 +204,11 @@ class Program:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Program":
-        """The program that `to_json` made `data` of; raises ProgramError for anything else."""
+        """The program of `to_json`.
+
+        Raises:
+            ProgramError: data that is no program; names the entry.
+        """
         names = "inputs", "constants", "steps", "outputs", "shape"
         inputs, constants, steps, outputs, shape = read(data, "program", *names)
         for k, pair in enumerate(sequence(inputs, "inputs")):
@@ -221,7 +231,10 @@ class Program:
 
 
 def beside(*programs: Program) -> Program:
-    """One program with the outputs of several, in a row, in which what they have in common is done once.
+    """One program with the outputs of several in succession, which evaluates their common parts once.
+
+    Args:
+        programs: of the same inputs.
 
     Raises:
         ProgramError: programs of different inputs.
@@ -229,14 +242,14 @@ def beside(*programs: Program) -> Program:
     inputs, size = programs[0].inputs, sum(size for _, size in programs[0].inputs)
     if any(program.inputs != inputs for program in programs):
         raise ProgramError(f"the programs have the inputs {[program.inputs for program in programs]}, need the same")
-    # By their digits: 0.0 and -0.0 are two constants.
+    # By their digits, since 0.0 and -0.0 are two constants.
     constants = {value.hex(): value for program in programs for value in program.constants}
-    place = {digits: size + k for k, digits in enumerate(constants)}
+    number = {digits: size + k for k, digits in enumerate(constants)}
     first = size + len(constants)
     steps: dict[tuple[Any, ...], int] = {}
     outputs: list[int] = []
     for program in programs:
-        known = [*range(size), *(place[value.hex()] for value in program.constants)]
+        known = [*range(size), *(number[value.hex()] for value in program.constants)]
         for name, *operands in program.steps:
             step = (name, *(known[i] for i in operands))
             known.append(steps.setdefault(step, first + len(steps)))
@@ -245,14 +258,22 @@ def beside(*programs: Program) -> Program:
 
 
 def sequence(value: Any, name: str) -> Sequence:
-    """`value` if it is a list or tuple; raises ProgramError."""
+    """`value`, which must be a list or a tuple.
+
+    Raises:
+        ProgramError: it is not.
+    """
     if not isinstance(value, (list, tuple)):
         raise ProgramError(f"{name} is a {type(value).__name__}, need a list")
     return value
 
 
 def read(data: Any, what: str, *names: str) -> list[Any]:
-    """The entries `names` of the mapping `data`, which must have these and no others; raises ProgramError."""
+    """The entries `names` of the mapping `data`.
+
+    Raises:
+        ProgramError: no mapping, or one with other entries.
+    """
     if not isinstance(data, Mapping):
         raise ProgramError(f"{what}: got a {type(data).__name__}, need a mapping with {', '.join(names)}")
     for name in names:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""How far rounding may take the results of a program from what its formula says: running error analysis.
+"""Bounds of the rounding errors of a program's results, by running error analysis.
 
-Beside each value goes a bound of its error, which each step passes on by its derivatives and adds its own rounding to
-(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM 2002, section 3.3, after Wilkinson). Where terms
-cancel, as in n − ln(1 + n) at a small n, the errors of the terms stay, and so the bound is right where the result is
-all rounding. To first order in the unit roundoff.
+Each value has an error bound. Each step propagates the bounds of its operands by its derivatives and adds its own
+rounding (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM 2002, section 3.3, after Wilkinson).
+Where terms cancel, as in n − ln(1 + n) at small n, the errors of the terms remain, so the bound holds also where the
+result is nothing but rounding. Bounds are of first order in the unit roundoff.
 """
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from spon.constitutive.program import OPERATIONS, Program, constant
 
-# Operation → error of its result [units of roundoff] by errors e of its operands x; v is the result.
-_PASSED_ON = {
+# Operation → error of its result v, in units of roundoff, from the errors e of its operands x.
+_PROPAGATED = {
     "add": lambda v, x, e: e[0] + e[1],
     "sub": lambda v, x, e: e[0] + e[1],
     "axpy": lambda v, x, e: e[0] + x[2].abs() * e[1],
@@ -28,7 +28,7 @@ _PASSED_ON = {
     "select": lambda v, x, e: torch.where(x[0], e[1], e[2]),
     "neg": lambda v, x, e: e[0],
     "abs": lambda v, x, e: e[0],
-    # |√(x + δ) − √x| is at most √δ, where x is nothing.
+    # |√(x + δ) − √x| ≤ √δ, also where x = 0.
     "sqrt": lambda v, x, e: _unless_exact(e[0], 1 / torch.maximum(v, (_unit(v) * e[0]).sqrt())),
     "exp": lambda v, x, e: v * e[0],
     "ln": lambda v, x, e: e[0] / x[0].abs(),
@@ -43,7 +43,7 @@ _PASSED_ON = {
     "tanh": lambda v, x, e: (1 - v**2) * e[0],
     "erf": lambda v, x, e: 1.13 * e[0],
 }
-# Roundings of the operation itself, two where a library function or an inverse may be off by a unit in the last place.
+# Roundings of the operation itself: two where a library function may be off by a unit in the last place.
 _OWN = dict.fromkeys(OPERATIONS, 2) | dict.fromkeys(("add", "sub", "mul"), 1)
 _OWN |= dict.fromkeys(("min", "max", "select", "neg", "abs"), 0)
 
@@ -53,14 +53,18 @@ def _unit(like: Tensor) -> float:
 
 
 def _unless_exact(error: Tensor, factor: Tensor) -> Tensor:
-    """Their product; what has no error passes on none, however steep the function is there."""
+    """The product of error and factor; zero for exact operands, however steep the function is there."""
     return torch.where(error == 0, error, error * factor)
 
 
 @torch.no_grad()
 def rounding(program: Program, *inputs: Tensor) -> Tensor:
-    """Bound of the rounding errors of a program's output (..., *shape) at inputs (..., size), each of which is right
-    to its last digit."""
+    """Bounds of the rounding errors of a program's output (..., *shape).
+
+    Args:
+        program: any.
+        inputs: tensors (..., size), correctly rounded.
+    """
     like, unit = inputs[0], _unit(inputs[0])
     points = torch.broadcast_shapes(*(x.shape[:-1] for x in inputs))
     values = [c for x in inputs for c in x.expand(points + x.shape[-1:]).unbind(-1)]
@@ -73,6 +77,6 @@ def rounding(program: Program, *inputs: Tensor) -> Tensor:
         v = x[0] + x[2] * x[1] if name == "axpy" else function(*x)
         values.append(v)
         truth = kind == "b"
-        errors.append(torch.zeros_like(values[0]) if truth else _PASSED_ON[name](v, x, e) + _OWN[name] * v.abs())
+        errors.append(torch.zeros_like(values[0]) if truth else _PROPAGATED[name](v, x, e) + _OWN[name] * v.abs())
     found = torch.stack([errors[i].expand(points) for i in program.outputs], -1)
     return unit * found.reshape(points + program.shape)

@@ -4,6 +4,7 @@
 train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
 EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
 certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and what corrects it
+energy_at_zero_strain                                        reference of the energies of a certificate
 Evaluator, export_c                                          fast evaluation
 baselines, vpionet                                           other trainings, to compare with
 """
@@ -14,7 +15,7 @@ from typing import Any as _Any
 
 from spon.equino import baselines, vpionet
 from spon.equino.baselines import StressNetwork
-from spon.equino.certificate import Certificate, certify
+from spon.equino.certificate import Certificate, certify, energy_at_zero_strain
 from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.displacement_operator import DisplacementOperator
 from spon.equino.evaluate.evaluator import Evaluator
@@ -36,6 +37,7 @@ __all__ = [
     "StressNetwork",
     "baselines",
     "certify",
+    "energy_at_zero_strain",
     "export_c",
     "refit",
     "train",

@@ -39,7 +39,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from spon.arguments import real_tensor
-from spon.constitutive.duality import indicator_and_energy, largest_tangent
+from spon.constitutive.duality import constitutive_relation_error, largest_tangent
 from spon.equino.model import EquiNO
 from spon.reduced.modes import ModesAtPoints
 
@@ -209,7 +209,9 @@ def bounds(at: ModesAtPoints, strain: Tensor, stress: Tensor, at_zero_strain: Te
         stress: (n, m, d), in equilibrium [MPa].
         at_zero_strain: see `energy_at_zero_strain`.
     """
-    gap, energy = (values @ at.weights for values in indicator_and_energy(at.laws, strain, stress))
+    energies = at.laws.energy(strain)
+    gap = constitutive_relation_error(at.laws, strain, stress, energies) @ at.weights
+    energy = energies @ at.weights
     unit = torch.finfo(energy.dtype).eps / 2
     slack = 2 * _rounding(at, strain) + unit * len(at.weights) * energy.abs()
     slack += _SOLVED * at.strain_modes.shape[2] * (energy - at_zero_strain).abs()

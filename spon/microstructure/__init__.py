@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""RVEs that differ from point to point: networks of their modes, and image cells solved by FFT."""
+"""RVEs that differ from point to point: networks of their modes, and RVEs on grids solved by FFT."""
 
-from spon.microstructure.fft import GridCells, GridNotConverged, GridResponse
-from spon.microstructure.mode_network import CellMesh, CellResponse, ModeNetwork, load_modes, train
+from spon.microstructure.fft import GridNotConverged, GridResponse, GridRVEs
+from spon.microstructure.mode_network import ModeNetwork
+from spon.microstructure.response import ModeFields, RVEResponse
+from spon.microstructure.rve_mesh import RVEMesh
+from spon.microstructure.training import train
 
 __all__ = [
-    "CellMesh",
-    "CellResponse",
-    "GridCells",
     "GridNotConverged",
+    "GridRVEs",
     "GridResponse",
+    "ModeFields",
     "ModeNetwork",
-    "load_modes",
+    "RVEMesh",
+    "RVEResponse",
     "train",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Many cells on regular grids at once: full-field problems by FFT, an element for each pixel or voxel.
+"""Many RVEs on regular grids at once: full-field problems by FFT, an element for each pixel or voxel.
 
 The elements are those of `fe2.RVE(degree=1)` on `meshes.from_labels`, multilinear with two Gauss points in each
 direction, and so is the solution. The fluctuation of the displacement is periodic, and equilibrium
@@ -10,8 +10,8 @@ is solved by Newton's method with conjugate gradients. Their preconditioner is t
 homogeneous medium, which a Fourier transform splits into blocks of d × d, one for each frequency: the number of
 iterations depends on the contrast of the phases and not on the grid (Ladecký, Leute, Falsafi, Pultarová, Pastewka,
 Junge & Zeman, Appl. Math. Comput. 446, 2023). The tangent of the mean stress is that of the discrete problem, by
-conjugate gradients for all strain components at once. Everything has the cell first; no cell waits for another but for
-the slowest of its batch, and none changes another's result.
+conjugate gradients for all strain components at once. The first axis of all arrays is the RVE. A batch takes as long as
+its slowest RVE, and no RVE changes the result of another.
 """
 
 import math
@@ -26,19 +26,26 @@ from torch import Tensor
 from spon.arguments import real_tensor
 from spon.constitutive.phase_law import PhaseLaw
 
-_NEWTON, _LINEAR, _HALVINGS = 30, 2000, 12
-_SOFTEST = 1e-6  # of the stiffest phase's stiffness at rest, below which a phase is a void
+_NEWTON, _LINEAR, _HALVINGS = 30, 2000, 12  # iterations, at most: of Newton's method, of CG, of the line search
+_SOFTEST = 1e-6  # of the stiffest phase's stiffness at zero strain, below which a phase counts as a void
 
 
 class GridNotConverged(RuntimeError):
-    """Cells whose equilibrium was not found."""
+    """The equilibrium of an RVE was not found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridResponse:
-    """Of n cells: stress (n, d), tangent (n, d, d) [MPa], energy (n,) [MPa], NaN if a law has none; fluctuation
-    (n, *grid, dim) [length] of the nodes; iterations (n,) of Newton's method, products (n,) of the tangent with
-    fields."""
+    """The response of n RVEs on a grid, each at a strain of its own.
+
+    Args:
+        stress: (n, d), homogenised [MPa].
+        tangent: (n, d, d), homogenised [MPa]; NaN if it was not wanted.
+        energy: (n,), mean density [MPa]; NaN if a law has none.
+        fluctuation: (n, *grid, dim), of the nodes [length].
+        iterations: (n,), of Newton's method.
+        products: (n,), of the tangent with fields.
+    """
 
     stress: Tensor
     tangent: Tensor
@@ -48,14 +55,16 @@ class GridResponse:
     products: Tensor
 
 
-class GridCells:
-    """n cells with a phase for each pixel (n, nx, ny) or voxel (n, nx, ny, nz).
+class GridRVEs:
+    """n RVEs with a phase for each pixel or voxel; `coupling.grid_rves` makes them of materials in UFL.
 
     Args:
-        labels: integers; `labels[c, i, j]` is the element at the i-th place in x and the j-th in y of the cell c.
+        labels: integers (n, nx, ny) or (n, nx, ny, nz); `labels[k, i, j]` is the i-th element in x and the j-th in y of
+            RVE k.
         laws: label → `spon.PhaseLaw`, path-independent.
-        box: edge lengths of a cell; one in x, and squares or cubes, if None.
-        dtype, device: of all fields.
+        box: edge lengths of an RVE; if None, one in x, with square or cubic elements.
+        dtype: of all fields.
+        device: of all fields.
 
     Raises:
         ValueError: labels of another shape or without law, laws for other strains, a phase without stiffness.
@@ -84,21 +93,21 @@ class GridCells:
         self._laws = [laws[tag] for tag in present]
         self.dtype, self.device = dtype, torch.device(device)
         self.phase = torch.searchsorted(torch.tensor(present), labels.cpu().contiguous()).flatten(1).to(self.device)
-        rest = torch.stack([law.tangent(torch.zeros(d, dtype=torch.float64)) for law in self._laws])
-        sizes = torch.linalg.eigvalsh((rest + rest.mT) / 2)
+        at_zero_strain = torch.stack([law.tangent(torch.zeros(d, dtype=torch.float64)) for law in self._laws])
+        sizes = torch.linalg.eigvalsh((at_zero_strain + at_zero_strain.mT) / 2)
         if float(sizes.min()) < _SOFTEST * float(sizes.max()):
             k = int(sizes.amin(1).argmin())
             raise ValueError(
-                f"label {present[k]} ({self._laws[k].name}) has the stiffness {float(sizes[k, 0]):.3g} MPa at rest "
-                f"beside {float(sizes.max()):.3g}, and the iterations grow with their ratio: need {_SOFTEST:.0e} of it"
+                f"label {present[k]} ({self._laws[k].name}) has the stiffness {float(sizes[k, 0]):.3g} MPa at zero "
+                f"strain beside {float(sizes.max()):.3g}, and the iterations grow with their ratio: need "
+                f"{_SOFTEST:.0e} of it"
             )
         lengths = np.array([1.0] * self.dim) * np.array(self.grid) / self.grid[0] if box is None else np.array(box)
-        shape = _shape_slopes(lengths / self.grid)
-        self._B = torch.from_numpy(shape).to(self.device, dtype)  # (points, d, corners · dim)
-        self._points = len(shape)
+        self._B = torch.from_numpy(_strain_operators(lengths / self.grid)).to(self.device, dtype)
+        self._points = len(self._B)
         self._shifts = [tuple(-s for s in corner) for corner in np.ndindex(*[2] * self.dim)]
-        self._scale = rest.mean(0).to(self.device, dtype)  # the reference medium
-        self._green = self._inverse()
+        self._reference = at_zero_strain.mean(0).to(self.device, dtype)  # the reference medium
+        self._inverse_symbol = self._invert_symbol()
 
     def __len__(self) -> int:
         return len(self.phase)
@@ -112,28 +121,28 @@ class GridCells:
         return (flat @ self._B.flatten(0, 1).T).unflatten(-1, (self._points, self.strain_size))
 
     def _force(self, stress: Tensor) -> Tensor:
-        """Its transpose, with means instead of integrals."""
+        """The transpose of `_strain`, with means instead of integrals."""
         flat = stress.flatten(-2) @ self._B.flatten(0, 1) / (self._points * math.prod(self.grid))
         corners = flat.reshape(*stress.shape[:2], *self.grid, 2**self.dim, self.dim)
         axes = tuple(range(2, 2 + self.dim))
         parts = (torch.roll(corners[..., k, :], tuple(-s for s in shift), axes) for k, shift in enumerate(self._shifts))
         return sum(parts)
 
-    def _inverse(self) -> Tensor:
+    def _invert_symbol(self) -> Tensor:
         """Blocks (*frequencies, dim, dim) of the inverse of the reference medium's operator."""
         impulse = torch.zeros(1, self.dim, *self.grid, self.dim, dtype=self.dtype, device=self.device)
         impulse[(0, range(self.dim), *[0] * self.dim, range(self.dim))] = 1.0
-        answer = self._force(self._strain(impulse) @ self._scale)[0]
-        symbol = torch.fft.rfftn(answer, dim=tuple(range(1, 1 + self.dim))).movedim(0, -1)
+        response = self._force(self._strain(impulse) @ self._reference)[0]
+        symbol = torch.fft.rfftn(response, dim=tuple(range(1, 1 + self.dim))).movedim(0, -1)
         symbol = (symbol + symbol.mH) / 2
         symbol[(0,) * self.dim] = torch.eye(self.dim, dtype=symbol.dtype, device=self.device)
         inverse = torch.linalg.inv(symbol)
-        inverse[(0,) * self.dim] = 0.0  # rigid translations, which do nothing
+        inverse[(0,) * self.dim] = 0.0  # rigid translations, which have no energy
         return inverse
 
     def _precondition(self, r: Tensor) -> Tensor:
         axes = tuple(range(2, 2 + self.dim))
-        found = (self._green @ torch.fft.rfftn(r, dim=axes)[..., None])[..., 0]
+        found = (self._inverse_symbol @ torch.fft.rfftn(r, dim=axes)[..., None])[..., 0]
         return torch.fft.irfftn(found, s=self.grid, dim=axes)
 
     def _at(self, which: str, strain: Tensor, phase: Tensor) -> Tensor:
@@ -156,16 +165,17 @@ class GridCells:
         tolerance: float = 1e-10,
         tangent: bool = True,
     ) -> GridResponse:
-        """Mean stress, tangent and energy of each cell at a strain of its own, Mandel (n, d).
+        """Homogenised stress, tangent and energy of each RVE at a strain of its own.
 
         Args:
-            start: (n, *grid, dim), fluctuations to begin with, which do not change the result but by the tolerance.
-            tolerance: of what is not in equilibrium, as part of the stress, both in the norm of the reference medium.
-            tangent: whether it is wanted; else it is NaN, and a third of the work or more is saved.
+            strain: (n, d), Mandel.
+            start: (n, *grid, dim), initial fluctuations; they change the result within the tolerance only.
+            tolerance: of the residual, relative to the stress, both in the norm of the reference medium.
+            tangent: whether it is wanted; without it a third of the work or more is saved.
 
         Raises:
-            ValueError: strains or fluctuations that are not real, finite and of this shape. GridNotConverged: naming
-            the first cell.
+            ValueError: strains or fluctuations that are not real, finite and of this shape.
+            GridNotConverged: the equilibrium of an RVE was not found; names the first.
         """
         n, d = len(self), self.strain_size
         strain = real_tensor("strains", strain)
@@ -173,7 +183,7 @@ class GridCells:
             raise ValueError(f"strains have the shape {tuple(strain.shape)}, need ({n}, {d})")
         if not bool(strain.isfinite().all()):
             k = int((~strain.isfinite().all(1)).nonzero()[0])
-            raise ValueError(f"the strain of cell {k} is {strain[k].tolist()}, need finite numbers")
+            raise ValueError(f"the strain of RVE {k} is {strain[k].tolist()}, need finite numbers")
         mean = strain.to(self.device, self.dtype)
         u = mean.new_zeros(n, *self.grid, self.dim)
         if start is not None:
@@ -184,30 +194,30 @@ class GridCells:
                 )
             u = given.to(u, copy=True)
         iterations, products = (torch.zeros(n, dtype=torch.int64, device=self.device) for _ in range(2))
-        left = torch.arange(n, device=self.device)
+        active = torch.arange(n, device=self.device)  # RVEs that have not converged
         for _ in range(_NEWTON + 1):
-            e, phase = mean[left], self.phase[left]
-            local = e[:, None, None] + self._strain(u[left, None])[:, 0]
+            e, phase = mean[active], self.phase[active]
+            local = e[:, None, None] + self._strain(u[active, None])[:, 0]
             stress = self._at("stress", local, phase)
             r, off, size = self._residual(stress)
             open_ = ~(off <= tolerance * size)
             if not bool(open_.any()):
                 break
-            left, local, phase, r = left[open_], local[open_], phase[open_], r[open_]
+            active, local, phase, r = active[open_], local[open_], phase[open_], r[open_]
             off, size = off[open_], size[open_]
             C = self._at("tangent", local, phase)
             # As exact as Newton's step is good.
             enough = torch.maximum((off / size).clamp(max=0.1), 0.1 * tolerance * size / off)
             step, count = self._solve(C, -r[:, None], enough[:, None])
             step = step[:, 0]
-            products[left] += count
-            iterations[left] += 1
-            u[left] = self._shortened(mean[left], phase, u[left], step, off)
+            products[active] += count
+            iterations[active] += 1
+            u[active] = self._shortened(mean[active], phase, u[active], step, off)
         else:
-            k = int(left[0])
+            k = int(active[0])
             raise GridNotConverged(
-                f"cell {k}, strain {strain[k].tolist()}: {float((off / size)[0]):.1e} of the stress is not in "
-                f"equilibrium after {_NEWTON} iterations, need {tolerance:.0e}"
+                f"RVE {k}, strain {strain[k].tolist()}: the residual is {float((off / size)[0]):.1e} of the "
+                f"stress after {_NEWTON} iterations, need {tolerance:.0e}"
             )
         return self._response(mean, u, iterations, products, tangent, tolerance)
 
@@ -215,7 +225,7 @@ class GridCells:
         """r (n, *grid, dim), its norm (n,) and that of the stress, dual to the reference medium's energy."""
         r = self._force(stress[:, None])[:, 0]
         off = _dot(r[:, None], self._precondition(r[:, None]))[:, 0].clamp(min=0).sqrt()
-        compliance = torch.linalg.inv(self._scale)
+        compliance = torch.linalg.inv(self._reference)
         size = ((stress @ compliance) * stress).sum(-1).mean((1, 2)).sqrt()
         return r, off, size
 
@@ -234,8 +244,8 @@ class GridCells:
         return u + length.view(wide) * step
 
     def _solve(self, C: Tensor, right: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
-        """Conjugate gradients for c columns (n, c, *grid, dim) of each cell, to parts `enough` (n, c) of the right side
-        in the dual norm; and the products (n,) that it took. A column that is done stands still."""
+        """Conjugate gradients for c right sides (n, c, *grid, dim) of each RVE, to relative residuals `enough` (n, c)
+        in the dual norm, and the number of products (n,). A converged column does not change any more."""
         x, r = torch.zeros_like(right), right
         z = self._precondition(r)
         p, rz = z, _dot(r, z)
@@ -246,7 +256,7 @@ class GridCells:
             if not bool(going.any()):
                 break
             count += going.any(1)
-            Kp = self._force(_moved(C, self._strain(p)))
+            Kp = self._force(_stresses(C, self._strain(p)))
             alpha = torch.where(going, rz / torch.where(going, _dot(p, Kp), 1.0), 0.0)
             x, r = x + alpha[wide] * p, r - alpha[wide] * Kp
             z = self._precondition(r)
@@ -262,13 +272,13 @@ class GridCells:
         effective = mean.new_full((len(self), d, d), torch.nan)
         if tangent:
             C = self._at("tangent", local, self.phase)
-            # A unit strain in each component, and what it does to the fluctuation. The tangent is the least energy of
-            # both, and so its error is the square of theirs.
+            # Unit strains and the sensitivities of the fluctuation to them. The tangent is their least energy, so that
+            # its error is the square of theirs.
             enough = mean.new_full((len(self), d), 0.1 * tolerance**0.5)
-            slopes, count = self._solve(C, -self._force(C.movedim(-1, 1)), enough)
+            sensitivities, count = self._solve(C, -self._force(C.movedim(-1, 1)), enough)
             products = products + count
-            along = torch.eye(d).to(mean)[:, None, None] + self._strain(slopes)
-            effective = torch.einsum("ncvpd,nevpd->nce", along, _moved(C, along)) / along[0, 0, ..., 0].numel()
+            along = torch.eye(d).to(mean)[:, None, None] + self._strain(sensitivities)
+            effective = torch.einsum("ncvpd,nevpd->nce", along, _stresses(C, along)) / along[0, 0, ..., 0].numel()
             effective = (effective + effective.mT) / 2
         energy = mean.new_full((len(self),), torch.nan)
         if all(law.energy_program is not None for law in self._laws):
@@ -276,9 +286,9 @@ class GridCells:
         return GridResponse(stress.mean((1, 2)), effective, energy, u, iterations, products)
 
 
-def _moved(C: Tensor, strain: Tensor) -> Tensor:
-    """C ε of tangents (n, ..., d, d) and strains (n, c, ..., d), for each column; by products of whole fields, where
-    one of small matrices at each point takes three times as long on a CPU."""
+def _stresses(C: Tensor, strain: Tensor) -> Tensor:
+    """C ε (n, c, ..., d) of tangents (n, ..., d, d) and strains (n, c, ..., d)."""
+    # On a CPU, products of whole fields take a third of the time of small matrix products at each point.
     out = C[:, None, ..., 0] * strain[..., :1]
     for k in range(1, strain.shape[-1]):
         out.addcmul_(C[:, None, ..., k], strain[..., k : k + 1])
@@ -286,27 +296,27 @@ def _moved(C: Tensor, strain: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Of fields (n, c, ...), for each column."""
+    """Inner products (n, c) of fields (n, c, ...)."""
     return (a * b).flatten(2).sum(-1)
 
 
-def _shape_slopes(size: np.ndarray) -> np.ndarray:
-    """Mandel strains (points, d, corners · dim) of the corners' displacements in a box of edges `size` (dim,)."""
+def _strain_operators(size: np.ndarray) -> np.ndarray:
+    """Mandel strains (points, d, corners · dim) of the corners' displacements in an element of edges `size` (dim,)."""
     dim = len(size)
     pairs = [(0, 1)] if dim == 2 else [(1, 2), (0, 2), (0, 1)]
     gauss = 0.5 + np.array([-0.5, 0.5]) / 3**0.5
     corners = list(np.ndindex(*[2] * dim))
     found = []
-    for place in np.stack(np.meshgrid(*[gauss] * dim, indexing="ij"), -1).reshape(-1, dim):
-        slopes = np.empty((len(corners), dim))
+    for point in np.stack(np.meshgrid(*[gauss] * dim, indexing="ij"), -1).reshape(-1, dim):
+        gradients = np.empty((len(corners), dim))
         for a, corner in enumerate(corners):
-            factors = np.where(corner, place, 1 - place)
+            factors = np.where(corner, point, 1 - point)
             for i in range(dim):
-                slopes[a, i] = (1 if corner[i] else -1) / size[i] * np.delete(factors, i).prod()
+                gradients[a, i] = (1 if corner[i] else -1) / size[i] * np.delete(factors, i).prod()
         B = np.zeros((dim + len(pairs), len(corners), dim))
         for i in range(dim):
-            B[i, :, i] = slopes[:, i]
+            B[i, :, i] = gradients[:, i]
         for k, (i, j) in enumerate(pairs, dim):
-            B[k, :, i], B[k, :, j] = slopes[:, j] / 2**0.5, slopes[:, i] / 2**0.5
+            B[k, :, i], B[k, :, j] = gradients[:, j] / 2**0.5, gradients[:, i] / 2**0.5
         found.append(B.reshape(len(B), -1))
     return np.array(found)

@@ -109,7 +109,9 @@ class Discretisation:
         def points(name, about):
             read = tensors(name + ".")
             matrices = {part: about[part] and matrix(f"{name}.{part}", about[part]) for part in ("above", "below")}
-            return Points(read["places"], read["weights"], matrix(f"{name}.fields", about["fields"]), **matrices)
+            # "places" is what files of the last release call them.
+            coordinates = read["coordinates" if "coordinates" in read else "places"]
+            return Points(coordinates, read["weights"], matrix(f"{name}.fields", about["fields"]), **matrices)
 
         return cls(
             space("output", header["output"]),
@@ -199,7 +201,7 @@ def discretise(
         if encoder != "interpolation":
             raise ValueError(f"encoder = {encoder!r}, but at points inputs are seen as they are: need 'interpolation'")
         levels, cells = read_levels([output, *coarse], [node_tying(level) for level in (space, *below)])
-        sights = [at_points(V, output.mesh, cells, levels[0].places.numpy()) for V in inputs]
+        sights = [at_points(V, output.mesh, cells, levels[0].coordinates.numpy()) for V in inputs]
     return Discretisation(
         space,
         tuple(below),

@@ -175,7 +175,7 @@ class Operator(nn.Module):
             x = y.transpose(1, 2).reshape(-1, y.shape[1])
             if added and self.spaces.curl is None:
                 x = x + constraints.restrict(space, before)
-            x = constraints.fix(space, constraints.expand(space, x))
+            x = constraints.prescribe(space, constraints.expand(space, x))
             if target is not None:
                 target = constraints.integral(space, before) if target == "input" else target
                 x = constraints.with_integral(space, x, target)
@@ -210,7 +210,7 @@ class Operator(nn.Module):
             """A symmetric map to fields that are zero where they are fixed and equal where they are tied."""
             return space.tying @ (space.tying.T @ torch.where(space.fixed[:, None], 0.0, x))
 
-        return constraints.fix(space, free(torch.func.grad(potential)(free(*inputs))))
+        return constraints.prescribe(space, free(torch.func.grad(potential)(free(*inputs))))
 
     def _process(self, *inputs: Tensor) -> Tensor:
         seen = [self._seen(k, x) for k, x in enumerate(inputs)]

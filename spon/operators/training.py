@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training and use of operator networks: least errors or losses, series of states, and errors in norms of the space."""
+"""Training operator networks, time series by rollout, and errors in norms of the output space."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -127,17 +127,20 @@ def _states(
 
 
 def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
-    """States (steps + 1, dofs, batch), each the answer to the one before, the first of them the start.
+    """States (steps + 1, dofs, batch): the start, and from each state the next one that the network predicts.
 
     Args:
-        start: (dofs, batch), one for each input field. The state is the first in the space of the answer, others stay.
+        network: with an input in the space of its output.
+        start: (dofs, batch), one for each input field. The first one in the output's space is the state; the others
+            are kept.
+        steps: how many.
 
     Raises:
-        ValueError: a network without such an input, no steps, or what the network refuses.
+        ValueError: a network without such an input, no steps, or fields of other shapes.
     """
     fields, k = [start] if isinstance(start, Tensor) else list(start), network.spaces.same
     if k is None:
-        raise ValueError("a rollout needs an input in the space of the answer")
+        raise ValueError("a rollout needs an input in the space of the output")
     if steps < 1:
         raise ValueError(f"steps = {steps}, need one at least")
     if len(fields) <= k:
@@ -152,10 +155,18 @@ def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> 
 def relative_errors(
     network: Operator, inputs: Tensor | Sequence[Tensor], outputs: Tensor, *, norm: str = "L2", batch: int = 64
 ) -> Tensor:
-    """The relative error (samples,) in a norm as in `train`, `batch` samples at a time."""
+    """Relative errors (samples,) of a network's predictions.
+
+    Args:
+        network: of any training.
+        inputs: (dofs, samples), one for each input field.
+        outputs: (dofs, samples), the right ones.
+        norm: see `train`.
+        batch: samples at a time.
+    """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     parts = []
     for which in torch.arange(outputs.shape[1], device=outputs.device).split(batch):
-        answer = network(*(x[:, which] for x in fields))
-        parts.append(norms.relative(NORMS[norm], network.spaces.answer, answer, outputs[:, which]))
+        predicted = network(*(x[:, which] for x in fields))
+        parts.append(norms.relative(NORMS[norm], network.spaces.answer, predicted, outputs[:, which]))
     return torch.cat(parts)

@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Finite element spaces as tensors: reading them, transfer between them, norms, constraints and graphs."""
+"""Finite element spaces as tensors.
+
+    read_space, load_space, Space, MixedSpace    spaces, from DOLFINx or from a file
+    norms, constraints                           norms and strong conditions of fields
+    transfer                                     evaluation and interpolation, as sparse matrices
+    graph, Graph                                 which nodes share a cell
+
+Below them, for the packages above: `quadrature` (points, gradients, means between meshes) and `geometry`.
+"""
 
 from spon.spaces import constraints, norms, transfer
 from spon.spaces.graphs import Graph, graph

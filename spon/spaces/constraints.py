@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Strong conditions, exact for whatever a network says: Dirichlet values, tied dofs, integrals.
+"""Strong conditions, exact for any prediction of a network: Dirichlet values, tied dofs, integrals.
 
-All are affine maps of fields (dofs, ...). `expand` comes first, then `fix` and `with_integral` in any order: the
-correction of the integral moves no fixed dof and leaves tied ones equal.
+All are affine maps of fields (dofs, ...). Apply `expand` first, then `prescribe` and `with_integral` in any order: the
+correction of the integral changes no prescribed dof and keeps tied dofs equal.
 """
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -11,21 +13,27 @@ from torch import Tensor
 from spon.spaces.space import Space
 
 
-def fix(space: Space, x: Tensor) -> Tensor:
+def prescribe(space: Space, x: Tensor) -> Tensor:
     """The field with the Dirichlet values of the space, to the last bit."""
     shape = (space.dofs,) + (1,) * (x.ndim - 1)
     return torch.where(space.fixed.view(shape), space.lifting.view(shape), x)
 
 
+def fix(space: Space, x: Tensor) -> Tensor:
+    """The old name of `prescribe`."""
+    warnings.warn("spon.spaces.constraints.fix is now prescribe", DeprecationWarning, stacklevel=2)
+    return prescribe(space, x)
+
+
 def restrict(space: Space, x: Tensor) -> Tensor:
-    """The independent dofs (m, ...) of a field; the opposite of `expand`."""
+    """The independent dofs (m, ...) of a field; the inverse of `expand`."""
     return x[space.independent]
 
 
 def expand(space: Space, y: Tensor) -> Tensor:
-    """The field whose tied dofs equal their masters, from its independent dofs (m, ...).
+    """The field (dofs, ...) from its independent dofs (m, ...): tied dofs equal their masters.
 
-    Its transpose, `space.tying.T @ r`, adds up residuals.
+    The transpose, `space.tying.T @ r`, adds up residuals.
     """
     return space.tying @ y
 
@@ -38,12 +46,15 @@ def integral(space: Space, x: Tensor) -> Tensor:
 def with_integral(space: Space, x: Tensor, target: Tensor | float = 0.0) -> Tensor:
     """The field nearest in L² that has a given integral and meets the same strong conditions.
 
-    target: (components, ...) or what broadcasts to it.
+    Args:
+        space: of the field.
+        x: (dofs, ...).
+        target: (components, ...), or what broadcasts to it.
 
     Raises:
-        ValueError: fixed dofs leave the integral no room.
+        ValueError: the Dirichlet values determine the integral of some component.
     """
     if space.correction.shape[1] == 0:
-        raise ValueError("the Dirichlet values fix all dofs of some component, so that its integral is given with them")
-    missing = target - integral(space, x)
-    return x + torch.tensordot(space.correction, missing, 1)
+        raise ValueError("the Dirichlet values fix all dofs of some component, and with them its integral")
+    residual = target - integral(space, x)
+    return x + torch.tensordot(space.correction, residual, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Points of a DOLFINx mesh: from the reference cell and back, and in which cell they are."""
+"""Points of a DOLFINx mesh: maps from the reference cell and back, and which cell a point lies in."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int32]
+
+_NEWTON_STEPS = 20
+# Newton's method squares the error of reference coordinates: after such a step it is below rounding.
+_LAST_STEP = 1e-9
+# A reference coordinate this far outside of a cell is rounding: the point lies on the boundary.
+_ON_BOUNDARY = 1e-10
 
 
 class Mapped(NamedTuple):
@@ -18,31 +24,39 @@ class Mapped(NamedTuple):
 
 
 def push(mesh, cells: Cells, reference: Array) -> Mapped:
-    """Point p of the reference cell (n, t), mapped as in cell p of `cells` (n,)."""
+    """Points of reference cells, mapped to the domain.
+
+    Args:
+        mesh: a `dolfinx.mesh.Mesh`.
+        cells: (n,), the cell of each point.
+        reference: (n, t), reference coordinates.
+    """
     from meshes.compat import geometry_dofmap
 
     d = mesh.geometry.dim
-    corners = mesh.geometry.x[geometry_dofmap(mesh)[cells], :d]
+    nodes = mesh.geometry.x[geometry_dofmap(mesh)[cells], :d]
     element = mesh.ufl_domain().ufl_coordinate_element().sub_elements[0]
-    values, *slopes = element.tabulate(1, reference)
-    return Mapped(np.einsum("na,nad->nd", values, corners), np.einsum("tna,nad->ndt", np.array(slopes), corners))
+    values, *gradients = element.tabulate(1, reference)
+    return Mapped(np.einsum("na,nad->nd", values, nodes), np.einsum("tna,nad->ndt", np.array(gradients), nodes))
 
 
 def pull(mesh, cells: Cells, points: Array) -> Array:
-    """Reference coordinates (n, t) of point p (n, d) in cell p of `cells`, by Newton's method; NaN where it fails.
+    """Reference coordinates (n, t) of points, by Newton's method; NaN where it fails to converge.
 
-    Points outside of their cell are on its polynomial continuation.
+    Args:
+        mesh: a `dolfinx.mesh.Mesh`.
+        cells: (n,), the cell of each point. A point outside of it lies on the cell's polynomial continuation.
+        points: (n, d) [length].
     """
     x = np.full((len(points), mesh.topology.dim), 1 / (mesh.topology.dim + 1))
     if len(points) == 0:  # basix does not tabulate at no point
         return x
-    for _ in range(20):
+    for _ in range(_NEWTON_STEPS):
         mapped = push(mesh, cells, x)
         inverse = np.linalg.inv if mapped.jacobian.shape[1] == mapped.jacobian.shape[2] else np.linalg.pinv
         step = np.einsum("ntd,nd->nt", inverse(mapped.jacobian), points - mapped.points)
         x += step
-        # Newton's method squares the error, so that this step was the last that could be seen.
-        if not (lost := abs(step).max(axis=1) > 1e-9).any():
+        if not (lost := abs(step).max(axis=1) > _LAST_STEP).any():
             return x
     x[lost] = np.nan
     return x
@@ -57,22 +71,24 @@ def midpoints(mesh) -> Array:
 
 
 def depth(mesh, reference: Array) -> Array:
-    """How deep (n,) points of the reference cell are inside, in its own unit: the least barycentric coordinate."""
+    """How deep (n,) points (n, t) lie inside of the reference cell: their least barycentric coordinate."""
     inside = reference.min(axis=1)
     simplex = mesh.topology.cell_name() in ("interval", "triangle", "tetrahedron")
     return np.minimum(inside, 1 - (reference.sum(axis=1) if simplex else reference.max(axis=1)))
 
 
 def locate(mesh, points: Array, reach: float) -> Cells:
-    """A cell (n,) for each point (n, d): one that has it, else the nearest.
+    """The cell (n,) of each point: one that contains it, else the nearest.
 
-    What decides are reference coordinates, which know no unit of length.
+    Reference coordinates decide, which have no unit of length.
 
     Args:
+        mesh: a `dolfinx.mesh.Mesh`.
+        points: (n, d) [length].
         reach: how far outside of the nearest cell a point may be, in sizes of that cell.
 
     Raises:
-        ValueError: naming a point that is farther outside.
+        ValueError: a point that is farther outside; names it.
     """
     from dolfinx import geometry
 
@@ -81,12 +97,12 @@ def locate(mesh, points: Array, reach: float) -> Cells:
     padded[:, : points.shape[1]] = points
     tree = geometry.bb_tree(mesh, dim)
     boxes = geometry.compute_collisions_points(tree, padded)
-    place, candidates = np.repeat(np.arange(len(points)), np.diff(boxes.offsets)), boxes.array
-    inside = depth(mesh, pull(mesh, candidates, points[place]))
+    point, candidates = np.repeat(np.arange(len(points)), np.diff(boxes.offsets)), boxes.array
+    inside = depth(mesh, pull(mesh, candidates, points[point]))
     cells, best = np.full(len(points), -1, dtype=np.int32), np.full(len(points), -np.inf)
     order = np.argsort(np.nan_to_num(inside, nan=-np.inf), kind="stable")  # the deepest comes last, and stays
-    cells[place[order]], best[place[order]] = candidates[order], inside[order]
-    outside = np.flatnonzero(~(best > -1e-10))
+    cells[point[order]], best[point[order]] = candidates[order], inside[order]
+    outside = np.flatnonzero(~(best > -_ON_BOUNDARY))
     if len(outside):
         every = np.arange(mesh.topology.index_map(dim).size_local, dtype=np.int32)
         middle = geometry.create_midpoint_tree(mesh, dim, every)

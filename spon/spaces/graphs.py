@@ -16,11 +16,15 @@ from spon.sparse import SparseOperator
 class Graph:
     """Directed edges between the independent nodes of a space, both ways and without loops, sorted by receiver.
 
-    Values go to edges and messages to nodes by products with `send`, `receive` and their transposes, which is faster
-    than indexing and `index_add`, gradient included, and does not vary from run to run (`benchmarks/bench_spmm.py`).
+    Products with `send`, `receive` and their transposes carry values to edges and messages to nodes. They are faster
+    than indexing and `index_add`, gradient included, and the same in every run (`benchmarks/bench_spmm.py`).
 
-    nodes: their number. senders, receivers: (edges,). features: (edges, d + 3), the vector from receiver to sender and
-    its length [length], and the entries of mass and stiffness matrix.
+    Attributes:
+        nodes: their number.
+        senders: (edges,).
+        receivers: (edges,).
+        features: (edges, d + 3), the vector from receiver to sender and its length [length], and the entries of mass
+            and stiffness matrix.
     """
 
     nodes: int
@@ -50,9 +54,12 @@ class Graph:
 def graph(space: Space) -> Graph:
     """The graph of a space.
 
-    Nodes are neighbours if they share a cell, in a discontinuous space also if their cells share a facet. Tied nodes
-    are one node, and a vector across a periodic face is that within the cell. The entries are those of a node's first
-    component, to which the others are equal or unconnected.
+    Nodes are neighbours if they share a cell; in a discontinuous space also if their cells share a facet. Tied nodes
+    count as one, and a vector across a periodic face is that within the cell. Matrix entries are those of the first
+    component of a node: the others are equal, or not coupled to it.
+
+    Args:
+        space: not mixed; take the parts of a `MixedSpace`.
     """
     b = space.block_size
     groups = space.cell_dofs.cpu().numpy()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Norms of fields (dofs, ...), one value for each of what is batched, from the matrices of their space.
+"""Norms (...) of fields (dofs, ...), from the matrices of their space.
 
-They are differentiable; at the zero field the derivative is taken as zero.
+They are differentiable; the derivative at the zero field is zero.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def l2(space: Space, x: Tensor) -> Tensor:
 
 
 def seminorm(space: Space, x: Tensor) -> Tensor:
-    """‖∇x‖, ‖div x‖ or ‖curl x‖ in L², see `Space.seminorm`."""
+    """‖∇x‖, ‖div x‖ or ‖curl x‖ in L², whichever is `Space.seminorm`."""
     return _root(_form(space.stiffness, x))
 
 
@@ -31,14 +31,21 @@ def natural(space: Space, x: Tensor) -> Tensor:
 def relative(
     norm: Callable[[Space, Tensor], Tensor], space: Space | MixedSpace, x: Tensor, reference: Tensor
 ) -> Tensor:
-    """‖x − reference‖ / ‖reference‖ in one of the norms above; of a mixed space, its mean over the parts."""
+    """‖x − reference‖ / ‖reference‖ (...); for a mixed space, the mean over its parts.
+
+    Args:
+        norm: `l2`, `seminorm` or `natural`.
+        space: of both fields.
+        x: (dofs, ...).
+        reference: (dofs, ...).
+    """
     both = zip(split(space, x), split(space, reference))
     errors = [norm(part, a - b) / norm(part, b) for (part, a), (_, b) in both]
     return sum(errors[1:], errors[0]) / len(errors)
 
 
 def split(space: Space | MixedSpace, x: Tensor) -> list[tuple[Space, Tensor]]:
-    """The parts of a mixed space that are not mixed, and the field (dofs, ...) of each; else the two as they are."""
+    """The unmixed parts of a space, each with its part of a field (dofs, ...)."""
     if isinstance(space, Space):
         return [(space, x)]
     return [pair for part, field in zip(space.parts, space.split(x)) for pair in split(part, field)]
@@ -49,6 +56,6 @@ def _form(matrix: SparseOperator, x: Tensor) -> Tensor:
 
 
 def _root(square: Tensor) -> Tensor:
-    # Rounding may leave a seminorm's square just below zero; what is no number stays none.
+    # Rounding may leave the square of a seminorm just below zero; NaN stays NaN.
     positive = ~(square <= 0)
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading a function space of DOLFINx once and for all."""
+"""Reads a function space of DOLFINx as tensors, once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,6 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 from scipy.sparse.linalg import cg
-from scipy.spatial import cKDTree
 
 from spon.spaces.geometry import push
 from spon.spaces.space import MixedSpace, Space
@@ -18,20 +17,26 @@ from spon.sparse import SparseOperator
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 SEMINORMS = {"P": "grad", "DG": "grad", "RT": "div", "N1curl": "curl"}
+# Largest distance of tied nodes relative to the mesh, and of their Dirichlet values relative to the largest value; the
+# former as in `meshes.check_periodic`.
+_CLOSE = 1e-8
 
 
 def read_space(V: Any, *, bcs: Sequence[Any] = (), periodic: Sequence[int] = ()) -> Space | MixedSpace:
-    """The space of a `dolfinx.fem.FunctionSpace`; a mixed one is read as its parts.
+    """The tensors of a `dolfinx.fem.FunctionSpace`; a mixed space is read as its parts.
 
     Args:
         V: Lagrange or discontinuous Lagrange of any degree and block, Raviart-Thomas, Nédélec of the first kind, or a
             mixed space of these, on a mesh that is not distributed.
-        bcs: `dolfinx.fem.DirichletBC` on V or on parts of it, whose present values are taken.
+        bcs: `dolfinx.fem.DirichletBC`s on V or on parts of it, taken with their present values.
         periodic: axes along which Lagrange dofs on the largest coordinate are tied to those on the smallest.
 
     Raises:
-        ValueError: a mesh that is distributed or of single precision, another element, a condition on another space, an
-            axis along which the nodes are not periodic, or tied dofs of which some are fixed and others not.
+        ValueError: a mesh that is distributed or of single precision.
+        ValueError: an element of another family.
+        ValueError: a boundary condition on another space.
+        ValueError: an axis along which the nodes are not periodic.
+        ValueError: tied dofs with different Dirichlet values, or of which only some have one.
     """
     comm = V.mesh.comm
     if comm.size > 1:
@@ -49,7 +54,11 @@ def read_space(V: Any, *, bcs: Sequence[Any] = (), periodic: Sequence[int] = ())
 
 
 def family(V: Any) -> str:
-    """The family of V as in `Space.family`; raises ValueError for an element that is not known."""
+    """The family of V as in `Space.family`.
+
+    Raises:
+        ValueError: an element of another family.
+    """
     element = unblocked(V)
     name = getattr(element.element_family, "name", element.family_name)
     if name == "P":
@@ -62,7 +71,7 @@ def family(V: Any) -> str:
 
 
 def is_mixed(V: Any) -> bool:
-    """Whether V is a product of spaces, and no block of equal ones."""
+    """Whether V is a product of spaces (not a block of equal ones)."""
     return V.ufl_element().family_name == "mixed element"
 
 
@@ -88,7 +97,7 @@ def _read(V: Any, fixed: Mask, lifting: Array, periodic: Sequence[int]) -> Space
     master = _masters(points, periodic, kind)
     b = V.dofmap.bs
     master = (b * master[:, None] + np.arange(b)).ravel()
-    off = abs(lifting - lifting[master]) > 1e-8 * abs(lifting).max(initial=0.0)  # beyond rounding, as for the places
+    off = abs(lifting - lifting[master]) > _CLOSE * abs(lifting).max(initial=0.0)
     if (wrong := (fixed != fixed[master]) | off).any():
         dof = int(np.argmax(wrong))
         raise ValueError(
@@ -96,8 +105,8 @@ def _read(V: Any, fixed: Mask, lifting: Array, periodic: Sequence[int]) -> Space
             "tied, but only one is fixed or their values differ: give both the same Dirichlet value or none"
         )
     lifting = lifting[master]
-    independent, place = np.unique(master, return_inverse=True)
-    tying = scipy.sparse.csr_array((np.ones(len(master)), place, np.arange(len(master) + 1)))
+    independent, column = np.unique(master, return_inverse=True)
+    tying = scipy.sparse.csr_array((np.ones(len(master)), column, np.arange(len(master) + 1)))
     return Space(
         family=kind,
         cell=V.mesh.topology.cell_name(),
@@ -130,7 +139,7 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
     if b > 1:  # one scalar basis for all components
         scalar, dofs = collapse(V.sub(0))
         node, one = np.argsort(dofs), _matrices(scalar, kind)
-        integral = np.kron(one[2][node], np.eye(b))
+        integral: Array = np.kron(one[2][node], np.eye(b))  # type: ignore[assignment]  # NumPy's stubs lose the type
         if b == size:  # DOLFINx may have no matrices of so large blocks
             blocks = (scipy.sparse.kron(m[node][:, node], scipy.sparse.eye_array(b)) for m in one[:2])
             mass, stiffness = map(scipy.sparse.csr_array, blocks)
@@ -166,21 +175,21 @@ def _volume(mesh: Any) -> float:
 
 
 def _points(V: Any, kind: str) -> Array:
-    """Where the nodes stand (nodes, d)."""
+    """Coordinates (nodes, d) of the nodes."""
     if kind in ("P", "DG"):
         return V.tabulate_dof_coordinates()[:, : V.mesh.geometry.dim].copy()
     element = unblocked(V).basix_element
-    places = np.zeros((element.dim, V.mesh.topology.dim))
+    reference = np.zeros((element.dim, V.mesh.topology.dim))
     for dofs, points, weights in zip(element.entity_dofs, element.x, element.M):
         for numbers, x, w in zip(dofs, points, weights):
             for number, used in zip(numbers, abs(w).max(axis=(1, 3)) > 0):
-                places[number] = x[used].mean(axis=0)
+                reference[number] = x[used].mean(axis=0)
     nodes = V.dofmap.list
-    found = np.zeros((V.dofmap.index_map.size_local, V.mesh.geometry.dim))
-    for k, place in enumerate(places):
-        cells = np.arange(len(nodes), dtype=np.int32)
-        found[nodes[:, k]] = push(V.mesh, cells, np.tile(place, (len(nodes), 1))).points
-    return found
+    coordinates = np.zeros((V.dofmap.index_map.size_local, V.mesh.geometry.dim))
+    cells = np.arange(len(nodes), dtype=np.int32)
+    for k, point in enumerate(reference):
+        coordinates[nodes[:, k]] = push(V.mesh, cells, np.tile(point, (len(nodes), 1))).points
+    return coordinates
 
 
 def _neighbours(mesh: Any) -> npt.NDArray[np.int64]:
@@ -193,37 +202,59 @@ def _neighbours(mesh: Any) -> npt.NDArray[np.int64]:
 
 
 def _masters(points: Array, periodic: Sequence[int], kind: str) -> npt.NDArray[np.int64]:
-    """The master (nodes,) of each node, itself if it has none."""
+    """The master (nodes,) that each node is tied to, itself if it is independent."""
     master = np.arange(len(points))
-    if not len(periodic) or kind == "DG":  # which has no dofs to tie
+    if not len(periodic) or kind == "DG":  # DG has no dofs to tie
         return master
     if kind != "P":
         raise ValueError(f"periodic = {tuple(periodic)}: only Lagrange dofs can be tied, the element is {kind}")
     if not all(0 <= axis < points.shape[1] for axis in periodic):
         raise ValueError(f"periodic = {tuple(periodic)}: need axes between 0 and {points.shape[1] - 1}")
     lower, upper = points.min(axis=0), points.max(axis=0)
-    close = 1e-8 * np.max(upper - lower)  # as in meshes.check_periodic
-    wrapped = points.copy()
-    for axis in periodic:
-        on_lower, on_upper = (np.flatnonzero(abs(points[:, axis] - end[axis]) <= close) for end in (lower, upper))
-        wrapped[on_upper, axis] = lower[axis]
-        for here, there in ((on_lower, on_upper), (on_upper, on_lower)):
-            across = points * (np.arange(points.shape[1]) != axis)
-            distance, _ = cKDTree(across[there]).query(across[here])
-            if (distance > close).any():
-                place = points[here[np.argmax(distance)]].tolist()
+    close = _CLOSE * np.max(upper - lower)
+    if flat := [axis for axis in periodic if upper[axis] - lower[axis] <= close]:
+        raise ValueError(f"periodic = {tuple(periodic)}: the mesh has no extent along axis {flat[0]}")
+    axes = list(periodic)
+    faces = np.flatnonzero((np.minimum(points - lower, upper - points) <= close)[:, axes].any(axis=1))
+    points = points[faces]
+    at_lower, at_upper = points - lower <= close, upper - points <= close
+    for axis in axes:
+        label = _labels(points, lower, upper, [axis])
+        for here, there in ((at_lower, at_upper), (at_upper, at_lower)):
+            alone = np.flatnonzero(here[:, axis] & ~np.isin(label, label[there[:, axis]]))
+            if len(alone):
+                across = np.delete(points, axis, axis=1)
+                distance = np.linalg.norm(across[there[:, axis]] - across[alone[0]], axis=1).min()
                 raise ValueError(
-                    f"periodic along axis {axis}: the node at {place} has no partner on the opposite face, the nearest "
-                    f"is off by {distance.max():.3g}, need {close:.3g} at most"
+                    f"periodic along axis {axis}: the node at {points[alone[0]].tolist()} has no partner on the "
+                    f"opposite face, the nearest is off by {distance:.3g}, need {close:.3g} at most"
                 )
-    # Edges and corners take the node on the smallest coordinates of all periodic axes.
-    keep = np.flatnonzero((wrapped == points).all(axis=1))
-    _, nearest = cKDTree(points[keep]).query(wrapped)
-    return keep[nearest]
+    # On edges and corners the master is the node on the smallest coordinates of all periodic axes.
+    label, tied = _labels(points, lower, upper, axes), at_upper[:, axes].any(axis=1)
+    candidates, first, count = np.unique(label[~tied], return_index=True, return_counts=True)
+    found = np.searchsorted(candidates, label[tied])
+    if (several := count[found] > 1).any():
+        raise ValueError(
+            f"periodic = {tuple(periodic)}: the node at {points[tied][several][0].tolist()} could be tied to several "
+            "nodes at one point, as where a crack meets a periodic face: merge them"
+        )
+    master[faces[tied]] = faces[~tied][first[found]]
+    return master
+
+
+def _labels(points: Array, lower: Array, upper: Array, axes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Labels (n,), equal for points that differ by the sizes of the box from `lower` to `upper` along some axes."""
+    from meshes import periodic_labels
+
+    size = upper - lower
+    # Along the other axes the period is longer than the box by more than what counts as equal, and joins nothing.
+    return periodic_labels(
+        points, np.diag(np.where(np.isin(np.arange(len(size)), axes), size, size + 4 * _CLOSE * size.max()))
+    )
 
 
 def _correction(mass: scipy.sparse.csr_array, integral: Array, free: scipy.sparse.csr_array) -> Array:
-    """See `Space.correction`; `free` (dofs, k) is what spans the fields that meet all homogeneous conditions."""
+    """See `Space.correction`; the columns of `free` (dofs, k) span the fields that meet all homogeneous conditions."""
     if free.shape[1]:
         matrix, right = free.T @ mass @ free, free.T @ integral
         # Scaled by its diagonal, a mass matrix is well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Finite element spaces as tensors.
 
-`spon.read_space` reads a space from DOLFINx once. From then on it is arrays: evaluated, differentiated through, saved
-and loaded where there is no FEniCSx. A field is a tensor (dofs, ...) of coefficients, the dofs first, everything that
-is batched behind.
+`spon.read_space` reads a space from DOLFINx once. From then on it consists of arrays: evaluated, differentiated, saved
+and loaded on machines without FEniCSx. A field is a tensor (dofs, ...) of coefficients, batch axes last.
 """
 
 import dataclasses
@@ -23,19 +22,29 @@ from spon.sparse import SparseOperator
 class Space:
     """One finite element space on one mesh, with its strong conditions.
 
-    A node carries `block_size` dofs, one per component of a vector or tensor: dof = node · block_size + component.
+    A node carries `block_size` dofs, one for each component of a vector or tensor: dof = node · block_size + component.
 
-    family: "P", "DG", "RT" or "N1curl". cell: "interval", "triangle", ... degree: as DOLFINx counts it. block_size: as
-    above; 1 for scalars, RT and N1curl. seminorm: what `stiffness` belongs to, "grad", "div" or "curl".
-    cell_dofs: (cells, n) nodes of each cell. points: (nodes, d) where they stand [length]; of RT and N1curl the means
-    of the points that the node's functional looks at. neighbours: (pairs, 2) cells that share a facet, of DG alone.
-    mass, stiffness: (dofs, dofs), ∫ φ_i·φ_j and, cell by cell, ∫ ∇φ_i:∇φ_j, ∫ div φ_i div φ_j or ∫ curl φ_i·curl φ_j.
-    integral: (dofs, components), ∫ φ_i of each component, which is that of the block or, for RT and N1curl, of space.
-    correction: (dofs, components), the field that meets all strong conditions, is smallest in L² and has the integral
-    one in one component and zero in the others; (dofs, 0) if strong conditions leave some component's integral no room.
-    fixed: (dofs,) bool, where there are Dirichlet values. lifting: (dofs,) these values, zero elsewhere.
-    independent: (m,) dofs that have no master. tying: (dofs, m), all dofs from the independent ones.
-    volume: of the domain [length^d].
+    Attributes:
+        family: "P", "DG", "RT" or "N1curl".
+        cell: of the mesh, "interval", "triangle", ...
+        degree: of the element, as DOLFINx counts it.
+        block_size: components of a node; 1 for scalars, RT and N1curl.
+        seminorm: what `stiffness` belongs to, "grad", "div" or "curl".
+        volume: of the domain [length^d].
+        cell_dofs: (cells, n), the nodes of each cell.
+        points: (nodes, d), coordinates of the nodes [length]; for RT and N1curl the means of the points at which their
+            functionals evaluate a field.
+        neighbours: (pairs, 2), cells that share a facet; for DG only.
+        mass: (dofs, dofs), ∫ φ_i·φ_j.
+        stiffness: (dofs, dofs), ∫ ∇φ_i:∇φ_j, ∫ div φ_i div φ_j or ∫ curl φ_i·curl φ_j, cell by cell.
+        integral: (dofs, components), ∫ φ_i of each component: of the block or, for RT and N1curl, of space.
+        correction: (dofs, components), the field that meets all strong conditions, has the integral one in one
+            component and zero in the others, and is smallest in L²; (dofs, 0) if the strong conditions determine the
+            integral of some component.
+        fixed: (dofs,) bool, where there are Dirichlet values.
+        lifting: (dofs,), these values; zero elsewhere.
+        independent: (m,), dofs that have no master.
+        tying: (dofs, m), all dofs from the independent ones.
     """
 
     family: str
@@ -80,7 +89,9 @@ class Space:
 class MixedSpace:
     """A product of spaces, such as velocity × pressure, whose dofs are numbered together.
 
-    parts: the spaces, with their strong conditions. numbers: of each part (its dofs,), its dofs among all.
+    Attributes:
+        parts: the spaces, with their strong conditions.
+        numbers: for each part (its dofs,), the numbers of its dofs among all.
     """
 
     parts: tuple["Space | MixedSpace", ...]
@@ -111,10 +122,11 @@ class MixedSpace:
 
 @reads("space")
 def load_space(path: str | os.PathLike) -> Space | MixedSpace:
-    """The space of a file, on the CPU.
+    """Load a space from a file, on the CPU.
 
     Raises:
-        FileNotFoundError. ModelFileError: a file that is damaged or holds no space.
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is damaged or holds no space.
     """
     with Reader(path, "space") as file:
         try:
@@ -124,7 +136,7 @@ def load_space(path: str | os.PathLike) -> Space | MixedSpace:
 
 
 def pack(space: Space | MixedSpace) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A space as what JSON knows and named tensors, to be part of a file."""
+    """A space as a header for JSON and named tensors, to be part of a file."""
     header: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     if isinstance(space, MixedSpace):
@@ -147,12 +159,16 @@ def pack(space: Space | MixedSpace) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Space | MixedSpace:
-    """The space that was packed; raises KeyError if something is missing."""
+    """The space that `pack` packed.
+
+    Raises:
+        KeyError: an entry is missing.
+    """
     if "parts" in header:
         inner = [_below(tensors, str(k)) for k in range(len(header["parts"]))]
         numbers = tuple(part.pop("numbers") for part in inner)
         return MixedSpace(tuple(unpack(about, part) for about, part in zip(header["parts"], inner)), numbers)
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(Space):
         if field.type is SparseOperator:
             values[field.name] = SparseOperator(tuple(header[field.name]), **_below(tensors, field.name))

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Sparse matrices that evaluate fields and carry them between meshes, read from DOLFINx function spaces.
+"""Sparse matrices that evaluate fields and carry them between meshes, from DOLFINx function spaces.
 
-One matrix has three uses. `interpolation(coarse, fine)` is the prolongation P of fields; its transpose P.T restricts
-what is dual, such as residuals; `interpolation(fine, coarse)` is the injection of fields.
+`interpolation(coarse, fine)` is the prolongation P of fields; its transpose P.T restricts residuals and other dual
+vectors; `interpolation(fine, coarse)` is the injection of fields.
+
+DOLFINx has no such matrices: `fem.interpolation_matrix` needs both spaces on one mesh, and between meshes it carries
+functions, by `create_interpolation_data`, without a matrix.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +19,32 @@ from spon.spaces.read import family, is_mixed, unblocked
 from spon.sparse import SparseOperator
 
 Array = npt.NDArray[np.float64]
+Cells = npt.NDArray[np.int32]
+
+# How far outside of the nearest cell, in sizes of that cell, a node of another mesh of the same domain may be: two
+# meshes resolve a curved boundary differently.
+_REACH = 0.5
+# What is smaller, relative to the largest of its row, is rounding of basis functions that vanish there.
+_ROUNDING = 1e-14
+# How far nodes are moved into their own cell, relative to its size, to choose a side where the source jumps.
+_INWARDS = 1e-6
 
 
 def evaluation(V: Any, points: Array, reach: float = 1e-6) -> SparseOperator:
-    """The matrix (points · components, dofs) that evaluates fields of V, the components of a point in a row.
+    """The matrix (points · components, dofs) that evaluates fields, the components of a point in successive rows.
 
-    Components are those of the block (of a symmetric tensor, its independent ones) or, for RT and N1curl, of space.
+    Components are those of the block (of a symmetric tensor, the independent ones) or, for RT and N1curl, of space.
     Where fields jump, the value is that of one of the cells.
 
     Args:
-        V: a function space that `spon.read_space` knows, and not mixed. points: (n, d) [length].
-        reach: how far outside of the nearest cell a point may be, in sizes of that cell, whose polynomial it takes.
+        V: a function space that `spon.read_space` knows, not mixed.
+        points: (n, d) [length].
+        reach: how far outside of the nearest cell a point may be, in sizes of that cell; the cell's polynomial is
+            continued to it.
 
     Raises:
-        ValueError: no points, or naming a point that is farther outside.
+        ValueError: no points, or points of another dimension.
+        ValueError: a point that is farther outside; names it.
     """
     points = np.asarray(points, dtype=np.float64)
     d = V.mesh.geometry.dim
@@ -41,70 +56,79 @@ def evaluation(V: Any, points: Array, reach: float = 1e-6) -> SparseOperator:
 def interpolation(source: Any, target: Any) -> SparseOperator:
     """The matrix (target dofs, source dofs) that interpolates fields of one space in another, on any two meshes.
 
-    Each node of the target takes the value of the field there. Nodes outside of the source's mesh, as they occur where
-    two meshes resolve a curved boundary differently, take the polynomial of the nearest cell.
+    Each node of the target takes the value of the field there. Nodes outside of the source's mesh, as where two meshes
+    resolve a curved boundary differently, take the polynomial of the nearest cell.
 
     Args:
-        source, target: function spaces with equal components, which `spon.read_space` knows; not mixed. The target is
-            Lagrange or DG, whose dofs are values.
+        source: a function space that `spon.read_space` knows, not mixed.
+        target: Lagrange or DG, with as many components.
 
     Raises:
-        ValueError: another target, different components, or a node that is farther outside than half the size of the
-            nearest cell.
+        ValueError: a target that is neither Lagrange nor DG, or with another number of components.
+        ValueError: a node that is farther outside than half the size of the nearest cell.
     """
     if is_mixed(target) or family(target) not in ("P", "DG"):
         raise ValueError("the target is neither Lagrange nor DG, whose dofs are values at points: take its parts, or P")
     if _components(source) != target.dofmap.bs:
         raise ValueError(f"fields of the source have {_components(source)} components, the target {target.dofmap.bs}")
     points = target.tabulate_dof_coordinates()[:, : target.mesh.geometry.dim]
-    seen_from = points
+    inside = points
     if family(source) != "P":
         # The source may jump at a node: the cell is that on the side of the target's own cell.
         inner = np.zeros_like(points)
         inner[target.dofmap.list] = midpoints(target.mesh)[:, None]
-        seen_from = points + 1e-6 * (inner - points)
-    return _evaluate(source, locate(source.mesh, seen_from, 0.5), points)
+        inside = points + _INWARDS * (inner - points)
+    return _evaluate(source, locate(source.mesh, inside, _REACH), points)
 
 
 def integrals(source: Any, target: Any) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of ∫ f φ_i, fields of the source against the target's basis.
 
-    Exact for fields on the target's own mesh with straight cells, and whatever they do between nodes: jumps too. On
-    another mesh its jumps and kinks inside of the target's cells are seen as the quadrature sees them. Components are
-    those of `evaluation`.
+    It is exact, jumps included, for fields on the target's own mesh with straight cells. Jumps and kinks of fields on
+    another mesh, inside of the target's cells, are integrated with the error of the quadrature. Components are those of
+    `evaluation`.
 
     Args:
-        source: a function space that `spon.read_space` knows. target: Lagrange or DG. Neither is mixed.
+        source: a function space that `spon.read_space` knows, not mixed.
+        target: Lagrange or DG, not mixed.
     """
-    fields, weights, cells, points = _at_quadrature(source, target)
+    at = _at_quadrature(source, target)
     b = target.dofmap.bs
-    basis = _evaluate(target, cells, points).scipy[::b, ::b]
-    return _against(basis.T * weights, fields, _components(source))
+    basis = _evaluate(target, at.cells, at.points).scipy[::b, ::b]
+    return _against(basis.T * at.weights, at.fields, _components(source))
 
 
-def at_points(source: Any, mesh: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOperator:
-    """The matrix (points · components, source dofs) of the values of fields at points of the cells of a mesh.
+def at_points(source: Any, mesh: Any, cells: Cells, points: Array) -> SparseOperator:
+    """The matrix (points · components, source dofs) that evaluates fields at points of the cells of a mesh.
 
-    On the source's own mesh they are those of the cell; on another one, of a cell that has the point, or the nearest.
+    Args:
+        source: a function space that `spon.read_space` knows, not mixed.
+        mesh: of the cells. If it is not that of the source, the source's cell with the point, or the nearest, counts.
+        cells: (points,), the cell of each point.
+        points: (points, d) [length].
     """
-    return _evaluate(source, cells if source.mesh == mesh else locate(source.mesh, points, 0.5), points)
+    return _evaluate(source, cells if source.mesh == mesh else locate(source.mesh, points, _REACH), points)
 
 
 def patch_means(source: Any, target: Any, tying: Any = None) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of the means of fields over the cells around a node.
 
-    Arguments as for `integrals`. tying: (target nodes, independent ones), a SciPy matrix; rows are then for those, and
-    the cells around a node those around all that are tied to it.
+    Args:
+        source: a function space that `spon.read_space` knows, not mixed.
+        target: Lagrange or DG, not mixed.
+        tying: a SciPy matrix (target nodes, independent nodes). There are then rows for the independent nodes, and the
+            cells around a node are those around all nodes tied to it.
     """
-    fields, weights, cells, _ = _at_quadrature(source, target)
+    at = _at_quadrature(source, target)
     nodes = target.dofmap.list
     shape = target.dofmap.index_map.size_local, len(nodes)
     around = scipy.sparse.csr_array(
         (np.ones(nodes.size), (nodes.ravel(), np.arange(len(nodes)).repeat(nodes.shape[1]))), shape
     )
-    inside = scipy.sparse.csr_array((weights, (cells, np.arange(len(cells)))), shape=(len(nodes), len(cells)))
+    count = len(at.cells)
+    inside = scipy.sparse.csr_array((at.weights, (at.cells, np.arange(count))), shape=(len(nodes), count))
     weighted = around @ inside if tying is None else tying.T @ around @ inside
-    return _against(weighted / weighted.sum(axis=1)[:, None], fields, _components(source))
+    return _against(weighted / weighted.sum(axis=1)[:, None], at.fields, _components(source))
 
 
 def _against(weights: Any, fields: Any, components: int) -> SparseOperator:
@@ -112,9 +136,17 @@ def _against(weights: Any, fields: Any, components: int) -> SparseOperator:
     return SparseOperator.of(scipy.sparse.kron(weights, scipy.sparse.eye_array(components), format="csr") @ fields)
 
 
-def _at_quadrature(source: Any, target: Any) -> tuple[Any, Array, npt.NDArray[np.int32], Array]:
-    """At the quadrature points of the target's cells: values (points · components, dofs) of fields of the source,
-    weights (points,), cells (points,) and the points (points, d) themselves."""
+class _AtQuadrature(NamedTuple):
+    """Fields of a space as a matrix (points · components, dofs) at weighted points (points, d) of cells (points,)."""
+
+    fields: Any
+    weights: Array
+    cells: Cells
+    points: Array
+
+
+def _at_quadrature(source: Any, target: Any) -> _AtQuadrature:
+    """Fields of the source at the quadrature points of the target's cells."""
     import basix
 
     mesh, degrees = target.mesh, [unblocked(V).degree for V in (source, target)]
@@ -124,20 +156,24 @@ def _at_quadrature(source: Any, target: Any) -> tuple[Any, Array, npt.NDArray[np
     cells = np.arange(count, dtype=np.int32).repeat(len(weights))
     points, jacobian = push(mesh, cells, np.tile(reference, (count, 1)))
     scale = np.sqrt(np.linalg.det(jacobian.transpose(0, 2, 1) @ jacobian))
-    return at_points(source, mesh, cells, points).scipy, np.tile(weights, count) * scale, cells, points
+    fields = at_points(source, mesh, cells, points).scipy
+    return _AtQuadrature(fields, np.tile(weights, count) * scale, cells, points)
 
 
 def curl(potential: Any, velocity: Any) -> SparseOperator:
-    """The matrix (velocity dofs, potential dofs) of the curl (∂ψ/∂y, −∂ψ/∂x), whose divergence is zero.
+    """The matrix (velocity dofs, potential dofs) of the curl (∂ψ/∂y, −∂ψ/∂x) in the plane, whose divergence is zero.
 
-    It is exact: the contravariant map of Raviart-Thomas carries the curl on the reference cell to that on the cell.
+    It is exact: the contravariant Piola map takes the curl on the reference cell to that on the cell.
 
     Args:
-        potential: scalar Lagrange. velocity: Raviart-Thomas of at least its degree on the same mesh, of the plane.
+        potential: scalar Lagrange.
+        velocity: Raviart-Thomas of at least its degree, on the same mesh.
 
     Raises:
         ValueError: other spaces.
     """
+    # `dolfinx.fem.discrete_curl` (from 0.10) takes Nédélec in space, `discrete_gradient` goes to Nédélec: neither takes
+    # a scalar potential to Raviart-Thomas.
     mesh = potential.mesh
     if velocity.mesh != mesh or mesh.geometry.dim != 2 or mesh.topology.dim != 2:
         raise ValueError("potential and velocity need one mesh, in the plane")
@@ -148,12 +184,12 @@ def curl(potential: Any, velocity: Any) -> SparseOperator:
     _, along_x, along_y = psi.tabulate(1, v.points)[..., 0]
     local = v.interpolation_matrix @ np.concatenate([along_y, -along_x])
     cells = np.arange(len(velocity.dofmap.list), dtype=np.int32)
-    matrices = np.linalg.inv(_turns(velocity, cells).transpose(0, 2, 1)) @ local
-    # Two cells agree on the dofs that they share: one of them writes the row.
+    matrices = np.linalg.inv(_orientations(velocity, cells).transpose(0, 2, 1)) @ local
+    # Cells agree on the dofs that they share: each row comes from one of them.
     rows, first = np.unique(velocity.dofmap.list, return_index=True)
-    cell, place = np.divmod(first, v.dim)
-    values, columns = matrices[cell, place], potential.dofmap.list[cell]
-    values[abs(values) < 1e-14 * abs(values).max(axis=1, keepdims=True)] = 0.0
+    cell, local_dof = np.divmod(first, v.dim)
+    values, columns = matrices[cell, local_dof], potential.dofmap.list[cell]
+    values[abs(values) < _ROUNDING * abs(values).max(axis=1, keepdims=True)] = 0.0
     entries = values.ravel(), columns.ravel(), np.arange(len(rows) + 1) * psi.dim
     shape = len(rows), potential.dofmap.index_map.size_local
     return SparseOperator.of(scipy.sparse.csr_array(entries, shape=shape))
@@ -165,13 +201,12 @@ def _components(V: Any) -> int:
     return V.mesh.geometry.dim if family(V) in ("RT", "N1curl") else V.dofmap.bs
 
 
-def _evaluate(V: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOperator:
-    """Rows for the points, each in its own cell, from the basis functions of the cell."""
+def _evaluate(V: Any, cells: Cells, points: Array) -> SparseOperator:
+    """The matrix (points · components, dofs) that evaluates fields at points, each in a given cell."""
     c, b = _components(V), V.dofmap.bs
     nodes = V.dofmap.list[cells]
     values = _basis(V, cells, pull(V.mesh, cells, points))
-    # What is smaller comes from rounding in a basis function that vanishes at the point. (Piola maps have units.)
-    values[abs(values) < 1e-14 * abs(values).max(axis=(1, 2), keepdims=True)] = 0.0
+    values[abs(values) < _ROUNDING * abs(values).max(axis=(1, 2), keepdims=True)] = 0.0
     n, k, size = values.shape
     if b > 1:  # one scalar basis for all components
         columns = np.broadcast_to(b * nodes[:, None, :] + np.arange(b)[:, None], (n, b, k))
@@ -184,27 +219,27 @@ def _evaluate(V: Any, cells: npt.NDArray[np.int32], points: Array) -> SparseOper
     return SparseOperator.of(scipy.sparse.csr_array(entries, shape=(n * c, count)))
 
 
-def _basis(V: Any, cells: npt.NDArray[np.int32], reference: Array) -> Array:
-    """Basis functions (n, k, components) of V in the cells, without block, at one reference point each."""
+def _basis(V: Any, cells: Cells, reference: Array) -> Array:
+    """Values (n, k, components) of the k basis functions of each cell, without block, at one reference point each."""
     element = unblocked(V).basix_element
     values = element.tabulate(0, reference)[0]
-    if family(V) in ("P", "DG"):  # scalars: neither turned nor mapped
+    if family(V) in ("P", "DG"):  # scalars need no orientation and no Piola map
         return values
-    values = _turns(V, cells) @ values
+    values = _orientations(V, cells) @ values
     jacobian = push(V.mesh, cells, reference).jacobian
     return element.push_forward(values, jacobian, np.linalg.det(jacobian), np.linalg.inv(jacobian))
 
 
-def _turns(V: Any, cells: npt.NDArray[np.int32]) -> Array:
-    """Matrices (n, dofs, dofs) from the reference basis to one that cells which share edges and faces agree on."""
+def _orientations(V: Any, cells: Cells) -> Array:
+    """Matrices (n, dofs, dofs) from the reference basis to one that is the same on shared edges and faces."""
     element = unblocked(V).basix_element
     if not V.element.needs_dof_transformations:
         return np.broadcast_to(np.eye(element.dim), (len(cells), element.dim, element.dim))
     V.mesh.topology.create_entity_permutations()
     ways, which = np.unique(V.mesh.topology.get_cell_permutation_info()[cells], return_inverse=True)  # few occur
-    turns = np.empty((len(ways), element.dim, element.dim))
-    for turn, way in zip(turns, ways):
+    matrices = np.empty((len(ways), element.dim, element.dim))
+    for matrix, way in zip(matrices, ways):
         flat = np.eye(element.dim).ravel()
         V.element.T_apply(flat, np.array([way], dtype=np.uint32), element.dim)
-        turn[:] = flat.reshape(turn.shape)
-    return turns[which]
+        matrix[:] = flat.reshape(matrix.shape)
+    return matrices[which]

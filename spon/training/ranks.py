@@ -13,7 +13,7 @@ class Ranks:
     """The ranks of a communicator of mpi4py, or this process alone.
 
     Args:
-        comm: that all ranks call with, or None. spon does not import mpi4py; whoever has a communicator has it.
+        comm: the same on all ranks, or None. spon itself does not import mpi4py.
     """
 
     def __init__(self, comm: Any = None):
@@ -21,7 +21,7 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether there is but one."""
+        """Whether there is one rank only."""
         return self._comm is None
 
     @property
@@ -30,13 +30,20 @@ class Ranks:
         return self._comm is None or self._comm.rank == 0
 
     def share(self, which: Tensor) -> Tensor:
-        """This rank's part of what all have (n, ...); the parts differ in length by one at most."""
+        """This rank's share of a tensor; the shares differ in length by one at most.
+
+        Args:
+            which: (n, ...), the same on all ranks.
+        """
         return which if self._comm is None else which.tensor_split(self._comm.size)[self._comm.rank]
 
     def sum(self, work: Callable[[], Tensor]) -> Tensor:
-        """The sum over all ranks of what `work` returns, to the same bits on all of them (collective).
+        """The sum over all ranks of the tensor that `work` returns, the same bits on all of them (collective).
 
-        What it raises on one rank is raised on all; it must not be collective itself.
+        An error of `work` on one rank is raised on all.
+
+        Args:
+            work: makes this rank's term; not collective itself.
         """
         if self._comm is None:
             return work()
@@ -53,13 +60,13 @@ class Ranks:
                 raise other
         assert found is not None
         mine = found.detach().cpu().numpy()
-        # Each rank adds up all parts in the order of the ranks: how messages travel does not show.
+        # Each rank adds all terms in the order of the ranks, so that the order of messages does not matter.
         total = sum(self._comm.allgather(mine))
         return torch.as_tensor(total, dtype=found.dtype).to(found.device)
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it survives the way to another rank, else its text."""
+    """The error itself if it can be pickled for another rank, else its text."""
     try:
         pickle.loads(pickle.dumps(error))
         return error
@@ -81,7 +88,12 @@ class SharedLoss:
         self._sizes = [p.numel() for p in parameters]
 
     def mean(self, which: Tensor, batch: int) -> float:
-        """The loss of samples (n,), `batch` at a time, without gradient."""
+        """The loss of samples, without gradient.
+
+        Args:
+            which: (n,), their numbers.
+            batch: samples at a time.
+        """
         parts = self.ranks.share(which).split(batch)
 
         def work() -> Tensor:
@@ -92,7 +104,11 @@ class SharedLoss:
         return float(self.ranks.sum(work)) / len(which)
 
     def backward(self, which: Tensor) -> Tensor:
-        """The loss () of samples (n,); leaves its gradient in the parameters."""
+        """The loss () of samples; its gradient is added to that of the parameters.
+
+        Args:
+            which: (n,), their numbers.
+        """
         mine = self.ranks.share(which)
         if self.ranks.alone:
             value = self._loss(mine)

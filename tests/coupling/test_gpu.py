@@ -61,7 +61,7 @@ def test_torch_on_the_gpu(name, n):
         for out, values in zip((stress, tangent), model(strain)):
             out.copy_(values)
 
-    launch, found = cuda_graphs.Launches(respond, d, CUDA, 131072), (np.empty((n, d)), np.empty((n, d, d)))
+    launch, found = cuda_graphs.CudaGraphs(respond, d, CUDA, 131072), (np.empty((n, d)), np.empty((n, d, d)))
     for _ in range(2):  # recorded, and replayed
         launch(e, *found)
         assert difference(found, right) < 1e-12
@@ -88,7 +88,7 @@ def test_the_fused_kernel(name, n):
     d = network.half_range.numel()
     e, right = strains(n, d), by_torch(network, strains(n, d), means)
     for options, least in (({}, 1e-12), ({"tangent_dtype": torch.float32}, 1e-5), ({"dtype": torch.float32}, 1e-5)):
-        launch = cuda_graphs.Launches(FusedResponse(network, means, device=CUDA, **options), d, CUDA, 131072)
+        launch = cuda_graphs.CudaGraphs(FusedResponse(network, means, device=CUDA, **options), d, CUDA, 131072)
         for _ in range(2):
             found = np.empty((n, d)), np.empty((n, d, d))
             launch(e, *found)

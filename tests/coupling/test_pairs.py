@@ -7,7 +7,7 @@ import meshio
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
@@ -139,9 +139,9 @@ def test_a_law_that_names_no_cell_has_to_agree(trained, others):
         right = trained.rve.homogenise(e).stress
         assert np.allclose(law.evaluate(e, state, state).stress, right, rtol=1e-9)
         for what in ("mesh, numbering, phases", "material 2"):
-            with pytest.raises(ValueError, match=r"Own is not of the model's cell: at the strain \[.*\] its stress is"):
+            with pytest.raises(ValueError, match=r"Own is not of the model's RVE: at the strain \[.*\] its stress is"):
                 coupling.CertifiedLaw(model, Own(others[what]))
-        with pytest.raises(ValueError, match="UFLLaw is not of the model's cell"):
+        with pytest.raises(ValueError, match="UFLLaw is not of the model's RVE"):
             coupling.CertifiedLaw(model, fe2.UFLLaw(fe2.SaturatingElastic()))
 
 
@@ -180,7 +180,7 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
     with pytest.raises(TypeError, match=r"a ExactLaw: need a fe2\.VaryingLaw"):
         coupling.ModesLaw(network, tags, exact=fe2.ExactLaw(rve))
     for pair in (coupling.CertifiedLaw, lambda model, law: coupling.SurrogateLaw(model, outside=law)):
-        with pytest.raises(ValueError, match="VaryingLaw has another cell at each point, the model is that of one"):
+        with pytest.raises(ValueError, match="VaryingLaw has another RVE at each point, the model has a single one"):
             pair(trained.model, varying)
 
 

@@ -69,23 +69,24 @@ def test_devices_are_spread_over_the_ranks(comm):
 
 def test_gpus_that_have_one_name_and_are_two(comm, monkeypatch):
     """As under a batch system that shows each rank one GPU, which is cuda:0 for all of them."""
-    monkeypatch.setattr(placement, "_identity", lambda device: f"GPU-{comm.rank % 2}")
+    monkeypatch.setattr(placement, "_hardware", lambda device: f"GPU-{comm.rank % 2}")
     found = coupling.assign_devices(comm, ["cuda:0"])
     assert found.device == torch.device("cuda:0")
     assert found.group.size == sum(rank % 2 == comm.rank % 2 for rank in range(comm.size))
 
 
-def test_an_owner_that_fails_fails_on_all_ranks(trained, comm):
+def test_an_owner_that_fails_fails_on_all_ranks(trained, comm, monkeypatch):
     law = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, ["cpu"]))
 
     def out_of_memory(strain, stress, tangent):
         raise torch.OutOfMemoryError(f"no room for {len(strain)} points")
 
-    whole, law._predict._fill = law._predict._fill, out_of_memory
+    if law._predict._evaluator is not None:
+        monkeypatch.setattr(law._predict._evaluator, "fill", out_of_memory)
     e, state = strains(3), law.initial_state(3)
     with pytest.raises(RuntimeError, match=f"no room for {3 * comm.size} points"):
         law.evaluate(e, state, state, comm)
-    law._predict._fill = whole  # and goes on, if it is better
+    monkeypatch.undo()  # and goes on, if it is better
     assert np.isfinite(law.evaluate(e, state, state, comm).stress).all()
     e[0] = 1.0
     last = comm.rank == comm.size - 1
@@ -99,6 +100,18 @@ def test_wrong_use_is_told(trained, comm):
         coupling.assign_devices(comm, [])
     with pytest.raises(ValueError, match=r"devices = \['gpu'\]: "):
         coupling.assign_devices(comm, ["gpu"] if comm.rank == 0 else ["cpu"])
+
+    def log(line):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        coupling.assign_devices(comm, ["cpu"], log=log)
+    # What is wrong on the last rank alone is raised by all that share the device.
+    device, last = coupling.assign_devices(comm, ["cpu"]), comm.rank == comm.size - 1
+    with pytest.raises(ValueError, match="outside = 'ignore'"):
+        coupling.SurrogateLaw(trained.model, device=device, outside="ignore" if last else "error")
+    with pytest.raises(ValueError, match="chunk = 0"):
+        coupling.SurrogateLaw(trained.model, device=device, chunk=0 if device.owner else None)
     if comm.size > 1:
         law = coupling.SurrogateLaw(trained.model, device=coupling.assign_devices(comm, ["cpu"]))
         with pytest.raises(ValueError, match=f"{comm.size} ranks share cpu, but evaluate together on 1"):

@@ -25,7 +25,7 @@ its error (some 1e-3 on these meshes).
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import references as ref
 from mpi4py import MPI

@@ -10,7 +10,7 @@ Analysis of the Finite Element Method, 1973, ch. 1 and 4), if the quadrature kee
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import references as ref
 import ufl

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import ufl
 from mpi4py import MPI

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import references as ref
 import ufl

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 pytest.importorskip("meshio")
 
 import meshio

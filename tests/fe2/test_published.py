@@ -9,7 +9,7 @@ fibre. The fibre is along 1 (x). `benchmarks/bench_moduli.py` does the same on f
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import references as ref
 from mpi4py import MPI

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("meshio")
 pytest.importorskip("gmsh")
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import dolfinx
 import gmsh
@@ -34,24 +34,24 @@ def vtu(path, **data):
     return path
 
 
-def stiffness(cell, materials):
-    return fe2.RVE(cell, materials, degree=1).homogenise(np.zeros(3)).tangent[0]
+def stiffness(tagged, materials):
+    return fe2.RVE(tagged, materials, degree=1).homogenise(np.zeros(3)).tangent[0]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.uint8, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("first", [0, 1])
 def test_labels_of_any_kind_are_tags(tmp_path, kind, first):
     """0 is a label like the others; with nothing given the two phases give a laminate, and not one phase."""
-    cell = meshes.read(vtu(tmp_path / "a.vtu", phase=(STIFF + first).astype(kind)), MPI.COMM_SELF)
-    assert cell.fractions() == {first: pytest.approx(0.5), first + 1: pytest.approx(0.5)}
-    C = stiffness(cell, {first: SOFT, first + 1: HARD})
+    tagged = meshes.read(vtu(tmp_path / "a.vtu", phase=(STIFF + first).astype(kind)), MPI.COMM_SELF)
+    assert tagged.fractions() == {first: pytest.approx(0.5), first + 1: pytest.approx(0.5)}
+    C = stiffness(tagged, {first: SOFT, first + 1: HARD})
     assert [C[0, 0], C[1, 1]] == pytest.approx([C11, C22], rel=1e-10)
 
 
 def test_a_material_without_cells_is_refused(tmp_path):
-    cell = meshes.from_labels(np.ones((2, 2), dtype=int), MPI.COMM_SELF)
+    tagged = meshes.from_labels(np.ones((2, 2), dtype=int), MPI.COMM_SELF)
     with pytest.raises(meshes.MeshError, match=r"material is given for tag 2, which no cell has.*have the tags \[1\]"):
-        fe2.RVE(cell, {1: SOFT, 2: HARD})
+        fe2.RVE(tagged, {1: SOFT, 2: HARD})
 
 
 @pytest.mark.parametrize("value", [1.5, np.nan, np.inf, -1.0, 3e9, 1e300])
@@ -69,18 +69,18 @@ def test_zero_is_no_tag_of_facets_and_of_groups(tmp_path):
     cells = [("quad", QUADS), ("line", np.array([(0, 3), (3, 6)]))]
     data = {"phase": [STIFF, np.array([0, 4])]}
     meshio.Mesh(SQUARE, cells, cell_data=data).write(tmp_path / "a.vtu")
-    cell = meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
-    assert cell.fractions() == {0: pytest.approx(0.5), 1: pytest.approx(0.5)}
-    assert cell.facet_tags.values.tolist() == [4]
-    cell = meshes.read(vtu(tmp_path / "a.vtu", **{"gmsh:physical": STIFF}), MPI.COMM_SELF)
-    assert cell.fractions() == {1: pytest.approx(0.5)}
+    tagged = meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
+    assert tagged.fractions() == {0: pytest.approx(0.5), 1: pytest.approx(0.5)}
+    assert tagged.facet_tags.values.tolist() == [4]
+    tagged = meshes.read(vtu(tmp_path / "a.vtu", **{"gmsh:physical": STIFF}), MPI.COMM_SELF)
+    assert tagged.fractions() == {1: pytest.approx(0.5)}
     with pytest.raises(meshes.MeshError, match="2 of 4 cells have no tag"):
-        meshes.check_materials(cell, [1])
+        meshes.check_materials(tagged, [1])
 
 
 def test_integers_beyond_those_of_dolfinx(tmp_path):
-    cell = meshes.read(vtu(tmp_path / "a.vtu", phase=STIFF + (2.0**31 - 2)), MPI.COMM_SELF)
-    assert list(cell.fractions()) == [2**31 - 2, 2**31 - 1]
+    tagged = meshes.read(vtu(tmp_path / "a.vtu", phase=STIFF + (2.0**31 - 2)), MPI.COMM_SELF)
+    assert list(tagged.fractions()) == [2**31 - 2, 2**31 - 1]
     path = vtu(tmp_path / "a.vtu", phase=np.array([1, 1, 3_000_000_000, 2]))
     with pytest.raises(meshes.MeshError, match=r"from 0 to 2147483647.*the first is 3000000000"):
         meshes.read(path, MPI.COMM_SELF)
@@ -95,8 +95,8 @@ def test_integers_go_before_whole_numbers(tmp_path):
     assert len(meshes.read(vtu(tmp_path / "a.vtu", **fields), MPI.COMM_SELF).fractions()) == 2
     with pytest.raises(meshes.MeshError, match=r"several whole fields on its cells, \['damage', 'phase'\].*data="):
         meshes.read(vtu(tmp_path / "a.vtu", damage=np.zeros(4), phase=STIFF + 1.0), MPI.COMM_SELF)
-    cell = meshes.read(vtu(tmp_path / "a.vtu", u=np.ones((4, 3))), MPI.COMM_SELF)
-    assert cell.fractions() == {1: pytest.approx(1.0)}
+    tagged = meshes.read(vtu(tmp_path / "a.vtu", u=np.ones((4, 3))), MPI.COMM_SELF)
+    assert tagged.fractions() == {1: pytest.approx(1.0)}
     with pytest.raises(meshes.MeshError, match=r"one integer from .*4 of 4 are not, the first is 1\.0, 1\.0, 1\.0"):
         meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF, data="u")
 
@@ -107,18 +107,18 @@ def test_sets_of_the_boundary_do_not_hide_the_labels(tmp_path, monkeypatch):
     mesh = meshio.Mesh(SQUARE, cells, cell_data={"phase": [STIFF + 1, np.zeros(2, int)]}, cell_sets=sets)
     monkeypatch.setattr(meshio, "read", lambda path: mesh)  # few formats have both
     (tmp_path / "a.vtu").touch()
-    cell = meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
-    assert cell.fractions() == {1: pytest.approx(0.5), 2: pytest.approx(0.5)}
-    assert cell.facet_names == {"left": 1}
+    tagged = meshes.read(tmp_path / "a.vtu", MPI.COMM_SELF)
+    assert tagged.fractions() == {1: pytest.approx(0.5), 2: pytest.approx(0.5)}
+    assert tagged.facet_names == {"left": 1}
 
 
 def test_functions_of_dolfinx_are_no_tags(tmp_path):
     """Phases as a function on the cells, where mesh tags are needed."""
-    cell = meshes.from_labels([[1, 2]], MPI.COMM_SELF)
-    phase = dolfinx.fem.Function(dolfinx.fem.functionspace(cell.mesh, ("DG", 0)), name="phase")
+    tagged = meshes.from_labels([[1, 2]], MPI.COMM_SELF)
+    phase = dolfinx.fem.Function(dolfinx.fem.functionspace(tagged.mesh, ("DG", 0)), name="phase")
     path = tmp_path / "a.xdmf"
     with dolfinx.io.XDMFFile(MPI.COMM_SELF, str(path), "w") as file:
-        file.write_mesh(cell.mesh)
+        file.write_mesh(tagged.mesh)
         file.write_function(phase)
     with pytest.raises(meshes.MeshError, match=r"functions \['phase'\] on its cells, but no cell tags"):
         meshes.read(path, MPI.COMM_SELF)
@@ -243,11 +243,11 @@ def gmsh_file(path, dim, groups, version, *, binary=False, every=False, order=1)
 def test_a_cell_in_two_groups(tmp_path, dim, version, binary):
     """Of nested groups the inner one counts, whatever the version: the older ones write such a cell twice."""
     path = gmsh_file(tmp_path / "a.msh", dim, {"all": (0, 1), "fibre": (1,)}, version, binary=binary)
-    cell = meshes.read(path, MPI.COMM_SELF)
+    tagged = meshes.read(path, MPI.COMM_SELF)
     matrix, fibre = (7, 8)
-    assert cell.fractions() == {matrix: pytest.approx(0.5), fibre: pytest.approx(0.5)}
+    assert tagged.fractions() == {matrix: pytest.approx(0.5), fibre: pytest.approx(0.5)}
     if version > 1:  # which has no names
-        assert cell.names == {"all": matrix, "fibre": fibre}
+        assert tagged.names == {"all": matrix, "fibre": fibre}
 
 
 @pytest.mark.parametrize("version", [2.2, 4.1])
@@ -275,10 +275,10 @@ def test_all_cells_saved_with_a_group_for_one_phase(tmp_path):
         meshes.MeshError, match=r"names the physical groups \['fibre'\], but no cell is in a group.*SaveAll"
     ):
         meshes.read(path, MPI.COMM_SELF)
-    cell = meshes.read(gmsh_file(path, 2, {"fibre": (1,)}, 4.1, every=True), MPI.COMM_SELF)
-    assert cell.fractions() == {7: pytest.approx(0.5)}
+    tagged = meshes.read(gmsh_file(path, 2, {"fibre": (1,)}, 4.1, every=True), MPI.COMM_SELF)
+    assert tagged.fractions() == {7: pytest.approx(0.5)}
     with pytest.raises(meshes.MeshError, match=r"of \d+ cells have no tag"):
-        meshes.check_materials(cell, [7])
+        meshes.check_materials(tagged, [7])
 
 
 GMSH = """$MeshFormat
@@ -310,9 +310,9 @@ def test_groups_of_single_cells(tmp_path):
     """Two groups on one entity, as other programs write it; gmsh's own reader puts every cell into both."""
     path = tmp_path / "a.msh"
     path.write_text(GMSH.format(matrix="matrix", number=20))
-    cell = meshes.read(path, MPI.COMM_SELF)
-    assert cell.names == {"fibre": 7, "matrix": 8}
-    assert cell.fractions() == {7: pytest.approx(0.5), 8: pytest.approx(0.5)}
+    tagged = meshes.read(path, MPI.COMM_SELF)
+    assert tagged.names == {"fibre": 7, "matrix": 8}
+    assert tagged.fractions() == {7: pytest.approx(0.5), 8: pytest.approx(0.5)}
     path.write_text(GMSH.format(matrix="matrix", number=20).replace("2.2 0 8", "2 0 8"))
     assert meshes.read(path, MPI.COMM_SELF).names == {"fibre": 7, "matrix": 8}
     path.write_text(GMSH.format(matrix="matrix", number=10))

@@ -228,10 +228,10 @@ def test_geometry_is_read_the_same_way_in_every_version(comm):
 def test_labels_that_are_no_tags_are_refused(comm):
     with pytest.raises(meshes.MeshError, match=r"labels run from 1 to 3000000000; .* up to 2147483647"):
         meshes.from_labels(np.array([[1, 3_000_000_000]]), comm)
-    cell = meshes.from_labels([[1, 2**31 - 1]], comm)
-    assert cell.fractions() == {1: pytest.approx(0.5), 2**31 - 1: pytest.approx(0.5)}
-    count = len(cell.cell_tags.values)
+    tagged = meshes.from_labels([[1, 2**31 - 1]], comm)
+    assert tagged.fractions() == {1: pytest.approx(0.5), 2**31 - 1: pytest.approx(0.5)}
+    count = len(tagged.cell_tags.values)
     for wrong in (2**31, -1):
         if count:
             with pytest.raises(meshes.MeshError, match=f"{wrong}.*need 0 to 2147483647"):
-                cell.with_tags(np.full(count, wrong))
+                tagged.with_tags(np.full(count, wrong))

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import dolfinx.mesh
 from dolfinx import fem
@@ -20,7 +20,7 @@ STRAIN = [0.01, 0.0, 0.005]
 
 
 @pytest.fixture(scope="module")
-def cell():
+def tagged():
     return meshes.from_labels(HALVES, MPI.COMM_SELF, names=NAMES)
 
 
@@ -34,8 +34,8 @@ def own(comm=MPI.COMM_SELF, n=2):
 
 
 @pytest.mark.parametrize("materials", [{"matrix": SOFT, "inclusion": STIFF}, {np.int64(1): SOFT, "inclusion": STIFF}])
-def test_materials_by_name_are_those_by_tag(cell, materials):
-    rve, right = fe2.RVE(cell, materials, degree=1), fe2.RVE(cell, {1: SOFT, 2: STIFF}, degree=1)
+def test_materials_by_name_are_those_by_tag(tagged, materials):
+    rve, right = fe2.RVE(tagged, materials, degree=1), fe2.RVE(tagged, {1: SOFT, 2: STIFF}, degree=1)
     assert rve.body.materials == right.body.materials == {1: SOFT, 2: STIFF}
     assert np.array_equal(rve.homogenise(STRAIN).stress, right.homogenise(STRAIN).stress)
 
@@ -57,19 +57,19 @@ def test_laws_by_name_are_those_by_tag(comm):
 def test_a_mesh_of_ones_own():
     """Halves in series under a strain across them, by Reuss's mean of the moduli across."""
     mesh, tags = own()
-    cell = meshes.TaggedMesh.of(mesh, tags, names=NAMES)
-    assert cell.fractions() == pytest.approx({1: 0.5, 2: 0.5})
+    tagged = meshes.TaggedMesh.of(mesh, tags, names=NAMES)
+    assert tagged.fractions() == pytest.approx({1: 0.5, 2: 0.5})
     assert meshes.TaggedMesh.of(mesh, tags, period=(2.0, 1.0)).fractions() == pytest.approx({1: 0.25, 2: 0.25})
-    stress = fe2.RVE(cell, {"matrix": SOFT, "inclusion": STIFF}, degree=1).homogenise([0.01, 0.0, 0.0]).stress[0]
+    stress = fe2.RVE(tagged, {"matrix": SOFT, "inclusion": STIFF}, degree=1).homogenise([0.01, 0.0, 0.0]).stress[0]
     across = [m.bulk + 4 / 3 * m.shear for m in (SOFT, STIFF)]
     assert stress[0] == pytest.approx(0.01 / np.mean(1 / np.array(across)), rel=1e-10)
 
 
 def test_a_mesh_of_one_phase():
     mesh, _ = own()
-    cell = meshes.TaggedMesh.of(mesh)
-    assert (cell.names, cell.facet_names, cell.facet_tags.values.size) == ({"matrix": 1}, {}, 0)
-    assert cell.fractions() == pytest.approx({1: 1.0})
+    tagged = meshes.TaggedMesh.of(mesh)
+    assert (tagged.names, tagged.facet_names, tagged.facet_tags.values.size) == ({"matrix": 1}, {}, 0)
+    assert tagged.fractions() == pytest.approx({1: 1.0})
 
 
 def test_tags_of_something_else_are_refused():
@@ -115,9 +115,9 @@ def test_a_bare_mesh_is_told_how_to_come_in():
         (SOFT, TypeError, "the materials are LinearElastic.*need one for each phase"),
     ],
 )
-def test_other_materials_are_refused(cell, materials, error, message):
+def test_other_materials_are_refused(tagged, materials, error, message):
     with pytest.raises(error, match=message):
-        fe2.RVE(cell, materials)
+        fe2.RVE(tagged, materials)
 
 
 def test_a_mesh_without_names_says_so():
@@ -125,18 +125,18 @@ def test_a_mesh_without_names_says_so():
         fe2.RVE(meshes.from_labels(HALVES, MPI.COMM_SELF), {"matrix": SOFT, 2: STIFF})
 
 
-def test_other_laws_are_refused(cell):
-    V = fem.functionspace(cell.mesh, ("Lagrange", 1, (2,)))
+def test_other_laws_are_refused(tagged):
+    V = fem.functionspace(tagged.mesh, ("Lagrange", 1, (2,)))
     law, u = fe2.UFLLaw(SOFT), fem.Function(V)
     for laws, message in (
         ({1: law, 2: STIFF}, r'the law of tag 2 \("inclusion"\) is LinearElastic.*: give fe2.UFLLaw\(material\)'),
         ({1: law, 2: None}, r'the law of tag 2 \("inclusion"\) is None: give a fe2.Law, such as'),
         ({1: law, 2: fe2.ExactLaw}, "is the class ExactLaw: give a fe2.Law"),
         (SOFT, r"the law is LinearElastic.*: give fe2.UFLLaw\(material\)"),
-        (fe2.RVE(cell, {1: SOFT, 2: STIFF}, degree=1), r"the law is of the type RVE: give fe2.ExactLaw\(rve\)"),
+        (fe2.RVE(tagged, {1: SOFT, 2: STIFF}, degree=1), r"the law is of the type RVE: give fe2.ExactLaw\(rve\)"),
         (np.sin, "the law is .*: give a fe2.Law"),
     ):
         with pytest.raises(TypeError, match=message):
-            fe2.QuadratureLaw(laws, u, cell_tags=cell.cell_tags, names=cell.names)
+            fe2.QuadratureLaw(laws, u, cell_tags=tagged.cell_tags, names=tagged.names)
     with pytest.raises(meshes.MeshError, match='there is a law for "fibre"'):
-        fe2.QuadratureLaw({1: law, "fibre": law}, u, cell_tags=cell.cell_tags, names=cell.names)
+        fe2.QuadratureLaw({1: law, "fibre": law}, u, cell_tags=tagged.cell_tags, names=tagged.names)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 PROJECT = Path(__file__).resolve().parents[2]
 BATCH = PROJECT / "demos" / "batch"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 plt = pytest.importorskip("matplotlib.pyplot")
 
 PROJECT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 from mpi4py import MPI
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Batches of all sizes on a device, and the ways in which a model is evaluated; tests/test_gpu.py is for GPUs."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ import torch
 from networks import by_torch, difference, potential
 
 import spon
-from spon.equino.evaluate import cuda_graphs
+from spon.equino.evaluate import ExperimentalWarning, cuda_graphs, experimental
 
 
 class Half(spon.Model):
@@ -39,7 +41,7 @@ def test_batches_of_all_sizes(n):
         stress.copy_(2 * strain)
         tangent.copy_(strain[:, :, None] * strain[:, None, :])
 
-    launch = cuda_graphs.Launches(respond, 3, torch.device("cpu"), chunk=20000)
+    launch = cuda_graphs.CudaGraphs(respond, 3, torch.device("cpu"), chunk=20000)
     for _ in range(2):  # what is there from before does not show
         e = strains(n) + len(sizes)
         stress, tangent = np.full((n, 3), np.nan), np.full((n, 3, 3), np.nan)
@@ -50,7 +52,7 @@ def test_batches_of_all_sizes(n):
 
 
 def test_one_recording_serves_all_batches_up_to_its_size():
-    launch = cuda_graphs.Launches(lambda e, s, t: s.copy_(e), 3, torch.device("cpu"), chunk=2000)
+    launch = cuda_graphs.CudaGraphs(lambda e, s, t: s.copy_(e), 3, torch.device("cpu"), chunk=2000)
     for n in (5, 100, 256, 300):
         launch(strains(n), np.empty((n, 3)), np.empty((n, 3, 3)))
     assert sorted(launch._recorded) == [256, 1024]
@@ -92,7 +94,7 @@ def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"device = 'meta': need 'cpu' or 'cuda'"):
         spon.Evaluator(Half(potential()), "meta")
     count = torch.cuda.device_count()
-    said = f"torch sees {count} GPUs here" if count else "sees no GPU here, need 'cpu'"
+    said = f"torch finds {count} GPUs here" if count else "finds no GPU here, need 'cpu'"
     with pytest.raises(ValueError, match=f"device = 'cuda:{count}': torch .*{said.removeprefix('torch ')}"):
         spon.Evaluator(Half(potential()), f"cuda:{count}")
 
@@ -137,9 +139,30 @@ def test_no_batch_is_larger_than_a_chunk(recorded):
         sizes.append(len(strain))
         stress.copy_(strain)
 
-    launch = cuda_graphs.Launches(respond, 3, torch.device("cpu"), chunk=500, recorded=recorded)
+    launch = cuda_graphs.CudaGraphs(respond, 3, torch.device("cpu"), chunk=500, recorded=recorded)
     for n in (100, 1200):
         e, found = strains(n), np.empty((n, 3))
         launch(e, found, np.empty((n, 3, 3)))
         assert np.array_equal(found, e)
     assert sizes == [256 if recorded else 100, 500, 500, 200]
+
+
+def test_a_gpu_is_experimental_and_says_so_once(monkeypatch):
+    """Streams of a GPU that is not there; nothing is evaluated."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    experimental.warn_never_run_on_a_gpu.cache_clear()
+    gpu = torch.device("cuda", 0)
+    with pytest.warns(ExperimentalWarning, match=r'has never run on a GPU so far\. Compare .* device="cpu"'):
+        cuda_graphs.CudaGraphs(lambda e, s, t: None, 3, gpu, chunk=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cuda_graphs.CudaGraphs(lambda e, s, t: None, 3, gpu, chunk=500)
+        experimental.warn_never_run_on_a_gpu.cache_clear()
+        spon.Evaluator(Half(potential()))(strains(3))  # a CPU is not experimental
+
+
+def test_a_prediction_has_names():
+    e = strains(4)
+    found = spon.Evaluator(Half(potential()))(e)
+    stress, tangent = found
+    assert found.stress is stress and found.tangent is tangent and tangent.shape == (4, 3, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("dolfinx_mpc")
+pytest.importorskip("dolfinx")
 
 import ufl
 from hypothesis import given, settings

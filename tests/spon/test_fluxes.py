@@ -19,7 +19,7 @@ from mpi4py import MPI
 
 import spon
 from spon import operators
-from spon.operators.discretisation import discretise, node_matrix
+from spon.operators.discretisation import Discretisation, discretise, node_matrix
 from spon.operators.processors import flux
 from spon.spaces import norms
 from spon.spaces.quadrature import read_levels, read_points
@@ -80,7 +80,7 @@ def test_points_integrate_slopes(domain, degree):
     # A polynomial of the degree: slopes and values by hand.
     x = V.tabulate_dof_coordinates()[:, :d]
     found = (points.fields @ torch.from_numpy(x.sum(axis=1) ** degree)).view(-1, d + 1)
-    along = points.places.sum(1)
+    along = points.coordinates.sum(1)
     torch.testing.assert_close(found[:, d], along**degree, rtol=0, atol=1e-11)
     slopes = (degree * along ** (degree - 1))[:, None].expand(-1, d)
     torch.testing.assert_close(found[:, :d], slopes, rtol=0, atol=1e-10)
@@ -106,8 +106,20 @@ def test_means_between_levels(cell, sizes):
             assert float(coarser.weights @ (coarser.above @ f)) == pytest.approx(float(finer.weights @ f), abs=1e-12)
     # A coarse cell in which there is no finer point.
     levels, _ = read_levels([spaces[2], spaces[0]], [untied(spaces[2]), untied(spaces[0])])
-    mean = levels[1].above @ levels[0].places
+    mean = levels[1].above @ levels[0].coordinates
     assert mean.isfinite().all() and mean.min() > 0 and mean.max() < 1
+
+
+def test_files_of_the_last_release_name_the_coordinates_places():
+    spaces = discretise([lagrange(square(2))], lagrange(square(2)), points=True)
+    header, tensors = spaces.pack()
+    tensors["points.0.places"] = tensors.pop("points.0.coordinates")
+
+    def below(name):
+        return {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
+
+    again = Discretisation.unpack(header, below)
+    assert torch.equal(again.points[0].coordinates, spaces.points[0].coordinates)
 
 
 @pytest.mark.parametrize("inverted", [2000, 60])

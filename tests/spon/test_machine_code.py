@@ -21,7 +21,7 @@ from networks import branch, by_torch, difference, potential
 import spon.jit
 from spon.constitutive.c_code import function
 from spon.constitutive.program import OPERATIONS, Program
-from spon.equino.evaluate.c_response import CompiledResponse, written
+from spon.equino.evaluate.c_response import CompiledResponse, c_network
 
 if not spon.jit.compiler():
     pytest.skip("there is no C compiler", allow_module_level=True)
@@ -157,7 +157,7 @@ def test_infinite_strains_are_what_they_are_in_torch():
 def test_wide_layers_do_not_overflow_the_stack(width):
     """Fewer points side by side, and none at all where torch is as fast."""
     p = potential(6, width)
-    assert (written(p).lanes() == 0) == (width == 8000)
+    assert (c_network(p).lanes() == 0) == (width == 8000)
     if width == 8000:
         with pytest.raises(ValueError, match="too wide"):
             CompiledResponse(p)

@@ -63,7 +63,8 @@ def solved(rve):
     strains = fe2.strain_sampling.latin_hypercube(3, 2, BOX, seed=2)
     phases = net.phases(torch.from_numpy(tags))
     with torch.no_grad():
-        displacements, strain_modes = net.modes(phases)
+        modes = net.modes(phases)
+        displacements, strain_modes = modes.displacement, modes.strain
         phase = net.phase(phases)
         found = net.respond(strain_modes, phase, torch.from_numpy(strains).expand(4, -1, -1))
     law = fe2.VaryingLaw(rve, tags)
@@ -92,10 +93,10 @@ def test_energy_is_an_upper_bound_and_the_estimate_is_above_its_excess(solved):
     assert (found.energy > least * (1 + 1e-6)).all()
     rest = net.laws[0].tangent(torch.zeros(1, 3, dtype=torch.float64))[0]
     half = torch.linalg.inv(torch.linalg.cholesky(rest))
-    tangent = net._at("tangent", found.strain, phase)
+    tangent = net._evaluate("tangent", found.strain, phase)
     # Along the way to the minimum tangents differ from those here; half of the smallest leaves room for that.
     smallest = 0.5 * torch.linalg.eigvalsh(half @ tangent @ half.T).min()
-    assert (net.missing(phase, found.strain) / smallest >= found.energy - least).all()
+    assert (net.energy_error_bound(phase, found.strain) / smallest >= found.energy - least).all()
 
 
 def test_hill_mandel_and_equilibrium_in_the_modes(solved):
@@ -162,7 +163,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
     net, unseen = network(rve, corrections=0).float(), random_tags(rve, 20, seed=9)
     law = fe2.VaryingLaw(rve, unseen)
     strains = fe2.strain_sampling.latin_hypercube(4, 2, BOX, seed=2)
-    exact = np.stack([law.cell(k).homogenise(strains).stress for k in range(20)])
+    exact = np.stack([law.rve_at(k).homogenise(strains).stress for k in range(20)])
     law.destroy()
 
     def errors():
@@ -186,7 +187,7 @@ def test_network_does_not_see_where_in_the_cell_it_is(rve):
     labels = np.random.default_rng(4).integers(1, 3, (N, N))
     tags = np.stack([labels[i, j], np.roll(labels, N // 2, axis=0)[i, j]])
     with torch.no_grad():
-        _, strains = net.modes(net.phases(torch.from_numpy(tags)))
+        strains = net.modes(net.phases(torch.from_numpy(tags))).strain
     at_pixel = np.empty((2, N, N, *strains.shape[1:]))[:, :, :, :4]
     at_pixel[:, i, j] = strains.reshape(2, N * N, 4, 3, -1).numpy()
     assert np.allclose(np.roll(at_pixel[0], N // 2, axis=0), at_pixel[1], atol=1e-9)
@@ -200,7 +201,7 @@ def test_corrections_lower_the_energy(rve):
         net = disturbed(rve, corrections=corrections)
         phases = net.phases(tags)
         with torch.no_grad():
-            energies.append(net.respond(net.modes(phases)[1], net.phase(phases), strain.expand(5, -1, -1)).energy)
+            energies.append(net.respond(net.modes(phases).strain, net.phase(phases), strain.expand(5, -1, -1)).energy)
     for a, b in pairwise(energies):
         assert (b <= a * (1 + 1e-12)).all()
     assert (energies[-1] < energies[0] * (1 - 1e-3)).all()
@@ -217,7 +218,7 @@ def test_machine_code_is_the_formulas(rve, solved, tmp_path, monkeypatch):
     assert (iterations > 0).all()
     for a, b in ((stress, found.stress), (coefficients, found.coefficients)):
         assert np.allclose(a, b.reshape(a.shape), rtol=0, atol=1e-9 * abs(a).max())
-    for a, b in ((tangent, found.tangent), (slopes, found.slopes)):  # of the iterate before the last
+    for a, b in ((tangent, found.tangent), (slopes, found.sensitivities)):  # of the iterate before the last
         assert np.allclose(a, b.reshape(a.shape), rtol=0, atol=1e-5 * abs(a).max())
     *_, again = code(cells, which, many, coefficients, 1e-6, 30)
     assert (again == 0).all()
@@ -233,7 +234,7 @@ def test_file_holds_all_of_it(rve, tmp_path):
     again = spon.load(tmp_path / "modes.safetensors")
     tags = torch.from_numpy(random_tags(rve, 2))
     with torch.no_grad():
-        assert torch.equal(net.modes(net.phases(tags))[1], again.modes(again.phases(tags))[1])
+        assert torch.equal(net.modes(net.phases(tags)).strain, again.modes(again.phases(tags)).strain)
     damaged = (tmp_path / "modes.safetensors").read_bytes()[:-100]
     (tmp_path / "damaged").write_bytes(damaged)
     with pytest.raises(spon.ModelFileError, match="damaged"):
@@ -267,6 +268,15 @@ def test_what_does_not_fit_is_told(rve):
     with pytest.raises(ValueError, match="J2 has state"):
         fe2.VaryingLaw(plastic, np.ones((1, N * N), dtype=int))
     plastic.destroy()
+
+
+def test_names_of_the_last_release_warn(solved):
+    net, _, _, _, _, phase, found, _ = solved
+    with pytest.warns(DeprecationWarning, match="energy_error_bound"):
+        bound = net.missing(phase, found.strain)
+    assert torch.equal(bound, net.energy_error_bound(phase, found.strain))
+    with pytest.warns(DeprecationWarning, match="sensitivities"):
+        assert found.slopes is found.sensitivities
 
 
 # In a structure.

@@ -259,7 +259,7 @@ def test_rollouts_conserve_the_integral(processor, tmp_path):
     )  # fmt: skip
     space = network.spaces.output
     other, start = noise(count(coarse[0]), 3), 2 + noise(count(V), 3, seed=1)
-    start = constraints.fix(space, start)
+    start = constraints.prescribe(space, start)
     # Small increments, with which an untrained network stays in bounds.
     network.normalise([other, start], start + 0.03 * noise(count(V), 3, seed=2))
     states = operators.rollout(network, [other, start], 50).detach()
@@ -293,7 +293,7 @@ def test_increments_are_added_to_the_input(increment):
     expected = constraints.expand(
         space, constraints.restrict(space, x if increment else 0 * x + x[~space.fixed].mean())
     )
-    assert (network(x) - constraints.fix(space, expected + 5.0)).abs().max() < 1e-13
+    assert (network(x) - constraints.prescribe(space, expected + 5.0)).abs().max() < 1e-13
 
 
 def test_a_conserving_operator_linear_in_the_state():
@@ -715,7 +715,7 @@ def test_wrong_use_is_refused():
         operators.rollout(make(), f, 0)
     with pytest.raises(ValueError, match="got 1 inputs, need 2"):
         operators.rollout(make(input=[coarse[0], V]), f, 3)
-    with pytest.raises(ValueError, match="a rollout needs an input in the space of the answer"):
+    with pytest.raises(ValueError, match="a rollout needs an input in the space of the output"):
         operators.rollout(make(input=coarse[0]), noise(49, 2), 3)
     network = make(bcs=[bc])
     with pytest.raises(ValueError, match=r"input 0 has the shape \(3, 2\), need \(169, batch\)"):

@@ -26,7 +26,7 @@ import coupling
 import spon
 from fe2 import chunked_hdf5
 from spon import operators
-from spon.operators.samples import Signature
+from spon.operators.operator_samples import Signature
 from spon.training import TrainingOptions
 
 
@@ -61,7 +61,7 @@ def problem():
 
 def sampled(problem, n, path, comm=MPI.COMM_SELF, **options):
     options = {"inputs": [problem.f, problem.k], "output": problem.u, "chunk": 2, "progress": False, **options}
-    coupling.samples(problem.draw, problem.solve, n, path, comm, **options)
+    coupling.sample_operator(problem.draw, problem.solve, n, path, comm, **options)
     return spon.load(path)
 
 
@@ -202,7 +202,7 @@ def test_mixed_outputs(tmp_path):
         w.x.array[:] = f.x.array.sum()
 
     for n in (2, 3):
-        coupling.samples(draw, solve, n, tmp_path / "s.h5", MPI.COMM_SELF, inputs=[f], output=w, progress=False)
+        coupling.sample_operator(draw, solve, n, tmp_path / "s.h5", MPI.COMM_SELF, inputs=[f], output=w, progress=False)
     data = spon.load(tmp_path / "s.h5")
     assert data.output.shape == (59, 3)
     np.testing.assert_allclose(data.output[7], data.inputs[0].sum(0), atol=1e-14)
@@ -239,7 +239,7 @@ def test_wrong_use_is_refused(problem, tmp_path):
         problem.u.x.array[3] = np.nan
 
     with pytest.raises(ValueError, match="sample 0: output has values that are not finite"):
-        coupling.samples(
+        coupling.sample_operator(
             problem.draw, broken, 3, tmp_path / "s.h5", MPI.COMM_SELF, inputs=[problem.f, problem.k], output=problem.u
         )
     assert chunked_hdf5.count(tmp_path / "s.h5.parts") == 0

@@ -25,6 +25,7 @@ from dolfinx import fem, mesh
 from mpi4py import MPI
 
 import spon
+from meshes.compat import create_mesh
 from spon.spaces import constraints, norms, transfer
 from spon.spaces.geometry import locate
 
@@ -301,12 +302,14 @@ def test_dirichlet_values_are_exact():
     dofs = (2 * left[:, None] + np.arange(2)).ravel()
     assert space.fixed.sum() == len(dofs) + len(below)
     x = (1e20 * noise(space.dofs, 4, 2)).requires_grad_()
-    fixed = constraints.fix(space, x)
+    fixed = constraints.prescribe(space, x)
     assert (fixed[dofs] - torch.from_numpy(g.x.array[dofs])[:, None, None]).abs().max() == 0.0
     assert (fixed[below] - 0.1).abs().max() == 0.0
     assert torch.equal(fixed[~space.fixed], x[~space.fixed])
     (slope,) = torch.autograd.grad(fixed.sum(), x)
     assert torch.equal(slope[:, 0, 0] == 0, space.fixed)
+    with pytest.warns(DeprecationWarning, match="is now prescribe"):
+        assert torch.equal(constraints.fix(space, x), fixed)
 
 
 @pytest.mark.parametrize(("cell", "element"), LAGRANGE)
@@ -339,6 +342,38 @@ def test_periodic_along_one_axis():
     assert not torch.equal(field[sides(V, 0, 0.0)].sort().values, field[sides(V, 0, 1.0)].sort().values)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1e5])
+def test_ties_follow_the_mesh_wherever_it_is(shift):
+    """A sheared grid inside of the faces, numbered by DOLFINx as it likes, and far from the origin."""
+    domain = bent("triangle", 5)
+    domain.geometry.x[:] += shift
+    V = fem.functionspace(domain, ("P", 1))
+    # The bent mesh has its nodes on opposite faces at different coordinates along y alone.
+    with pytest.raises(ValueError, match="periodic along axis 0"):
+        spon.read_space(V, periodic=(0,))
+    straight = box("triangle", 5)
+    straight.geometry.x[:] += shift
+    V = fem.functionspace(straight, ("P", 2))
+    space = spon.read_space(V, periodic=(0, 1))
+    x = (space.points - shift).numpy()
+    master = space.independent.numpy()[space.tying.columns.numpy()]
+    apart = np.rint(x - x[master])
+    np.testing.assert_allclose(x - x[master], apart, atol=4e-16 * max(shift, 1.0))
+    assert set(np.unique(apart)) == {0.0, 1.0} and (x[master] < 1 - 1e-6).all()
+
+
+def test_a_crack_that_meets_a_periodic_face_is_refused():
+    """Two rows of cells with nodes of their own along the line between them: two nodes at each of its ends."""
+    points = np.array([[x, y] for y in (0.0, 0.5, 0.5, 1.0) for x in (0.0, 0.5, 1.0)])
+    cells = [[6 * k + i + a for a in (0, 1, 4, 3)] for k in range(2) for i in range(2)]
+    cells = [[c[k] for k in corner] for c in cells for corner in ((0, 1, 2), (0, 2, 3))]
+    element = basix.ufl.element("P", "triangle", 1, shape=(2,))
+    cracked = fem.functionspace(create_mesh(MPI.COMM_SELF, np.array(cells), points, element), ("P", 1))
+    assert spon.read_space(cracked, periodic=(1,)).tying.shape == (12, 9)
+    with pytest.raises(ValueError, match=r"the node at .* could be tied to several nodes at one point"):
+        spon.read_space(cracked, periodic=(0,))
+
+
 @pytest.mark.parametrize(("cell", "element"), ELEMENTS)
 def test_integrals_are_met(cell, element):
     """And the field is changed by what is orthogonal in L² to all fields without integral."""
@@ -358,7 +393,7 @@ def test_integrals_keep_strong_conditions():
     g.interpolate(lambda x: np.array([np.sin(9 * x[1]), x[1] ** 2]))
     space = spon.read_space(V, bcs=[fem.dirichletbc(g, sides(V, 0, 0.0))], periodic=())
     tied = spon.read_space(V, periodic=(0, 1))
-    x = constraints.fix(space, noise(space.dofs, 3))
+    x = constraints.prescribe(space, noise(space.dofs, 3))
     y = constraints.with_integral(space, x, 0.7)
     assert torch.equal(y[space.fixed], x[space.fixed])
     close(constraints.integral(space, y), 0.7, digits=14)
@@ -389,7 +424,7 @@ def test_mixed_spaces(tmp_path):
         assert norms.l2(space.parts[k], x).item() ** 2 == pytest.approx(square, rel=1e-12)
     x = noise(space.dofs, 3)
     assert torch.equal(space.join(space.split(x)), x)
-    velocity = constraints.fix(space.parts[0], space.split(x)[0])
+    velocity = constraints.prescribe(space.parts[0], space.split(x)[0])
     w.x.array[:] = space.join([velocity, space.split(x)[1]])[:, 0].numpy()
     on = transfer.evaluation(W.sub(0).collapse()[0], np.array([[0.0, 1.0], [0.25, 1.0], [0.5, 1.0]])) @ velocity[:, 0]
     close(on, np.array([[np.sin(9 * a), a + 1 / 3] for a in (0.0, 0.25, 0.5)]).ravel())
@@ -448,7 +483,8 @@ from spon.spaces import constraints, norms
 
 space = spon.load(sys.argv[1])
 x = torch.tensor(json.load(sys.stdin), dtype=torch.float64)
-y = constraints.with_integral(space, constraints.fix(space, constraints.expand(space, constraints.restrict(space, x))))
+y = constraints.prescribe(space, constraints.expand(space, constraints.restrict(space, x)))
+y = constraints.with_integral(space, y)
 print(json.dumps([y.tolist(), norms.natural(space, y).tolist(), spon.graph(space).features.tolist()]))
 """
 
@@ -461,7 +497,7 @@ def test_a_space_is_used_without_fenicsx(tmp_path):
     space = spon.read_space(V, bcs=[fem.dirichletbc(g, ends)], periodic=(0,))
     space.save(tmp_path / "space")
     x = noise(space.dofs, 2)
-    y = constraints.fix(space, constraints.expand(space, constraints.restrict(space, x)))
+    y = constraints.prescribe(space, constraints.expand(space, constraints.restrict(space, x)))
     # Still periodic to the last bit, though sin 2π is zero but for rounding.
     assert torch.equal(y, constraints.expand(space, constraints.restrict(space, y)))
     y = constraints.with_integral(space, y)
@@ -516,6 +552,10 @@ def test_wrong_use_is_refused():
         spon.read_space(V, bcs=[fem.dirichletbc(fem.Function(other), sides(other, 0, 0.0))])
     with pytest.raises(ValueError, match="need axes between 0 and 1"):
         spon.read_space(V, periodic=(2,))
+    flat = box("triangle", 2)
+    flat.geometry.x[:, 1] = 0.0
+    with pytest.raises(ValueError, match=r"periodic = \(1,\): the mesh has no extent along axis 1"):
+        spon.spaces.read._masters(flat.geometry.x[:, :2], (1,), "P")
     with pytest.raises(ValueError, match="only Lagrange dofs can be tied, the element is RT"):
         spon.read_space(fem.functionspace(domain, ("RT", 1)), periodic=(0,))
     slanted = box("triangle", 4)

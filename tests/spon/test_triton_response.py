@@ -106,7 +106,7 @@ for form, d, *types in json.load(sys.stdin):
                      "branch": (kernels._branch, {"K": 0, "W": 64, "DEPTH": 4, "SWISH": True})}[form]
     real, tangent = (getattr(tl, name) for name in types)
     sizes |= {"D": d, "D2": {3: 4, 6: 8}[d], "POINTS": 16, "REAL": real, "TANGENT": tangent}
-    types = {name: "constexpr" if name in sizes else "i32" if name in ("n", "at_rest") else "*fp64"
+    types = {name: "constexpr" if name in sizes else "i32" if name in ("n", "only_gradient") else "*fp64"
              for name in kernel.arg_names}
     made = triton.compile(ASTSource(fn=kernel, signature=types, constexprs=sizes), target=GPUTarget("cuda", 90, 32),
                           options={"num_warps": 4 if d == 3 else 8, "num_stages": 2})

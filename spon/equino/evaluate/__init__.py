@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Fast evaluation of a trained model: machine code, GPU kernels, and C source for other programs."""
+"""Fast evaluation of a trained model.
 
-from spon.equino.evaluate.evaluator import Evaluator
+Evaluator, Prediction    many points in one batch: machine code on a CPU, one kernel on a GPU, or torch
+export_c                 C source for other programs
+ExperimentalWarning      of evaluation on a GPU, which has never run on one so far
+"""
+
+from spon.equino.evaluate.evaluator import Evaluator, Prediction
+from spon.equino.evaluate.experimental import ExperimentalWarning
 from spon.equino.evaluate.export_c import export_c
 
 __all__ = [
     "Evaluator",
+    "ExperimentalWarning",
+    "Prediction",
     "export_c",
 ]

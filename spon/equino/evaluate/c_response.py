@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Stress and tangent of a model as machine code.
 
-The formulas are those of `spon.equino.networks.Potential.forward` and `Branch.with_tangent`, which are the reference
-and serve training, GPUs and machines without a compiler.
+The formulas are those of `spon.equino.networks.Potential.forward` and `Branch.with_tangent`, which are the reference,
+and which training, GPUs and computers without a compiler use.
 """
 
 import ctypes
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,43 @@ from spon.jit import Compiled, compiler, or_torch, source
 from spon.reduced.model import Model
 
 _REALS = {torch.float64: ("double", np.float64), torch.float32: ("float", np.float32)}
+_MOST_LANES = 64
+_STACK = 2**20  # bytes that a thread may keep on its stack
+# Bytes of cache that the numbers of a block of points should fit in.
+_POTENTIAL_CACHE, _BRANCH_CACHE = 2**19, 2**16
+
+
+class ResponseNetwork(NamedTuple):
+    """What predicts the stress of a model.
+
+    Attributes:
+        network: a potential, or a branch that predicts coefficients of stress modes.
+        means: (d, r) of these modes [MPa]; None for a potential.
+    """
+
+    network: Potential | Branch
+    means: Tensor | None
+
+
+def response_network(model: Model) -> ResponseNetwork | None:
+    """The network that predicts a model's stress; None for another class, or a subclass with its own `forward`."""
+    if not isinstance(model, EquiNO) or type(model).forward is not EquiNO.forward:
+        return None
+    if model.potential is not None:
+        return ResponseNetwork(model.potential, None)
+    return ResponseNetwork(model.stress, model.means)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """A network's response in C.
+class CNetwork:
+    """A network as C source and numbers.
 
-    text: the source. constants: of the compilation, but for REAL, SINGLE and LANES. parameters: the C struct `network`,
-    in double, as `set_rest` is to complete it. numbers: that the code keeps for each point. cache: bytes that they
-    should stay in.
+    Attributes:
+        text: the source.
+        constants: macros to define, all but REAL, SINGLE and LANES.
+        parameters: the C struct `network` in double precision, which `set_at_zero_strain` completes.
+        numbers: that the code keeps for each point.
+        cache: bytes that the numbers of a block of points should fit in.
     """
 
     text: str
@@ -38,31 +67,39 @@ class Written:
     cache: int
 
     def lanes(self, size: int = 8) -> int:
-        """Points side by side, 8 to 64, so that what they need, in numbers of `size` bytes, is in the cache, and no
-        danger to a thread's stack; 0 if a few are too many for it."""
-        lanes = 64
+        """Points side by side, 8 to 64, whose numbers fit in the cache; 0 if a few exceed a thread's stack.
+
+        Args:
+            size: bytes of a number.
+        """
+        lanes = _MOST_LANES
         while lanes > 64 // size and size * lanes * self.numbers > self.cache:
             lanes //= 2
-        return lanes if size * lanes * self.numbers <= 2**20 else 0
+        return lanes if size * lanes * self.numbers <= _STACK else 0
 
 
-def written(network: Potential | Branch, means: Tensor | None = None) -> Written:
-    """The response of a potential, or of a branch to the coefficients of modes with these means (d, r)."""
+def c_network(network: Potential | Branch, means: Tensor | None = None) -> CNetwork:
+    """A network in C, with its parameters as they are now.
+
+    Args:
+        network: a potential, or a branch that predicts coefficients of stress modes.
+        means: (d, r) of these modes [MPa], for a branch.
+    """
     return _potential(network) if isinstance(network, Potential) else _branch(network, means)
 
 
 @torch.no_grad()
-def _potential(network: Potential) -> Written:
+def _potential(network: Potential) -> CNetwork:
     (a1, a2, a3), (c1, c2, _) = network.weights, network.offsets
     d, w = network.half_range.numel(), network.width
     parts = (torch.zeros(d), network.stiffness, network.half_range, network.scale, _smoothing2(network), a1, c1, a2, c2,
              a3, _metrics(network))  # fmt: skip
     constants: dict[str, str | int] = {"D": d, "K": len(network.norms.maps), "WIDTH": w}
-    return Written(_text("potential.c"), constants, _row(parts), w * (2 * d + 6), 2**19)
+    return CNetwork(_text("potential.c"), constants, _row(parts), w * (2 * d + 6), _POTENTIAL_CACHE)
 
 
 @torch.no_grad()
-def _branch(network: Branch, means: Tensor | None) -> Written:
+def _branch(network: Branch, means: Tensor | None) -> CNetwork:
     d, k = network.half_range.numel(), len(network.norms.maps)
     linear, last, constant = network.to_stress(means)
     layers = zip(network.weights[:-1], network.offsets[:-1], strict=True)
@@ -80,7 +117,7 @@ def _branch(network: Branch, means: Tensor | None) -> Written:
         "MOST": most,
         "SWISH": int(network.activation == "swish"),
     }
-    return Written(_text("branch.c"), constants, _row(parts), 2 * most * (1 + d), 2**16)
+    return CNetwork(_text("branch.c"), constants, _row(parts), 2 * most * (1 + d), _BRANCH_CACHE)
 
 
 def _text(file: str) -> str:
@@ -93,7 +130,7 @@ def _smoothing2(network: Potential | Branch) -> Tensor:
 
 
 def _metrics(network: Potential | Branch) -> Tensor:
-    """Of the norms; zeros where there are none, since C has no array of no numbers."""
+    """Those of the norms; one of zeros if there are none, since C has no arrays of length zero."""
     d = network.half_range.numel()
     return network.norms.metrics() if len(network.norms.maps) else torch.zeros(1, d, d)
 
@@ -103,15 +140,17 @@ def _row(parts: tuple[Tensor, ...]) -> npt.NDArray[np.float64]:
 
 
 class CompiledResponse(Compiled):
-    """Stress and tangent of a network, as its parameters are now.
+    """Stress and tangent of a network as machine code, with its parameters as they are now.
 
     Args:
-        network: of which a copy of the parameters is taken. means: (d, r) of the stress modes of a branch.
+        network: a potential, or a branch that predicts coefficients of stress modes.
+        means: (d, r) of these modes [MPa], for a branch.
         dtype: float64 or float32.
 
     Raises:
-        ValueError: another dtype, or layers too wide for a thread's stack. OSError: no compiler, or one that fails;
-        says what it said.
+        ValueError: another dtype.
+        ValueError: layers that are too wide for a thread's stack.
+        OSError: there is no compiler, or it fails; quotes its output.
     """
 
     def __init__(
@@ -121,29 +160,35 @@ class CompiledResponse(Compiled):
             raise ValueError(f"dtype = {dtype}: need torch.float64 or torch.float32")
         real, self.dtype = _REALS[dtype]
         self.strain_size = network.half_range.numel()
-        code = written(network, means)
+        code = c_network(network, means)
         lanes = code.lanes(np.dtype(self.dtype).itemsize)
         if not lanes:
             raise ValueError("the network's layers are too wide for machine code, where torch is as fast")
-        super().__init__(code.text, {"REAL": real, "SINGLE": int(real == "float"), "LANES": lanes} | code.constants)
+        precision: dict[str, str | int] = {"REAL": real, "SINGLE": int(real == "float"), "LANES": lanes}
+        super().__init__(code.text, precision | code.constants)
         self._network = code.parameters.astype(self.dtype)
-        self.library.set_rest(ctypes.c_void_p(self._network.ctypes.data))
+        self.library.set_at_zero_strain(ctypes.c_void_p(self._network.ctypes.data))
 
     def __call__(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
-        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), on as many threads as torch has.
+        """Write stress and tangent to arrays, on as many threads as torch uses.
+
+        Args:
+            strain: (n, d).
+            stress: (n, d) [MPa], written.
+            tangent: (n, d, d) [MPa], written.
 
         Raises:
-            ValueError: arrays of other shapes or types, not contiguous, or not to be written to.
+            ValueError: arrays of other shapes or types, not contiguous, or read-only.
         """
         n, d = len(strain), self.strain_size
         for name, array, shape in (
             ("strain", strain, (n, d)), ("stress", stress, (n, d)), ("tangent", tangent, (n, d, d))
         ):  # fmt: skip
-            right = array.shape == shape and array.dtype == self.dtype and array.flags.c_contiguous
-            if not (right and (array is strain or array.flags.writeable)):
+            fits = array.shape == shape and array.dtype == self.dtype and array.flags.c_contiguous
+            if not (fits and (array is strain or array.flags.writeable)):
                 raise ValueError(
                     f"{name} has shape {array.shape} and type {array.dtype}, need {shape} and {np.dtype(self.dtype)}, "
-                    "contiguous, and writeable for what is found"
+                    "contiguous, and writeable for stress and tangent"
                 )
         self.library.response(
             ctypes.c_long(n),
@@ -152,18 +197,13 @@ class CompiledResponse(Compiled):
         )
 
 
-def response_network(model: Model) -> tuple[Potential | Branch, Tensor | None] | None:
-    """What gives a model's stress: its potential, or its branch and the means of its modes; None for a model of another
-    class, or one with a `forward` of its own, of which nothing is known."""
-    if not isinstance(model, EquiNO) or type(model).forward is not EquiNO.forward:
-        return None
-    return (model.potential, None) if model.potential is not None else (model.stress, model.means)
-
-
 def compiled_response(model: Model, dtype: torch.dtype = torch.float64) -> CompiledResponse | None:
-    """The model as machine code; None if it is of another kind than known here, for another precision, for layers so
-    wide that torch is as fast, or without a compiler; with a warning if the compiler fails."""
+    """A model as machine code.
+
+    None for a model of another kind, another precision, layers so wide that torch is as fast, or without a compiler;
+    also, with a warning, if the compiler fails.
+    """
     known = response_network(model)
-    if known is None or dtype not in _REALS or not written(*known).lanes() or not compiler():
+    if known is None or dtype not in _REALS or not c_network(*known).lanes() or not compiler():
         return None
     return or_torch(lambda: CompiledResponse(*known, dtype), "the model")

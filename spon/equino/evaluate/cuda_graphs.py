@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How batches of any size get to a device and back.
+"""Batches of any size on a GPU. Experimental: never run on a GPU so far.
 
-Few points are a question of launches: what is to be done is recorded once, as a CUDA graph for batches of up to a size,
-and replayed as one launch, between copies from and to pinned memory. Many points are a question of transfers: chunks
-alternate between two streams, so that one is computed while another is on its way.
+For few points the launches of kernels take most of the time: the evaluation is recorded once, as a CUDA graph for
+batches up to a size, and replayed as one launch, between copies from and to pinned memory. For many points transfers
+take most of the time: chunks alternate between two streams, so that one is evaluated while another is transferred.
 """
 
 import contextlib
@@ -14,32 +14,44 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spon.equino.evaluate.experimental import warn_never_run_on_a_gpu
+
 Array = npt.NDArray[np.float64]
-Respond = Callable[[Tensor, Tensor, Tensor], None]
+Evaluate = Callable[[Tensor, Tensor, Tensor], None]
 
-SIZES = (256, 1024, 4096, 16384)  # of the batches that are recorded; between two, rows are computed for nothing
+SIZES = (256, 1024, 4096, 16384)  # of recorded batches; smaller ones are padded
+_WARM_UP = 3  # evaluations before recording, in which kernels are compiled and memory is allocated
 
 
-class Launches:
-    """Evaluations of NumPy arrays on a device.
+class CudaGraphs:
+    """Evaluation of NumPy arrays on a GPU. Experimental: never run on a GPU so far.
 
     Args:
-        respond: (strain, stress, tangent), writes stress (n, d) and tangent (n, d, d) of strains (n, d), float64 on the
-            device. d: strain components.
-        device: a GPU; with "cpu" nothing is recorded and everything else is the same, which is for tests.
-        chunk: points on their way at a time, at most. recorded: whether small batches are; `respond` must not ask the
-            device for anything then.
+        evaluate: function (strain, stress, tangent) that writes stress (n, d) and tangent (n, d, d) at strains (n, d),
+            float64 tensors on the device.
+        d: strain components.
+        device: a GPU. With "cpu" nothing is recorded and all else is the same, for tests.
+        chunk: points of a transfer, at most.
+        recorded: whether small batches are recorded; `evaluate` must not synchronise with the device then.
     """
 
-    def __init__(self, respond: Respond, d: int, device: torch.device, chunk: int, recorded: bool = True):
-        self._respond, self._d, self.device, self.chunk = respond, d, device, chunk
+    def __init__(self, evaluate: Evaluate, d: int, device: torch.device, chunk: int, recorded: bool = True):
+        if device.type == "cuda":
+            warn_never_run_on_a_gpu()
+        self._evaluate, self._d, self.device, self.chunk = evaluate, d, device, chunk
         self._sizes = [size for size in SIZES if size <= chunk] if recorded else []
         self._recorded: dict[int, _Recorded] = {}
         self._slots: list[list[Tensor]] = []
         self._streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2)]
 
     def __call__(self, strain: Array, stress: Array, tangent: Array) -> None:
-        """Write stress (n, d) and tangent (n, d, d) at strains (n, d)."""
+        """Write stress and tangent to arrays.
+
+        Args:
+            strain: (n, d).
+            stress: (n, d) [MPa], written.
+            tangent: (n, d, d) [MPa], written.
+        """
         n = len(strain)
         if not n:
             return
@@ -48,57 +60,56 @@ class Launches:
         if not size:
             return self._stream(*arrays)
         if size not in self._recorded:
-            self._recorded[size] = _Recorded(self._respond, _room(size, self._d, self.device), self.device)
+            self._recorded[size] = _Recorded(self._evaluate, _buffers(size, self._d, self.device), self.device)
         self._recorded[size](*arrays)
 
     def _stream(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
         if not self._slots:
-            self._slots = [_room(self.chunk, self._d, self.device) for _ in range(2)]
+            self._slots = [_buffers(self.chunk, self._d, self.device) for _ in range(2)]
         try:
             for k, first in enumerate(range(0, len(strain), self.chunk)):
                 part = slice(first, first + self.chunk)
-                # A slot's last copies are done before its next begin: they are of one stream.
+                # The last copies of a slot end before its next ones begin: they are on one stream.
                 with _on(self._streams[k % 2]):
-                    given, *found = (room[: len(strain[part])] for room in self._slots[k % 2])
+                    given, *found = (buffer[: len(strain[part])] for buffer in self._slots[k % 2])
                     given.copy_(strain[part], non_blocking=True)
-                    self._respond(given, *found)
+                    self._evaluate(given, *found)
                     for out, values in zip((stress, tangent), found, strict=True):
                         out[part].copy_(values, non_blocking=True)
         finally:
-            # Also after an error: nothing is on its way any more into memory that may be given back.
+            # Also after an error: no transfer may go on to memory that the caller frees.
             for stream in self._streams:
                 if stream is not None:
                     stream.synchronize()
 
 
 class _Recorded:
-    """One evaluation of a number of points, recorded as a graph where there is a GPU."""
+    """One evaluation of a fixed number of points, recorded as a graph on a GPU."""
 
-    def __init__(self, respond: Respond, room: list[Tensor], device: torch.device):
-        self._here, self._work = room, lambda: respond(*room)
-        self._host = [torch.zeros_like(x, device="cpu", pin_memory=device.type == "cuda") for x in room]
+    def __init__(self, evaluate: Evaluate, buffers: list[Tensor], device: torch.device):
+        self._buffers, self._run = buffers, lambda: evaluate(*buffers)
+        self._host = [torch.zeros_like(x, device="cpu", pin_memory=device.type == "cuda") for x in buffers]
         self._stream = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
             with torch.cuda.device(device):
-                # What is compiled or allocated at the first time cannot be recorded.
                 with torch.cuda.stream(self._stream):
-                    for _ in range(3):
-                        respond(*room)
+                    for _ in range(_WARM_UP):
+                        evaluate(*buffers)
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, stream=self._stream):
-                    respond(*room)
-            self._work = graph.replay
+                    evaluate(*buffers)
+            self._run = graph.replay
 
     def __call__(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
         n = len(strain)
-        (given, *found), (given_host, *found_host) = self._here, self._host
+        (given, *found), (given_host, *found_host) = self._buffers, self._host
         given_host[:n] = strain
         try:
             with _on(self._stream):
                 given[:n].copy_(given_host[:n], non_blocking=True)
-                self._work()
+                self._run()
                 for host, here in zip(found_host, found, strict=True):
                     host[:n].copy_(here[:n], non_blocking=True)
         finally:
@@ -109,22 +120,24 @@ class _Recorded:
 
 
 def _on(stream: "torch.cuda.Stream | None") -> contextlib.AbstractContextManager:
-    """What is launched goes to this stream; None: there is no GPU."""
+    """Launches go to this stream; None if there is no GPU."""
     return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
 def empty(shape: tuple[int, ...], device: torch.device) -> Array:
-    """An array for results of a device; for a GPU of pages that stay where they are, so that it writes them itself
-    while others are computed. torch keeps those of before."""
+    """An uninitialised array for results of a device.
+
+    For a GPU its memory is pinned, so that the GPU writes to it during other evaluations; torch reuses pinned memory.
+    """
     if device.type == "cuda":
         return torch.empty(shape, dtype=torch.float64, pin_memory=True).numpy()
     return np.empty(shape)
 
 
-def _room(size: int, d: int, device: torch.device) -> list[Tensor]:
-    """For strains, stresses and tangents. What no point is written to stays a strain of zero, or an old one."""
-    room = [torch.zeros(size, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))]
+def _buffers(size: int, d: int, device: torch.device) -> list[Tensor]:
+    """Strains, stresses and tangents of `size` points. Strains of padding are zero, or those of an earlier batch."""
+    buffers = [torch.zeros(size, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))]
     if device.type == "cuda":
-        # Other streams are about to use it, and what the kernels read, which was written on the current one.
+        # Other streams are about to use the buffers and the parameters, which the current stream has written.
         torch.cuda.synchronize(device)
-    return room
+    return buffers

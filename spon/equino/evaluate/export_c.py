@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trained model as C source that stands alone, for programs without Python: a UMAT, a solver of one's own."""
+"""A trained model as self-contained C source, for programs without Python: a UMAT, a solver of your own."""
 
 import os
 import re
@@ -7,40 +7,43 @@ from pathlib import Path
 
 import numpy as np
 
-from spon.equino.evaluate.c_response import response_network, written
+from spon.equino.evaluate.c_response import c_network, response_network
 from spon.equino.model import EquiNO
 
-_LANES = 8  # points side by side: few, since such programs mostly ask for one
+_LANES = 8  # points side by side: few, since such programs mostly evaluate one at a time
 
 
 def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Path:
-    """Write `name`.c and `name`.h: stress and consistent tangent of a model, in C99 with GCC's vectors.
+    """Write stress and consistent tangent of a model as `name`.c and `name`.h, in C99 with GCC's vector extensions.
 
-    There is no file to read and nothing to link but libm: the parameters are in the source, as hexadecimal numbers, and
-    the code is the one that `coupling.SurrogateLaw` compiles, so that both agree to rounding. It defines
+    The source contains the parameters, as hexadecimal numbers, and needs libm only. `coupling.SurrogateLaw` compiles
+    the same code, so that both agree to rounding. It defines
 
         int name_response(long n, const double *strain, double *stress, double *tangent);
 
-    Mandel strains (n, d) in, stresses (n, d) and tangents (n, d, d) [MPa] out, in rows. It returns how many strains are
-    outside of the trained range; theirs are NaN. Threads may call it at once. Compile with GCC, Clang or one that knows
-    their attributes, with -O3 -march=native for speed.
+    which takes Mandel strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows. It returns the
+    number of strains outside of the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
+    GCC, Clang or a compiler with their attributes, with -O3 -march=native for speed.
 
     Args:
-        model: `spon.EquiNO`. folder: which is made if it is not there. name: a C identifier.
+        model: `spon.EquiNO`.
+        folder: of both files, created if needed.
+        name: a C identifier.
 
     Returns:
         The path of the C file.
 
     Raises:
-        ValueError: a model that is evaluated in another way than `spon.EquiNO`, or with too wide layers, or a name that
-        is no identifier.
+        ValueError: a subclass of `spon.EquiNO` with its own `forward`, or another class.
+        ValueError: layers that are too wide for a thread's stack.
+        ValueError: a name that is no identifier.
     """
     known = response_network(model)
     if known is None:
         raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
-    code, d = written(*known), model.lower.numel()
+    code, d = c_network(*known), model.lower.numel()
     if not code.lanes():
         raise ValueError("the model's layers are too wide for the stack of a thread")
     folder = Path(folder)
@@ -48,9 +51,9 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
     numbers = {"parameters": code.parameters}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
-    lines = [f"/* Written by spon.export_c: a learned cell, {d} Mandel components; see {name}.h. */"]
+    lines = [f"/* Written by spon.export_c: a learned RVE, {d} Mandel components; see {name}.h. */"]
     lines += [f"#define {key} {value}" for key, value in constants.items()]
-    lines += [f"#define response {name}_evaluate", f"#define set_rest {name}_set_rest"]
+    lines += [f"#define response {name}_evaluate", f"#define set_at_zero_strain {name}_set_at_zero_strain"]
     lines += [code.text]
     lines += [_array(key, values) for key, values in numbers.items()]
     lines += [_WRAPPER.replace("NAME", name)]
@@ -68,7 +71,7 @@ def _array(name: str, values: np.ndarray) -> str:
 
 _HEADER = """/* Written by spon.export_c.
  * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
- * Returns how many strains are outside of the trained range; what belongs to them is NaN. */
+ * Returns the number of strains outside of the trained range; their stresses and tangents are NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
 #ifdef __cplusplus
@@ -79,8 +82,8 @@ int NAME_response(long n, const double *strain, double *stress, double *tangent)
 """
 
 _WRAPPER = """
-/* Before anything else runs, so that threads find it done. */
-__attribute__((constructor)) static void prepare(void) { set_rest((network *)parameters); }
+/* When the program is loaded, before any thread runs. */
+__attribute__((constructor)) static void prepare(void) { set_at_zero_strain((network *)parameters); }
 
 int NAME_response(long n, const double *strain, double *stress, double *tangent)
 {

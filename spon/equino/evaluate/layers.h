@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Layers of small networks for points side by side (after lanes.h): products of a layer's matrix with rows of numbers,
- * sums in registers, activation functions as vector instructions, and norms of the strain. D strain components, K norms
- * and SINGLE, whether REAL is float, are constants of the compilation.
+ * Layers of small networks for points side by side: products of a layer's matrix with rows of numbers, with sums in
+ * registers, activation functions as vector instructions, and norms of the strain. It follows lanes.h. D strain
+ * components, K norms and SINGLE, whether REAL is float, are compile-time constants.
  */
 #define IN (D + K)
-#define SOME(n) ((n) > 0 ? (n) : 1) /* there is no array of no numbers */
+#define SOME(n) ((n) > 0 ? (n) : 1) /* C has no arrays of length zero */
 
-/* 2^n of whole numbers n, by the exponent's bits. */
+/* 2^n of integers n, by the bits of the exponent. */
 static inline REAL power_of_two(REAL n)
 {
 #if SINGLE
@@ -18,14 +18,14 @@ static inline REAL power_of_two(REAL n)
   return x.value;
 }
 
-/* exp y = 2^n exp r with Taylor's series of exp r, |r| <= ln(2)/2, whose next term is below rounding: to r^13 / 13!, or
- * r^7 / 7! in single precision. The library's exp is no vector instruction. Beyond +-80 it stays what it is there; NaN
- * stays NaN, by r. */
+/* exp y = 2^n exp r, |r| <= ln(2)/2, with the Taylor series of exp r to r^13 / 13!, or r^7 / 7! in single precision; the
+ * next term is below rounding. The library's exp does not vectorise. Beyond +-80 the value is that at +-80; NaN stays
+ * NaN, by r. */
 static inline REAL exponential(REAL y)
 {
   y = y > 80 ? 80 : y < -80 ? -80 : y;
-  const REAL n = rint(y == y ? y * (REAL)1.4426950408889634 : 0); /* NaN is no whole number */
-  /* ln 2 in two parts, of which the first has so few digits that its product with n is exact. */
+  const REAL n = rint(y == y ? y * (REAL)1.4426950408889634 : 0); /* no conversion of NaN to an integer */
+  /* ln 2 in two parts; the first has so few digits that its product with n is exact. */
   const REAL r = (y - n * (REAL)0.693145751953125) - n * (REAL)1.4286068203094172321e-06;
 #if SINGLE
   REAL e = (REAL)1 / 5040;
@@ -48,21 +48,21 @@ static inline REAL exponential(REAL y)
   return e * power_of_two(n);
 }
 
-/* tanh x = 1 - 2 / (exp 2x + 1), right to an absolute rounding error. */
+/* tanh x = 1 - 2 / (exp 2x + 1), with an absolute error of rounding. */
 static inline REAL tanh_of(REAL x) { return 1 - 2 / (exponential(2 * x) + 1); }
 
-/* Numbers of one vector instruction, or of two, as one value that stays in registers, anywhere in memory. */
+/* The numbers of one or two vector instructions as one value in registers, at any address. */
 #define PACK (64 / (int)sizeof(REAL) < LANES ? 64 / (int)sizeof(REAL) : LANES)
 typedef REAL pack __attribute__((vector_size(PACK * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
-/* As many packs and sums at a time as there are registers for. */
+/* As many packs and sums at a time as fit in the registers. */
 #ifdef __AVX512F__
 enum { PACKS = 2, SUMS = 8 };
 #else
 enum { PACKS = 1, SUMS = 6 };
 #endif
 
-/* y_m = start_m + sum_j a[j down + m along] x_j for `sums` m from the first on, in `packs` packs of each row. */
+/* y_m = start_m + sum_j a[j down + m along] x_j for the first `sums` rows m, in `packs` packs of each row. */
 static inline __attribute__((always_inline)) void tile(
     const int packs, const int sums, const REAL *restrict a, const int down, const int along, const int in,
     const REAL *restrict start, const int columns, const REAL *restrict x, REAL *restrict y)
@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) void tile(
     for (int q = 0; q < packs; ++q) ((pack *)(y + k * columns))[q] = sum[k][q];
 }
 
-/* Rows y_m = start_m + sum_j a[j down + m along] x_j of `columns` numbers, a multiple of PACK, one after the other. */
+/* y_m = start_m + sum_j a[j down + m along] x_j for rows of `columns` numbers, a multiple of PACK. */
 static inline __attribute__((always_inline)) void product(
     const REAL *restrict a, const int down, const int along, const int in, const int out, const REAL *restrict start,
     const int columns, const REAL *restrict x, REAL *restrict y)
@@ -101,9 +101,9 @@ static inline __attribute__((always_inline)) void product(
 #undef STRIP
 }
 
-/* Norms of x, the square roots of x.metric x + smoothing2, and their slopes: `spon.equino.networks.Norms`. */
+/* Norms of x, the square roots of x.metric x + smoothing2, and their gradients: `spon.equino.networks.Norms`. */
 static inline void norms_of(const REAL metrics[SOME(K)][D][D], REAL smoothing2, lanes x[D], lanes norm[SOME(K)],
-                            lanes slope[D][SOME(K)])
+                            lanes gradient[D][SOME(K)])
 {
   for (int k = 0; k < K; ++k) {
     lanes square;
@@ -113,9 +113,9 @@ static inline void norms_of(const REAL metrics[SOME(K)][D][D], REAL smoothing2, 
       EACH y[b] = 0;
       for (int l = 0; l < D; ++l) EACH y[b] += metrics[k][i][l] * x[l][b];
       EACH square[b] += y[b] * x[i][b];
-      EACH slope[i][k][b] = y[b];
+      EACH gradient[i][k][b] = y[b];
     }
     EACH norm[k][b] = sqrt(square[b]);
-    for (int i = 0; i < D; ++i) EACH slope[i][k][b] /= norm[k][b];
+    for (int i = 0; i < D; ++i) EACH gradient[i][k][b] /= norm[k][b];
   }
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stress and tangent of a `spon.equino.networks.Potential` in one pass, the formulas of its `forward` (after lanes.h and
- * layers.h).
+ * Stress and tangent of a `spon.equino.networks.Potential` in one pass, by the formulas of its `forward`. It follows
+ * lanes.h and layers.h.
  *
- * D strain components, K norms and two layers of WIDTH are constants of the compilation.
+ * D strain components, K norms and two layers of WIDTH are compile-time constants.
  */
 #define PAIRS (D * (D + 1) / 2)
 
 typedef struct {
-  REAL rest[D]; /* the gradient at zero strain, which `set_rest` finds */
+  REAL at_zero_strain[D]; /* the gradient at zero strain, see `set_at_zero_strain` */
   REAL stiffness[D][D], half_range[D], scale, smoothing2;
   REAL a1[IN][WIDTH], c1[WIDTH], a2[WIDTH][WIDTH], c2[WIDTH], a3[WIDTH];
   REAL metrics[SOME(K)][D][D];
@@ -31,14 +31,14 @@ static inline void add_squares(lanes h[PAIRS], const int count, lanes *restrict 
 #undef AT
 }
 
-/* The gradient of g at a block of points, and the stress and tangent if they are wanted. */
+/* The gradient of g at a block of points, and the stress and tangent unless `stress` is null. */
 static inline void derivatives(const network *restrict p, lanes strain[D], lanes gradient[D], lanes stress[D],
                                lanes tangent[D * D])
 {
-  /* The strain in units of its range, the norms beside it, and their slopes. */
-  lanes x[IN], slope[D][SOME(K)], curved[SOME(K)];
+  /* The strain in units of its range, its norms, and their gradients. */
+  lanes x[IN], norm_gradient[D][SOME(K)], curved[SOME(K)];
   for (int i = 0; i < D; ++i) EACH x[i][b] = strain[i][b] / p->half_range[i];
-  norms_of(p->metrics, p->smoothing2, x, x + D, slope);
+  norms_of(p->metrics, p->smoothing2, x, x + D, norm_gradient);
 
   /* Forward through both layers. */
   lanes one[WIDTH], two[WIDTH];
@@ -47,7 +47,7 @@ static inline void derivatives(const network *restrict p, lanes strain[D], lanes
   product(p->a2[0], WIDTH, 1, WIDTH, WIDTH, p->c2, LANES, one[0], two[0]);
   for (int m = 0; m < WIDTH; ++m) EACH two[m][b] = tanh_of(two[m][b]);
 
-  /* And back: derivatives of g by what goes into a layer, and second ones of its activation times that. */
+  /* Backward: derivatives of g by the inputs of each layer, and these times the second derivatives of its activation. */
   lanes bend_one[WIDTH], bend_two[WIDTH], slope_one[WIDTH], back[WIDTH], outer[IN];
   for (int m = 0; m < WIDTH; ++m) EACH {
     const REAL d = p->a3[m] * (1 - two[m][b] * two[m][b]);
@@ -62,12 +62,12 @@ static inline void derivatives(const network *restrict p, lanes strain[D], lanes
   }
   product(p->a1[0], 1, WIDTH, WIDTH, IN, 0, LANES, back[0], outer[0]);
 
-  /* Gradient, and the Hessian's parts: curvature of the norms, of the first layer and of the second, each along what
-   * the strain components do to it. */
+  /* The gradient; then the parts of the Hessian: curvature of the norms, of the first layer and of the second, each along
+   * the derivatives of its inputs by the strain components. */
   for (int i = 0; i < D; ++i) {
     lanes sum;
-    EACH sum[b] = outer[i][b] - p->rest[i];
-    for (int k = 0; k < K; ++k) EACH sum[b] += slope[i][k][b] * outer[D + k][b];
+    EACH sum[b] = outer[i][b] - p->at_zero_strain[i];
+    for (int k = 0; k < K; ++k) EACH sum[b] += norm_gradient[i][k][b] * outer[D + k][b];
     EACH gradient[i][b] = sum[b];
   }
   if (!stress) return;
@@ -78,8 +78,8 @@ static inline void derivatives(const network *restrict p, lanes strain[D], lanes
     for (int i = 0, e = 0; i < D; ++i)
       for (int l = 0; l <= i; ++l, ++e) EACH h[e][b] -= curved[k][b] * p->metrics[k][i][l];
   }
-  if (K > 0) add_squares(h, K, curved, slope);
-  for (int i = 0; i < D; ++i) product(p->a1[D], WIDTH, 1, K, WIDTH, p->a1[i], LANES, slope[i][0], first[i][0]);
+  if (K > 0) add_squares(h, K, curved, norm_gradient);
+  for (int i = 0; i < D; ++i) product(p->a1[D], WIDTH, 1, K, WIDTH, p->a1[i], LANES, norm_gradient[i][0], first[i][0]);
   add_squares(h, WIDTH, bend_one, first);
   for (int i = 0; i < D; ++i) {
     for (int j = 0; j < WIDTH; ++j) EACH first[i][j][b] *= slope_one[j][b];
@@ -102,14 +102,14 @@ static void block(const network *p, lanes strain[D], lanes stress[D], lanes tang
   derivatives(p, strain, gradient, stress, tangent);
 }
 
-/* By the very operations that find the gradient elsewhere, so that the stress at zero strain is zero to the last bit. */
-void set_rest(network *p)
+/* By the same operations as elsewhere, so that the stress at zero strain is zero to the last bit. */
+void set_at_zero_strain(network *p)
 {
   lanes strain[D], gradient[D];
   for (int i = 0; i < D; ++i) {
-    p->rest[i] = 0;
+    p->at_zero_strain[i] = 0;
     EACH strain[i][b] = 0;
   }
   derivatives(p, strain, gradient, 0, 0);
-  for (int i = 0; i < D; ++i) p->rest[i] = gradient[i][0];
+  for (int i = 0; i < D; ++i) p->at_zero_strain[i] = gradient[i][0];
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Points in rows, block by block (after potential.c or branch.c): strain (n, D) to stress (n, D) and tangent (n, D, D)
- * [MPa]. It is C99 with the vectors of GCC and Clang, whoever calls it.
+ * Strain (n, D) to stress (n, D) and tangent (n, D, D) [MPa] of points in rows, block by block. It follows potential.c or
+ * branch.c. All of it is C99 with the vector extensions of GCC and Clang.
  */
 void response(long n, const network *p, const REAL *strain, REAL *stress, REAL *tangent, int threads)
 {

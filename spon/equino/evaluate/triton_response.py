@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Stress and tangent of a network in one kernel of a GPU (Triton).
+"""Stress and tangent of a network in one GPU kernel (Triton). Experimental: never run on a GPU so far.
 
-The reference is `spon.equino.networks`.
+The reference is `spon.equino.networks`; tests compare both in Triton's interpreter.
 
-Each program takes some points through all layers. What is between the layers stays in registers, so that of each point
-the strain is read and the response written, and nothing else. A tile has a row for each point and a column for each
-unit of a layer; derivatives by the strain components are a further axis between the two. Sizes are padded to powers of
-two with zero weights, which add nothing.
+Each program of the kernel evaluates some points in all layers. Values between the layers stay in registers: only the
+strain is loaded from memory, and only stress and tangent are stored. A tile has a row for each point and a column for
+each unit of a layer; derivatives by the strain components are a further axis between the two. Sizes are padded to
+powers of two with zero weights.
 
-Products are in the precision that is asked for, never in TF32. The tangent may have a lower precision than the stress:
-Newton's method then takes the same path to the same solution, with an iteration more at most.
+Products have the given precision, never TF32. The tangent may have a lower precision than the stress: Newton's method
+then converges to the same solution, with one iteration more at most.
 """
 
 import contextlib
@@ -19,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spon.equino.evaluate.experimental import warn_never_run_on_a_gpu
 from spon.equino.networks import Branch, Potential
 
-WIDEST = 64  # of a layer: its matrix in float64 is 32 KiB of the 228 that a multiprocessor has for all its blocks
+WIDEST = 64  # layer: its matrix in float64 takes 32 KiB of the 228 KiB that the blocks of a multiprocessor share
 _TYPES = {torch.float64: tl.float64, torch.float32: tl.float32}
 
 
@@ -42,7 +43,7 @@ def _column(x, k, SIZE: tl.constexpr):
 
 @triton.jit
 def _norm(x, metrics, smoothing2, k, D: tl.constexpr, D2: tl.constexpr):
-    """Norm k of x (points, D2), and its slope (points, D2)."""
+    """Norm k of x (points, D2), and its gradient (points, D2)."""
     i = tl.arange(0, D2)
     y = tl.zeros_like(x)
     for j in tl.static_range(D):
@@ -57,7 +58,7 @@ def _first_layer(
     x, inverse, a, c, metrics, smoothing2, D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr,
     TANGENT: tl.constexpr,
 ):  # fmt: skip
-    """What goes into the first layer's units, (points, W), and its derivatives by the strain, (points, D2, W)."""
+    """The inputs of the first layer's units, (points, W), and their derivatives by the strain, (points, D2, W)."""
     unit, i = tl.arange(0, W), tl.arange(0, D2)
     z = tl.zeros([x.shape[0], W], dtype=x.dtype)
     z += tl.load(c + unit).to(x.dtype)[None, :]
@@ -68,9 +69,9 @@ def _first_layer(
         dz += tl.where(i == j, inverse, 0.0).to(TANGENT)[None, :, None] * row.to(TANGENT)[None, None, :]
     for k in range(K):
         row = tl.load(a + (D + k) * W + unit).to(x.dtype)
-        norm, slope = _norm(x, metrics, smoothing2, k, D, D2)
+        norm, gradient = _norm(x, metrics, smoothing2, k, D, D2)
         z += norm[:, None] * row[None, :]
-        dz += (slope * inverse[None, :]).to(TANGENT)[:, :, None] * row.to(TANGENT)[None, None, :]
+        dz += (gradient * inverse[None, :]).to(TANGENT)[:, :, None] * row.to(TANGENT)[None, None, :]
     return z, dz
 
 
@@ -99,11 +100,11 @@ def _through(dz, a, D2: tl.constexpr, W: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n"])
 def _branch(
-    strain, stress, tangent, n, rest, half_range, smoothing2, linear, first, offsets, hidden, last, metrics,
+    strain, stress, tangent, n, at_zero_strain, half_range, smoothing2, linear, first, offsets, hidden, last, metrics,
     D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr, DEPTH: tl.constexpr, SWISH: tl.constexpr,
     POINTS: tl.constexpr, REAL: tl.constexpr, TANGENT: tl.constexpr,
 ):  # fmt: skip
-    """`Branch.with_tangent`, and the modes' means in its last matrix."""
+    """`Branch.with_tangent`; its last matrix contains the modes' means."""
     rows = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     inside = rows < n
     unit, i = tl.arange(0, W), tl.arange(0, D2)
@@ -113,7 +114,7 @@ def _branch(
         a = tl.load(hidden + (layer * W + unit[:, None]) * W + unit[None, :]).to(REAL)
         c = tl.load(offsets + (layer + 1) * W + unit).to(REAL)
         y, slope = _activated(z, SWISH)
-        # In this order: what is not yet known needs no registers while the larger product is made.
+        # In this order, z needs no registers during the larger product.
         dz = _through(slope.to(TANGENT)[:, None, :] * dz, a, D2, W)
         z = tl.dot(y, a, input_precision="ieee", out_dtype=REAL) + c[None, :]
     y, slope = _activated(z, SWISH)
@@ -121,21 +122,24 @@ def _branch(
     for j in range(D):
         row = tl.load(last + j * W + unit).to(REAL)
         own = tl.load(linear + j * D + i, mask=i < D, other=0.0).to(REAL)
-        s = tl.sum(y * row[None, :], axis=1) - tl.load(rest + j).to(REAL)
+        s = tl.sum(y * row[None, :], axis=1) - tl.load(at_zero_strain + j).to(REAL)
         s += tl.sum(x / inverse[None, :] * own[None, :], axis=1)
         tl.store(stress + rows * D + j, s, mask=inside)
         t = tl.sum(dz * row.to(TANGENT)[None, None, :], axis=2) + own.to(TANGENT)[None, :]
         tl.store(tangent + (rows[:, None] * D + j) * D + i[None, :], t, mask=inside[:, None] & (i < D)[None, :])
 
 
-@triton.jit(do_not_specialize=["n", "at_rest"])
+@triton.jit(do_not_specialize=["n", "only_gradient"])
 def _potential(
-    strain, stress, tangent, n, at_rest, rest, half_range, smoothing2, stiffness, scale, a1, c1, a2, c2, a3, metrics,
+    strain, stress, tangent, n, only_gradient, at_zero_strain, half_range, smoothing2, stiffness, scale, a1, c1, a2, c2,
+    a3, metrics,
     D: tl.constexpr, D2: tl.constexpr, K: tl.constexpr, W: tl.constexpr,
     POINTS: tl.constexpr, REAL: tl.constexpr, TANGENT: tl.constexpr,
 ):  # fmt: skip
-    """`Potential.forward`; at_rest: the gradient in place of the stress, and no tangent. It is no constant, so that one
-    and the same code finds the gradient at rest and elsewhere."""
+    """`Potential.forward`; with only_gradient, the gradient instead of the stress, and no tangent.
+
+    The flag is no compile-time constant, so that the same code computes the gradient at zero strain and elsewhere.
+    """
     rows = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     inside = rows < n
     unit, i = tl.arange(0, W), tl.arange(0, D2)
@@ -148,7 +152,7 @@ def _potential(
     second = _through((1 - one * one).to(TANGENT)[:, None, :] * first, a, D2, W)
     two = _tanh(tl.dot(one, a, input_precision="ieee", out_dtype=REAL) + tl.load(c2 + unit).to(REAL)[None, :])
 
-    # Back: derivatives of g by what goes into a layer, and second ones of its activation times that.
+    # Backward: derivatives of g by the inputs of each layer, and times the second derivatives of its activation.
     slope = tl.load(a3 + unit).to(REAL)[None, :] * (1 - two * two)
     outer = tl.dot(slope, tl.trans(a), input_precision="ieee", out_dtype=REAL) * (1 - one * one)
     bend_one, bend_two = (-2 * one * outer).to(TANGENT), (-2 * two * slope).to(TANGENT)
@@ -167,20 +171,20 @@ def _potential(
     for j in range(D):
         row = tl.load(a1 + j * W + unit).to(REAL)
         gradient += tl.where((i == j)[None, :], tl.sum(outer * row[None, :], axis=1)[:, None], 0.0)
-    gradient -= tl.load(rest + i, mask=i < D, other=0.0).to(REAL)[None, :]
-    places = rows[:, None] * D + i[None, :]
+    gradient -= tl.load(at_zero_strain + i, mask=i < D, other=0.0).to(REAL)[None, :]
+    positions = rows[:, None] * D + i[None, :]
     here = inside[:, None] & (i < D)[None, :]
-    if at_rest:
-        tl.store(stress + places, gradient, mask=here)
+    if only_gradient:
+        tl.store(stress + positions, gradient, mask=here)
     else:
         size = tl.load(scale).to(REAL)
         s = size * inverse[None, :] * gradient
         for j in range(D):
             own = tl.load(stiffness + j * D + i, mask=i < D, other=0.0).to(REAL)
             s += _column(x / inverse[None, :], j, D2)[:, None] * own[None, :]
-        tl.store(stress + places, s, mask=here)
+        tl.store(stress + positions, s, mask=here)
 
-        # Curvature of the first layer and of the second, along what each strain component does to them.
+        # Curvature of both layers, along the derivatives of their inputs by the strain components.
         for j in range(D):
             of = (i == j)[None, :, None]
             along_two = tl.sum(tl.where(of, second, 0.0), axis=1) * bend_two
@@ -189,7 +193,7 @@ def _potential(
             h += tl.where((i == j)[None, None, :], column[:, :, None], 0.0)
         own = tl.load(stiffness + i[:, None] * D + i[None, :], mask=square, other=0.0).to(TANGENT)
         t = own[None, :, :] + h * (size * inverse[:, None] * inverse[None, :]).to(TANGENT)[None, :, :]
-        # A half of the matrix for both, so that it is symmetric to the last bit.
+        # One half of the matrix is stored twice, so that it is symmetric to the last bit.
         half = inside[:, None, None] & (square & (i[:, None] >= i[None, :]))[None, :, :]
         first_index, second_index = i[None, :, None], i[None, None, :]
         tl.store(tangent + (rows[:, None, None] * D + first_index) * D + second_index, t, mask=half)
@@ -197,17 +201,23 @@ def _potential(
 
 
 class FusedResponse:
-    """Stress and tangent of a potential, or of a branch to the coefficients of modes, as its parameters are now.
+    """Stress and tangent of a network as one GPU kernel, with its parameters as they are now.
+
+    Experimental: never run on a GPU so far.
 
     Args:
-        network: of which a copy of the parameters is taken. means: (d, r) of the stress modes of a branch.
-        device: a GPU. dtype, tangent_dtype: float64 or float32, of the stress and of the tangent.
-        points: of each program of the kernel, 16 at least, a power of two. warps: that work on them; with the default,
-        nothing or little leaves the registers on a GPU of the Hopper kind, which has 255 for each thread.
+        network: a potential, or a branch that predicts coefficients of stress modes.
+        means: (d, r) of these modes [MPa], for a branch.
+        device: a GPU.
+        dtype: of the stress, float64 or float32.
+        tangent_dtype: of the tangent, float64 or float32; None for `dtype`.
+        points: of each program of the kernel, a power of two, at least 16.
+        warps: of each program; the default spills few or no registers on a GPU of the Hopper generation.
 
     Raises:
-        ValueError: another dtype, a tangent of higher precision than the stress, layers wider than `WIDEST`, or no
-        means for a branch.
+        ValueError: another dtype, or a tangent of higher precision than the stress.
+        ValueError: layers wider than `WIDEST`.
+        ValueError: no means for a branch.
     """
 
     def __init__(
@@ -227,6 +237,8 @@ class FusedResponse:
                 f"dtype = {dtype}, tangent_dtype = {tangent_dtype}: need float64 or float32, the tangent not above"
             )
         self.device, self._points = torch.device(device), points
+        if self.device.type == "cuda":
+            warn_never_run_on_a_gpu()
         self.strain_size = network.half_range.numel()
         self._sizes = {"D": self.strain_size, "D2": _power(self.strain_size), "K": len(network.norms.maps)}
         self._options = {"REAL": _TYPES[dtype], "TANGENT": _TYPES[tangent_dtype], "POINTS": points, "num_stages": 2}
@@ -239,19 +251,20 @@ class FusedResponse:
             self._kernel, own = _branch, self._of_branch(network, means)
         metrics = network.norms.metrics() if self._sizes["K"] else torch.zeros(1)
         self._parameters = [
-            x.detach().to(self.device, torch.float64).contiguous() for x in (self._rest, *shared, *own, metrics)
+            x.detach().to(self.device, torch.float64).contiguous()
+            for x in (self._at_zero_strain, *shared, *own, metrics)
         ]
         if isinstance(network, Potential) or network.linear is not None:
             zero = torch.zeros(1, self.strain_size, dtype=torch.float64, device=self.device)
             found, unused = torch.empty_like(zero), zero.new_empty(1, self.strain_size, self.strain_size)
-            self._launch(zero, found, unused, at_rest=1)
-            # By the very operations that find it elsewhere, so that the stress at zero strain is zero to the last bit.
+            self._launch(zero, found, unused, only_gradient=1)
+            # By the same operations as elsewhere, so that the stress at zero strain is zero to the last bit.
             self._parameters[0] = found[0].clone()
 
     def _of_potential(self, network: Potential) -> list[Tensor]:
         (a1, a2, a3), (c1, c2, _) = network.weights, network.offsets
         self._sizes["W"] = w = _width(network.width)
-        self._rest = torch.zeros(self.strain_size)
+        self._at_zero_strain = torch.zeros(self.strain_size)
         scale = network.scale[None]
         return [network.stiffness, scale, _padded(a1, None, w), _padded(c1, w), _padded(a2, w, w), _padded(c2, w),
                 _padded(a3[:, 0], w)]  # fmt: skip
@@ -260,7 +273,7 @@ class FusedResponse:
         first, *hidden, _ = network.weights
         *offsets, _ = network.offsets
         linear, last, constant = network.to_stress(means)
-        self._rest = -constant
+        self._at_zero_strain = -constant
         self._sizes["W"] = w = _width(max(network.widths))
         self._sizes |= {"DEPTH": len(offsets), "SWISH": network.activation == "swish"}
         inner = torch.stack([_padded(a, w, w) for a in hidden]) if hidden else torch.zeros(1)
@@ -268,11 +281,15 @@ class FusedResponse:
                 _padded(last.T, None, w)]  # fmt: skip
 
     def __call__(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
-        """Write stress (n, d) and tangent (n, d, d) [MPa] at strains (n, d), all contiguous on the device, of whatever
-        precision they are.
+        """Write stress and tangent to tensors of any precision.
+
+        Args:
+            strain: (n, d), contiguous on the device.
+            stress: (n, d) [MPa], contiguous on the device, written.
+            tangent: (n, d, d) [MPa], contiguous on the device, written.
 
         Raises:
-            ValueError: tensors of other shapes, elsewhere, or not contiguous.
+            ValueError: tensors of other shapes, on another device, or not contiguous.
         """
         n, d = len(strain), self.strain_size
         for name, x, shape in (("strain", strain, (n, d)), ("stress", stress, (n, d)), ("tangent", tangent, (n, d, d))):
@@ -282,11 +299,11 @@ class FusedResponse:
                     "contiguous"
                 )
         if n:
-            self._launch(strain, stress, tangent, at_rest=0)
+            self._launch(strain, stress, tangent, only_gradient=0)
 
-    def _launch(self, strain: Tensor, stress: Tensor, tangent: Tensor, at_rest: int) -> None:
+    def _launch(self, strain: Tensor, stress: Tensor, tangent: Tensor, only_gradient: int) -> None:
         n = len(strain)
-        flags = [at_rest] if self._kernel is _potential else []
+        flags = [only_gradient] if self._kernel is _potential else []
         # Triton launches on torch's current GPU.
         with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
             self._kernel[(triton.cdiv(n, self._points),)](
@@ -295,19 +312,19 @@ class FusedResponse:
 
 
 def _width(units: int) -> int:
-    """What layers are padded to, at least the 16 that matrix units need."""
+    """The padded width of layers, at least the 16 that matrix units need."""
     if units > WIDEST:
         raise ValueError(f"a layer has {units} units: the kernel is for {WIDEST} at most")
     return max(_power(units), 16)
 
 
 def _power(n: int) -> int:
-    """The least power of two that is not below n."""
+    """The least power of two not below n."""
     return 1 << (n - 1).bit_length()
 
 
 def _padded(x: Tensor, *sizes: int | None) -> Tensor:
-    """x with zeros up to these sizes, where they are given."""
+    """x padded with zeros to these sizes; None keeps a size."""
     out = x.new_zeros([s or old for s, old in zip(sizes, x.shape, strict=True)])
     out[tuple(slice(k) for k in x.shape)] = x.detach()
     return out

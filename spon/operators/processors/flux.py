@@ -167,7 +167,7 @@ class Fluxes(nn.Module):
         levels = discretisation.points
         if not levels:
             raise ValueError("the processor 'fluxes' needs an output in a Lagrange space, read with its points")
-        space, d = discretisation.output, levels[0].places.shape[1]
+        space, d = discretisation.output, levels[0].coordinates.shape[1]
         b, here = space.block_size, nodes(space).numpy()
         patterns, group = np.unique(space.fixed.view(-1, b).numpy()[here], axis=1, return_inverse=True)
         self.outputs = max(channels // 2, patterns.shape[1])
@@ -193,7 +193,7 @@ class Fluxes(nn.Module):
             by = level.weights.repeat_interleave(d + 1).numpy() / self.unit**2
             self.look.append(Fixed(SparseOperator.of(look)))
             self.load.append(Fixed(SparseOperator.of(scipy.sparse.csr_array(look.T @ scipy.sparse.diags_array(by)))))
-            self.register_buffer(f"places_{k}", 2 * (level.places - lower) / (upper - lower) - 1, persistent=False)
+            self.register_buffer(f"places_{k}", 2 * (level.coordinates - lower) / (upper - lower) - 1, persistent=False)
             if k > 0:
                 self.above.append(Fixed(level.above))
                 self.below.append(Fixed(level.below))
@@ -268,7 +268,7 @@ def _weighted(level, values: Tensor, d: int) -> Tensor:
 
 def _stiffness(level, shift: float) -> scipy.sparse.csr_array:
     """∫ ∇v·∇w + shift v w."""
-    d = level.places.shape[1]
+    d = level.coordinates.shape[1]
     by = level.weights[:, None] * torch.tensor([1.0] * d + [shift], dtype=torch.float64)
     matrix = level.fields.scipy
     return scipy.sparse.csr_array(matrix.T @ scipy.sparse.diags_array(by.flatten().numpy()) @ matrix)
@@ -281,7 +281,7 @@ def _greens(levels, prolongations, fixed: np.ndarray, volume: float) -> list[Gre
     there, or more. The meshes need not have the same boundary, so that a little of others' is cut off. Without any
     fixed, constants have a stiffness of their own.
     """
-    d = levels[0].places.shape[1]
+    d = levels[0].coordinates.shape[1]
     shift = 0.0 if fixed.any() else volume ** (-2 / d)
     held, carry = [fixed], []
     for prolong in prolongations:

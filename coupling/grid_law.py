@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Image cells solved in batches by `spon.GridCells`: from materials in UFL, and as a law."""
+"""Image cells solved in batches by `spon.GridRVEs`: from materials in UFL, and as a law."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,15 +9,15 @@ import torch
 from mpi4py import MPI
 
 from coupling.translate import phase_law
-from fe2 import Material, Response, StepFailed, arguments, mandel, raise_on_all_ranks
+from fe2 import Material, Response, StateLayout, StepFailed, arguments, mandel, raise_on_all_ranks
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
-from spon.microstructure.fft import GridCells, GridNotConverged
+from spon.microstructure import GridNotConverged, GridRVEs
 
 Array = npt.NDArray[np.float64]
 
 
-def grid_cells(
+def grid_rves(
     labels: npt.NDArray[np.integer],
     materials: ByPhase[Material],
     *,
@@ -26,8 +26,8 @@ def grid_cells(
     plane: str = "strain",
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
-) -> GridCells:
-    """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridCells`.
+) -> GridRVEs:
+    """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridRVEs`.
 
     Args:
         labels: integers, as those of `meshes.from_labels`, of which every one needs a material.
@@ -35,7 +35,7 @@ def grid_cells(
         plane: "strain" or "stress", in two dimensions.
 
     Raises:
-        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridCells`
+        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridRVEs`
         refuses. TypeError: something that is no material. TranslationError: one that torch cannot evaluate.
     """
     labels = _integers(labels)
@@ -43,7 +43,7 @@ def grid_cells(
     if unknown := sorted(set(np.unique(labels).tolist()) - set(given)):
         raise ValueError(f"label {unknown[0]} has no material. Materials are given for the labels {sorted(given)}")
     laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in given.items()}
-    return GridCells(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
+    return GridRVEs(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
 
 
 def _integers(labels: npt.ArrayLike) -> npt.NDArray[np.integer]:
@@ -59,15 +59,21 @@ def _integers(labels: npt.ArrayLike) -> npt.NDArray[np.integer]:
 class GridLaw:
     """A full-field problem on a grid at each point, of a cell of its own, solved in batches on any device.
 
-    A state row is the number of the point's cell and the fluctuation of its nodes, from which the next solution begins.
-
     Args:
         labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.law_coordinates`; for the
             same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
-        materials, names, box, plane, dtype, device: see `grid_cells`. chunk: cells at a time.
+        materials, names, box, plane, dtype, device: see `grid_rves`. chunk: cells at a time.
+
+    Attributes:
+        layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
+            (nx, ny, nz, dim), from which the next solution begins.
+
+    Attributes:
+        layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
+            (nx, ny, nz, dim), from which the next solution begins.
 
     Raises:
-        ValueError: a chunk below 1, and as `grid_cells`.
+        ValueError: a chunk below 1, and as `grid_rves`.
     """
 
     def __init__(
@@ -87,19 +93,20 @@ class GridLaw:
         labels = _integers(labels)
         made = {"names": names, "box": box, "plane": plane, "dtype": dtype, "device": device}
         self._parts = [
-            grid_cells(labels[first : first + chunk], materials, **made) for first in range(0, len(labels), chunk)
+            grid_rves(labels[first : first + chunk], materials, **made) for first in range(0, len(labels), chunk)
         ]
         self._count, self._chunk = len(labels), chunk
         dim = labels.ndim - 1
         self._shape = (*labels.shape[1:], dim)
         self.strain_size = mandel.size(dim)
-        self.state_size = 1 + int(np.prod(self._shape))
+        self.layout = StateLayout(point=(), fluctuation=self._shape)
+        self.state_size = self.layout.size
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != self._count:
             raise ValueError(f"there are {n} points on this rank and {self._count} RVEs")
-        return np.hstack([np.arange(n)[:, None], np.zeros((n, self.state_size - 1))])
+        return self.layout.rows(n, point=np.arange(n))
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
         """See `fe2.Law.evaluate`; all points of this rank in their order.
@@ -111,15 +118,15 @@ class GridLaw:
             strain, state, guess = arguments.rows(self, strain, state, guess)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
-            if not np.array_equal(state[:, 0], np.arange(self._count)):
+            if not np.array_equal(self.layout.view(state, "point"), np.arange(self._count)):
                 raise ValueError(f"got {n} points, need all {self._count} of this rank in their order")
             for k, cells in enumerate(self._parts):
                 part = slice(k * self._chunk, (k + 1) * self._chunk)
-                start = torch.from_numpy(guess[part, 1:].reshape(-1, *self._shape))
+                start = torch.from_numpy(np.ascontiguousarray(self.layout.view(guess[part], "fluctuation")))
                 try:
                     found = cells.homogenise(torch.from_numpy(strain[part]), start=start)
                 except GridNotConverged as error:
                     raise StepFailed(f"of the cells from {part.start} on: {error}") from error
                 out.stress[part], out.tangent[part] = found.stress.cpu().numpy(), found.tangent.cpu().numpy()
-                out.state[part, 1:] = found.fluctuation.cpu().flatten(1).numpy()
+                self.layout.view(out.state[part], "fluctuation")[:] = found.fluctuation.cpu().numpy()
         return out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Samples of an operator, input fields and the output field of each, from a file that `coupling.samples` writes."""
+"""Samples of an operator, input fields and the output field of each, from a file of `coupling.sample_operator`."""
 
 import hashlib
 import json
@@ -22,10 +22,13 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """n samples, as `spon.operators.train` takes them.
+class OperatorSamples:
+    """n samples of an operator, for `spon.operators.train`.
 
-    inputs: (dofs, n) of each input field. output: (dofs, n). seed: what they were drawn with.
+    Args:
+        inputs: (dofs, n), of each input field.
+        output: (dofs, n).
+        seed: that they were drawn with.
     """
 
     inputs: tuple[Tensor, ...]
@@ -35,10 +38,11 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """What tells a space with its numbering from another.
+    """Identifies a function space with its numbering.
 
-    about: element and numbers of the dofs in each cell, as text. points: (nodes, d) where they stand, which machines
-    may round differently.
+    Args:
+        about: element and numbers of the dofs in each cell, as text.
+        points: (nodes, d), coordinates of the nodes, which machines may round differently.
     """
 
     about: str
@@ -46,6 +50,11 @@ class Signature:
 
     @classmethod
     def of(cls, space: Space | MixedSpace) -> "Signature":
+        """The signature of a space.
+
+        Args:
+            space: of any element.
+        """
         if isinstance(space, MixedSpace):
             parts = [cls.of(part) for part in space.parts]
             numbered = [[part.about, _digest(numbers)] for part, numbers in zip(parts, space.numbers)]
@@ -54,7 +63,12 @@ class Signature:
         return cls(json.dumps(about), space.points)
 
     def fits(self, about: str, points: Tensor) -> bool:
-        """Whether a space with that text and these points is the same."""
+        """Whether a space is the same.
+
+        Args:
+            about: its text.
+            points: (nodes, d), its coordinates.
+        """
         if about != self.about or points.shape != self.points.shape:
             return False
         size = (self.points.max(0).values - self.points.min(0).values).max()
@@ -66,14 +80,16 @@ def _digest(numbers: Tensor) -> str:
 
 
 @reads("samples")
-def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Samples:
+def load_samples(path: str | os.PathLike, network: Operator | None = None) -> OperatorSamples:
     """The samples of a file, in float64 on the CPU. It needs h5py and no DOLFINx.
 
     Args:
-        network: whose samples they must be: those of another output space or of inputs with other dofs are refused.
+        path: of the file.
+        network: that the samples are for, whose output space and numbers of input dofs they must have; None for any.
 
     Raises:
-        FileNotFoundError. ModelFileError: a file that is damaged, holds no samples or not those of the network.
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is damaged, or holds no samples or those of other spaces.
     """
     path = Path(path)
     wanted: dict[str, Signature | None] | None = None
@@ -88,11 +104,15 @@ def load_samples(path: str | os.PathLike, network: Operator | None = None) -> Sa
         sizes, need = [len(x) for x in inputs], [m.shape[1] for m in network.discretisation.encoders]
         if sizes != need:
             raise ModelFileError(f"{path} holds inputs of {sizes} dofs, the network takes {need}")
-    return Samples(tuple(inputs), output, seed)
+    return OperatorSamples(tuple(inputs), output, seed)
 
 
 def names(inputs: int) -> list[str]:
-    """Names of the fields in a file, the output last."""
+    """Names of the fields in a file, the output last.
+
+    Args:
+        inputs: number of input fields.
+    """
     return [f"input_{k}" for k in range(inputs)] + ["output"]
 
 
@@ -101,11 +121,13 @@ def opened(path: Path, wanted: Mapping[str, Signature | None] | None = None, see
     """A file of samples (h5py.File) open for reading.
 
     Args:
-        wanted: by names of all fields, signatures of the spaces that they must belong to, or None for any.
-        seed: that it must have.
+        path: of the file.
+        wanted: name of each field → signature of the space that it must belong to, or None for any.
+        seed: that the samples must have; None for any.
 
     Raises:
-        FileNotFoundError. ModelFileError: not readable, also inside the block; not of this kind; or not what is wanted.
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file cannot be read, also inside the block; is of another kind; or holds other samples.
     """
     import h5py
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Samples of an operator, solved by DOLFINx on all ranks and written to one file that `spon.load` reads."""
+"""Samples of an operator, solved by DOLFINx on all ranks and written to one file for `spon.load`."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from mpi4py import MPI
 from fe2 import chunked_hdf5
 from fe2.ranks import raise_on_all_ranks
 from spon import ModelFileError, read_space
-from spon.operators.samples import FORMAT, VERSION, Signature, names, opened
+from spon.operators.operator_samples import FORMAT, VERSION, Signature, names, opened
 
 
-def samples(
+def sample_operator(
     draw: Callable[[np.random.Generator], object],
     solve: Callable[[], object],
     n: int,
@@ -31,30 +31,34 @@ def samples(
     chunk: int = 16,
     progress: bool = True,
 ) -> None:
-    """Have the first n samples of a seed in a file; those that it has are not solved for again; collective on `comm`.
+    """Make sure that a file has the first n samples of a seed; solves only those that it lacks (collective).
 
-        coupling.samples(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
+        coupling.sample_operator(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
         data = spon.load("samples.h5")
         operators.train(network, data.inputs, data.output)
 
-    Finished chunks of samples lie in the folder `<path>.parts` until all are there: after a crash, call again with the
-    same arguments (any number of ranks) and only the chunks that are missing are solved. Sample k is drawn from
-    `numpy.random.default_rng([seed, k])` and begins with the values that the functions have now, so that it depends
-    neither on the number of ranks nor on what was solved before.
+    Finished chunks of samples are kept in the folder `<path>.parts` until all are solved: after a crash, call again
+    with the same arguments (on any number of ranks), and only the remaining chunks are solved. Sample k is drawn from
+    `numpy.random.default_rng([seed, k])` and starts from the present values of the functions, so that it depends
+    neither on the number of ranks nor on the samples before it. An error on one rank, also in `draw` and `solve`, is
+    raised on all.
 
     Args:
-        draw: gives the inputs their values, with a generator of random numbers. solve: gives the output its values.
-        n: number of samples that the file shall have.
-        path: of the file, in a folder that all ranks see.
-        comm: the ranks that share the work, each with problems of its own, the same on all.
-        inputs, output: functions that `draw` and `solve` write to, on meshes on MPI.COMM_SELF.
-        seed: of the samples. chunk: samples that are solved between two writes.
-        progress: rank 0 shows how far it is: a bar on a terminal, a line every ten per cent elsewhere.
+        draw: sets the inputs, given a generator of random numbers.
+        solve: sets the output.
+        n: number of samples in the file.
+        path: of the file, in a folder that all ranks can read and write.
+        comm: ranks that share the work, each with its own copy of the problem.
+        inputs: functions that `draw` sets, on meshes on MPI.COMM_SELF.
+        output: function that `solve` sets, on a mesh on MPI.COMM_SELF.
+        seed: of the samples.
+        chunk: samples that are solved between two writes.
+        progress: whether rank 0 reports progress: a bar on a terminal, a line every ten per cent elsewhere.
 
     Raises:
-        ValueError: n or chunk < 1, ranks that differ in their arguments, values that are not finite, or what
-            `spon.read_space` refuses. spon.ModelFileError: the file or a part is damaged, or belongs to other spaces,
-            another seed or another `chunk`. An error on one rank, also in `draw` and `solve`, is raised on all.
+        ValueError: n or chunk < 1, ranks that differ in their arguments, values that are not finite, or a space that
+            `spon.read_space` cannot read.
+        spon.ModelFileError: the file or a part is damaged, or belongs to other spaces, another seed or another chunk.
     """
     path = Path(path)
     with raise_on_all_ranks(comm):
@@ -119,7 +123,7 @@ def samples(
 def _missing(
     path: Path, folder: Path, n: int, chunk: int, open_: chunked_hdf5.Opened
 ) -> tuple[list[range], list[int]] | None:
-    """Samples of all parts and numbers of those still to be solved; None if the file has all n. Makes their folder."""
+    """Samples of all parts, and numbers of the parts to be solved; None if the file has all n. Makes their folder."""
     have = 0
     if path.exists():
         with open_(path) as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The conjugate of a law's energy as machine code; `spon.constitutive.duality.conjugate` is the reference, in torch."""
+"""The conjugate energy of a law as machine code; the reference in torch is `spon.constitutive.duality.conjugate`."""
 
 import ctypes
 import functools
@@ -13,18 +13,22 @@ from spon.jit import Compiled, compiler, or_torch, source
 
 
 class CompiledConjugate(Compiled):
-    """ψ*(σ) = max_e σ·e − ψ(e) of a law with energy and without local unknowns, in float64.
+    """The conjugate energy ψ*(σ) = max_ε σ·ε − ψ(ε) in float64.
+
+    Args:
+        law: with an energy and without local unknowns.
 
     Raises:
-        ValueError: a law without energy. OSError: no compiler, or one that fails; says what it said.
+        ValueError: a law without energy.
+        OSError: there is no compiler, or it fails; quotes its output.
     """
 
     def __init__(self, law: PhaseLaw):
         if law.energy_program is None:
-            raise ValueError(f"{law.name} has no energy, and no conjugate without")
+            raise ValueError(f"{law.name} has no energy, and so no conjugate energy")
         programs = {"energy": law.energy_program, "stress": law.stress_program, "tangent": law.tangent_program}
         functions = "".join(function(f"law_{name}", program) for name, program in programs.items())
-        constants = {"REAL": "double", "D": law.strain_size, "LANES": 64}
+        constants: dict[str, str | int] = {"REAL": "double", "D": law.strain_size, "LANES": 64}
         super().__init__(source(__package__, "lanes.h") + functions + source(__package__, "conjugate.c"), constants)
         self.strain_size = law.strain_size
         self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs.values()]
@@ -32,9 +36,14 @@ class CompiledConjugate(Compiled):
     def __call__(
         self, stress: torch.Tensor, start: torch.Tensor, resolved: float, least: float, iterations: int
     ) -> torch.Tensor:
-        """Values (n,) [MPa] at stresses (n, d), ∞ where there is none, from strains (n, d) to begin with.
+        """Conjugate energies (n,) [MPa], infinite where no strain has the stress.
 
-        `resolved`: of the stress, and `least` [MPa], that may be missing in the end. iterations: at most.
+        Args:
+            stress: (n, d) [MPa].
+            start: (n, d), strains to start the iteration from.
+            resolved: residual that is accepted, relative to the stress.
+            least: residual that is accepted in addition [MPa], for rounding.
+            iterations: at most.
 
         Raises:
             ValueError: tensors of other shapes or types, or not on the CPU.
@@ -60,7 +69,10 @@ class CompiledConjugate(Compiled):
 
 
 def compiled_conjugate(law: PhaseLaw) -> CompiledConjugate | None:
-    """The conjugate as machine code; None without a compiler or with local unknowns, with a warning if it fails."""
+    """The conjugate energy as machine code.
+
+    None without a compiler or for a law with local unknowns; also, with a warning, if the compiler fails.
+    """
     return None if law.local is not None or not (cc := compiler()) else _conjugate(law, cc)
 
 

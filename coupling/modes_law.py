@@ -12,12 +12,12 @@ import ufl
 from dolfinx import fem, mesh
 from mpi4py import MPI
 
-from coupling.laws import ExactPart
+from coupling.fallback import Fallback
 from coupling.snapshots import strain_operator
 from coupling.translate import phase_law
-from fe2 import RVE, Body, MicroFields, Response, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
+from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
-from spon.microstructure.mode_network import CellMesh, ModeNetwork
+from spon.microstructure import ModeNetwork, RVEMesh
 from spon.operators.discretisation import discretise
 from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.galerkin_c import compiled_modes
@@ -30,9 +30,10 @@ Array = npt.NDArray[np.float64]
 
 # Newton steps that are small enough to be the last, as part of the strain in the norm of energy; they are taken, and
 # leave of an error its square. Where the macroscale iterates too, the two converge together: its next strain is nearer,
-# and the slopes of the coefficients foresee what it asks for.
+# and the sensitivities of the coefficients foresee what it asks for.
 _STEP, _STEP_IN_LOOP = 1e-4, 1e-2
 _ITERATIONS = 30
+_SOLUTION = ("strain", "coefficients", "sensitivities")  # in a state row
 
 
 def mode_network(
@@ -75,7 +76,7 @@ def mode_network(
     places = _places(body)
     displacements = read_space(body.V, periodic=tuple(axes))
     assert isinstance(displacements, Space)  # which a Lagrange space is
-    shared = CellMesh(
+    shared = RVEMesh(
         strains=_sparse(strain_operator(body)),
         tying=displacements.tying,
         interpolation=evaluation(fem.functionspace(here, ("P", 1)), places, reach=1e-3),
@@ -108,7 +109,7 @@ class ModesLaw:
     error of 1e-4 after a large change of strain and to rounding when Newton's method of the macroscale has converged.
 
     With an exact law, points whose error estimate is above the tolerance are solved exactly, and stay so until the step
-    is accepted or given up, as those of `CertifiedLaw`.
+    is accepted or given up, see `coupling.fallback`.
 
     Args:
         network: from `mode_network`, trained by `spon.microstructure.train`; a copy of it in float64 is used.
@@ -118,11 +119,13 @@ class ModesLaw:
         compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
 
     Attributes:
-        strain_size: d. state_size: of a row, the number of the cell, the last strain, its coefficients and their
-            slopes (and what the exact law has).
-        estimate: (n,) ½ f·u over energy in the last evaluation, with the internal forces f that are not in equilibrium
-            and what they do to a homogeneous medium, see `spon.ModeNetwork.missing`; empty without an exact law. It
-            grows with the error of the energy and is a bound of it where no tangent is below that medium's.
+        strain_size: d.
+        layout: of a state row: "point", the number of the RVE, "strain", the last one, its "coefficients" and their
+            "sensitivities", and "fallback" with an exact law, see `coupling.fallback`.
+        state_size: of the layout.
+        estimate: (n,) `spon.ModeNetwork.energy_error_bound` over the energy in the last evaluation; empty without an
+            exact law. It grows with the error of the energy, and bounds it where no tangent is below that of the
+            homogeneous medium.
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
@@ -157,62 +160,62 @@ class ModesLaw:
         phases = self.network.phases(torch.from_numpy(np.asarray(tags, dtype=np.int64).reshape(-1, tags.shape[-1])))
         self._phase = self.network.phase(phases)
         d, r = len(self.network.half_range), self.network.r
-        self.strain_size, self.tolerance, self._own = d, tolerance, 1 + d + r + r * d
+        self.strain_size, self.tolerance = d, tolerance
         with torch.no_grad():
             parts = [self.network.modes(part) for part in phases.split(16, dim=1)] if phases.shape[1] else []
         points = len(self.network.weights)
-        self.modes = torch.cat([strains for _, strains in parts]) if parts else torch.zeros(0, points, d, r).double()
+        self.modes = torch.cat([part.strain for part in parts]) if parts else torch.zeros(0, points, d, r).double()
         self._compiled = compiled_modes(self.network.laws, r) if compiled else None
         if self._compiled is not None:
             arrays = (self.modes.numpy(), self._phase.numpy(), self.network.weights.numpy())
             self._cells = self._compiled.prepare(*arrays)
-        self._exact = None if exact is None else ExactPart(exact, d)
-        self.state_size = self._own + (0 if self._exact is None else self._exact.state_size)
-        self.is_exact, self.estimate = np.zeros(0, dtype=bool), np.zeros(0)
+        self._fallback = None if exact is None else Fallback(exact, d)
+        last = {} if self._fallback is None else {"fallback": self._fallback.layout}
+        self.layout = StateLayout(point=(), strain=d, coefficients=r, sensitivities=(r, d), **last)
+        self.state_size = self.layout.size
+        self.is_exact: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self.estimate: Array = np.zeros(0)
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
         if n != len(self._phase):
             raise ValueError(f"there are {n} points on this rank and {len(self._phase)} RVEs")
-        own = np.hstack([np.arange(n)[:, None], np.zeros((n, self._own - 1))])
-        return own if self._exact is None else np.hstack([own, self._exact.initial_state(n)])
+        last = {} if self._fallback is None else {"fallback": self._fallback.initial_state(n)}
+        return self.layout.rows(n, point=np.arange(n), **last)
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm = MPI.COMM_SELF) -> Response:
         """See `fe2.Law.evaluate`.
 
         Raises:
             ValueError: see there. fe2.StepFailed: on all ranks, naming a strain at which no minimum of the energy was
             found. What the exact law raises.
         """
-        own = self._own
+        view, fallback = self.layout.view, self._fallback
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
-            which = state[:, 0].astype(np.int64)
-            last, before, slopes = np.split(
-                guess[:, 1:own], [self.strain_size, self.strain_size + self.network.r], axis=1
-            )
-            ahead = slopes.reshape(*before.shape, -1) @ (strain - last)[:, :, None]
-            stress, tangent, coefficients, slopes = self.respond(
-                which, strain, before + ahead[:, :, 0], step=_STEP_IN_LOOP
-            )
-            after = np.hstack([state[:, :1], strain, coefficients, slopes.reshape(len(strain), -1)])
-            out = Response(stress, tangent, np.hstack([after, guess[:, own:]]))
+            which = view(state, "point").astype(np.int64)
+            last, before, sensitivities = (view(guess, name) for name in _SOLUTION)
+            ahead = sensitivities @ (strain - last)[:, :, None]
+            stress, tangent, *found = self.respond(which, strain, before + ahead[:, :, 0], step=_STEP_IN_LOOP)
+            out = Response(stress, tangent, guess.copy())
+            for name, values in zip(_SOLUTION, (strain, *found), strict=True):
+                view(out.state, name)[:] = values
             self.is_exact = np.zeros(len(strain), dtype=bool)
-            if self._exact is not None:
+            if fallback is not None:
+                coefficients, _ = found
                 self.estimate = self._estimates(which, strain, coefficients)
                 # Written so that NaN is not good enough.
                 good = self.estimate <= self.tolerance
-                self.is_exact = ~good | self._exact.since_accepted(state, guess)
-        if self._exact is not None:
-            inner = Response(out.stress, out.tangent, np.ascontiguousarray(out.state[:, own:]))
-            self._exact.replace(self.is_exact, strain, state[:, own:], guess[:, own:], inner, comm)
-            out.state[:, own:] = inner.state
+                self.is_exact = ~good | fallback.has_solved(view(state, "fallback"), view(guess, "fallback"))
+        if fallback is not None:
+            rows = Response(out.stress, out.tangent, view(out.state, "fallback"))
+            fallback.solve(self.is_exact, strain, view(state, "fallback"), view(guess, "fallback"), rows, comm)
         return out
 
     def respond(
         self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None, step: float = _STEP
     ) -> tuple[Array, Array, Array, Array]:
-        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and slopes (n, r, d) of the cells `which` (n,).
+        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and sensitivities (n, r, d) of RVEs `which` (n,).
 
         `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance. `step`
         of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
@@ -243,7 +246,7 @@ class ModesLaw:
                 )
             except ReducedNotConverged as error:
                 raise StepFailed(str(error)) from error
-            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.slopes)])
+            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.sensitivities)])
         d, r = self.strain_size, self.network.r
         empty = [np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]
         return tuple(np.concatenate(values) for values in zip(empty, *parts, strict=True))
@@ -257,18 +260,19 @@ class ModesLaw:
         """
         if self._rves is None:
             raise TypeError("modes have no mesh to show fields on: ModesLaw(..., rve=rve) with the RVE of the network")
-        exact = None if self._exact is None else self._exact.micro_fields(strain, state[self._own :])
-        if exact is not None:
-            return exact
-        which, one = state[:1].astype(np.int64), strain[None]
+        if self._fallback is not None:
+            exact = self._fallback.micro_fields(strain, self.layout.view(state, "fallback"))
+            if exact is not None:
+                return exact
+        which, one = self.layout.view(state[None], "point").astype(np.int64), strain[None]
         _, _, coefficients, _ = self.respond(which, one)
         rve = self._rves.rve_at(int(which[0]))
         tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
         with torch.no_grad():
-            displacements, _ = self.network.modes(self.network.phases(tags))
+            modes = self.network.modes(self.network.phases(tags))
         local, shape = self.local_strain(which, one, coefficients), rve.body.weights.shape
         displacement = fem.Function(rve.body.V, name="displacement")
-        displacement.x.array[:] = rve.affine @ strain + displacements[0].numpy() @ coefficients[0]
+        displacement.x.array[:] = rve.affine @ strain + modes.displacement[0].numpy() @ coefficients[0]
         return MicroFields(
             displacement,
             local[0].numpy().reshape(*shape, -1),
@@ -293,6 +297,6 @@ class ModesLaw:
             local = self.local_strain(which[part], strain[part], coefficients[part])[:, None]
             phase = self._phase[torch.from_numpy(which[part])]
             energy = self.network.energy(phase, local)[:, 0]
-            rest = torch.finfo(energy.dtype).tiny
-            found[part] = (self.network.missing(phase, local)[:, 0] / (energy + rest)).numpy()
+            tiny = torch.finfo(energy.dtype).tiny
+            found[part] = (self.network.energy_error_bound(phase, local)[:, 0] / (energy + tiny)).numpy()
         return found

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The law that takes the points where a model is not good enough.
+
+A point that changes from the model to the exact law changes its stress by the model's error, from one Newton iteration
+to the next. If points went to and fro, the law would change in each iteration, and Newton's method would not converge.
+So a point that was solved exactly stays exact until the step is accepted or given up: each point changes at most once
+per step, and from some iteration on the law is fixed and smooth.
+
+The rule is kept in the state rows, and so survives a checkpoint and a step that is rolled back: a row has the number of
+exact solutions of its point so far, and the point was exact in this step if the number of the last evaluation is above
+that of the accepted state.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from fe2 import RVE, Law, MicroFields, Response, StateLayout
+from fe2.state import layout_of
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Fallback:
+    """A law for some of the points.
+
+    Args:
+        law: the law, e.g. `fe2.ExactLaw(rve)`; its materials have no state.
+        strain_size: components of the strains that the model takes.
+
+    Attributes:
+        layout: "law", a row of the law, and "solutions", how often it has solved the point.
+        rve: that of the law, or None.
+
+    Raises:
+        ValueError: a law of other strains, or of materials with state.
+    """
+
+    def __init__(self, law: Law, strain_size: int):
+        if law.strain_size != strain_size:
+            raise ValueError(f"the model takes strains of {strain_size} components, the exact law {law.strain_size}")
+        self.law = law
+        self.rve: RVE | None = getattr(law, "rve", None)
+        for material in self.rve.body.materials.values() if self.rve is not None else ():
+            if material.state_size:
+                raise ValueError(f"{type(material).__name__} has state, which a model of the strain alone cannot have")
+        self.layout = StateLayout(law=layout_of(law), solutions=())
+
+    def initial_state(self, n: int) -> Array:
+        """Rows (n, size) of undeformed points."""
+        return self.layout.rows(n, law=self.law.initial_state(n))
+
+    def has_solved(self, state: Array, guess: Array) -> Mask:
+        """Which points (n,) were exact in this step already, by the accepted rows and those of the last evaluation."""
+        return self.layout.view(guess, "solutions") > self.layout.view(state, "solutions")
+
+    def solve(self, where: Mask, strain: Array, state: Array, guess: Array, out: Response, comm: MPI.Intracomm) -> None:
+        """Write the law's response at some of the points into `out` (collective, also where there are none).
+
+        The rows of the other points stay as they are, the start of their next exact solution.
+
+        Args:
+            where: (n,) the points to solve.
+            strain: (n, d).
+            state: (n, size) accepted rows.
+            guess: (n, size) rows of the last evaluation.
+            out: response of all points, with rows (n, size) as state.
+            comm: ranks among which the work may be shared.
+        """
+        view = self.layout.view
+        solved = self.law.evaluate(strain[where], view(state, "law")[where], view(guess, "law")[where], comm)
+        out.stress[where], out.tangent[where] = solved.stress, solved.tangent
+        view(out.state, "law")[where] = solved.state
+        view(out.state, "solutions")[where] = view(guess, "solutions")[where] + 1
+
+    def micro_fields(self, strain: Array, state: Array) -> MicroFields | None:
+        """The fields of the exact solution, if a row (size,) has one at this strain (d,)."""
+        row, layout = self.layout.view(state, "law"), layout_of(self.law)
+        fields = getattr(self.law, "micro_fields", None)
+        if fields is None or "strain" not in layout:
+            return None
+        if not np.allclose(layout.view(row, "strain"), strain, rtol=1e-12, atol=0.0):
+            return None
+        return fields(strain, row)

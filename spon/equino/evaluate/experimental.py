@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""The warning of code that has never run on the hardware that it is for."""
+
+import functools
+import warnings
+
+
+class ExperimentalWarning(UserWarning):
+    """Code that has never run on the hardware that it is for, so that its results need a check."""
+
+
+@functools.cache  # one warning in a process
+def warn_never_run_on_a_gpu() -> None:
+    """Warn, once, that evaluation on a GPU is experimental."""
+    warnings.warn(
+        'evaluation on a GPU is experimental: it has never run on a GPU so far. Compare some results with device="cpu"',
+        ExperimentalWarning,
+        stacklevel=4,  # to the caller of Evaluator, CudaGraphs or FusedResponse, or near it
+    )
