@@ -3,14 +3,16 @@
 
 The packages, from the top down; each imports only those below it:
 
-    spon.microstructure, spon.equino    learned RVEs: one that is the same at all points, or one for each point
-    spon.operators, spon.reduced        SPON, operators between spaces; RVEs in a few modes
-    spon.spaces, spon.training, spon.constitutive    spaces as tensors; fitting; laws at points
+    spon.microstructure      models of RVEs that differ from point to point
+    spon.equino              EquiNO, the model of one RVE: training, certificate, fast evaluation, baselines
+    spon.operators           SPON, operator networks between finite element spaces
+    spon.reduced             snapshots of an RVE, its modes, and Galerkin's method in them
+    spon.spaces, spon.training, spon.constitutive          spaces as tensors; fitting; laws at points
     spon.sparse, spon.archive, spon.jit, spon.arguments    matrices, files, machine code, input
 
-What most scripts need is here: `load` and `EquiNO`, `Evaluator`, `certify`; `OperatorNetwork`, `Preconditioner`;
-`ModeNetwork`, `GridRVEs`. DOLFINx is needed only where a function space is read, and is imported there: a model is
-trained, evaluated and benchmarked on machines without FEniCSx.
+What most scripts need is here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, `certify`; `OperatorNetwork`,
+`Preconditioner`; `ModeNetwork`, `GridRVEs`. Only reading a function space needs DOLFINx, which is imported there:
+models are trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
 import pkgutil as _pkgutil

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Cells in R modes: the energy is minimised by Newton's method, `spon.ModeNetwork.respond` (after lanes.h and the laws'
- * own functions law<k> to stress and tangent, one after the other, which the constant LAWS lists).
+ * RVEs in R modes: Newton's method minimises the energy, as `spon.ModeNetwork.respond` does. To be compiled after
+ * lanes.h and the functions law<k> of the laws, from strain to stress and tangent, which the constant LAWS lists.
  *
- * Points of one phase stand side by side in blocks of LANES, the last of a phase filled up with points of no weight.
- * Phases with constant tangents are not visited: what they do is in the matrix `constant`. D strain components and R
- * modes are constants of the compilation.
+ * Blocks of LANES hold points of one phase; points of zero weight fill the last block of a phase. Phases with constant
+ * tangents have no blocks: their stiffness is in the matrix `constant`. D strain components and R modes are constants
+ * of the compilation.
  */
 #include <float.h>
 
@@ -13,7 +13,7 @@
 #define F (D + R)
 #define PAIRS (F * (F + 1) / 2)
 
-/* Lanes as one value, which the compiler keeps in a register; at any place in memory, which may be known as numbers. */
+/* Lanes as one value, which the compiler keeps in a register; unaligned, and may alias numbers. */
 typedef REAL pack __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
 typedef void (*law)(const REAL *constants, lanes *strain, lanes *response);
@@ -24,7 +24,7 @@ typedef struct {
   REAL force[F], stiffness[PAIRS];
 } sums;
 
-/* Means of force and stiffness (row by row below the diagonal) over a cell, at strain and coefficients x. */
+/* Means of force and stiffness (row by row below the diagonal) over an RVE, at strain and coefficients x. */
 static void visit(const REAL *const *numbers, int blocks, const int *phase, const REAL *modes, const REAL *weights,
                   const REAL *constant, const REAL x[F], sums *out)
 {
@@ -73,7 +73,8 @@ static void visit(const REAL *const *numbers, int blocks, const int *phase, cons
   }
 }
 
-/* Columns (R, count) := A^-1 columns with the lower triangle of A (R, R), which is used up; 0 if A is not positive. */
+/* Columns (R, count) := A^-1 columns with the lower triangle of A (R, R), which is overwritten; 0 if A is not positive
+ * definite. */
 static int solve(REAL a[R][R], REAL *columns, int count)
 {
   for (int k = 0; k < R; ++k) {
@@ -100,18 +101,18 @@ static int solve(REAL a[R][R], REAL *columns, int count)
 
 static REAL at(const sums *s, int j, int l) { return s->stiffness[j >= l ? j * (j + 1) / 2 + l : l * (l + 1) / 2 + j]; }
 
-/* n points with cells `cell`, at strains (n, D), from coefficients (n, R) to those of the least energy; writes stress
- * (n, D), tangent (n, D, D), slopes of the coefficients by the strain (n, R, D), and the iterations that it took, or -1
- * where it found no minimum. */
-void respond(long n, const REAL *const *numbers, int blocks, const long *cell, const int *phase, const REAL *modes,
+/* n points with RVEs `rve`, at strains (n, D), from initial coefficients (n, R) to those of least energy; writes stress
+ * (n, D), tangent (n, D, D), sensitivities of the coefficients (n, R, D), and the number of iterations, or -1 where
+ * it found no minimum. */
+void respond(long n, const REAL *const *numbers, int blocks, const long *rve, const int *phase, const REAL *modes,
              const REAL *weights, const REAL *constant, const REAL *strain, REAL *coefficients, REAL *stress,
-             REAL *tangent, REAL *slopes, int *iterations, REAL tolerance, int most, int threads)
+             REAL *tangent, REAL *sensitivities, int *iterations, REAL tolerance, int most, int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (long p = 0; p < n; ++p) {
-    const long c = cell[p];
+    const long c = rve[p];
     const int *its_phase = phase + c * blocks;
-    int used = 0; /* blocks of phases that are to be visited come first */
+    int used = 0; /* blocks in use come first */
     while (used < blocks && its_phase[used] >= 0) ++used;
     REAL x[F];
     for (int i = 0; i < D; ++i) x[i] = strain[p * D + i];
@@ -121,7 +122,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *cell, c
     for (int iteration = 0; iteration <= most; ++iteration) {
       visit(numbers, used, its_phase, modes + c * blocks * D * R * LANES, weights + c * blocks * LANES,
             constant + c * F * F, x, &now);
-      /* What a step gains, and slopes of the minimum by the strain, from one factor. */
+      /* The gain of a step, and the sensitivities of the minimum to the strain, from one factor. */
       REAL a[R][R], columns[R][D + 1], trace = 0, gain = 0, work = 0;
       for (int j = 0; j < R; ++j) trace += at(&now, D + j, D + j);
       for (int j = 0; j < R; ++j) {
@@ -147,7 +148,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *cell, c
         }
         for (int j = 0; j < R; ++j) {
           coefficients[p * R + j] = x[D + j] + columns[j][D];
-          for (int i = 0; i < D; ++i) slopes[(p * R + j) * D + i] = columns[j][i];
+          for (int i = 0; i < D; ++i) sensitivities[(p * R + j) * D + i] = columns[j][i];
         }
         iterations[p] = iteration;
         break;
