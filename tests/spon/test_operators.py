@@ -279,7 +279,7 @@ def test_rollouts_conserve_the_integral(processor, tmp_path):
 
 @pytest.mark.parametrize("increment", [False, True])
 def test_increments_are_added_to_the_input(increment):
-    """A readout of zero leaves the input as it is, but for ties and Dirichlet values, or predicts the mean of the data."""
+    """A readout of zero leaves the input but for ties and Dirichlet values, or predicts the mean of the data."""
     V, *coarse = spaces(("P", 1), 6, 3)
     below = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[1], 0.0))
     g = fem.Function(V)
