@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spon.operators.discretisation import Discretisation
-from spon.operators.processors.layers import Fixed
+from spon.operators.processors.levels import Fixed
 from spon.spaces.graphs import graph
 
 

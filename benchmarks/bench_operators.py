@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from problems import PROBLEMS
 
+import spon
 from spon import operators
 from spon.operators.discretisation import discretise
-from spon.operators.network import Operator
 from spon.spaces import norms
 from spon.training import TrainingOptions
 
@@ -62,8 +62,10 @@ class Method:
 
 def ours(processor, training=None, **size):
     def make(spaces, problem, seed):
-        told = {"integral": problem.integral, "increment": problem.increment}
-        return Operator(spaces, processor=processor, seed=seed, **told, **size)
+        structure = spon.Structure(integral=problem.integral, increment=problem.increment)
+        return spon.OperatorNetwork.from_discretisation(
+            spaces, processor=processor, structure=structure, seed=seed, **size
+        )
 
     return Method(make, training=training or {})
 

@@ -30,11 +30,11 @@ from mpi4py import MPI
 
 import coupling
 import fe2
+import spon
 from spon import equino, operators
 from spon.equino.strain_sampling import sobol_strains
 from spon.equino.targets import targets
 from spon.operators.discretisation import discretise
-from spon.operators.network import Operator
 from spon.reduced import pod_bases
 from spon.training import TrainingOptions
 
@@ -94,7 +94,10 @@ def operator(effort, comm):
     """Steps of an operator network."""
     problem = problems.PROBLEMS["Poisson"](effort["squares"], 64, 2)
     spaces = discretise([problem.input], problem.output, bcs=problem.bcs, coarse=problem.coarse, points=True)
-    network, steps = Operator(spaces, processor="fluxes", channels=12).float(), effort["steps"]
+    network, steps = (
+        spon.OperatorNetwork.from_discretisation(spaces, processor="fluxes", channels=12).float(),
+        effort["steps"],
+    )
 
     def run(count):
         operators.train(

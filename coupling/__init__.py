@@ -14,12 +14,12 @@ PointLaw, ExternalLaw, micro_simulation   laws for programs that know nothing of
 
 from coupling.certified import CertifiedLaw
 from coupling.external_operator import ExternalLaw
+from coupling.field_operator import FieldOperator, LearnedPC, sparse_operator
 from coupling.grid_law import GridLaw, grid_rves
 from coupling.manager import MicroData, micro_simulation
 from coupling.micro_fields import MicroFields, micro_fields
 from coupling.modes_law import ModesLaw, mode_network
 from coupling.operator_samples import sample_operator
-from coupling.operators import FieldOperator, LearnedPC, sparse_operator
 from coupling.placement import Placement, assign_devices
 from coupling.point_law import PointLaw
 from coupling.residual import Residual

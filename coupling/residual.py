@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from ufl.algorithms import expand_derivatives
 
-from coupling.operators import sparse_operator
+from coupling.field_operator import sparse_operator
 from spon import MixedSpace, Space, SparseOperator, read_space
 
 Array = npt.NDArray[np.float64]

@@ -109,7 +109,7 @@ trained, errors = {}, {}
 print(f"{len(x)} dofs, {samples} samples, relative errors [%] on {unseen} unseen ones")
 print("learned from  seconds  L² mean   max  energy mean   max")
 for name, teacher in teachers.items():
-    trained[name] = network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse)
+    trained[name] = network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, processor="multigrid")
     begin = time.monotonic()
     with Live() as live:
         operators.train(

@@ -126,7 +126,7 @@ before, after = (states[k : seen + k, :, :flows].movedim(0, 1).flatten(1) for k 
 # %%
 networks = {
     "next state": {},
-    "conserving increments": {"increment": True, "integral": "input"},
+    "conserving increments": {"structure": spon.Structure(increment=True, integral="input")},
 }
 budget = pick(0.05, 100.0, 900.0)  # seconds of one core for each
 trial = pick(2, 30, 30)  # steps that tell how many there are in that time
@@ -134,7 +134,8 @@ trial = pick(2, 30, 30)  # steps that tell how many there are in that time
 
 def make(settings):
     """A network in single precision, whose steps take half the time."""
-    return spon.OperatorNetwork(input=V, output=V, coarse=coarse, seed=0, **settings).to(torch.float32)
+    network = spon.OperatorNetwork(input=V, output=V, coarse=coarse, processor="multigrid", **settings)
+    return network.to(torch.float32)
 
 
 def train(network, steps, log=None):

@@ -83,9 +83,9 @@ networks = {
     "message passing": {"processor": "messages"},
     "SPON-MG": {"processor": "multigrid"},
     "fluxes": {"processor": "fluxes"},
-    "SPON-MG, linear": {"processor": "multigrid", "linear_in": [0]},
-    "MgNO, linear": {"processor": "mgno", "linear_in": [0]},
-    "fluxes, linear": {"processor": "fluxes", "linear_in": [0]},
+    "SPON-MG, linear": {"processor": "multigrid", "structure": spon.Structure(linear_in=[0])},
+    "MgNO, linear": {"processor": "mgno", "structure": spon.Structure(linear_in=[0])},
+    "fluxes, linear": {"processor": "fluxes", "structure": spon.Structure(linear_in=[0])},
 }
 budget = pick(0.05, 25.0, 200.0)  # seconds of one core for each
 trial = pick(2, 30, 30)  # steps that tell how many there are in that time
@@ -93,7 +93,7 @@ trial = pick(2, 30, 30)  # steps that tell how many there are in that time
 
 def make(settings):
     """A network in single precision, whose steps take half the time."""
-    return spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, seed=0, **settings).to(torch.float32)
+    return spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, **settings).to(torch.float32)
 
 
 def train(network, steps, log=None):

@@ -78,7 +78,14 @@ def matrix(k):
 
 # %%
 network = spon.OperatorNetwork(
-    input=[V, V], output=V, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], channels=12, depth=1
+    input=[V, V],
+    output=V,
+    bcs=[bc],
+    coarse=coarse,
+    processor="mgno",
+    structure=spon.Structure(linear_in=[0]),
+    channels=12,
+    depth=1,
 )
 places = np.random.default_rng(0).uniform(0.25, 0.75, (pick(2, 12, 24), 2))
 known = [

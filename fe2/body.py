@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A meshed body of several materials: internal forces, stiffness, energy and stress of a given displacement.
 
-Everything here lives on the full, unconstrained displacement space. What the boundary conditions of an RVE or of a
-structure make of it is decided elsewhere.
+All of them are on the full displacement space, without boundary conditions.
 """
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import basix.ufl
 import numpy as np
@@ -30,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 
 class LocalError(RuntimeError):
-    """The unknowns of a material could not be found at some quadrature point."""
+    """Local unknowns of a material that do not converge at some quadrature point."""
 
 
 def quadrature_degree(mesh, degree: int) -> int:
@@ -47,11 +46,15 @@ def quadrature_degree(mesh, degree: int) -> int:
 
 
 class Phase:
-    """A material on some cells, as UFL of a strain, and what it remembers at the quadrature points there.
+    """A material on some cells, as UFL of a strain, with its memory at the quadrature points there.
 
     Args:
-        material: the material. cells: where it is. mesh: of the strain and the memory.
-        strain: UFL tensor (dim, dim). plane: "strain" or "stress" in two dimensions. degree: of the quadrature.
+        material: the material.
+        cells: those of the material.
+        mesh: of the strain and the memory.
+        strain: UFL tensor (dim, dim).
+        plane: "strain" or "stress" in two dimensions.
+        degree: of the quadrature.
     """
 
     def __init__(
@@ -82,17 +85,17 @@ class Phase:
         self.local = local
         if self.local_size:
             # Stationarity in the material's own local unknowns, and no stress through the thickness.
-            slopes = range(material.local_size)
+            own = range(material.local_size)
             self.local_residual = ufl.as_vector(
-                [ufl.diff(self.energy, local)[i] for i in slopes] + ([self.stress[2, 2]] if plane == "stress" else [])
+                [ufl.diff(self.energy, local)[i] for i in own] + ([self.stress[2, 2]] if plane == "stress" else [])
             )
 
     def local_solve(self, residual):
         """UFL vector (∂g/∂l)⁻¹ `residual` for the local residual g and the local unknowns l."""
-        slope = ufl.diff(self.local_residual, self.local)
+        jacobian = ufl.diff(self.local_residual, self.local)
         if self.local_size == 1:
-            return ufl.as_vector([residual[0] / slope[0, 0]])
-        return ufl.dot(ufl.inv(slope), residual)
+            return ufl.as_vector([residual[0] / jacobian[0, 0]])
+        return ufl.dot(ufl.inv(jacobian), residual)
 
     def forms(self, u, v, du, dx):
         """UFL internal virtual work and its linearisation, the local unknowns condensed."""
@@ -111,30 +114,38 @@ def _embed(tensor, zz):
     return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
 
 
-def newton_local(
-    local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array], tolerance: float, iterations: int
-) -> tuple[npt.NDArray[np.bool_], float]:
-    """Newton's method at the quadrature points of `cells`, in place in `local` (all cells, points, unknowns).
+# The local Newton iteration ends at a change this small next to the largest local unknown, or at one below the second
+# number that no longer shrinks: quadratic convergence ends in rounding. A power law far from its start needs the most
+# iterations.
+_LOCAL_TOLERANCE, _LOCAL_ROUNDING, _LOCAL_ITERATIONS = 1e-13, 1e-9, 60
+
+
+class LocalSolution(NamedTuple):
+    """Outcome of `newton_local`: cells (cells,) without convergence, and the last change."""
+
+    failed: npt.NDArray[np.bool_]
+    change: float
+
+
+def newton_local(local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array]) -> LocalSolution:
+    """Newton's method at the quadrature points of `cells`.
 
     Args:
+        local: (all cells, points, unknowns), solved for in place.
+        cells: where.
         correction: Newton corrections (cells, points, unknowns) at the present `local`.
-        tolerance: of the last change, relative to the largest local unknown.
-
-    Returns:
-        Cells (cells,) without convergence, and the last change.
     """
     step = np.inf
-    for _ in range(iterations):
+    for _ in range(_LOCAL_ITERATIONS):
         change = correction()
         local[cells] -= change
         previous, step = step, abs(change).max(initial=0.0)
         largest = abs(local[cells]).max(initial=0.0)
-        # Quadratic convergence ends in rounding: accept when a small step no longer shrinks.
-        if step <= tolerance * largest or (step <= 1e-9 * largest and step >= previous):
-            return np.zeros(len(cells), dtype=bool), step
+        if step <= _LOCAL_TOLERANCE * largest or (step <= _LOCAL_ROUNDING * largest and step >= previous):
+            return LocalSolution(np.zeros(len(cells), dtype=bool), step)
         if not np.isfinite(step):
-            return ~np.isfinite(change).all(axis=(1, 2)), step
-    return (abs(change) > tolerance * largest).any(axis=(1, 2)), step
+            return LocalSolution(~np.asarray(np.isfinite(change).all(axis=(1, 2))), step)
+    return LocalSolution(np.asarray((abs(change) > _LOCAL_TOLERANCE * largest).any(axis=(1, 2))), step)
 
 
 class Body:
@@ -147,15 +158,18 @@ class Body:
         plane: "strain" or "stress"; two-dimensional meshes only.
 
     Attributes:
-        materials: tag → material, by ascending tag; plane: as given.
-        V: displacement space; u: the `fem.Function` at which everything is evaluated.
+        materials: tag → material, by ascending tag.
+        plane: as given.
+        V: displacement space.
+        u: the displacement, at which everything is evaluated.
         memory_size: number of scalars that the materials remember in the whole body.
-        points: quadrature points of the reference cell; weights: (cells, points) [length^dim], summing to the volume.
+        points: quadrature points of the reference cell.
+        weights: (cells, points) [length^dim], summing to the volume.
 
     Raises:
         ValueError: unknown `plane`, or a geometry of higher degree than the displacement.
-        meshes.MeshError: a tag without material, a material without tag, or an unknown name. TypeError: another kind of
-        mesh or material.
+        meshes.MeshError: a tag without material, a material without tag, or an unknown name.
+        TypeError: another kind of mesh or material.
     """
 
     def __init__(
@@ -202,7 +216,7 @@ class Body:
             energy.append(None if phase.energy is None else phase.energy * dx(tag))
         self._forces = fem.form(sum(work))
         self._varying = fem.form(sum(varying)) if varying else None
-        self._energy = None if None in energy else fem.form(sum(energy))
+        self._energy = None if None in energy else fem.form(sum(filter(None, energy)))
         # Linear phases are assembled here, once.
         self._linearised = sum(constant + varying)
         self._matrix = fem.create_matrix(fem.form(self._linearised))
@@ -272,7 +286,7 @@ class Body:
     def _evaluate(self, expression: fem.Expression, cells) -> Array:
         return expression.eval(self.mesh, cells).reshape(len(cells), len(self.points), -1)
 
-    def find_local(self, tolerance: float = 1e-13, iterations: int = 60) -> None:
+    def find_local(self) -> None:
         """Solve for the local unknowns at the present displacement; a no-op for materials without any.
 
         Raises:
@@ -281,11 +295,11 @@ class Body:
         for p, correction in self._corrections.items():
             local = self._rows(p, "local")
             change = partial(self._evaluate, correction, p.cells)
-            bad, step = newton_local(local, p.cells, change, tolerance, iterations)
-            if bad.any():
+            found = newton_local(local, p.cells, change)
+            if found.failed.any():
                 raise LocalError(
-                    f"{p.name}: the local unknowns did not converge in {bad.sum()} of {p.cells.size} cells "
-                    f"(last change {step:.3g} after at most {iterations} iterations)"
+                    f"{p.name}: the local unknowns did not converge in {found.failed.sum()} of {p.cells.size} "
+                    f"cells (last change {found.change:.3g} after at most {_LOCAL_ITERATIONS} iterations)"
                 )
 
     def forces(self) -> Array:
@@ -335,7 +349,7 @@ class Body:
         return np.nan if self._energy is None else float(fem.assemble_scalar(self._energy))
 
     def updated_memory(self) -> Array:
-        """What the materials would remember if the present displacement were accepted, (memory_size,)."""
+        """Memory (memory_size,) after the present displacement is accepted."""
         old = self.memory
         for p, update in self._updates.items():
             self._rows(p, "state")[p.cells] = self._evaluate(update, p.cells)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Boundary conditions of an RVE, as what they leave of the fluctuation's degrees of freedom.
+"""Boundary conditions of an RVE: the unknowns among the fluctuation's degrees of freedom.
 
-The displacement is u = E·x + w. Each condition names the unknowns that w is made of: every degree of freedom of w
+The displacement is u = E·x + w. Under each condition, every degree of freedom of w
 either equals one unknown or is zero. The uniform traction condition adds the constraint that w has no mean strain.
 
-Parts of the solid that nothing connects, neither inside of the cell nor across its period, are held one by one against
-the rigid motions that the condition leaves them, so that they carry nothing and make nothing singular.
+Parts of the solid that are connected neither inside the RVE nor across its period are held one by one against the rigid
+motions that the condition leaves them, so that they carry no load and the stiffness is not singular.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,27 @@ from meshes import Seam
 
 Array = npt.NDArray[np.float64]
 
+# Departure of ∫ n ⊗ x / V from the identity that counts as rounding of the coordinates; a void on a face makes it about
+# the void's share of the face.
+_OPEN = 1e-6
+# Lattice vectors are parallel if their directions differ by less than this.
+_PARALLEL = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Unknowns:
     """Degrees of freedom of the fluctuation in terms of the unknowns.
 
-    index: (dofs,) unknown that a degree of freedom equals, -1 where it is zero. size: number of unknowns.
-    constraint: (d, size) rows G of the side condition G w = 0, or None.
+    Args:
+        index: (dofs,) unknown that a degree of freedom equals, -1 where it is zero.
+        size: number of unknowns.
+        period: (dim, dim) lattice vectors of the RVE.
+        constraint: (d, size) rows G of the side condition G w = 0, or None.
     """
 
     index: npt.NDArray[np.int64]
     size: int
+    period: npt.NDArray[np.float64]
     constraint: npt.NDArray[np.float64] | None = None
 
     def expand(self, unknowns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -48,7 +58,7 @@ class Unknowns:
         """Transpose of `expand`: forces (dofs,) or (dofs, k) summed onto the unknowns, (size,) or (size, k)."""
         kept = self.index >= 0
         if forces.ndim == 1:
-            return np.bincount(self.index[kept], forces[kept], minlength=self.size)
+            return np.bincount(self.index[kept], forces[kept], minlength=self.size).astype(np.float64, copy=False)
         return np.stack([self.gather(column) for column in forces.T], axis=1)
 
 
@@ -64,7 +74,8 @@ def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
     """Periodic fluctuation: the same at all points that differ by lattice vectors.
 
     Args:
-        V: vector Lagrange space on the cell. cell: on one rank.
+        V: vector Lagrange space on the RVE's mesh.
+        domain: the RVE, on one rank.
 
     Raises:
         meshes.MeshError: see `meshes.seam`, or a node on the boundary without partner.
@@ -79,43 +90,47 @@ def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
     alone = paired[np.bincount(label)[label[paired]] < 2]
     if alone.size:
         raise meshes.MeshError(
-            f"{alone.size} nodes on the sides of the cell have no partner across the period {seam.period.tolist()}, "
-            f"the first at {x[alone[0]].tolist()} from the middle of the cell"
+            f"{alone.size} nodes on the sides of the RVE have no partner across the period {seam.period.tolist()}, "
+            f"the first at {x[alone[0]].tolist()} from the middle of the RVE"
         )
     turns = x @ np.linalg.inv(seam.period)
     shift = np.rint(turns - turns[parent]).astype(np.int64)
     fixed = _hold_parts(V, x, parent, shift, seam.period)
     size = x.shape[1]
-    return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()))
+    return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()), seam.period)
 
 
 def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
-    """No fluctuation on the faces of the cell, so that u = E·x there. Arguments as for `periodic`.
+    """No fluctuation on the faces of the RVE, so that u = E·x there; arguments as for `periodic`.
 
     Raises:
         meshes.MeshError: see `meshes.faces`.
     """
+    period = meshes.known_period(domain)
+    domain = replace(domain, period=period)
     x = _nodes(V)
     prescribed = np.zeros(x.shape, dtype=bool)
     prescribed[_nodes_on(V, meshes.faces(domain))] = True
     fixed = prescribed | _hold_parts(V, x, skip=prescribed[:, 0])
-    return Unknowns(*_number(np.arange(x.size), fixed.ravel()))
+    return Unknowns(*_number(np.arange(x.size), fixed.ravel()), period)
 
 
 def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
-    """Free fluctuation without mean strain, so that the tractions on the cell are those of a uniform stress.
+    """Free fluctuation without mean strain, so that the tractions on the RVE are those of a uniform stress.
 
-    Arguments and errors as for `linear_displacement`.
+    Arguments as for `periodic`.
 
     Raises:
-        meshes.MeshError: voids on the faces. The tractions of a uniform stress on the rest of them are not in
-        equilibrium, or turn it.
+        meshes.MeshError: see `meshes.faces`; or voids on the faces, since the tractions of a uniform stress on the rest
+            of them have a resultant force or moment.
     """
+    period = meshes.known_period(domain)
+    domain = replace(domain, period=period)
     mesh, x = V.mesh, _nodes(V)
     dim = x.shape[1]
     fixed = _hold_parts(V, x)
     faces = meshes.faces(domain)
-    _refuse_open_faces(domain, faces)
+    _refuse_open_faces(domain, period, faces)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
     unit = fem.Constant(mesh, np.zeros((dim, dim)))
@@ -125,11 +140,11 @@ def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknown
     for tensor in mandel.basis(dim):
         unit.value[:] = tensor
         rows.append(fem.assemble_vector(mean_strain).array.copy())
-    unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()))
-    return Unknowns(unknowns.index, unknowns.size, unknowns.gather(np.stack(rows, axis=1)).T)
+    unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
+    return replace(unknowns, constraint=unknowns.gather(np.stack(rows, axis=1)).T)
 
 
-def _refuse_open_faces(domain: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) -> None:
+def _refuse_open_faces(domain: meshes.TaggedMesh, period: Array, faces: npt.NDArray[np.int32]) -> None:
     """Raise MeshError unless ∫ n ⊗ x over the faces is the volume times the identity, as it is over a whole outline."""
     mesh, dim = domain.mesh, domain.mesh.geometry.dim
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
@@ -143,10 +158,10 @@ def _refuse_open_faces(domain: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) 
     for i, j in np.ndindex(dim, dim):
         row.value[:], column.value[:] = np.eye(dim)[i], np.eye(dim)[j]
         found[i, j] = fem.assemble_scalar(moment)
-    volume = abs(float(np.linalg.det(meshes.known_period(domain))))
-    if not np.allclose(found / volume, np.eye(dim), rtol=0, atol=1e-6):
+    volume = abs(float(np.linalg.det(period)))
+    if not np.allclose(found / volume, np.eye(dim), rtol=0, atol=_OPEN):
         raise meshes.MeshError(
-            "voids open on the faces of the cell, where the tractions of a uniform stress would have to act: use the "
+            "voids open on the faces of the RVE, where the tractions of a uniform stress would have to act: use the "
             "boundary condition 'periodic', or 'linear displacement', or move the voids away from the faces"
         )
 
@@ -155,13 +170,13 @@ def _refuse_open_faces(domain: meshes.TaggedMesh, faces: npt.NDArray[np.int32]) 
 
 
 def _nodes(V: fem.FunctionSpace) -> Array:
-    """Coordinates (nodes, dim) of the nodes from the middle of the cell, where differences are accurate."""
+    """Coordinates (nodes, dim) of the nodes from the middle of the RVE, where differences are accurate."""
     x = V.tabulate_dof_coordinates()[:, : V.mesh.geometry.dim]
     return x - (x.min(axis=0) + x.max(axis=0)) / 2
 
 
 def _nodes_on(V: fem.FunctionSpace, facets: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Nodes of facets, ascending."""
+    """Nodes on facets, ascending."""
     found = fem.locate_dofs_topological(V, V.mesh.topology.dim - 1, np.unique(facets).astype(np.int32))
     return np.sort(found).astype(np.int64)
 
@@ -172,9 +187,9 @@ def _same_point(V: fem.FunctionSpace, seam: Seam, x: Array) -> npt.NDArray[np.in
     here = meshes.periodic_labels(x[boundary], seam.period)
     turns = x[boundary] @ np.linalg.inv(seam.period)
     _, first = np.unique(here, return_index=True)
-    places = np.column_stack([here, np.rint(turns - turns[first][here])])
-    _, inverse, count = np.unique(places, axis=0, return_inverse=True, return_counts=True)
-    # Several nodes at one place are the sides of a crack: there a node belongs to the node of its facet's partner.
+    images = np.column_stack([here, np.rint(turns - turns[first][here])])
+    _, inverse, count = np.unique(images, axis=0, return_inverse=True, return_counts=True)
+    # Several nodes at one point are the sides of a crack: there a node is tied to the node of its facet's partner.
     cracked = np.isin(here, here[count[inverse.ravel()] > 1])
     whole = ~cracked
     edges = [np.stack([boundary[whole], boundary[first[here[whole]]]], axis=1)]
@@ -203,8 +218,12 @@ def _hold_parts(
     """Which values (nodes, dim) are held at zero to take the rigid motions from each part of the solid.
 
     Args:
-        x: (nodes, dim). parent: (nodes,) the node that each one equals; shift: (nodes, dim) lattice vectors `period`
-        between the two; without, no nodes are tied. skip: (nodes,) parts with one of these need no holding.
+        V: the displacement space.
+        x: (nodes, dim) coordinates.
+        parent: (nodes,) the node that each one equals; no nodes are tied if None.
+        shift: (nodes, dim) integer multiples of the lattice vectors between the two.
+        period: (dim, dim) lattice vectors.
+        skip: (nodes,) parts with one of these are held already.
     """
     dim = x.shape[1]
     nodes = V.dofmap.list
@@ -221,8 +240,8 @@ def _hold_parts(
         through = np.concatenate([*windings, np.zeros((1, dim))]) / np.linalg.norm(period)
         if np.linalg.matrix_rank(through) < dim:
             warnings.warn(
-                "the solid does not run through the cell in all directions, and carries nothing across the others; if "
-                f"it should, the period is another one than {period.tolist()}",
+                "the solid does not run through the RVE in all directions and carries no load across the others; if it "
+                f"should, the period differs from {period.tolist()}",
                 meshes.PeriodWarning,
                 stacklevel=4,
             )
@@ -239,11 +258,12 @@ def _unwrap(count: int, ties: npt.NDArray[np.int64]):
     """Pieces of solid put together across the period.
 
     Args:
-        count: number of pieces. ties: (t, 2 + dim) two pieces and the lattice shift from the first to the second.
+        count: number of pieces.
+        ties: (t, 2 + dim) two pieces and the lattice shift from the first to the second.
 
     Returns:
-        The part (count,) that each piece belongs to, the lattice shift (count, dim) that puts it in its place there,
-        and for each part the lattice vectors (w, dim) by which it meets itself.
+        The part (count,) of each piece, the lattice shift (count, dim) to its position in the part, and for each part
+        the lattice vectors (w, dim) by which it is connected with itself.
     """
     part, offset = np.full(count, -1), np.zeros((count, ties.shape[1] - 2), dtype=np.int64)
     neighbours: list[list[tuple[int, npt.NDArray[np.int64]]]] = [[] for _ in range(count)]
@@ -268,19 +288,23 @@ def _unwrap(count: int, ties: npt.NDArray[np.int64]):
 
 
 def _spins(vectors: Array, dim: int) -> Array:
-    """Rotations (s, dim, dim), as skew matrices, that a part keeps which meets itself by the vectors (w, dim)."""
+    """Free rotations (s, dim, dim), as skew matrices, of a part that is connected with itself by vectors (w, dim)."""
     if dim == 2:
         return np.array([[[0.0, -1.0], [1.0, 0.0]]])[: 0 if len(vectors) else 1]
-    skew = np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1)  # skew[k] v = e_k × v
+    skew = (
+        np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1).astype(np.float64, copy=False)
+    )  # skew[k] v = e_k × v
     if not len(vectors):
         return skew
     # A rotation about ω is periodic if it moves no such vector: ω × t = 0.
-    moved = np.einsum("kij,wj->wik", skew, vectors / np.linalg.norm(vectors, axis=1).max()).reshape(-1, 3)
-    return np.einsum("sk,kij->sij", scipy.linalg.null_space(moved, rcond=1e-9).T, skew)
+    moved: Array = np.einsum("kij,wj->wik", skew, vectors / np.linalg.norm(vectors, axis=1).max()).reshape(-1, 3)
+    axes = scipy.linalg.null_space(moved, rcond=_PARALLEL).T
+    spins: Array = np.tensordot(axes, skew, axes=1)
+    return spins
 
 
 def _held(x: Array, spins: Array) -> npt.NDArray[np.bool_]:
-    """Values (m, dim) that determine best the translations and `spins` (s, dim, dim) of the nodes x (m, dim)."""
+    """Values (m, dim) of the nodes x (m, dim) that fix translations and `spins` (s, dim, dim), best conditioned."""
     held = np.zeros(x.shape, dtype=bool)
     if not len(spins):
         held[0] = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Functions that PETSc calls: their errors, and Ctrl-C, come out as what they are."""
+"""Callbacks of PETSc, whose exceptions and Ctrl-C are raised again after the solve."""
 
 import signal
 import threading
@@ -12,17 +12,17 @@ from petsc4py import PETSc
 
 
 class Callbacks:
-    """Keeps exceptions from crossing PETSc, which would be left in mid-solve and raise an error of its own.
+    """Guards functions so that exceptions do not cross PETSc, which would be left in mid-solve.
 
-    The first exception of a guarded function is kept, and ends the solve. Ctrl-C raises KeyboardInterrupt in guarded
-    functions only; if it comes while PETSc itself is at work, that is when PETSc calls the next of them, or comes back.
+    The first exception of a guarded function is kept and ends the solve. Ctrl-C raises KeyboardInterrupt in guarded
+    functions only; during PETSc's own work it waits for the next of them, or for the end of the solve.
 
     Args:
-        abandon: called in place of a guarded function, with its arguments, from the first exception on; it returns what
-            makes PETSc stop.
+        abandon: called in place of a guarded function, with its arguments, from the first exception on; its result
+            must stop PETSc.
 
     Attributes:
-        error: what was kept in the last `run`, or None.
+        error: exception of the last `run`, or None.
     """
 
     def __init__(self, abandon: Callable[..., Any]):
@@ -50,12 +50,12 @@ class Callbacks:
         return guarded
 
     def run(self, solve: Callable[[], None]) -> None:
-        """Call what has PETSc call guarded functions; their exception is then in `error`."""
+        """Run a solve that calls guarded functions; their exception is then in `error`."""
         self.error, self._interrupted = None, False
-        # Only Python's own way with Ctrl-C is changed, and only the main thread hears of it.
+        # Only Python's default handler is replaced, and only the main thread receives signals.
         main = threading.current_thread() is threading.main_thread()
-        heard = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if heard:
+        default = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if default:
             signal.signal(signal.SIGINT, self._note)
         try:
             solve()
@@ -63,7 +63,7 @@ class Callbacks:
             if self.error is None:
                 raise
         finally:
-            if heard:
+            if default:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._interrupted and self.error is None:
             self.error = KeyboardInterrupt()

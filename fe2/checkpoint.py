@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints: a folder with one file per rank, complete or not there at all.
+"""Checkpoints: a folder with one file per rank, complete or absent.
 
-Everything is kept cell by cell, under the numbers that the cells had when the mesh was given to DOLFINx. A run on
-another number of ranks finds its cells by them in whatever files they are.
+Everything is stored cell by cell, with the number of each cell when the mesh was passed to DOLFINx, so that a run on
+another number of ranks finds its cells in any file. (adios4dolfinx stores functions; the state rows of a law are none.)
 """
 
 import json
@@ -18,7 +18,7 @@ from mpi4py import MPI
 from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
 
-# Name → local cells that this rank owns, and a row of numbers for each of them.
+# Name → local cells that this rank owns, and a row of values for each of them.
 Tables = dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]
 
 
@@ -29,7 +29,7 @@ class CheckpointError(RuntimeError):
 def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, Any]) -> None:
     """Write `tables` and `record` (JSON) as the checkpoint `folder` (collective).
 
-    The new checkpoint is written beside the old one and takes its place by renaming.
+    The new checkpoint is written beside the old one and replaces it by renaming.
     """
     part, old = folder.with_suffix(".part"), folder.with_suffix(".old")
     with raise_on_all_ranks(comm):
@@ -44,7 +44,7 @@ def save(folder: Path, comm: MPI.Comm, mesh, tables: Tables, record: dict[str, A
         file.attrs["record"] = json.dumps(record)
     with raise_on_all_ranks(comm):
         if comm.rank == 0:
-            # Where a kill between the renamings has left only the old one, it stays until there is another.
+            # If a kill between the renamings has left only the old one, it stays until there is another.
             if folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
@@ -84,7 +84,7 @@ def load(
 
 
 def _mesh(mesh) -> Tables:
-    """Coordinates of the nodes of each cell, by which a mesh is known again."""
+    """Coordinates of the nodes of each cell, which identify the mesh."""
     cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
     nodes = geometry_dofmap(mesh)[cells]
     return {"mesh": (cells, mesh.geometry.x[nodes].reshape(len(cells), 3 * nodes.shape[1]))}
@@ -93,7 +93,7 @@ def _mesh(mesh) -> Tables:
 def _find(
     files: list[Path], name: str, wanted: npt.NDArray[np.int64], shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
-    """Rows of a table for cells by their original numbers, from as many files as it takes."""
+    """Rows of a table for cells by their original numbers, from as many files as necessary."""
     rows, missing = np.empty(shape), np.ones(len(wanted), dtype=bool)
     for path in files:
         if not missing.any():

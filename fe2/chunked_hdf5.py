@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Files of rows that many ranks compute: written in parts, merged when all are there, safe against being killed.
+"""HDF5 files of rows that many ranks compute: written in parts, merged when all are complete, safe against a kill.
 
-The parts of a file lie in a folder beside it until all are there, each under a temporary name until it is complete.
-What a part must hold is named by its key; a part with another key belongs to another run.
+The parts of a file are in a folder beside it until the merge, each under a temporary name until it is complete. A key
+identifies the content of a part; a part with another key belongs to another run.
 """
 
 import os
@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import h5py
-import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
@@ -24,7 +23,7 @@ Opened = Callable[[Path], AbstractContextManager[h5py.File]]
 
 
 def folder(path: Path) -> Path:
-    """Where the parts of the file `path` are."""
+    """Folder of the parts of the file `path`."""
     return path.with_name(path.name + ".parts")
 
 
@@ -37,8 +36,11 @@ def finished(parts: Path, keys: Sequence[str], opened: Opened, what: str, error:
     """Numbers of the finished parts; leftovers of unfinished ones are removed.
 
     Args:
-        keys: of all parts. opened: opens a part and refuses what is damaged or belongs to something else, by `error`.
+        parts: the folder.
+        keys: of all parts.
+        opened: opens a part, and raises `error` for one that is damaged or belongs to something else.
         what: the parts are made from, for messages.
+        error: type of the errors.
 
     Raises:
         error: a part that `opened` refuses, or one with another key.
@@ -64,18 +66,23 @@ def finished(parts: Path, keys: Sequence[str], opened: Opened, what: str, error:
 
 @contextmanager
 def writing(parts: Path, k: int, key: str) -> Iterator[h5py.File]:
-    """The file of part `k`, which has its name only when the block is done."""
+    """The file of part `k`, which gets its name at the end of the block."""
     with written(_part(parts, k)) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["key"] = key
         yield file
 
 
 def fill(comm: MPI.Intracomm, parts: Path, pending: Sequence[int], write: Callable[[int], None], progress: Callable):
-    """Call `write` for the numbers `pending` of parts, spread over the ranks; an error is raised on all (collective).
+    """Write the pending parts, spread over the ranks; an error is raised on all (collective).
 
-    progress: makes the context in which rank 0 works, whose `update` is called after each of its parts, see `Progress`.
+    Args:
+        comm: the ranks.
+        parts: the folder.
+        pending: numbers of the parts.
+        write: writes the part of a number.
+        progress: makes the `Progress` of rank 0.
     """
-    with raise_on_all_ranks(comm):  # whatever happens on one rank, the others finish their parts and learn of it here
+    with raise_on_all_ranks(comm):  # after an error on one rank, the others finish their parts first
         with progress() if comm.rank == 0 else nullcontext() as shown:
             for k in pending[comm.rank :: comm.size]:
                 write(k)
@@ -84,7 +91,7 @@ def fill(comm: MPI.Intracomm, parts: Path, pending: Sequence[int], write: Callab
 
 
 def merge(path: Path, parts: Path, total: int, opened: Opened, add: Callable[[h5py.File, h5py.File], None]) -> None:
-    """Write the file from its parts, behind the rows that it has, and remove them; `add(file, part)` copies rows."""
+    """Append the parts to the file and remove them; `add(file, part)` copies the rows of one."""
     with written(path) as temporary:
         if path.exists():
             shutil.copyfile(path, temporary)
@@ -96,7 +103,7 @@ def merge(path: Path, parts: Path, total: int, opened: Opened, add: Callable[[h5
 
 
 def extend(file: h5py.File, name: str, rows: npt.NDArray) -> None:
-    """Add rows to a data set, which is made if it is not there."""
+    """Append rows to a data set, which is created if it does not exist."""
     if name not in file:
         file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=True, fletcher32=True)
         return
@@ -107,7 +114,7 @@ def extend(file: h5py.File, name: str, rows: npt.NDArray) -> None:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes `path` once the block is done and the data are on the disk."""
+    """A temporary name to write to, renamed to `path` after the block, once the data are on the disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -124,12 +131,19 @@ def _part(parts: Path, k: int) -> Path:
 
 
 class Progress:
-    """How many parts there are, from all ranks, shown as a bar on a terminal or in lines."""
+    """Progress of all ranks by the number of parts: a bar on a terminal, else a line for each tenth.
+
+    Args:
+        title: of the bar and the lines.
+        total: number of parts.
+        parts: the folder.
+        wanted: False for neither.
+    """
 
     def __init__(self, title: str, total: int, parts: Path, wanted: bool):
         self.title, self.total, self.parts, self.wanted = title, total, parts, wanted
         self.bar = Bar(title, total, wanted)
-        self.begin, self.next = time.monotonic(), 0.1
+        self.begin, self.tenths = time.monotonic(), 0
 
     def __enter__(self):
         self.bar.__enter__()
@@ -140,10 +154,10 @@ class Progress:
             return
         done = count(self.parts)
         self.bar.update(done)
-        if not self.bar.shown and done >= self.next * self.total:
+        if not self.bar.shown and 10 * done // self.total > self.tenths:
             seconds = time.monotonic() - self.begin
             print(f"{self.title}: {done} of {self.total} chunks, {seconds:.0f} s", flush=True)
-            self.next = np.floor(10 * done / self.total + 1e-9) / 10 + 0.1
+            self.tenths = 10 * done // self.total
 
     def __exit__(self, *error):
         self.bar.__exit__(*error)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The stiffness of the unknowns: one sparsity structure and one symbolic factorisation for all points of an RVE.
 
-Points are solved side by side. Their matrices differ, but not by much, so one factor (that of their mean) serves as
-preconditioner for all of them, and outlives the matrices it was made of. A factor applied to many vectors at once costs
-a fraction of as many single applications, because its entries go through memory once.
+Points are solved side by side. Their matrices differ little, so one factor (that of their mean) preconditions all of
+them, also after later updates. A factor applied to many vectors at once costs a fraction of as many single
+applications, because its entries pass through memory once.
 
-That works for matrices which are positive definite, and not too far from each other. What else there is gets a factor
-for itself, which exists for indefinite matrices too.
+This needs positive definite matrices that are close to each other. Other matrices are factorised by themselves, which
+works for indefinite ones too.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,23 @@ from fe2.petsc_options import default_options
 
 Array = npt.NDArray[np.float64]
 
-# What one factorisation costs in applications to a single vector; to sixteen vectors it is two (CHOLMOD, 2D P2 cells of
-# 20,000 unknowns).
+# Cost of a factorisation in applications to a single vector; in applications to sixteen vectors it is two (CHOLMOD, 2D
+# RVEs of degree 2 with 20,000 unknowns).
 FACTORISATION = 10
 
-# A factor is made anew when a solve with it needs more applications than this.
+# A factor is replaced when a solve with it needs more applications than the first number; with a factor of the present
+# mean, no convergence within the second means that the matrices are too far apart.
 _PATIENCE = 4
 _LIMIT = 200
 
 # A matrix that is not positive definite raises an exception; CHOLMOD would also print it.
 _QUIET = {"mat_cholmod_print": 0}
 
-# In words, of PETSc's PCFailedReason.
+# PETSc's PCFailedReason in words.
 _REASONS = {1: "a zero in its structure", 2: "a pivot is zero", 3: "out of memory"}
 
-# What a solution may leave of its right-hand side when the factor is that of its own matrix. A direct solver leaves
-# some 1e-16 times the condition number; Newton's method does with much less.
+# Largest residual, relative to the right-hand side, of a solution with the factor of its own matrix. A direct solver
+# leaves some 1e-16 times the condition number; Newton's method needs far fewer digits.
 _SINGULAR = 1e-6
 
 
@@ -46,27 +48,45 @@ class NoFactor(RuntimeError):
     """A matrix that could not be factorised, and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Solutions:
+    """Solutions with m matrices side by side.
+
+    Args:
+        x: (m, k, unknowns).
+        applications: (m,) of the factor.
+        solved: (m,) matrices solved with to the tolerance; others may be singular or not positive definite.
+    """
+
+    x: Array
+    applications: npt.NDArray[np.int64]
+    solved: npt.NDArray[np.bool_]
+
+
 class ReducedStiffness:
     """Solves with the stiffness of the unknowns, K = Tᵀ K_full T, under the side condition G w = 0 if there is one.
 
     Args:
-        unknowns: boundary condition. pattern: full stiffness matrix whose sparsity all later ones share.
+        unknowns: those of the boundary condition.
+        pattern: full stiffness matrix whose sparsity all later ones share.
         symmetric: conjugate gradients and Cholesky, else minimal residuals (GCR) and LU.
-        prefix: of the PETSc options of the preconditioner; `prefix`direct_ of those of the factor of a single matrix.
+        prefix: of the PETSc options of the preconditioner; those of the factor of a single matrix begin with
+            `prefix`direct_.
 
     Attributes:
-        size: values per matrix. factorisations: made since `reset`.
+        size: values per matrix.
+        factorisations: number of them since `reset`.
     """
 
     def __init__(self, unknowns: Unknowns, pattern: scipy.sparse.bsr_matrix, *, symmetric: bool, prefix: str):
         self.unknowns, self.symmetric = unknowns, symmetric
         n = unknowns.size
-        rows, columns = _places(pattern)
+        rows, columns = _coordinates(pattern)
         i, j = unknowns.index[rows], unknowns.index[columns]
         kept = np.flatnonzero((i >= 0) & (j >= 0))
         entries, first, slot = np.unique(i[kept] * n + j[kept], return_index=True, return_inverse=True)
         self.size = entries.size
-        # Each value comes from one place; those of tied degrees of freedom from more.
+        # Each value comes from one entry; those of tied degrees of freedom from more.
         more = np.setdiff1d(np.arange(kept.size), first)
         self._first, self._more, self._slot = kept[first], kept[more], slot[more]
         indices = (entries % n).astype(PETSc.IntType)
@@ -84,7 +104,7 @@ class ReducedStiffness:
         self._single.destroy()
 
     def reset(self) -> None:
-        """Forget the factor, so that what follows depends on nothing that went before."""
+        """Drop the factor, so that later results do not depend on earlier solves."""
         self._stale = True
         self.factorisations = 0
 
@@ -100,9 +120,7 @@ class ReducedStiffness:
         self._matrix.data = values
         return np.stack([self._matrix @ row for row in x])
 
-    def solve(
-        self, values: Sequence[Array], rhs: Array, rtol: npt.ArrayLike
-    ) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def solve(self, values: Sequence[Array], rhs: Array, rtol: npt.ArrayLike) -> Solutions:
         """Solve with m matrices side by side.
 
         Args:
@@ -110,16 +128,12 @@ class ReducedStiffness:
             rhs: (m, k, unknowns), k right-hand sides for each.
             rtol: (m,) or scalar, the residual relative to the right-hand side.
 
-        Returns:
-            The solutions (m, k, unknowns), how often the factor was applied for each matrix (m,), and which matrices
-            were solved with to the tolerance (m,): the others may be singular or not positive definite.
-
         Raises:
             NoFactor: the mean of the matrices is not positive definite, or not finite.
         """
         m, k, n = rhs.shape
-        if n == 0:  # a cell whose nodes are all held or tied to one that is
-            return rhs.copy(), np.zeros(m, dtype=np.int64), np.ones(m, dtype=bool)
+        if n == 0:  # an RVE whose nodes are all held or tied to one that is
+            return Solutions(rhs.copy(), np.zeros(m, dtype=np.int64), np.ones(m, dtype=bool))
         g = self.unknowns.constraint
         if g is not None:
             rhs = np.concatenate([rhs, np.broadcast_to(g, (m, *g.shape))], axis=1)
@@ -132,29 +146,33 @@ class ReducedStiffness:
             owner = rows // columns
             return np.concatenate([self.multiply(values[int(i)], v[owner == i]) for i in np.unique(owner)])
 
-        def missing() -> npt.NDArray[np.int64]:
+        def unsolved() -> npt.NDArray[np.int64]:
             return np.unique(np.flatnonzero(~(np.linalg.norm(r, axis=1) <= tolerance)) // columns)
 
-        left = missing()
+        left = unsolved()
         while left.size:
             fresh = self._stale
             if fresh:
-                self._mean.make(sum(values[int(i)] for i in left) / left.size)
+                mean = np.zeros(self.size)
+                for i in left:
+                    mean += values[int(i)]
+                mean /= left.size
+                self._mean.make(mean)
                 self._stale = False
                 self.factorisations += 1
             limit = _LIMIT if fresh else _PATIENCE
             used += conjugate_directions(multiply, self._mean.apply, x, r, tolerance, self.symmetric, limit)
-            left = missing()
+            left = unsolved()
             if fresh:
                 break
             self._stale = left.size > 0
         solved = np.ones(m, dtype=bool)
         solved[left] = False
-        x = x.reshape(m, columns, n)
+        solutions: Array = x.reshape(m, columns, n)
         if g is not None:
-            for own in (x[i] for i in np.flatnonzero(solved)):
+            for own in (solutions[i] for i in np.flatnonzero(solved)):
                 self._constrain(own, k)
-        return x[:, :k], used.reshape(m, columns).sum(axis=1), solved
+        return Solutions(solutions[:, :k], used.reshape(m, columns).sum(axis=1), solved)
 
     def solve_alone(self, values: Array, rhs: Array) -> Array:
         """Solutions (k, unknowns) with one matrix (size,), which may be indefinite, for `rhs` (k, unknowns).
@@ -167,29 +185,32 @@ class ReducedStiffness:
             rhs = np.concatenate([rhs, g])
         self._single.make(values)
         x = self._single.apply(np.ascontiguousarray(rhs))
-        missing = np.linalg.norm(rhs - self.multiply(values, x), axis=1)
-        if not (missing <= _SINGULAR * np.linalg.norm(rhs, axis=1)).all():
+        residual = np.linalg.norm(rhs - self.multiply(values, x), axis=1)
+        if not (residual <= _SINGULAR * np.linalg.norm(rhs, axis=1)).all():
             raise NoFactor("the stiffness is singular to working precision")
         if g is not None:
             self._constrain(x, k)
         return x[:k]
 
     def negative_eigenvalues(self) -> int:
-        """Of the matrix of the last `solve_alone`; 0 if unknown: without symmetry, with a side condition."""
+        """Number of them in the last `solve_alone`; 0 if unknown: without symmetry, with a side condition."""
         return self._single.negative() if self.symmetric and self.unknowns.constraint is None else 0
 
     def _constrain(self, x: Array, k: int) -> None:
-        """Bring the first k of the solutions x (k + d, unknowns) under the side condition, by those for its rows."""
+        """Impose the side condition on the first k solutions x (k + d, unknowns), by the last d, those for its rows."""
         g, y = self.unknowns.constraint, x[k:]
         assert g is not None
         x[:k] -= np.linalg.solve((y @ g.T).T, (x[:k] @ g.T).T).T @ y
 
 
 class _Factor:
-    """A PETSc factor of matrices with one sparsity structure, of which some may have none.
+    """A PETSc factor of matrices with one sparsity structure.
 
     Args:
-        definite: Cholesky, for symmetric positive definite matrices; otherwise LDLᵀ. Without symmetry both are LU.
+        structure: the sparsity.
+        symmetric: Cholesky or LDLᵀ; without symmetry LU.
+        definite: Cholesky, for symmetric positive definite matrices; otherwise LDLᵀ.
+        prefix: of the PETSc options.
     """
 
     def __init__(self, structure: scipy.sparse.csr_matrix, symmetric: bool, definite: bool, prefix: str):
@@ -197,7 +218,7 @@ class _Factor:
         packages = ("cholmod", "mumps") if symmetric and definite else ("mumps",)
         found = [p for p in packages if PETSc.Sys.hasExternalPackage(p)]
         self._package = found[0] if found else "petsc"
-        # PETSc's own Cholesky factor does not pivot, so that LU takes its place for what is indefinite.
+        # PETSc's own Cholesky factor does not pivot, so LU replaces it for indefinite matrices.
         self._type = "cholesky" if symmetric and (definite or found) else "lu"
         self._A: Any = None  # a PETSc.Mat
         self._pc: Any = None  # a PETSc.PC
@@ -257,13 +278,13 @@ class _Factor:
             self._A = self._pc = None
 
 
-def _places(matrix: scipy.sparse.bsr_matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row and column of each value of a matrix of blocks, in the order of its data."""
+def _coordinates(matrix: scipy.sparse.bsr_matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column of each value of a block matrix, in the order of its data."""
     blocks, h, w = matrix.data.shape
     row = np.repeat(np.arange(matrix.indptr.size - 1), np.diff(matrix.indptr))
     rows = row[:, None, None] * h + np.arange(h)[:, None]
     columns = matrix.indices[:, None, None].astype(np.int64) * w + np.arange(w)
-    return tuple(np.broadcast_to(a, (blocks, h, w)).ravel() for a in (rows, columns))
+    return np.broadcast_to(rows, (blocks, h, w)).ravel(), np.broadcast_to(columns, (blocks, h, w)).ravel()
 
 
 def conjugate_directions(
@@ -284,8 +305,11 @@ def conjugate_directions(
     Args:
         multiply: (v, rows) → product of the matrix of each system in `rows` with its vector, (len(rows), n) both.
         precondition: (rows, n) → (rows, n).
-        x, r: solutions and residuals (m, n), improved in place. A system with A not definite is left as it is.
-        tolerance: (m,) on the norm of r. limit: iterations at most.
+        x: solutions (m, n), improved in place; a system with A not definite is left as it is.
+        r: residuals (m, n), updated in place.
+        tolerance: (m,) on the norm of r.
+        symmetric: conjugate gradients, else GCR.
+        limit: iterations at most.
 
     Returns:
         Iterations of each system (m,).
@@ -293,7 +317,7 @@ def conjugate_directions(
     used = np.zeros(len(r), dtype=np.int64)
     live = np.arange(len(r))
     directions: list[tuple[Array, Array, Array, Array]] = []
-    usable = np.ones(len(r), dtype=bool)
+    usable: npt.NDArray[np.bool_] = np.ones(len(r), dtype=bool)
     for _ in range(limit):
         going = usable & (np.linalg.norm(r[live], axis=1) > tolerance[live])
         if not going.all():
@@ -310,7 +334,7 @@ def conjugate_directions(
             ap -= share * aq
         t = p if symmetric else ap
         length = _dot(ap, t)
-        usable = length > 0
+        usable = np.asarray(length > 0)
         step = np.divide(_dot(r[live], t), length, out=np.zeros(live.size), where=usable)[:, None]
         x[live] += step * p
         r[live] -= step * ap

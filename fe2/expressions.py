@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Expressions at points of cells that are compiled once, and then found again."""
+"""Expressions at points of cells, compiled once and cached."""
 
 import numpy.typing as npt
 from dolfinx import fem
@@ -24,7 +24,7 @@ class _Numbered(MultiFunction):
 def compile_expression(value: Expr, points: npt.NDArray) -> fem.Expression:
     """`value` at points (n, dim) of the reference cell, compiled.
 
-    UFL numbers the variables of `ufl.diff` through the life of a process, and what is compiled is kept under their
-    numbers, too: with those each RVE would compile its own.
+    UFL numbers the variables of `ufl.diff` throughout a process, and these numbers are part of the cache key: without
+    new numbers each RVE would be compiled anew.
     """
     return fem.Expression(map_expr_dag(_Numbered(), value), points)

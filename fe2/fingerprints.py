@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What an RVE is, as a short record by parts: what was found for one RVE is not used for another.
+"""Fingerprints of RVEs, so that results for one RVE are not used for another.
 
-Parts are texts (the boundary, the plane, the degree) or hashes. Coordinates are those in the cell's box, and materials
-are what they answer at some strains and places, both as whole numbers: the record of an RVE is the same where DOLFINx,
-UFL or the compiler are other ones and differ by rounding, or write the same formula in another way. Of the answers at
-all points there are the means and a few sums, with weights that have no pattern: a change at any place changes them,
-and few numbers can be on the edge between two whole ones.
+Parts of a fingerprint are texts (boundary, plane, degree) or hashes. Coordinates are relative to the box of the RVE,
+and materials are identified by their responses at some strains, both rounded to integers: the fingerprint does not
+depend on rounding, hence not on the versions of DOLFINx, UFL or the compiler, nor on how a formula is written. The
+responses at all points enter by their means and a few sums with irregular weights: a change at any point changes these,
+and few numbers can lie on the edge between two integers.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from meshes.compat import geometry_dofmap
 Array = npt.NDArray[np.float64]
 Fingerprint = Mapping[str, str]
 
-# Of all values, what they may differ by: far above rounding, far below what two cells or materials differ by.
+# Resolution of all values: far above rounding, far below the differences of two RVEs or materials.
 _RESOLUTION = 1e-8
-# An irrational part of a step, so that no round number lies between two whole ones, where rounding would decide.
+# Irrational part of a step, so that no round number lies on the edge between two integers.
 _BETWEEN = (np.sqrt(5) - 1) / 2
-# Mandel norms of the strains that materials are asked at, forwards and backwards in as many directions as there are
-# components; and how many sums there are of what an answer is at all places.
+# Mandel norms of the strains of the responses, with both signs in as many directions as there are components; and the
+# number of weighted sums of a response over all points.
 _SIZES, _SUMS = (1e-3, 1e-2, 1e-1), 3
 
 
@@ -45,11 +45,17 @@ def digest(*values: npt.ArrayLike | str) -> str:
 
 
 def fingerprint(rve: RVE) -> dict[str, str]:
-    """What decides about the snapshots of an RVE, by parts.
+    """Everything that snapshots of an RVE depend on, by parts.
 
-    mesh: shape, size and numbering of the cell. period: its lattice vectors. phases: tags of its cells. material 1,
-    ...: of each tag. boundary. plane: in two dimensions. degree: of the displacement. numbering: of its degrees of
-    freedom, and the quadrature. whole: all in one, as it was before there were parts, which compares with old files.
+    Returns:
+        mesh: shape, size and numbering of the mesh;
+        period: lattice vectors;
+        phases: tags of the cells;
+        material 1, ...: of each tag;
+        boundary, and in two dimensions plane;
+        degree: of the displacement;
+        numbering: of the degrees of freedom, and the quadrature;
+        whole: all in one, for files of the first format.
     """
     body, mesh, tags = rve.body, rve.domain.mesh, rve.domain.cell_tags
     x = mesh.geometry.x[:, : body.dim] - mesh.geometry.x[:, : body.dim].min(axis=0)
@@ -64,15 +70,15 @@ def fingerprint(rve: RVE) -> dict[str, str]:
     }
     if body.dim == 2:
         parts["plane"] = body.plane
-    for tag, (stress, state) in _answers(rve).items():
+    for tag, (stress, state) in _responses(rve).items():
         parts[f"material {tag}"] = digest(*_rounded(stress), *_rounded(state))
     return parts
 
 
 def differences(a: Fingerprint, b: Fingerprint) -> str:
-    """What two RVEs with these fingerprints differ in, such as "mesh, degree (1 and 2)"; empty if they are the same.
+    """Differences of two fingerprints, such as "mesh, degree (1 and 2)"; empty if there are none.
 
-    Only parts that both have are compared: a file may be older than a part.
+    Only parts of both are compared: a file may be older than a part.
     """
     parts = sorted((a.keys() & b.keys()) - {"whole"}) or ["whole"]
     different = [part for part in parts if a.get(part) != b.get(part)]
@@ -82,7 +88,7 @@ def differences(a: Fingerprint, b: Fingerprint) -> str:
 
 
 def _rounded(values: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Whole numbers that stand for values, relative to their largest, and for how large that is."""
+    """Integers for the values, relative to the largest, and for the logarithm of the largest."""
     known = np.isfinite(values)
     size = float(abs(values[known]).max(initial=0.0)) or 1.0
     steps = np.full(values.shape, np.iinfo(np.int64).min)
@@ -90,32 +96,32 @@ def _rounded(values: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return steps, np.floor(np.array([np.log(size) / _RESOLUTION + _BETWEEN])).astype(np.int64)
 
 
-def _answers(rve: RVE) -> dict[int, tuple[Array, Array]]:
-    """Tag → summaries (strains, numbers) of the stress of its material at some strains from rest, and of the state at
-    the end of the step; NaN where there is no answer. The body is left as it was.
+def _responses(rve: RVE) -> dict[int, tuple[Array, Array]]:
+    """Tag → summaries (strains, numbers) of stress and new state of its material after a first step to some strains.
+
+    NaN where the material has no solution. The body is restored.
     """
     body = rve.body
     before, memory = body.u.x.array.copy(), body.memory
-    # Directions without a pattern, that no library draws in another way; from this start on none is nearly a sum of
-    # the others.
+    # Irregular directions that depend on no library's random numbers; from this start on they are well conditioned.
     directions = np.sin((3 + np.arange(rve.strain_size**2)) ** 2.0).reshape(rve.strain_size, -1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     strains = [sign * size * unit for size in _SIZES for unit in directions for sign in (1, -1)]
-    answers = {}
+    responses = {}
     for k, tag in enumerate(body.materials):
-        # Each phase by itself, so that the weights of its points are let go.
+        # Phase by phase, to free the weights of its points.
         summary, found = _Summary(), []
         for strain in strains:
             body.u.x.array[:] = rve.affine @ strain
-            found.append(_answer(body, k, summary))
+            found.append(_response(body, k, summary))
         stress, state = zip(*found, strict=True)
-        answers[tag] = np.array(stress), np.array(state)
+        responses[tag] = np.array(stress), np.array(state)
     body.u.x.array[:], body.memory = before, memory
-    return answers
+    return responses
 
 
-def _answer(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
-    """Summaries of the stress and of the new state of the k-th phase from rest, at the present displacement."""
+def _response(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
+    """Summaries of stress and new state of the k-th phase after a first step to the present displacement."""
     phase = body._phases[k]
     cells = phase.cells
     bad = False
@@ -123,22 +129,21 @@ def _answer(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
         body._rows(phase)[cells] = 0.0
         if phase.local_size:
             local, correction = body._rows(phase, "local"), body._corrections[phase]
-            found, _ = newton_local(local, cells, lambda: body._evaluate(correction, cells), 1e-13, 60)
-            bad = bool(found.any())
+            bad = bool(newton_local(local, cells, lambda: body._evaluate(correction, cells)).failed.any())
 
-    def answer(expression) -> Array:
+    def summarise(expression) -> Array:
         values = body._evaluate(expression, cells)
         return summary(np.full_like(values, np.nan) if bad else values)
 
-    stress = answer(body._stresses[k])
-    return stress, answer(body._updates[phase]) if phase.state_size else np.zeros(0)
+    stress = summarise(body._stresses[k])
+    return stress, summarise(body._updates[phase]) if phase.state_size else np.zeros(0)
 
 
 class _Summary:
-    """Of a field (cells, points, components) its means, and weighted sums of what it is off them at each place.
+    """Means of a field (cells, points, components), and weighted sums of its deviations from them.
 
-    A field that is the same everywhere has no such sums, whatever its points are. Each sum has weights of its own for
-    all points and components, divided by the root of their count: a change of one number is then seen among millions.
+    The sums of a uniform field vanish for any points. Weights are divided by the root of their count, so that a change
+    of one number among millions is resolved.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The macroscale problem, for those who have no residual of their own: loads over pseudo-time, solved by PETSc SNES."""
+"""The macroscale problem, for scripts without a residual of their own: load steps in pseudo-time, solved by SNES."""
 
 import time
 import warnings
@@ -31,10 +31,14 @@ from fe2.xdmf import Series, at_nodes, named
 class Step:
     """One accepted step.
 
-    time: pseudo-time. factor: load factor. residuals: ‖residual‖, a force, at each Newton iterate. displacement, force:
-    watched
-    boundary name → mean displacement, and resultant of the internal forces (dim,). cuts: times the step was halved.
-    seconds: spent in the law, in assembly and in the linear solver.
+    Attributes:
+        time: pseudo-time.
+        factor: load factor.
+        residuals: ‖residual‖, a force, at each Newton iterate.
+        displacement: name of a recorded boundary → mean displacement (dim,).
+        force: name of a recorded boundary → resultant of the internal forces (dim,).
+        cuts: times the step was halved.
+        seconds: spent in the law, in assembly and in the linear solver.
     """
 
     time: float
@@ -50,7 +54,11 @@ class Step:
 class _Clock:
     """Pseudo-time in whole units of the smallest step, so that sums of steps are exact.
 
-    now: present time. size: of the next step. good: accepted steps since the last change of size.
+    Args:
+        unit: of one pseudo-time.
+        size: of the next step.
+        now: present time.
+        good: accepted steps since the last change of size.
     """
 
     unit: int
@@ -63,7 +71,7 @@ class _Clock:
         return self.now / self.unit
 
     def accept(self, largest: int) -> None:
-        """The step was good; after two in a row the next ones are larger."""
+        """Go on by the present step; after two in a row the next ones are larger."""
         self.now, self.good = self.now + self.size, self.good + 1
         if self.good >= 2 and self.size < largest:
             self.size, self.good = min(2 * self.size, largest), 0
@@ -91,12 +99,14 @@ class MacroProblem:
         options_prefix: of the PETSc options of SNES, KSP and PC.
 
     Attributes:
-        u: displacement. sigma: the `QuadratureLaw` with stress and tangent. history: the accepted steps.
+        u: displacement.
+        sigma: the `QuadratureLaw` with stress and tangent.
+        history: the accepted steps.
 
     Loads are multiplied by the load factor. Newton's method has converged when the residual is at most 1e-10 (option
     `snes_rtol`) of the internal or external forces, in any units; there is no absolute tolerance, except as an option
-    (`snes_atol`). Without options, linear systems are solved directly: by PETSc's LU on one rank, and
-    on several a redundant factorisation, whose result does not depend on the order in which messages arrive.
+    (`snes_atol`). Without options, linear systems are solved directly: by PETSc's LU on one rank, and on several by a
+    redundant factorisation, whose result does not depend on the order of messages.
     """
 
     def __init__(
@@ -199,26 +209,28 @@ class MacroProblem:
         fields: bool = False,
         log: Callable[[str], None] | None = print,
     ) -> list[Step]:
-        """Go through pseudo-time from 0 to `until`; returns the history.
+        """Solve the load steps from pseudo-time 0 to `until`; returns the history.
 
         A step that fails is halved; after two good steps in a row its size grows back.
 
         Args:
-            steps: number of steps if none is cut. load: load factor of pseudo-time.
+            steps: number of steps if none is cut.
+            load: load factor of pseudo-time.
             max_cuts: how often the first step size may be halved.
-            until: pseudo-time to stop at, at most 1, e.g. to go on later from the checkpoint.
-            folder: where a checkpoint is kept after each accepted step; None for no checkpoints.
+            until: pseudo-time to stop at, at most 1, e.g. to continue later from the checkpoint.
+            folder: of the checkpoint after each accepted step; None for no checkpoints.
             restart: continue from the checkpoint in `folder`, if there is one.
             fields: write displacement, stress and strain (cell means) after each accepted step: `folder`/fields.xdmf
                 is a series that ParaView and `meshio.xdmf.TimeSeriesReader` read, also while it grows, and that a
                 restart continues.
-            log: takes a line per step on rank 0; None for silence. On a terminal there is also a bar of pseudo-time.
+            log: called with a line per step on rank 0; None for none. A terminal also has a bar of pseudo-time.
 
         With a `folder`, SIGTERM or SIGUSR1 to any rank, such as a batch system sends before its time limit, ends the
         run on all ranks before the next evaluation of the law; the checkpoint is that of the last accepted step.
 
         Raises:
-            StepFailed: no convergence at the smallest step. CheckpointError: see `fe2.checkpoint.load`.
+            StepFailed: no convergence at the smallest step.
+            CheckpointError: see `fe2.checkpoint.load`.
             Stopped: such a signal; a SystemExit, with the code 128 + its number.
             KeyboardInterrupt: Ctrl-C; the problem is then at the last accepted step.
         """
@@ -265,7 +277,7 @@ class MacroProblem:
     def _step(
         self, newton: Newton, clock: _Clock, load, say, bar: Bar, listener: SignalListener
     ) -> tuple[float, list[float], int, dict[str, float]]:
-        """Go one step, as large as converges; returns load factor, residual norms, how often it was halved, seconds."""
+        """One step, halved until it converges; returns load factor, residual norms, number of cuts, and seconds."""
         cuts = 0
         accepted = self.u.x.array.copy()
 
@@ -302,7 +314,7 @@ class MacroProblem:
         checkpoint.save(folder, self.comm, self.mesh, self._tables(), record)
 
     def _restore(self, folder: Path, clock: _Clock) -> bool:
-        """Take everything from the checkpoint, if there is one."""
+        """Restore the problem from the checkpoint, if there is one."""
         found = checkpoint.load(folder, self.comm, self.mesh, self._tables())
         if not found:
             return False
@@ -312,7 +324,7 @@ class MacroProblem:
         sigma, dofs = self.sigma, self.V.dofmap.list[self.sigma.cells]
         self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs] = rows["displacement"].reshape(*dofs.shape, -1)
         self.u.x.scatter_forward()
-        # Stress and tangent, so that a run that was complete already can be looked at.
+        # Stress and tangent, for the results of a run that was complete already.
         for function in (sigma.stress, sigma.tangent):
             function.x.array[: rows[function.name].size] = rows[function.name].ravel()
         for region in sigma.regions:
@@ -323,11 +335,11 @@ class MacroProblem:
         return True
 
     def _tables(self) -> checkpoint.Tables:
-        """What a checkpoint holds, cell by cell."""
+        """Contents of a checkpoint, cell by cell."""
         sigma, points = self.sigma, len(self.sigma.points)
         dofs = self.V.dofmap.list[sigma.cells]
         u = self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs]
-        tables = {"displacement": (sigma.cells, u.reshape(len(dofs), u.shape[1] * u.shape[2]))}
+        tables: checkpoint.Tables = {"displacement": (sigma.cells, u.reshape(len(dofs), u.shape[1] * u.shape[2]))}
         for function in (sigma.stress, sigma.tangent):
             width = points * function.function_space.dofmap.index_map_bs
             rows = function.x.array[: len(sigma.cells) * width]
@@ -337,7 +349,7 @@ class MacroProblem:
             tables[f"state of {region.label}"] = region.cells, region.state.reshape(shape)
         return tables
 
-    # What is to be seen.
+    # Fields and micro fields.
 
     def _fields(self) -> tuple[dict, dict]:
         """Fields of this rank at the nodes of the mesh and in its cells, for a `Series`."""
@@ -360,7 +372,8 @@ class MacroProblem:
             The points, see `micro`.
 
         Raises:
-            TypeError: a law there has no micro fields. ValueError: one that would need more for it, which it names.
+            TypeError: a law there has no micro fields.
+            ValueError: its micro fields need something else, which is named.
         """
         points = self.micro(coordinates)
         with raise_on_all_ranks(self.comm):

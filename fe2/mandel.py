@@ -2,7 +2,7 @@
 """Mandel vectors: symmetric tensors as vectors whose inner product is the tensors' double contraction.
 
 2D order (xx, yy, √2 xy), 3D order (xx, yy, zz, √2 yz, √2 xz, √2 xy). A fourth-order tensor with minor symmetries
-is then a matrix whose eigenvalues mean something, and S·E is an energy density without weights to remember.
+is then a matrix with the tensor's eigenvalues, and S·E is an energy density without weights.
 """
 
 import numpy as np

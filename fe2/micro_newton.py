@@ -175,16 +175,16 @@ class MicroNewton:
     def _solve(self, points: list[Point], rhs: Array, rtol: npt.ArrayLike) -> Array:
         """Solutions (m, k, unknowns) with the stiffness of each of m points; those without one are stalled."""
         try:
-            x, used, solved = self.stiffness.solve([p.values for p in points], rhs, rtol)
+            found = self.stiffness.solve([p.values for p in points], rhs, rtol)
         except NoFactor as error:
             for p in points:
                 p.stall(f"{error}, its own or that of a neighbour")
             return rhs
-        for p, n, good in zip(points, used, solved, strict=True):
+        for p, n, good in zip(points, found.applications, found.solved, strict=True):
             p.work += n
             if not good:
                 p.stall("the stiffness is singular or not positive definite, or far from that of the neighbours")
-        return x
+        return found.x
 
     def _solve_alone(self, point: Point, rhs: Array) -> Array:
         """Solutions (k, unknowns) with the stiffness of one point; if there are none, it is stalled."""

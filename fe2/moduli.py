@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+# Asymmetry, relative to the largest entry, that counts as the tolerance of a solver.
+_SYMMETRY = 1e-8
+
 
 class EngineeringConstants(NamedTuple):
     """Young's moduli, shear moduli and Poisson's ratios along the coordinate axes, each of shape (...).
@@ -30,8 +33,8 @@ def engineering_constants(stiffness: npt.ArrayLike) -> EngineeringConstants:
     """Engineering constants of a 3D stiffness in Mandel order, such as `Homogenised.tangent`.
 
     With the compliance S = C⁻¹: Eᵢ = 1/Sᵢᵢ, νᵢⱼ = −Sᵢⱼ/Sᵢᵢ, and G = 1/(2 S) for the Mandel shear entries (Jones,
-    Mechanics of Composite Materials, 1999, ch. 2, in engineering notation). They describe the whole stiffness if the
-    axes are those of an orthotropic material; couplings of normal and shear components are not among them.
+    Mechanics of Composite Materials, 1999, ch. 2, in engineering notation). They determine the whole stiffness if the
+    axes are those of an orthotropic material; couplings of normal and shear components are not included.
 
     Args:
         stiffness: (..., 6, 6), symmetric positive definite, in any unit of stress.
@@ -40,15 +43,15 @@ def engineering_constants(stiffness: npt.ArrayLike) -> EngineeringConstants:
         The constants, moduli in the unit of the stiffness.
 
     Raises:
-        ValueError: a stiffness of another shape (a plane cell does not know the third direction), not symmetric or not
-        positive definite.
+        ValueError: a stiffness of another shape (a plane RVE has no third direction), not symmetric or not positive
+            definite.
     """
     c = np.asarray(stiffness, dtype=np.float64)
     if c.ndim < 2 or c.shape[-2:] != (6, 6):
         raise ValueError(f"stiffness has shape {c.shape}, need (..., 6, 6): a 3D stiffness in Mandel order")
     transposed = np.swapaxes(c, -1, -2)
     skew = abs(c - transposed).max(initial=0.0)
-    if not skew <= 1e-8 * abs(c).max(initial=0.0):
+    if not skew <= _SYMMETRY * abs(c).max(initial=0.0):
         raise ValueError(f"stiffness is not symmetric (by {skew:.3g}) or not finite")
     lowest = np.linalg.eigvalsh(c).min(initial=np.inf)
     if not lowest > 0:

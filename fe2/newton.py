@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Newton's method for the displacement of a structure, by PETSc SNES.
 
-A step is converged when the residual is small next to the forces, ‖r‖ ≤ rtol ‖R‖, whatever the units, and the
+A step has converged when the residual is small relative to the forces, ‖r‖ ≤ rtol ‖R‖, in any units, and the
 prescribed displacements are reached. R are the external forces or the internal ones, now or at the beginning of the
-step, whichever are largest. PETSc is given r/k and K/k, k a stiffness of the structure's cells, since solvers know a
-pivot that is nearly zero by comparison with 1; where a displacement is prescribed, r/k is what is missing of it.
+step, whichever are largest. PETSc solves with r/k and K/k, k a typical stiffness of the structure's cells, since its
+test for a zero pivot is absolute; where a displacement is prescribed, r/k is its remaining part.
 
-A law whose stresses have few digits leaves a residual that no longer falls. That is convergence, too, once it is as
+A law whose stresses have few digits leaves a residual that stagnates. This is convergence, too, once the residual is as
 small as the rounding of a stress as large as the tangent: ‖r‖ ≤ ‖ε |C| hᵈ⁻¹ (1 + |u|/h)‖ over the cells, h their size.
 """
 
@@ -36,7 +36,7 @@ _RTOL, _ITERATIONS = 1e-10, 20
 # The full step, at the cost of no further evaluation, unless the residual grows: Newton's method on a plastic structure
 # that is unloaded may otherwise cycle. A thousandth of the step promises no more than a smaller load step does, and
 # each try is an evaluation of the law.
-_LINE_SEARCH = {"snes_linesearch_type": "bt", "snes_linesearch_minlambda": 1e-3}
+_LINE_SEARCH: dict[str, str | float] = {"snes_linesearch_type": "bt", "snes_linesearch_minlambda": 1e-3}
 # Two iterations that reduce the residual by less than this have reached the rounding of the law, or make no progress.
 _STAGNATION = 0.5
 _NOT_FINITE = -4  # SNES_DIVERGED_FNORM_NAN, which has another name since PETSc 3.24
@@ -47,12 +47,15 @@ class StepFailed(RuntimeError):
 
 
 class Newton:
-    """The equilibrium of the stress of a law with loads, at prescribed displacements.
+    """Newton's method for the equilibrium of the stress of a law with loads, at prescribed displacements.
 
     Args:
-        sigma: stress and tangent at the displacement `u`. loads: linear forms of `v`, a test function of its space,
-        which do not depend on the displacement.
-        bcs: with the constant that each prescribes. prefix: of the PETSc options.
+        sigma: stress and tangent at the displacement `u`.
+        u: displacement.
+        v: a test function of its space.
+        loads: linear forms of `v` that do not depend on the displacement.
+        bcs: boundary conditions, each with the constant that it prescribes.
+        prefix: of the PETSc options.
 
     Attributes:
         seconds: spent in the law and in assembly in the last `solve`.
@@ -102,11 +105,14 @@ class Newton:
         """Solve from the present displacement; returns the norm of the residual at each iterate.
 
         Args:
-            show: takes the iteration and this norm. listener: what tells of signals, asked before each evaluation.
+            show: called with the iteration and this norm.
+            listener: its signals are checked before each evaluation.
 
         Raises:
-            StepFailed: no convergence. Stopped: a signal was heard on any rank. KeyboardInterrupt: on the rank that was
-            interrupted. What the law raises.
+            StepFailed: no convergence.
+            Stopped: a signal has reached any rank.
+            KeyboardInterrupt: on the rank that was interrupted.
+            Exception: whatever the law raises.
         """
         self._x.array[:] = self._u.x.array[: self._owned]
 
@@ -126,7 +132,7 @@ class Newton:
             if not self._only_rounding():
                 shown = ", ".join(f"{r:.2e}" for r in self._residuals())
                 raise StepFailed(f"SNES stopped with reason {reason} (residuals {shown})")
-            # The line search has left the law at the last of its tries.
+            # The line search has left the law at the last iterate that it tried.
             self._run(lambda: self._snes.computeFunction(self._x, self._f))
         return self._residuals()
 
@@ -148,10 +154,10 @@ class Newton:
         self._b.scatter_reverse(_ADD)
         return self._b.array
 
-    # What PETSc calls.
+    # Callbacks of PETSc.
 
     def _evaluate(self, snes, x, f) -> None:
-        """Residual at x; prescribed displacements not yet reached are brought in through the tangent."""
+        """Residual at x; the remaining part of prescribed displacements enters through the tangent."""
         self._u.x.array[: self._owned] = x.array_r
         self._u.x.scatter_forward()
         start = time.perf_counter()
@@ -164,18 +170,18 @@ class Newton:
         if self._first:
             self._first, self._stiffness = False, self._typical_stiffness()
             self._before = max(self._norm(forces), self._norm(external))
-        missing = self._b.array
-        missing[:] = 0.0
-        fem.apply_lifting(missing, [self._jacobian], [self._bcs], [self._u.x.array], -1.0)
+        lifting = self._b.array
+        lifting[:] = 0.0
+        fem.apply_lifting(lifting, [self._jacobian], [self._bcs], [self._u.x.array], -1.0)
         self._b.scatter_reverse(_ADD)
-        f.array[:] = (forces - external + missing[: self._owned]) / self._stiffness
+        f.array[:] = (forces - external + lifting[: self._owned]) / self._stiffness
         gap = 0.0
         for bc, constant in self._prescribed:
             dofs = bc.dof_indices()[0]
             dofs = dofs[dofs < self._owned]
-            short = self._u.x.array[dofs] - constant.value
-            f.array[dofs] = short
-            gap = max(gap, abs(short).max(initial=0.0))
+            remaining = self._u.x.array[dofs] - constant.value
+            f.array[dofs] = remaining
+            gap = max(gap, abs(remaining).max(initial=0.0))
         reached = np.array([gap, abs(x.array_r).max(initial=0.0)])
         self._comm.Allreduce(MPI.IN_PLACE, reached, MPI.MAX)
         self._gap, self._size = reached
@@ -210,7 +216,7 @@ class Newton:
         return _REASON.DIVERGED_DTOL if largest > 0 and residual > largest * residuals[0] else _REASON.ITERATING
 
     def _abandon(self, snes, *arguments) -> int:
-        """What a callback leaves behind when there was an error: nothing that SNES goes on with."""
+        """Results of a callback after an error, with which SNES stops."""
         if len(arguments) == 2 and isinstance(arguments[1], PETSc.Vec):
             arguments[1].array[:] = np.nan
         elif len(arguments) == 3:
@@ -220,7 +226,7 @@ class Newton:
             P.shift(1.0)
         return _NOT_FINITE
 
-    # What cells contribute, without what cancels when it is summed.
+    # Contributions of cells, before any cancellation.
 
     def _tangents(self) -> npt.NDArray[np.float64]:
         """Norm of the mean tangent |C| of each cell of this rank (cells,)."""
@@ -238,10 +244,11 @@ class Newton:
         return self._norm(self._tangents() * self._h ** (self._dim - 2)) / np.sqrt(count) or 1.0
 
     def _only_rounding(self) -> bool:
-        """Whether the last residual is no more than what rounding leaves, see the head of this module (collective)."""
+        """Whether the last residual is as small as rounding, see the head of this module (collective)."""
         terms = self._tangents() * self._h ** (self._dim - 1) * (1 + self._size / self._h)
         rounding = np.finfo(np.float64).eps * self._norm(terms)
-        return self._gap <= self._snes.getTolerances()[0] * self._size and self._residuals()[-1] <= rounding
+        reached = self._gap <= self._snes.getTolerances()[0] * self._size
+        return bool(reached and self._residuals()[-1] <= rounding)
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
@@ -250,9 +257,9 @@ class Newton:
 
 
 def _rigid_motions(A: PETSc.Mat, V: fem.FunctionSpace) -> PETSc.NullSpace:
-    """Translations and small rotations, which algebraic multigrid has to know of (collective)."""
-    places = A.createVecRight()
-    places.array[:] = V.tabulate_dof_coordinates()[: V.dofmap.index_map.size_local, : V.mesh.geometry.dim].ravel()
-    motions = PETSc.NullSpace().createRigidBody(places)
-    places.destroy()
+    """Translations and small rotations, the near-nullspace of algebraic multigrid (collective)."""
+    x = A.createVecRight()
+    x.array[:] = V.tabulate_dof_coordinates()[: V.dofmap.index_map.size_local, : V.mesh.geometry.dim].ravel()
+    motions = PETSc.NullSpace().createRigidBody(x)
+    x.destroy()
     return motions

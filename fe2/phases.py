@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What phases are made of: materials and laws by tag or by name, and what is wrong with those that are neither."""
+"""Materials and laws of phases, by tag or by name, with messages for values that are neither."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 from fe2.materials import Material
 from meshes.tags import ByPhase, by_tag, phase_label, short
 
-# What the macroscale asks of a law, see `fe2.Law`.
+# The interface of a law, see `fe2.Law`.
 _LAW = ("strain_size", "state_size", "initial_state", "evaluate")
 
 
@@ -40,7 +40,7 @@ def need_law(value: object, what: str = "the law") -> None:
     """Raise unless the value has what a `fe2.Law` has.
 
     Raises:
-        TypeError: calls the value by `what` it is, and says what to give.
+        TypeError: the message names the value by `what`, and a remedy.
     """
     if isinstance(value, type) or not all(hasattr(value, name) for name in _LAW):
         raise TypeError(f"{what} is {short(value)}: {_law_instead(value)}")

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Pictures of fields on plane meshes and of curves, with matplotlib, which is imported when something is drawn."""
+"""Pictures of fields on plane meshes and of curves, with matplotlib, imported at the first picture."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from meshes.compat import geometry_dofmap
 
-# Corners of a cell, in DOLFINx's order, as they follow each other around it.
+# Corners of a cell, as numbered by DOLFINx, in order around it.
 _AROUND = {"triangle": [0, 1, 2], "quadrilateral": [0, 1, 3, 2]}
 
 
@@ -37,14 +38,24 @@ def polygons(mesh, deformation=None) -> npt.NDArray[np.float64]:
     return x + deformation.x.array.reshape(-1, 2)[space.dofmap.list[:cells][:, corners]]
 
 
-def gather(mesh, values: npt.ArrayLike, deformation=None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """`polygons` and `values` (cells, ...) of the cells of all ranks, on all ranks (collective); see `polygons`.
+class CellValues(NamedTuple):
+    """Cells of all ranks: corners (cells, 3 or 4, 2), see `polygons`, and values (cells, ...)."""
 
-    For `field`, where one rank draws what several have.
+    corners: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+
+
+def gather(mesh, values: npt.ArrayLike, deformation=None) -> CellValues:
+    """Corners and values of the cells of all ranks, on all ranks, for a picture on one of them (collective).
+
+    Args:
+        mesh: plane DOLFINx mesh.
+        values: (cells, ...) of the cells of this rank.
+        deformation: see `polygons`.
     """
     parts = mesh.comm.allgather((polygons(mesh, deformation), np.asarray(values)))
     corners, values = (np.concatenate(column) for column in zip(*parts))
-    return corners, values
+    return CellValues(corners, values)
 
 
 def field(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""How far a long run is: a bar on a terminal. Lines for a batch log are the business of those who know what to say."""
+"""A progress bar on a terminal."""
 
 import sys
 
 
 class Bar:
-    """A bar on stderr if that is a terminal and rich is there; nothing at all otherwise.
-
-    Under mpirun stderr is a pipe to mpirun, and no terminal.
+    """A bar on stderr if that is a terminal and rich is installed; nothing otherwise, as under mpirun.
 
     Args:
-        title: left of the bar. total: what `update` counts to. wanted: False for no bar on any account.
+        title: text left of the bar.
+        total: value of `update` at the end.
+        wanted: False for no bar in any case.
 
     Attributes:
         shown: whether there is a bar.
@@ -47,6 +47,7 @@ class Bar:
             self._bar.stop()
 
     def update(self, completed: float, note: str = "") -> None:
-        """Move the bar to `completed` of the total, with a note at its right."""
+        """Move the bar to `completed` of the total, with a note right of it."""
         if self._bar is not None:
+            assert self._task is not None
             self._bar.update(self._task, completed=completed, note=note)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The folder of a run: what was asked for, with which versions, what was said, what came out; and where it goes on."""
+"""The folder of a run: configuration, versions, log, history, results and checkpoint."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _MODULES = ("dolfinx", "basix", "ffcx", "ufl", "petsc4py", "mpi4py", "h5py", "nu
 
 
 class RunFolder:
-    """A run that may be stopped, killed and started again, until it is done; a context manager (collective).
+    """A run that may be stopped, killed and started again until it is complete; a context manager (collective).
 
         with fe2.RunFolder("results/cook", comm, vars(options)) as run:
             run.solve(problem, steps=20, fields=True)
@@ -33,21 +33,23 @@ class RunFolder:
 
         run.json       the configuration, and of each start the time, ranks, versions and how it ended
         log.txt        every line, with the time
-        history.json   every step, with its seconds in law, assembly and solver, once a start has ended in order
+        history.json   every step, with its seconds in law, assembly and solver, after each start that was not killed
 
-    Every file but the log is written under another name and renamed, so that what is there is whole.
+    Every file but the log is written under another name and renamed, so that it is complete or absent.
 
     Args:
-        path: of the folder, which all ranks see; made if it is not there.
+        path: of the folder, which all ranks see; created if necessary.
         comm: the ranks of the run.
-        config: what defines the run, as JSON has it (paths become text), the same on all ranks. A run in a folder that
-            has a configuration must have the same one.
+        config: defines the run; values that JSON can represent (paths become text), the same on all ranks and in all
+            starts of the run.
 
     Attributes:
-        path, comm.
+        path: as given.
+        comm: as given.
 
     Raises:
-        TypeError: a configuration that JSON cannot hold. ValueError: one that differs between ranks.
+        TypeError: a configuration that JSON cannot represent.
+        ValueError: one that differs between ranks.
         CheckpointError: the folder belongs to a run with another configuration, or cannot be read. On all ranks, when
             the context is entered.
     """
@@ -65,7 +67,7 @@ class RunFolder:
         with raise_on_all_ranks(self.comm):
             if config != first:
                 raise ValueError(f"rank {self.comm.rank} differs from rank 0: {_differences(first, config)}")
-        # Only when all agree is there anything to write.
+        # Nothing is written unless all ranks agree.
         with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
                 self._record = self._known(config)
@@ -81,7 +83,7 @@ class RunFolder:
         # Not collective: if one rank fails alone, the others are elsewhere.
         if self._file is not None:
             end = "done" if error is None else f"{type(error).__name__}: {error}"
-            # Again the versions: something may have been imported since.
+            # The versions again: modules may have been imported since.
             self._record["starts"][-1] |= {"versions": versions(), "end": end}
             self._put("run.json", self._record)
             self._note(end)
@@ -89,17 +91,17 @@ class RunFolder:
             self._file = None
 
     def log(self, line: str) -> None:
-        """Say a line on rank 0: on the terminal, and with the time in the log of the run."""
+        """Print a line on rank 0, and write it with the time to the log of the run."""
         if self.comm.rank == 0:
             print(line, flush=True)
             self._note(line)
 
     def solve(self, problem: MacroProblem, **options: Any) -> list[Step]:
-        """Solve from the checkpoint, if there is one, and keep the history, also if it ends early (collective).
+        """Solve from the checkpoint, if there is one, and write the history, also after an error (collective).
 
         Args:
-            options: of `MacroProblem.solve`, which also says what is raised; folder, restart and log are those of the
-                run.
+            problem: the problem.
+            options: of `MacroProblem.solve`, except folder, restart and log; see there for errors.
         """
         try:
             history = problem.solve(folder=self.path, restart=True, log=self.log, **options)
@@ -110,7 +112,7 @@ class RunFolder:
         return history
 
     def write(self, name: str, value: Any) -> None:
-        """Write a file of the folder from a value that JSON can hold, or replace it as a whole (collective)."""
+        """Write or replace a JSON file of the folder (collective)."""
         with raise_on_all_ranks(self.comm):
             self._put(name, value)
 
@@ -128,7 +130,9 @@ class RunFolder:
         path = self.path / "run.json"
         if not path.exists():
             if (self.path / "checkpoint").exists():
-                raise CheckpointError(f"{self.path} has a checkpoint, but no run.json that says of which run it is")
+                raise CheckpointError(
+                    f"{self.path} has a checkpoint, but no run.json with the configuration of its run"
+                )
             return {"configuration": config, "starts": []}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -149,7 +153,7 @@ def versions() -> dict[str, str]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value as JSON gives it back."""
+    """A value after a round trip through JSON."""
     try:
         return json.loads(json.dumps(value, default=os.fspath))
     except (TypeError, ValueError) as error:
@@ -162,8 +166,8 @@ def _start(comm: MPI.Intracomm) -> dict[str, Any]:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    def said(config: dict[str, Any], name: str) -> str:
+    def shown(config: dict[str, Any], name: str) -> str:
         return repr(config[name]) if name in config else "not given"
 
-    names = [n for n in {**before, **now} if said(before, n) != said(now, n)]
-    return ", ".join(f"{n} = {said(before, n)} there and {said(now, n)} here" for n in names)
+    names = [n for n in {**before, **now} if shown(before, n) != shown(now, n)]
+    return ", ".join(f"{n} = {shown(before, n)} there and {shown(now, n)} here" for n in names)

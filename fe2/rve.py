@@ -169,9 +169,9 @@ class RVE:
         self.boundary = boundary
         self.solver = solver = _with_former(solver, former)
         self.body = Body(domain, materials, degree=degree, plane=plane)
-        self.period = meshes.known_period(domain)
-        self.volume = abs(float(np.linalg.det(self.period)))
         self.unknowns = CONDITIONS[boundary](self.body.V, domain)
+        self.period = self.unknowns.period
+        self.volume = abs(float(np.linalg.det(self.period)))
         self.stiffness = ReducedStiffness(
             self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=solver.options_prefix
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Snapshots of an RVE: solved on all ranks and kept in one HDF5 file, which survives a killed run."""
+"""Snapshots of an RVE: solved on all ranks and stored in one HDF5 file; a killed run is continued."""
 
 import json
 import os
@@ -43,18 +43,23 @@ _ROWS = [name for name in _AXES if name != "weights"]
 
 
 class SnapshotError(RuntimeError):
-    """A snapshot file or part that is damaged or belongs to something else, or ranks that differ in what they ask."""
+    """A snapshot file or part that is damaged or belongs to something else, or arguments that differ between ranks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshots:
     """n solved RVE problems.
 
-    strain: (n, d) Mandel. stress: (n, d) [MPa]. tangent: (n, d, d) dS/dE [MPa]. energy: (n,) mean [MPa], NaN for
-    materials without one. fluctuation: (n, dofs) of the displacement space, in the order of `x.array` [length].
-    local_stress: (n, cells, points, d) at the quadrature points [MPa]. weights: (cells, points) [length^dim].
-    failed: (n,) True where no equilibrium was found; such rows are NaN but for the strain. fingerprint: of the RVE, see
-    `fe2.fingerprints`.
+    Attributes:
+        strain: (n, d) Mandel.
+        stress: (n, d) [MPa].
+        tangent: (n, d, d) dS/dE [MPa].
+        energy: (n,) mean [MPa], NaN for materials without one.
+        fluctuation: (n, dofs) of the displacement space, in the order of `x.array` [length].
+        local_stress: (n, cells, points, d) at the quadrature points [MPa].
+        failed: (n,) True without convergence; such rows are NaN but for the strain.
+        weights: (cells, points) of the quadrature [length^dim].
+        fingerprint: of the RVE, see `fe2.fingerprints`.
     """
 
     strain: Array
@@ -69,7 +74,12 @@ class Snapshots:
 
 
 def read(path: str | os.PathLike) -> Snapshots:
-    """The snapshots of the file `path`; raises FileNotFoundError, or SnapshotError if it is damaged or no such file."""
+    """The snapshots of the file `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SnapshotError: it is damaged or no file of snapshots.
+    """
     with _opened(Path(path)) as file:
         return Snapshots(**{name: file[name][:] for name in _AXES}, fingerprint=_mark(file))
 
@@ -86,25 +96,24 @@ def compute(
 ) -> None:
     """Solve the RVE problem at each strain and write the snapshots into one HDF5 file; collective on `comm`.
 
-    Finished chunks of strains lie in the folder `<path>.parts` until all are there: after a crash, call again with the
-    same arguments (any number of ranks) and only the chunks that are missing are solved. If all is in the file already,
-    nothing is done. The content of the file does not depend on the number of ranks. Strains without solution are
-    marked in `failed`, their rows are NaN, and rank 0 warns.
+    Finished chunks of strains are in the folder `<path>.parts` until all are complete: after a crash, call again with
+    the same arguments (on any number of ranks), and only the remaining chunks are solved; a complete file is left
+    alone. The content of the file does not depend on the number of ranks. Strains without convergence are marked in
+    `failed`, their rows are NaN, and rank 0 warns.
 
     Args:
-        rve: the cell, one on each rank (its mesh on MPI.COMM_SELF), the same on all.
+        rve: the same on all ranks (its mesh on MPI.COMM_SELF).
         strains: Mandel strains (n, d), the same on all ranks.
-        path: of the file, in a folder that all ranks see; read it with `read`.
+        path: of the file, in a folder that all ranks see, see `read`.
         comm: the ranks that share the work.
         chunk: strains that are solved between two writes.
-        progress: rank 0 shows how far it is: a bar on a terminal, a line every ten per cent elsewhere.
-        append: add the strains to those that the file has; strains that it ends with are not added again. Without a
-            file, begin one.
+        progress: rank 0 shows a bar on a terminal, a line every ten per cent elsewhere.
+        append: add the strains to those of the file, unless it ends with them already; a missing file is created.
 
     Raises:
         ValueError: strains of wrong shape, none, not finite or not real; chunk < 1; a material with state.
-        SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; ranks
-        that differ in their arguments. An error on one rank is raised on all; no rank is left waiting.
+        SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; or
+            arguments differ between ranks. An error on one rank is raised on all.
     """
     path = Path(path)
     with raise_on_all_ranks(comm):
@@ -116,8 +125,8 @@ def compute(
         for tag, material in rve.body.materials.items():
             if material.state_size:
                 raise ValueError(
-                    f"the material of tag {tag}, {type(material).__name__}, has state: its answer depends on the way "
-                    "to a strain, and a snapshot holds the strain alone; solve paths by `rve.homogenise(strain, state)`"
+                    f"the material of tag {tag}, {type(material).__name__}, has state: its response depends on the "
+                    "strain path, and a snapshot has the strain alone; solve paths by `rve.homogenise(strain, state)`"
                 )
         mark = fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": digest(strains)}
@@ -174,7 +183,8 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
     """A snapshot file open for reading, of the RVE with the fingerprint `mark` if given.
 
     Raises:
-        FileNotFoundError. SnapshotError: not readable, also inside the block; not of this kind; or of another RVE.
+        FileNotFoundError: there is no such file.
+        SnapshotError: not readable, also inside the block; not of this kind; or of another RVE.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no snapshot file {path}")
@@ -229,7 +239,7 @@ def _write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprin
 
 
 def _merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
-    """Write the file from its `count` parts, behind the snapshots that it has; return the failed rows."""
+    """Append the snapshots of all parts to the file; return the number of failed ones."""
     failed = 0
 
     def add(file: h5py.File, part: h5py.File) -> None:
@@ -252,7 +262,7 @@ def _describe(file: h5py.File, mark: Fingerprint) -> None:
 
 
 def _mark(file: h5py.File) -> Fingerprint:
-    """Of the RVE that a file belongs to; the first files have one hash."""
+    """Fingerprint of the RVE of a file; files of the first format have one hash."""
     text = str(file.attrs["fingerprint"])
     if not text.startswith("{"):
         return {"whole": text}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signals that end a run: what a batch system sends some time before it kills."""
+"""Signals that end a run, as a batch system sends them before its time limit."""
 
 import signal
 import threading
@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
-    """A run that a signal has told to stop.
+    """A run stopped by a signal.
 
-    If nobody catches it, the program ends with the code 128 + the signal's number, as shells say of what it has killed.
+    Uncaught, it ends the program with the code 128 + the signal's number, the convention of shells.
     """
 
     def __init__(self, number: int):
@@ -27,7 +27,10 @@ class Stopped(SystemExit):
 
 
 class SignalListener:
-    """Listens to signals while it is entered, as a context manager; only in the main thread, as Python allows.
+    """A context manager that notes signals instead of dying of them; in the main thread only, as Python requires.
+
+    Args:
+        signals: to listen to.
 
     Attributes:
         number: of the last signal, or 0.

@@ -27,7 +27,7 @@ def box(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
 
 
 def latin_hypercube(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
-    """Latin hypercube of Mandel strains (n, d): each component has one value in each nth of its range; see `box`."""
+    """Latin hypercube of Mandel strains (n, d): one value of each component in each of n equal intervals; see `box`."""
     half = _amplitudes(dim, amplitude, n=n)
     return half * (2.0 * qmc.LatinHypercube(half.size, seed=np.random.default_rng(seed)).random(n) - 1.0)
 

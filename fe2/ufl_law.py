@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A material at single points, without any cell: the law of a homogeneous structure, or of parts of one."""
+"""A material as a law, without microstructure: for homogeneous structures, or parts of one."""
 
 import basix
 import basix.ufl
@@ -20,11 +20,9 @@ from fe2.zero_strain import check_elliptic
 
 Array = npt.NDArray[np.float64]
 
-_TOLERANCE, _ITERATIONS = 1e-13, 60
-
 
 class UFLLaw:
-    """Stress, consistent tangent and state of a material at every point by itself, from its one definition in UFL.
+    """Stress, consistent tangent and state of a material at single points, from its one definition in UFL.
 
     A state row is what the material remembers: its state, then its local unknowns (in plane stress the strain through
     the thickness is the last of them), from which the next local iteration starts.
@@ -42,7 +40,7 @@ class UFLLaw:
 
     Raises:
         ValueError: another `dim` or `plane`, a chunk below 1, or a material whose stiffness at zero strain is not
-        positive, see `fe2.zero_strain.check_elliptic`.
+            positive, see `fe2.zero_strain.check_elliptic`.
     """
 
     def __init__(self, material: Material, *, dim: int = 2, plane: str = "strain", chunk: int = 4096):
@@ -72,8 +70,8 @@ class UFLLaw:
         if phase.local_size:
             # The local unknowns follow the strain: dl/dE = −(∂g/∂l)⁻¹ ∂g/∂E, g the local residual.
             m = phase.local_size
-            slope = ufl.diff(phase.local_residual, strain)
-            columns = [phase.local_solve(ufl.as_vector([slope[i, k] for i in range(m)])) for k in range(d)]
+            sensitivity = ufl.diff(phase.local_residual, strain)
+            columns = [phase.local_solve(ufl.as_vector([sensitivity[i, k] for i in range(m)])) for k in range(d)]
             follow = ufl.as_matrix([[columns[k][i] for k in range(d)] for i in range(m)])
             tangent -= ufl.dot(ufl.diff(stress, phase.local), follow)
         # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.
@@ -87,7 +85,7 @@ class UFLLaw:
         try:
             check_elliptic(UFLLaw.evaluate(self, np.zeros((1, d)), rest, rest).tangent[0], phase.name)
         except LocalError:
-            pass  # told when a strain is asked for
+            pass  # raised again where a strain is evaluated
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed points."""
@@ -97,8 +95,8 @@ class UFLLaw:
         """See `fe2.Law.evaluate`; each rank evaluates its own points.
 
         Raises:
-            ValueError: see `fe2.Law.evaluate`. LocalError: on all ranks, when the local unknowns of some point could
-            not be found; names the strain.
+            ValueError: see `fe2.Law.evaluate`.
+            LocalError: on all ranks, when the local unknowns of some point do not converge; names the strain.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
@@ -123,15 +121,14 @@ class UFLLaw:
             view(memory, "local")[:n, 0] = view(guess, "local")
         if self._correction is not None:
             local = view(memory, "local")
-            bad, change = newton_local(
-                local, cells, lambda: values(self._correction)[:, None, :], _TOLERANCE, _ITERATIONS
-            )
-            if bad.any():
-                k = int(np.flatnonzero(bad)[0])
+            found = newton_local(local, cells, lambda: values(self._correction)[:, None, :])
+            if found.failed.any():
+                k = int(np.flatnonzero(found.failed)[0])
                 shown = np.array2string(strain[k], precision=6)
                 raise LocalError(
-                    f"{self._phase.name}: the local unknowns did not converge at {bad.sum()} of {n} points, the first "
-                    f"of them point {part.start + k} with Mandel strain {shown} (last change {change:.3g})"
+                    f"{self._phase.name}: the local unknowns did not converge at {found.failed.sum()} of {n} points, "
+                    f"the first of them point {part.start + k} with Mandel strain {shown} "
+                    f"(last change {found.change:.3g})"
                 )
             view(out.state[part], "local")[:] = local[:n, 0]
         out.stress[part] = values(self._stress)

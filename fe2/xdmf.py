@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Fields in XDMF with HDF5, which ParaView and meshio read, safe against being killed.
+"""Fields in XDMF with HDF5, which ParaView and meshio read, safe against a kill.
 
-A series `NAME.xdmf` has a file `NAME/0001.h5` per step with the mesh and the values, each complete in itself, and is
-itself a short list of them: meshio reads it by its `xdmf.TimeSeriesReader`. Fields of one moment are `NAME.xdmf` and
-`NAME.h5`, which `meshio.read` reads. All appear under their names only when they are whole, so a kill costs no step but
-the present one. Nodes and cells are in the order in which the mesh was given to DOLFINx: for meshes that are made on
-one rank and spread, such as those of `meshes`, the files do not depend on the number of ranks.
+A series `NAME.xdmf` lists one self-contained file `NAME/0001.h5` per step, with the mesh and the values; meshio reads
+it by `xdmf.TimeSeriesReader`. Fields of one time are `NAME.xdmf` and `NAME.h5`, which `meshio.read` reads. Files get
+their names when they are complete, so a kill costs only the present step, and a restart continues the series, which
+DOLFINx's XDMFFile does not. Nodes and cells have the order in which the mesh was passed to DOLFINx: for meshes that
+one rank makes and distributes, such as those of `meshes`, the files do not depend on the number of ranks.
 """
 
 from pathlib import Path
@@ -39,8 +39,8 @@ def at_nodes(u: fem.Function) -> Array:
     """Values (nodes, components) of a Lagrange function at this rank's nodes of its mesh."""
     space, mesh = u.function_space, u.function_space.mesh
     nodes, components = geometry_dofmap(mesh), space.dofmap.index_map_bs
-    places = mesh.ufl_domain().ufl_coordinate_element().basix_element.points
-    shapes = space.element.basix_element.tabulate(0, places)[0, :, :, 0]
+    points = mesh.ufl_domain().ufl_coordinate_element().basix_element.points
+    shapes = space.element.basix_element.tabulate(0, points)[0, :, :, 0]
     values = np.zeros((len(mesh.geometry.x), components))
     values[nodes] = np.einsum("nk,ckm->cnm", shapes, u.x.array.reshape(-1, components)[space.dofmap.list])
     return values
@@ -49,7 +49,7 @@ def at_nodes(u: fem.Function) -> Array:
 def named(name: str, vectors: Array) -> dict[str, Array]:
     """Tensor components name_xx, name_xy, ... (n,) of Mandel vectors (n, d).
 
-    In two dimensions those in the plane: a plane tensor padded with zeros would claim that there is no stress across.
+    In two dimensions those in the plane only: a tensor padded with zeros would suggest that σ_zz vanishes.
     """
     tensors = mandel.tensor(vectors)
     pairs = [(i, j) for i in range(tensors.shape[-1]) for j in range(i, tensors.shape[-1])]
@@ -75,18 +75,20 @@ class Series:
         self._steps: dict[int, xml.Element] | None = None
 
     def write(self, number: int, time: float, nodes: dict[str, Array], cells: dict[str, Array]) -> None:
-        """Write step `number`, counted from 1, behind all that the series has up to there (collective).
+        """Write a step; later ones are dropped from the series (collective).
 
         Args:
+            number: of the step, from 1.
             time: of the step.
             nodes: name → values (nodes,) or (nodes, components) of this rank, ghosts included; vectors get three
-                components. cells: name → values (cells,) or (cells, components) of the cells that it owns.
+                components.
+            cells: name → values (cells,) or (cells, components) of the cells that it owns.
         """
         data = self._collected(nodes, cells)
         with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
                 self._store(self._file(number), data, time)
-                if self._steps is None:  # a restart finds the steps before its own
+                if self._steps is None:  # a restart continues the list of earlier steps
                     self._steps = {n: self._step(n) for n in range(1, number) if self._file(n).exists()}
                 self._steps[number] = self._step(number)
                 steps = xml.Element("Grid", Name="series", GridType="Collection", CollectionType="Temporal")
@@ -94,7 +96,7 @@ class Series:
                 self._list(steps)
 
     def write_alone(self, nodes: dict[str, Array], cells: dict[str, Array]) -> None:
-        """Write fields of one moment, instead of a series (collective); see `write`."""
+        """Write fields of one time, instead of a series (collective); see `write`."""
         data = self._collected(nodes, cells)
         with raise_on_all_ranks(self.comm):
             if self.comm.rank == 0:
@@ -134,7 +136,7 @@ class Series:
         return self.path.with_suffix("") / f"{number:04d}.h5"
 
     def _store(self, path: Path, data: dict[str, npt.NDArray], time: float | None = None) -> None:
-        """Write a file of values, whole or not at all."""
+        """Write a file of values, complete or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with h5py.File(part, "w") as file:
@@ -145,7 +147,7 @@ class Series:
         part.replace(path)
 
     def _list(self, grid: xml.Element) -> None:
-        """Write what there is to read."""
+        """Write the XDMF file of a grid or a series."""
         root = xml.Element("Xdmf", Version="3.0")
         xml.SubElement(root, "Domain").append(grid)
         xml.indent(root)
@@ -154,12 +156,12 @@ class Series:
         part.replace(self.path)
 
     def _step(self, number: int) -> xml.Element:
-        """What the series says of one step."""
+        """Entry of one step in the series."""
         path = self._file(number)
         return self._grid(path, f"step {number}", f"{path.parent.name}/{path.name}")
 
     def _grid(self, path: Path, name: str, place: str) -> xml.Element:
-        """What there is in a file of values, which is at `place` as seen from the list."""
+        """Entry of a file of values; `place` is its path relative to the XDMF file."""
         with h5py.File(path, "r") as file:
             grid = xml.Element("Grid", Name=name, GridType="Uniform")
             if "time" in file.attrs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the stiffness at zero strain tells of materials and elements, before anything is solved."""
+"""Checks of the stiffness at zero strain: wrong signs of materials, and elements that lock."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,23 +10,27 @@ import numpy.typing as npt
 from fe2 import mandel
 from fe2.body import Body, LocalError
 
-# Poisson's ratio from which on linear elements are warned of. Around a stiff inclusion C11 − C12 of triangles and
+# Poisson's ratio from which on linear elements are warned against. Around a stiff inclusion C11 − C12 of triangles and
 # quadrilaterals (a tenth and a sixteenth of the cell) is 2 % too high at 0.3, 14 % at 0.48, 110 to 170 % at 0.499.
 _NEARLY_INCOMPRESSIBLE = 0.48
 
+# A negative stiffness below this, relative to the largest, counts as rounding.
+_ROUNDING = 1e-10
+
 
 def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
-    """Refuse a stiffness at rest that is not positive, and warn of linear elements that would lock.
+    """Refuse a stiffness at zero strain that is not positive, and warn of linear elements that would lock.
 
-    The body is left at rest. A stiffness that is not finite there is no business of this check: not all that can be
-    solved has one at zero strain.
+    The displacement of the body is zero afterwards. A stiffness that is not finite is not refused: some solvable
+    problems have none at zero strain.
 
     Args:
-        names: name → tag, for what is said.
+        body: the body.
+        names: name → tag, for messages.
 
     Raises:
-        ValueError: moving one node, with all others held, lowers the energy. No material that is elliptic at rest does
-            that, in a phase of zero or of negative bulk stiffness neither; one with the wrong sign does.
+        ValueError: moving one node, with all others held, lowers the energy. A material with the wrong sign does that;
+            elliptic ones do not, also with zero or negative bulk stiffness.
     """
     called = {tag: f'tag {tag} ("{name}")' for name, tag in names.items()}
     memory = body.memory
@@ -37,16 +41,20 @@ def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
         if body.V.element.basix_element.degree == 1:
             _warn_of_locking(body, called)
     except LocalError:
-        pass  # told when a strain is asked for
+        pass  # raised again where a strain is evaluated
     finally:
         body.memory = memory
 
 
 def check_elliptic(tangent: npt.NDArray[np.float64], name: str) -> None:
-    """Refuse a tangent at zero strain (d, d) [MPa] of which a plane wave lowers the energy, of the material `name`.
+    """Refuse a tangent at zero strain of which a plane wave lowers the energy.
 
-    A tangent that is not finite is no business of this check, nor is one that is zero or of negative bulk stiffness but
-    elliptic; directions are sampled, which is enough for a wrong sign.
+    A tangent that is not finite, zero, or elliptic with negative bulk stiffness is not refused. Directions are sampled,
+    which is enough for a wrong sign.
+
+    Args:
+        tangent: (d, d) [MPa].
+        name: of the material.
 
     Raises:
         ValueError: names the direction n and the lowest eigenvalue of the acoustic tensor n·C·n.
@@ -60,7 +68,7 @@ def check_elliptic(tangent: npt.NDArray[np.float64], name: str) -> None:
     waves = np.einsum("kij,nj->nki", mandel.basis(dim), normals)  # strains (n, d, dim) of waves along each axis
     lowest = np.linalg.eigvalsh(waves.swapaxes(1, 2) @ ((tangent + tangent.T) / 2) @ waves)[:, 0]
     worst = int(lowest.argmin())
-    if lowest[worst] < -1e-10 * abs(tangent).max():
+    if lowest[worst] < -_ROUNDING * abs(tangent).max():
         raise ValueError(
             f"the stiffness of {name} at zero strain is not positive: a wave in the direction "
             f"{np.array2string(normals[worst], precision=3)} lowers the energy (stiffness {lowest[worst]:.3g}). Is the "
@@ -77,9 +85,9 @@ def _check_positive(body: Body, called: Mapping[int, str]) -> None:
         return
     lowest = np.zeros(len(blocks))
     lowest[finite] = np.linalg.eigvalsh((blocks + blocks.swapaxes(1, 2))[finite] / 2)[:, 0]
-    # Next to the largest stiffness of the body, a block may be nothing but rounding.
+    # Relative to the largest stiffness of the body: a block may be nothing but rounding.
     node = int(lowest.argmin())
-    if lowest[node] >= -1e-10 * abs(blocks[finite]).max():
+    if lowest[node] >= -_ROUNDING * abs(blocks[finite]).max():
         return
     cells = np.flatnonzero((body.V.dofmap.list == node).any(axis=1))
     tags = [tag for tag in body.materials if np.isin(cells, body.phase_cells(tag)).any()]
@@ -106,6 +114,6 @@ def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
             warnings.warn(
                 f"{type(body.materials[tag]).__name__} of {called.get(tag, f'tag {tag}')} is nearly incompressible "
                 f"(Poisson's ratio {poisson:.4g} at zero strain), and elements of degree 1 are then far too stiff: "
-                "take degree=2",
+                "use degree=2",
                 stacklevel=4,
             )

@@ -15,7 +15,7 @@ What most scripts need is here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, 
 models are trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
-import importlib as _importlib
+import pkgutil as _pkgutil
 import warnings as _warnings
 
 from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
@@ -30,9 +30,10 @@ from spon.equino.model import EquiNO
 from spon.equino.options import EquiNOOptions
 from spon.microstructure import ModeNetwork, RVEMesh, RVEResponse
 from spon.microstructure.fft import GridNotConverged, GridResponse, GridRVEs
-from spon.operators.network import Operator, OperatorNetwork
+from spon.operators.network import OperatorNetwork
 from spon.operators.operator_samples import OperatorSamples
 from spon.operators.preconditioner import Preconditioner
+from spon.operators.structure import Structure
 from spon.reduced.galerkin import ReducedModel, ReducedNotConverged
 from spon.reduced.model import Model
 from spon.reduced.modes import ModesAtPoints, RVEModes
@@ -62,7 +63,6 @@ __all__ = [
     "Model",
     "ModelFileError",
     "ModesAtPoints",
-    "Operator",
     "OperatorNetwork",
     "OperatorSamples",
     "PhaseLaw",
@@ -78,6 +78,7 @@ __all__ = [
     "ReducedNotConverged",
     "Space",
     "SparseOperator",
+    "Structure",
     "certify",
     "constitutive",
     "equino",
@@ -94,6 +95,7 @@ __all__ = [
 
 # Names of the last release → where they are now. (`meshes` and `spon` do not import each other: `meshes.deprecation`.)
 _NEW_NAMES = {
+    "Operator": "spon.operators.network.OperatorNetwork.from_discretisation",
     "CellData": "spon.RVESnapshots",
     "CellFields": "spon.RVEModes",
     "CellSpace": "spon.RVESpace",
@@ -125,5 +127,4 @@ def __getattr__(name: str):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     new = _NEW_NAMES[name]
     _warnings.warn(f"spon.{name} is now {new}", DeprecationWarning, stacklevel=2)
-    parent, _, last = new.rpartition(".")
-    return getattr(_importlib.import_module(parent), last)
+    return _pkgutil.resolve_name(new)

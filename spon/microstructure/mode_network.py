@@ -34,7 +34,7 @@ from spon.microstructure.response import (
 )
 from spon.microstructure.rve_mesh import RVEMesh, homogeneous_compliance
 from spon.operators.discretisation import Discretisation
-from spon.operators.network import Operator
+from spon.operators.network import OperatorNetwork
 from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.model import Fingerprint, require_same
 from spon.sparse import SparseOperator
@@ -95,7 +95,7 @@ class ModeNetwork(nn.Module):
                 f"{m} phases and {r} modes need {m - 1} inputs and {r * m * d} components, not "
                 f"{len(discretisation.encoders)} and {components}; and two phases at least"
             )
-        self.network = Operator(discretisation, **options)
+        self.network = OperatorNetwork.from_settings(discretisation, options)
         self.tags, self.mesh, self._half_range = tuple(tags), mesh, half_range
         weighted = mesh.strains.scipy.multiply(mesh.weights.repeat_interleave(d).numpy()[:, None])
         self._unrounded = {
@@ -114,9 +114,9 @@ class ModeNetwork(nn.Module):
             for k in range(r):
                 start[k, 1 + (k // d) % (m - 1) if k < d * (m - 1) else k % m, k % d] = 1.0
             self.network.scale.fill_(0.3)
-            for k in range(m - 1):
-                getattr(self.network, f"mean_{k}")[0] = 0.3
-                getattr(self.network, f"scale_{k}")[0] = 0.4
+            for scaling in self.network.input_scalings:
+                scaling.mean[0] = 0.3
+                scaling.scale[0] = 0.4
 
     def _cast_shared(self) -> None:
         """The shared matrices on the network's device and in its precision, from the unrounded ones."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What an operator network is built on: the output space, the coarse ones, and the matrices that connect them.
+"""Spaces of an operator network, output and coarse ones, and the matrices that connect them.
 
-It is read from DOLFINx once; from then on it is tensors, as `spon.spaces`.
+They are read from DOLFINx once; from then on they are tensors, as those of `spon.spaces`.
 """
 
 from collections.abc import Sequence
@@ -12,28 +12,34 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from spon.operators.coarsening import CoarseGrids
 from spon.spaces.quadrature import Points, read_levels
 from spon.spaces.space import MixedSpace, Space, pack, unpack
 from spon.sparse import SparseOperator
 
 ENCODERS = ("interpolation", "integrals")
+_REACH = 0.5  # how far outside of another mesh a node may be, in sizes of the nearest cell, as at curved boundaries
+# Attributes → their names in files, which are those of the first release.
+_FILE_NAMES = {"point_encoders": "sights", "coordinates": "places"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Discretisation:
     """Spaces and fixed matrices between their independent nodes.
 
-    output: the space of the answer, with its strong conditions. coarse: spaces from finer to coarser.
-    encoders: per input (nodes · components, input dofs), what the network sees of it at each node of the output.
-    prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
-    velocity: the space of the answer if it is the curl of what the network predicts in `output`, else None.
-    curl: (velocity dofs, output dofs), or None.
-    others: further parts of the answer, if it is of a mixed space, whose first part is then `output`.
-    carry: to each of them (nodes, output nodes), the values that a field of the output has there.
-    join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
-    same: number of the first input that is in the space of the answer, or None.
-    points: of the output and of the coarse spaces, or none. sights: per input (points · components, input dofs), its
-    values at the output's points.
+    Args:
+        output: the space that the network predicts in, with its strong conditions.
+        coarse: spaces from finer to coarser.
+        encoders: per input (nodes · components, input dofs), its values at each node of the output.
+        prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
+        velocity: the space of the answer if that is the curl of what the network predicts in `output`, else None.
+        curl: (velocity dofs, output dofs), or None.
+        others: further parts of the answer, if it is of a mixed space, whose first part is then `output`.
+        carry: to each of them (nodes, output nodes), the values that a field of the output has there.
+        join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
+        same: number of the first input that is in the space of the answer, or None.
+        points: quadrature points of the output and of the coarse spaces, or none.
+        point_encoders: per input (points · components, input dofs), its values at the output's points.
     """
 
     output: Space
@@ -47,7 +53,7 @@ class Discretisation:
     join: SparseOperator | None = None
     same: int | None = None
     points: tuple[Points, ...] = ()
-    sights: tuple[SparseOperator, ...] = ()
+    point_encoders: tuple[SparseOperator, ...] = ()
 
     @property
     def parts(self) -> tuple[Space, ...]:
@@ -72,7 +78,7 @@ class Discretisation:
         return Discretisation(*(moved(getattr(self, name)) for name in self.__slots__))
 
     def pack(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """As what JSON knows and named tensors, to be part of a file."""
+        """A header for JSON and named tensors, to be part of a file; names there are those of `_FILE_NAMES`."""
         header, tensors = {}, {}
 
         def add(name, value):
@@ -83,7 +89,8 @@ class Discretisation:
                 tensors.update({f"{name}.{key}": tensor for key, tensor in inner.items()})
                 return about
             if isinstance(value, Points):
-                return {part: add(f"{name}.{part}", getattr(value, part)) for part in Points.__slots__}
+                parts = {_FILE_NAMES.get(part, part): getattr(value, part) for part in Points.__slots__}
+                return {part: add(f"{name}.{part}", inner) for part, inner in parts.items()}
             if isinstance(value, torch.Tensor):
                 tensors[name] = value
                 return None
@@ -93,12 +100,17 @@ class Discretisation:
             return value
 
         for name in self.__slots__:
-            header[name] = add(name, getattr(self, name))
+            header[_FILE_NAMES.get(name, name)] = add(_FILE_NAMES.get(name, name), getattr(self, name))
         return header, tensors
 
     @classmethod
     def unpack(cls, header: dict[str, Any], tensors) -> "Discretisation":
-        """What was packed; `tensors` gives those below a name, by the rest of their names."""
+        """The discretisation that was packed.
+
+        Args:
+            header: from `pack`.
+            tensors: function that returns the tensors below a name, by the rest of their names.
+        """
 
         def space(name, about):
             return unpack(about, tensors(name + "."))
@@ -109,9 +121,7 @@ class Discretisation:
         def points(name, about):
             read = tensors(name + ".")
             matrices = {part: about[part] and matrix(f"{name}.{part}", about[part]) for part in ("above", "below")}
-            # "places" is what files of the last release call them.
-            coordinates = read["coordinates" if "coordinates" in read else "places"]
-            return Points(coordinates, read["weights"], matrix(f"{name}.fields", about["fields"]), **matrices)
+            return Points(read["places"], read["weights"], matrix(f"{name}.fields", about["fields"]), **matrices)
 
         return cls(
             space("output", header["output"]),
@@ -136,90 +146,137 @@ def discretise(
     bcs: Sequence[Any] = (),
     periodic: Sequence[int] = (),
     velocity: Any = None,
-    coarse: Sequence[Any] = (),
+    coarse: Sequence[Any] | CoarseGrids = (),
     encoder: str = "interpolation",
     points: bool = False,
 ) -> Discretisation:
-    """Read function spaces of DOLFINx; for the arguments and errors see `spon.OperatorNetwork`.
+    """Read function spaces of DOLFINx.
 
-    points: whether quadrature points are read too, of a Lagrange output.
+    Args:
+        inputs: see `spon.OperatorNetwork`.
+        output: likewise.
+        bcs: likewise.
+        periodic: likewise.
+        velocity: likewise.
+        coarse: Lagrange spaces from finer to coarser, or how they are made.
+        encoder: see `spon.OperatorNetwork`.
+        points: whether quadrature points are read too, of a Lagrange output.
+
+    Raises:
+        ValueError: see `spon.OperatorNetwork`.
     """
-    from spon.spaces.read import family, read_space
-    from spon.spaces.transfer import at_points, curl, evaluation, integrals, patch_means
+    from spon.spaces.read import read_space
+    from spon.spaces.transfer import at_points, curl
 
     if encoder not in ENCODERS:
         raise ValueError(f"encoder = {encoder!r}, need one of {', '.join(map(repr, ENCODERS))}")
-    space = read_space(output, bcs=bcs, periodic=periodic)
-    others: list[Space] = []
-    carry: list[SparseOperator] = []
-    join = None
-    if isinstance(space, MixedSpace):
-        from meshes.compat import collapse
-
+    answer = output if velocity is None else velocity
+    read, others = read_space(output, bcs=bcs, periodic=periodic), _Others()
+    if isinstance(read, MixedSpace):
         if velocity is not None:
             raise ValueError("the output space is mixed, and a potential of a velocity is not: leave velocity out")
-        order = torch.cat(space.numbers).argsort().numpy()
-        join = SparseOperator.of(scipy.sparse.eye_array(len(order), format="csr")[order])
-        output, (space, *others) = collapse(output.sub(0))[0], space.parts
-        if not isinstance(space, Space) or space.family != "P" or any(isinstance(part, MixedSpace) for part in others):
-            raise ValueError("the output space is mixed: its first part must be Lagrange, and none mixed again")
-        for part in others:
-            values = evaluation(output, part.points[nodes(part)].numpy()).scipy
-            carry.append(SparseOperator.of(values[:: space.block_size, :: space.block_size] @ node_tying(space)))
-    below: list[Space] = []
-    for k, V in enumerate(coarse):
-        level = read_space(V, periodic=periodic)
-        if not isinstance(level, Space) or level.family != "P":
-            raise ValueError(f"coarse[{k}] is not Lagrange, whose fields have a value at each finer node")
-        below.append(level)
-    prolongations = []
-    for V, finer, coarser in zip(coarse, [space, *below], below):
-        here, b = nodes(finer), coarser.block_size
-        matrix = evaluation(V, finer.points[here].numpy(), reach=0.5).scipy[::b, ::b] @ node_tying(coarser)
-        if matrix.shape[1] >= matrix.shape[0]:
-            raise ValueError(f"a coarse space has {matrix.shape[1]} nodes, need fewer than {matrix.shape[0]}")
-        if not (abs(matrix).sum(axis=0) > 0).all():
-            raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some far from all finer ones")
-        prolongations.append(SparseOperator.of(matrix))
-    encoders = []
-    for V in inputs:
-        if encoder == "integrals":
-            matrix = integrals(V, output).scipy
-            components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
-            encoders.append(SparseOperator.of(scipy.sparse.kron(node_tying(space).T, components, "csr") @ matrix))
-        elif family(V) == "P":
-            encoders.append(evaluation(V, space.points[nodes(space)].numpy(), reach=0.5))
-        else:
-            # What jumps has no value at a node; its mean around it leaves no cell out.
-            encoders.append(patch_means(V, output, node_tying(space)))
-    answer = output if velocity is None else velocity
+        output, space, others = _parts(output, read)
+    else:
+        space = read
+    given = coarse.spaces(output.mesh, space, periodic) if isinstance(coarse, CoarseGrids) else list(coarse)
+    below = [_lagrange(V, f"coarse[{k}]", periodic) for k, V in enumerate(given)]
     levels: tuple[Points, ...] = ()
-    sights: list[SparseOperator] = []
+    point_encoders: list[SparseOperator] = []
     if points:
         if space.family != "P":
-            raise ValueError(f"the output is {space.family}, need Lagrange for fields that have slopes everywhere")
+            raise ValueError(f"the output is {space.family}, need Lagrange for fields that have gradients everywhere")
         if encoder != "interpolation":
-            raise ValueError(f"encoder = {encoder!r}, but at points inputs are seen as they are: need 'interpolation'")
-        levels, cells = read_levels([output, *coarse], [node_tying(level) for level in (space, *below)])
-        sights = [at_points(V, output.mesh, cells, levels[0].coordinates.numpy()) for V in inputs]
+            raise ValueError(f"encoder = {encoder!r}, but inputs at points are interpolated: need 'interpolation'")
+        levels, cells = read_levels([output, *given], [node_tying(level) for level in (space, *below)])
+        point_encoders = [at_points(V, output.mesh, cells, levels[0].coordinates.numpy()) for V in inputs]
     return Discretisation(
-        space,
-        tuple(below),
-        tuple(encoders),
-        tuple(prolongations),
-        None if velocity is None else read_space(velocity),
-        None if velocity is None else curl(output, velocity),
-        tuple(others),
-        tuple(carry),
-        join,
-        next((k for k, V in enumerate(inputs) if join is None and _same(V, answer)), None),
-        levels,
-        tuple(sights),
+        output=space,
+        coarse=tuple(below),
+        encoders=tuple(_encoder(V, output, space, encoder) for V in inputs),
+        prolongations=tuple(map(_prolongation, given, [space, *below], below)),
+        velocity=None if velocity is None else _unmixed(read_space(velocity)),
+        curl=None if velocity is None else curl(output, velocity),
+        others=others.spaces,
+        carry=others.carry,
+        join=others.join,
+        same=next((k for k, V in enumerate(inputs) if others.join is None and _same(V, answer)), None),
+        points=levels,
+        point_encoders=tuple(point_encoders),
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Others:
+    """What a mixed output has beside its first part, see `Discretisation`."""
+
+    spaces: tuple[Space, ...] = ()
+    carry: tuple[SparseOperator, ...] = ()
+    join: SparseOperator | None = None
+
+
+def _parts(output: Any, mixed: MixedSpace) -> tuple[Any, Space, _Others]:
+    """The first part of a mixed output, as DOLFINx has it and read, and the others."""
+    from meshes.compat import collapse
+    from spon.spaces.transfer import evaluation
+
+    order = torch.cat(mixed.numbers).argsort().numpy()
+    join = SparseOperator.of(scipy.sparse.eye_array(len(order), format="csr")[order])
+    V, parts = collapse(output.sub(0))[0], [part for part in mixed.parts if isinstance(part, Space)]
+    if len(parts) < len(mixed.parts) or parts[0].family != "P":
+        raise ValueError("the output space is mixed: its first part must be Lagrange, and none mixed again")
+    first, *others = parts
+    carry, b = [], first.block_size
+    for part in others:
+        values = evaluation(V, part.points[nodes(part)].numpy()).scipy
+        carry.append(SparseOperator.of(values[::b, ::b] @ node_tying(first)))
+    return V, first, _Others(tuple(others), tuple(carry), join)
+
+
+def _unmixed(space: Space | MixedSpace) -> Space:
+    if isinstance(space, MixedSpace):
+        raise ValueError("the velocity is in a mixed space, need Raviart-Thomas")
+    return space
+
+
+def _lagrange(V: Any, name: str, periodic: Sequence[int]) -> Space:
+    from spon.spaces.read import read_space
+
+    space = read_space(V, periodic=periodic)
+    if not isinstance(space, Space) or space.family != "P":
+        raise ValueError(f"{name} is not Lagrange, whose fields have a value at each finer node")
+    return space
+
+
+def _prolongation(V: Any, finer: Space, coarser: Space) -> SparseOperator:
+    """(finer nodes, coarser nodes), the values of fields of V, which is read as `coarser`, at finer nodes."""
+    from spon.spaces.transfer import evaluation
+
+    here, b = nodes(finer), coarser.block_size
+    matrix = evaluation(V, finer.points[here].numpy(), reach=_REACH).scipy[::b, ::b] @ node_tying(coarser)
+    if matrix.shape[1] >= matrix.shape[0]:
+        raise ValueError(f"a coarse space has {matrix.shape[1]} nodes, need fewer than {matrix.shape[0]}")
+    if not (abs(matrix).sum(axis=0) > 0).all():
+        raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some far from all finer ones")
+    return SparseOperator.of(matrix)
+
+
+def _encoder(V: Any, output: Any, space: Space, encoder: str) -> SparseOperator:
+    """(nodes · components, input dofs), see `Discretisation.encoders`; output: as `space` was read from it."""
+    from spon.spaces.read import family
+    from spon.spaces.transfer import evaluation, integrals, patch_means
+
+    if encoder == "integrals":
+        matrix = integrals(V, output).scipy
+        components = scipy.sparse.eye_array(matrix.shape[0] // len(space.points))
+        return SparseOperator.of(scipy.sparse.kron(node_tying(space).T, components, "csr") @ matrix)
+    if family(V) == "P":
+        return evaluation(V, space.points[nodes(space)].numpy(), reach=_REACH)
+    # A field that jumps has no value at a node; its mean around the node leaves no cell out.
+    return patch_means(V, output, node_tying(space))
+
+
 def _same(V: Any, W: Any) -> bool:
-    """Whether the dofs of two function spaces mean the same."""
+    """Whether two function spaces are equal, dof by dof."""
     alike = V.mesh == W.mesh and V.ufl_element() == W.ufl_element()
     return alike and np.array_equal(V.dofmap.list, W.dofmap.list)
 

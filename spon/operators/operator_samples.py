@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spon.archive import ModelFileError, reads
-from spon.operators.network import Operator
+from spon.operators.network import OperatorNetwork
 from spon.spaces.space import MixedSpace, Space
 
 FORMAT = "spon samples"
@@ -80,7 +80,7 @@ def _digest(numbers: Tensor) -> str:
 
 
 @reads("samples")
-def load_samples(path: str | os.PathLike, network: Operator | None = None) -> OperatorSamples:
+def load_samples(path: str | os.PathLike, network: OperatorNetwork | None = None) -> OperatorSamples:
     """The samples of a file, in float64 on the CPU. It needs h5py and no DOLFINx.
 
     Args:

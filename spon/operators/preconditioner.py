@@ -19,8 +19,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
-from spon.operators.network import Operator
-from spon.operators.processors.layers import Fixed
+from spon.operators.network import OperatorNetwork
+from spon.operators.processors.levels import Fixed
 from spon.sparse import SparseOperator
 from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import fit_samples
@@ -47,7 +47,7 @@ class Preconditioner(nn.Module):
     weight: Tensor
     diagonal: Tensor
 
-    def __init__(self, network: Operator, matrix: SparseOperator, *others: Tensor):
+    def __init__(self, network: OperatorNetwork, matrix: SparseOperator, *others: Tensor):
         super().__init__()
         if not isinstance(matrix, SparseOperator):
             raise TypeError(
@@ -57,12 +57,12 @@ class Preconditioner(nn.Module):
         dofs = network.spaces.output.dofs
         sizes = [encoder.shape[1] for encoder in network.spaces.encoders]
         if (
-            network.settings["linear_in"] != [0]
+            network.structure.linear_in != (0,)
             or sizes[0] != dofs
             or network.spaces.answer is not network.spaces.output
         ):
             raise ValueError(
-                f"the network has inputs of {sizes} dofs and is linear in {network.settings['linear_in']}: need "
+                f"the network has inputs of {sizes} dofs and is linear in {network.structure.linear_in}: need "
                 f"linear_in=[0], a first input with the {dofs} dofs of the output, neither velocity nor mixed output"
             )
         if [x.shape for x in others] != [(size, 1) for size in sizes[1:]]:
@@ -124,7 +124,7 @@ def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor) -> Tensor:
     return diagonal.new_tensor(largest)
 
 
-def _correction(network: Operator, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
+def _correction(network: OperatorNetwork, residual: Tensor, others: Sequence[Tensor]) -> Tensor:
     """N Nᵀ r (dofs, batch), each column with its own other inputs (dofs, batch)."""
     _, transposed = torch.func.vjp(lambda r: network(r, *others), torch.zeros_like(residual))
     return network(transposed(residual)[0], *others)
@@ -139,7 +139,7 @@ def train_preconditioner(
     sweeps: tuple[int, ...] = (0, 2, 8, 32, 128, 512),
     comm: Any = None,
     log: Callable[[str], None] | None = None,
-) -> TrainingResult[Operator]:
+) -> TrainingResult[OperatorNetwork]:
     """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
 
     Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that rough and smooth fields
@@ -206,7 +206,7 @@ def train_preconditioner(
     return TrainingResult(network, history)
 
 
-def train(*args: Any, **kwargs: Any) -> TrainingResult[Operator]:
+def train(*args: Any, **kwargs: Any) -> TrainingResult[OperatorNetwork]:
     """Deprecated name of `train_preconditioner`."""
     warnings.warn(
         "spon.preconditioning.train is now spon.operators.train_preconditioner", DeprecationWarning, stacklevel=2

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.operators.network import Operator
+from spon.operators.network import OperatorNetwork
 from spon.spaces import norms
 from spon.training.deprecated import takes_old_keywords
 from spon.training.fit import fit_samples
@@ -21,7 +21,7 @@ NORMS = {"L2": norms.l2, "H1": norms.natural, "energy": norms.seminorm}
 
 @takes_old_keywords
 def train(
-    network: Operator,
+    network: OperatorNetwork,
     inputs: Tensor | Sequence[Tensor],
     outputs: Tensor | None = None,
     options: TrainingOptions = TrainingOptions(),
@@ -31,7 +31,7 @@ def train(
     nested: Sequence[float] = (),
     comm: Any = None,
     log: Callable[[str], None] | None = None,
-) -> TrainingResult[Operator]:
+) -> TrainingResult[OperatorNetwork]:
     """Train a network in place for the least mean relative error, the least mean of a `loss`, or that of their sum.
 
     AdamW with a learning rate that falls to zero, then L-BFGS on all samples, see `spon.training.fit.fit_samples`. The
@@ -64,7 +64,7 @@ def train(
         FloatingPointError: a loss that is not finite at the start.
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if nested and not (network.fluxes and min(nested) > 0 and sum(nested) < 1):
+    if nested and not (network.processor.nests and min(nested) > 0 and sum(nested) < 1):
         raise ValueError(f"nested = {tuple(nested)}, need positive shares below one in all, and the processor 'fluxes'")
     following = _states(network, fields, outputs, norm, loss)
     samples = fields[0].shape[-1]
@@ -87,23 +87,24 @@ def train(
             parts.append(loss(predicted, *some).mean())
         return sum(parts[1:], parts[0])
 
-    def coarsen(by: int) -> None:
-        network.processor.coarsening = by
-
     ends = [round(options.steps * share) for share in accumulate(nested)]
-    changes = {end + 1: partial(coarsen, len(nested) - k) for k, end in enumerate(ends, 1)}
+    changes = {end + 1: partial(network.processor.coarsen, len(nested) - k) for k, end in enumerate(ends, 1)}
     try:
         if nested:
-            coarsen(len(nested))
+            network.processor.coarsen(len(nested))
         history = fit_samples(network.parameters(), objective, samples, options, changes=changes, comm=comm, log=log)
     finally:
         if nested:
-            coarsen(0)
+            network.processor.coarsen(0)
     return TrainingResult(network, history)
 
 
 def _states(
-    network: Operator, fields: list[Tensor], outputs: Tensor | None, norm: str, loss: Callable[..., Tensor] | None
+    network: OperatorNetwork,
+    fields: list[Tensor],
+    outputs: Tensor | None,
+    norm: str,
+    loss: Callable[..., Tensor] | None,
 ) -> Tensor | None:
     """The right outputs (dofs, n, samples) of n steps, or None without any; raises ValueError for what does not fit."""
     space = network.spaces.answer
@@ -126,7 +127,7 @@ def _states(
     return following
 
 
-def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
+def rollout(network: OperatorNetwork, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
     """States (steps + 1, dofs, batch): the start, and from each state the next one that the network predicts.
 
     Args:
@@ -153,7 +154,7 @@ def rollout(network: Operator, start: Tensor | Sequence[Tensor], steps: int) -> 
 
 @torch.no_grad()
 def relative_errors(
-    network: Operator, inputs: Tensor | Sequence[Tensor], outputs: Tensor, *, norm: str = "L2", batch: int = 64
+    network: OperatorNetwork, inputs: Tensor | Sequence[Tensor], outputs: Tensor, *, norm: str = "L2", batch: int = 64
 ) -> Tensor:
     """Relative errors (samples,) of a network's predictions.
 

@@ -259,7 +259,8 @@ def poisson():
 
 def network_for_poisson(**options):
     V, bc, coarse, *_ = poisson()
-    return spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, channels=8, depth=2, **options)
+    options = {"processor": "multigrid", "channels": 8, "depth": 2} | options
+    return spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, **options)
 
 
 def test_training_without_solutions():
@@ -284,7 +285,11 @@ def test_training_without_solutions():
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_the_answers_are_as_large_as_the_loss_asks_for(size):
     *_, residual, f, u = poisson()
-    for options in ({}, {"linear_in": [0], "processor": "mgno"}, {"symmetric": True}):
+    for options in (
+        {},
+        {"structure": spon.Structure(linear_in=[0]), "processor": "mgno"},
+        {"structure": spon.Structure(symmetric=True)},
+    ):
         network = network_for_poisson(**options)
         network.normalise_by([size * f], residual)
         ratio = (

@@ -308,7 +308,7 @@ def test_linear_elements_that_lock_are_warned_of(material, degree, plane, warned
         fe2.RVE(cell, {1: material, 2: STIFF}, degree=degree, plane=plane)
     assert [w.category for w in said] == [UserWarning] * warned
     for w in said:
-        assert "of tag 1 is nearly incompressible" in str(w.message) and "take degree=2" in str(w.message)
+        assert "of tag 1 is nearly incompressible" in str(w.message) and "use degree=2" in str(w.message)
         assert w.filename == __file__
 
 

@@ -351,8 +351,9 @@ def test_a_box_with_voids_on_its_faces_is_doubtful(tmp_path):
     labels = np.ones((4, 4), int)
     labels[0, :2] = 0
     tagged = meshes.read(saved(tmp_path / "porous.vtu", labels), SELF)
-    with pytest.warns(meshes.PeriodWarning, match=r"across x are solid to 50%.*period="):
+    with pytest.warns(meshes.PeriodWarning, match=r"across x are solid to 50%.*period=") as warned:
         found = solve(tagged)
+    assert len(warned) == 1
     same(found, solve(meshes.from_labels(labels, SELF, quads=False)))
     again = meshes.read(tmp_path / "porous.vtu", SELF, period=(1.0, 1.0))
     same(solve(again), found)
@@ -432,7 +433,7 @@ def test_solid_that_does_not_run_through_is_warned_of_wherever_it_is():
     strip, crossing = np.zeros((4, 4), int), np.zeros((4, 4), int)
     strip[:, 1:3] = crossing[:, 1:3] = crossing[1:3] = 1
     for roll in range(4):
-        with pytest.warns(meshes.PeriodWarning, match="does not run through the cell in all directions"):
+        with pytest.warns(meshes.PeriodWarning, match="does not run through the RVE in all directions"):
             fe2.RVE(meshes.from_labels(np.roll(strip, roll, axis=1), SELF), {1: MATRIX})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -442,7 +443,7 @@ def test_solid_that_does_not_run_through_is_warned_of_wherever_it_is():
 def test_uniform_tractions_need_whole_faces():
     labels = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 1]])
     for porous in (labels, labels.T):
-        with pytest.raises(meshes.MeshError, match="voids open on the faces of the cell"):
+        with pytest.raises(meshes.MeshError, match="voids open on the faces of the RVE"):
             fe2.RVE(meshes.from_labels(porous, SELF), {1: MATRIX}, boundary="uniform traction")
 
 

@@ -20,7 +20,8 @@ from mpi4py import MPI
 import spon
 from spon import operators
 from spon.operators.discretisation import Discretisation, discretise, node_matrix
-from spon.operators.processors import flux
+from spon.operators.processors import poisson
+from spon.operators.processors.poisson import poisson_solvers, stiffness_matrix
 from spon.spaces import norms
 from spon.spaces.quadrature import read_levels, read_points
 from spon.training import TrainingOptions
@@ -87,7 +88,7 @@ def test_points_integrate_slopes(domain, degree):
     # The stiffness matrix as DOLFINx assembles it.
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
     wanted = fem.assemble_matrix(fem.form(ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)).to_scipy()
-    assert abs(flux._stiffness(points, 0.0) - wanted).max() < 1e-11 * abs(wanted).max()
+    assert abs(stiffness_matrix(points, 0.0) - wanted).max() < 1e-11 * abs(wanted).max()
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -127,12 +128,12 @@ def test_files_of_the_last_release_name_the_coordinates_places():
 @pytest.mark.parametrize("degree", [1, 2])
 def test_solvers(domains, degree, inverted, monkeypatch):
     """The inverse is that of the stiffness matrix; cycles of multigrid are near it, symmetric and positive."""
-    monkeypatch.setattr(flux, "INVERTED", inverted)
+    monkeypatch.setattr(poisson, "INVERTED", inverted)
     V = lagrange(domains[0], degree)
     bc = boundary(V)
     spaces = discretise([V], V, bcs=[bc], coarse=[lagrange(domain) for domain in domains[1:]], points=True)
     fixed = spaces.output.fixed.numpy()
-    green = flux._greens(spaces.points, spaces.prolongations, fixed, 1.0)[0]
+    green = poisson_solvers(spaces.points, spaces.prolongations, fixed, 1.0)[0]
     assert (green.below is None) == (inverted == 2000)
     n = len(fixed)
     G = green(torch.eye(n, dtype=torch.float64)).numpy()
@@ -142,13 +143,13 @@ def test_solvers(domains, degree, inverted, monkeypatch):
     eigenvalues = np.linalg.eigvals(G[~fixed][:, ~fixed] @ K)
     assert abs(eigenvalues.imag).max() < 1e-10
     spread = abs(eigenvalues.real - 1).max()
-    assert spread < (1e-10 if inverted == 2000 else flux.ACCURACY)
+    assert spread < (1e-10 if inverted == 2000 else poisson.ACCURACY)
 
 
 def test_a_space_without_conditions_has_stiff_constants():
     V = lagrange(square(6))
     spaces = discretise([V], V, points=True)
-    (green,) = flux._greens(spaces.points, (), np.zeros(49, dtype=bool), 4.0)
+    (green,) = poisson_solvers(spaces.points, (), np.zeros(49, dtype=bool), 4.0)
     load = spaces.output.integral[:, 0]
     # K + M / 4 with volume 4 in the plane: a constant source of one makes the constant four.
     torch.testing.assert_close(green(load[:, None])[:, 0], torch.full((49,), 4.0).double(), rtol=1e-12, atol=0)
@@ -160,13 +161,20 @@ def test_a_right_law_gives_the_solution(degree):
     V = lagrange(irregular(6), degree)
     bc = boundary(V)
     network = spon.OperatorNetwork(
-        input=lagrange(V.mesh), output=V, bcs=[bc], processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1
+        input=lagrange(V.mesh),
+        output=V,
+        bcs=[bc],
+        processor="fluxes",
+        structure=spon.Structure(linear_in=[0]),
+        channels=2,
+        depth=0,
+        finer=1,
     )
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
         network.processor.laws[0].mix.weight[-1, 0] = 1.0  # the source; before it are the slopes' fluxes
-        network.readout.weight.fill_(network.processor.unit**2)
+        network.processor.readout.weight.fill_(network.processor.unit**2)
     f = torch.full((network.spaces.encoders[0].shape[1], 1), 3.0, dtype=torch.float64)
     v = ufl.TestFunction(V)
     stiffness = ufl.inner(ufl.grad(ufl.TrialFunction(V)), ufl.grad(v)) * ufl.dx
@@ -182,14 +190,21 @@ def test_rounds_on_coarser_spaces():
     bit."""
     V, W = lagrange(square(8)), lagrange(square(4))
     network = spon.OperatorNetwork(
-        input=V, output=V, bcs=[boundary(V)], coarse=[W], processor="fluxes", channels=2, linear_in=[0], depth=0
+        input=V,
+        output=V,
+        bcs=[boundary(V)],
+        coarse=[W],
+        processor="fluxes",
+        channels=2,
+        structure=spon.Structure(linear_in=[0]),
+        depth=0,
     )
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
         network.processor.laws[0].mix.weight[-1, 0] = 1.0  # the source
-        network.readout.weight.fill_(network.processor.unit**2)
-    network.processor.coarsening = 1
+        network.processor.readout.weight.fill_(network.processor.unit**2)
+    network.processor.coarsen(1)
     answer = network(torch.ones(81, 1, dtype=torch.float64)).detach()
     assert answer[network.spaces.output.fixed].abs().max() == 0.0
     bc, v = boundary(W), ufl.TestFunction(W)
@@ -199,7 +214,7 @@ def test_rounds_on_coarser_spaces():
     matrix = fem.assemble_matrix(fem.form(stiffness), bcs=[bc]).to_scipy()
     u = torch.from_numpy(scipy.sparse.linalg.spsolve(matrix.tocsc(), load))
     torch.testing.assert_close(answer[:, 0], network.spaces.prolongations[0] @ u, rtol=0, atol=1e-14)
-    network.processor.coarsening = 5  # there are no others
+    network.processor.coarsen(5)  # there are no others
     assert torch.equal(network(torch.ones(81, 1, dtype=torch.float64)), answer)
 
 
@@ -257,7 +272,7 @@ def test_dirichlet_values_reach_into_the_domain():
         input=lagrange(V.mesh), output=V, bcs=[bc], processor="fluxes", channels=8, coarse=[lagrange(square(3))]
     )
     with torch.no_grad():
-        network.readout.weight.zero_()
+        network.processor.readout.weight.zero_()
     answer = network(noise(network.spaces.encoders[0].shape[1], 1)).detach().view(-1, 2)
     x = torch.from_numpy(V.tabulate_dof_coordinates()[:, :2])
     wanted = torch.stack([1 + x[:, 0], x[:, 1] - 2 * x[:, 0]], 1)
@@ -294,7 +309,7 @@ def test_components_with_conditions_of_their_own():
         assert found[0][on, :, 1 - i].abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{}, {"linear_in": [1]}])
+@pytest.mark.parametrize("options", [{}, {"structure": spon.Structure(linear_in=[1])}])
 def test_a_network_of_fluxes_is_kept(options, tmp_path):
     """On a vector space with ties, of two inputs, one that jumps: the file needs no function spaces."""
     V = lagrange(square(6), 2, (2,))
@@ -326,11 +341,15 @@ def test_coefficients_are_seen_by_their_logarithms():
     network = spon.OperatorNetwork(input=[V, V], output=V, processor="mlp")
     g, f = noise(25, 40), noise(25, 40, seed=1)
     network.normalise([g.exp(), f], f)
-    seen, other = (network._seen(k, x) for k, x in enumerate((g.exp(), f)))
+
+    def scaled(k, x):
+        return network.input_scalings[k](network.encode(k, x))
+
+    seen, other = scaled(0, g.exp()), scaled(1, f)
     torch.testing.assert_close(seen[..., 1], (g - g.mean()) / g.std(unbiased=False))
     assert (other[..., 1] == 0.0).all()
     # Below what has been seen they stay.
-    low = network._seen(0, torch.full((25, 1), 1e-9, dtype=torch.float64))[..., 1]
+    low = scaled(0, torch.full((25, 1), 1e-9, dtype=torch.float64))[..., 1]
     torch.testing.assert_close(low.flatten(), seen[..., 1].min().expand(25))
 
 
@@ -407,12 +426,14 @@ def test_a_right_law_is_right_in_another_domain(tmp_path):
         V = lagrange(domain)
         return {"input": V, "output": V, "bcs": [boundary(V)]}
 
-    network = spon.OperatorNetwork(processor="fluxes", linear_in=[0], channels=2, depth=0, finer=1, **spaces(square(6)))
+    network = spon.OperatorNetwork(
+        processor="fluxes", structure=spon.Structure(linear_in=[0]), channels=2, depth=0, finer=1, **spaces(square(6))
+    )
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
         network.processor.laws[0].mix.weight[-1, 0] = 1.0  # the source
-        network.readout.weight.fill_(network.processor.unit**2)
+        network.processor.readout.weight.fill_(network.processor.unit**2)
     made = spaces(mesh.create_rectangle(MPI.COMM_SELF, [[0.0, 0.0], [2.0, 1.0]], [12, 6]))
     V, (bc,) = made["output"], made["bcs"]
     other = network.on(**made)
@@ -441,10 +462,10 @@ def test_wrong_use_of_fluxes_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="the output is DG, need Lagrange"):
         D = fem.functionspace(V.mesh, ("DG", 1))
         spon.OperatorNetwork(input=V, output=D, processor="fluxes")
-    with pytest.raises(ValueError, match="encoder = 'integrals', but at points inputs are seen as they are"):
+    with pytest.raises(ValueError, match="encoder = 'integrals', but inputs at points are interpolated"):
         spon.OperatorNetwork(input=V, output=V, processor="fluxes", encoder="integrals")
     with pytest.raises(ValueError, match="read with its points"):
-        spon.Operator(discretise([V], V), processor="fluxes")
-    monkeypatch.setattr(flux, "INVERTED", 50)
+        spon.OperatorNetwork.from_discretisation(discretise([V], V), processor="fluxes")
+    monkeypatch.setattr(poisson, "INVERTED", 50)
     with pytest.raises(ValueError, match="the coarsest space has 81 free nodes, need 50 at most"):
-        spon.OperatorNetwork(input=V, output=V, processor="fluxes")
+        spon.OperatorNetwork(input=V, output=V, coarse=[])

@@ -85,7 +85,13 @@ def test_symmetric_positive_definite_whatever_the_network_says(processor):
     V, *coarse = spaces(6, 3)
     bc = boundary(V)
     network = spon.OperatorNetwork(
-        input=[V, V], output=V, bcs=[bc], coarse=coarse, processor=processor, linear_in=[0], **SMALL
+        input=[V, V],
+        output=V,
+        bcs=[bc],
+        coarse=coarse,
+        processor=processor,
+        structure=spon.Structure(linear_in=[0]),
+        **SMALL,
     )
     A = sparse(diffusion(V, bc))
     generator = torch.Generator().manual_seed(0)
@@ -113,7 +119,9 @@ def test_relaxation_damps_what_is_rough_in_elasticity_too(degree):
     form = ufl.inner(ufl.sym(ufl.grad(u)) + ufl.tr(ufl.grad(u)) * ufl.Identity(2), ufl.sym(ufl.grad(v))) * ufl.dx
     A = fem_petsc.assemble_matrix(fem.form(form), bcs=[bc])
     A.assemble()
-    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], processor="mlp", linear_in=[0], **SMALL)
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[bc], processor="mlp", structure=spon.Structure(linear_in=[0]), **SMALL
+    )
     P = spon.Preconditioner(network, sparse(A))
     relaxed = np.eye(A.getSize()[0]) - np.diag((P.weight / P.diagonal).numpy()) @ sparse(A).scipy.toarray()
     factors = np.linalg.eigvals(relaxed).real
@@ -129,7 +137,15 @@ def test_relaxation_damps_what_is_rough_in_elasticity_too(degree):
 def test_precision_is_changed_as_a_whole():
     V, *coarse = spaces(6, 3)
     bc = boundary(V)
-    network = spon.OperatorNetwork(input=[V, V], output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL)
+    network = spon.OperatorNetwork(
+        input=[V, V],
+        output=V,
+        bcs=[bc],
+        coarse=coarse,
+        processor="multigrid",
+        structure=spon.Structure(linear_in=[0]),
+        **SMALL,
+    )
     P = spon.Preconditioner(network, sparse(diffusion(V, bc)), torch.ones(49, 1, dtype=torch.float64))
     r = torch.randn(49, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -142,7 +158,14 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
     V, *coarse = spaces(20, 10, 5)
     bc = boundary(V)
     network = spon.OperatorNetwork(
-        input=[V, V], output=V, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], channels=8, depth=1
+        input=[V, V],
+        output=V,
+        bcs=[bc],
+        coarse=coarse,
+        processor="mgno",
+        structure=spon.Structure(linear_in=[0]),
+        channels=8,
+        depth=1,
     )
     known = [conductivity(V, c) for c in ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7))]
     made = [
@@ -165,7 +188,9 @@ def test_iterations_are_saved_on_an_unseen_problem(tmp_path):
 def test_an_answer_is_a_function_and_a_good_guess():
     V, *coarse = spaces(12, 6, 3)
     bc = boundary(V)
-    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, processor="mgno", linear_in=[0], depth=2)
+    network = spon.OperatorNetwork(
+        input=V, output=V, bcs=[bc], coarse=coarse, processor="mgno", structure=spon.Structure(linear_in=[0]), depth=2
+    )
     x, y = V.tabulate_dof_coordinates()[:, :2].T
     waves = np.array([np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(4) for j in range(4)])
     f = torch.from_numpy(waves.T @ np.random.default_rng(0).standard_normal((16, 200)))
@@ -190,10 +215,18 @@ def test_an_answer_is_a_function_and_a_good_guess():
 def test_wrong_use_is_told():
     V, W, *coarse = spaces(6, 5, 3)
     bc = boundary(V)
-    network = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL)
+    network = spon.OperatorNetwork(
+        input=V,
+        output=V,
+        bcs=[bc],
+        coarse=coarse,
+        processor="multigrid",
+        structure=spon.Structure(linear_in=[0]),
+        **SMALL,
+    )
     with pytest.raises(ValueError, match=r"inputs have \[36\] dofs, the network takes \[49\]"):
         coupling.FieldOperator(network, input=W, output=V)
-    with pytest.raises(ValueError, match="output has 36 dofs, the network's answer 49"):
+    with pytest.raises(ValueError, match="output has 36 dofs, the network predicts 49"):
         coupling.FieldOperator(network, input=V, output=W)
     (other,) = spaces(6)
     other.mesh.geometry.x[:, 0] *= 1.5
@@ -210,7 +243,7 @@ def test_wrong_use_is_told():
     with pytest.raises(ValueError, match="one of each of the 1 input spaces"):
         coupling.FieldOperator(network, input=V, output=V)(fem.Function(again))
     A = sparse(diffusion(V, bc))
-    plain = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, **SMALL)
+    plain = spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, processor="multigrid", **SMALL)
     with pytest.raises(ValueError, match=r"need linear_in=\[0\]"):
         spon.Preconditioner(plain, A)
     with pytest.raises(ValueError, match=r"others have the shapes \[\(49, 2\)\]"):
@@ -220,7 +253,8 @@ def test_wrong_use_is_told():
     with pytest.raises(ValueError, match=r"diagonal\[\d+\] = -"):
         spon.Preconditioner(network, sparse(diffusion(V, bc, -1.0)))
     both = [spon.Preconditioner(n, A) for n in (network, spon.OperatorNetwork(
-        input=V, output=V, bcs=[bc], coarse=coarse, linear_in=[0], **SMALL))]  # fmt: skip
+        input=V, output=V, bcs=[bc], coarse=coarse, processor="multigrid",
+        structure=spon.Structure(linear_in=[0]), **SMALL))]  # fmt: skip
     with pytest.raises(TypeError, match=r"csr_array: need a spon.SparseOperator"):
         spon.Preconditioner(network, A.scipy)
     skew = A.scipy.tolil()

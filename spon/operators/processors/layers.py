@@ -1,96 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Processors: learned maps of features (nodes, batch, channels) at the nodes of a finite element space.
+"""Maps of features (nodes, batch, channels) at the nodes of a finite element space.
 
 Each is called with the features and the `Hierarchy` of the space. With `linear=True` it has neither activations nor
-offsets and is a linear map of its features; its coefficients may still vary from place to place.
+offsets and is a linear map of its features; its coefficients may still vary in space.
 
-The parameters belong to the kind of node, edge or level and to no single node, so that no numbering of the mesh is
-preferred.
+Parameters belong to the kind of node, edge or level and to no single node, so that results do not depend on the
+numbering of the mesh.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from spon.operators.discretisation import Discretisation, node_matrix, nodes, scaled
-from spon.spaces.graphs import graph
-from spon.spaces.space import Space
-from spon.sparse import SparseOperator
-
-
-class Fixed(nn.Module):
-    """A `SparseOperator` that moves with the module that has it, and is no parameter of it."""
-
-    def __init__(self, operator: SparseOperator):
-        super().__init__()
-        self.operator = operator
-
-    def _apply(self, fn, recurse=True):
-        super()._apply(fn, recurse)
-        old = self.operator
-        self.operator = SparseOperator(old.shape, *(fn(t) for t in (old.pointers, old.columns, old.values)))
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator @ x
-
-
-class Level(nn.Module):
-    """What the processors know of one space, in lengths of its mean edge and with entries of matrices of mean one.
-
-    send: (edges, nodes), the sender's value. gather: (nodes, edges), the mean of the messages that arrive.
-    features: (edges, d + 3), as those of `spon.Graph`. places: (nodes, d), from −1 to 1 in the bounding box; zero along
-    axes that the space is periodic along, where no place is another than the next.
-    stencils: (k · nodes, nodes), k matrices one below the other: the identity, mass and stiffness matrix with
-    absolute values of rows that sum to one, and the mean slopes along edges by the d directions.
-    mean: (nodes, nodes), the mass matrix over the volume: aᵀ (mean b) is the mean of the product of two fields.
-    """
-
-    def __init__(self, space: Space, lower: Tensor, upper: Tensor):
-        super().__init__()
-        g = graph(space)
-        d = space.points.shape[1]
-        mean = g.features.abs().mean(0)
-        mean[:d] = mean[d]
-        self.register_buffer("features", g.features / torch.where(mean > 0, mean, 1.0), persistent=False)
-        independent = space.points[nodes(space)]
-        # `tying` has one entry per row, the number of the dof's master among the independent ones.
-        away = independent[space.tying.columns[:: space.block_size] // space.block_size] - space.points
-        periodic = away.abs().amax(0) > 1e-8 * (upper - lower)
-        places = torch.where(periodic, 0.0, 2 * (independent - lower) / (upper - lower) - 1)
-        self.register_buffer("places", places, persistent=False)
-        into = g.receive.T.scipy
-        degree = np.asarray(into.sum(axis=1))
-        self.send, self.gather = Fixed(g.send), Fixed(SparseOperator.of(scaled(into, degree)))
-        slopes = scipy.sparse.csr_array(g.send.scipy - g.receive.scipy)
-        along = (self.features[:, :d] / self.features[:, d : d + 1] ** 2).numpy()
-        matrices = [scipy.sparse.eye_array(g.nodes)]
-        for matrix in (node_matrix(space, space.mass), node_matrix(space, space.stiffness)):
-            matrices.append(scaled(matrix, np.asarray(abs(matrix).sum(axis=1))))
-        matrices += [scaled(into @ scipy.sparse.diags_array(column) @ slopes, degree) for column in along.T]
-        self.stencils = Fixed(SparseOperator.of(scipy.sparse.vstack(matrices)))
-        self.mean = Fixed(SparseOperator.of(node_matrix(space, space.mass) / space.volume))
-
-
-class Hierarchy(nn.Module):
-    """The levels of a discretisation, the finest first, and what carries features between them.
-
-    prolong: interpolation. restrict: its transpose, rows scaled so that constants stay constant.
-    """
-
-    def __init__(self, discretisation: Discretisation):
-        super().__init__()
-        points = discretisation.output.points
-        box = points.min(0).values, points.max(0).values
-        spaces = (discretisation.output, *discretisation.coarse)
-        self.levels = nn.ModuleList(Level(space, *box) for space in spaces)
-        self.prolong = nn.ModuleList(Fixed(p) for p in discretisation.prolongations)
-        down = [p.T.scipy for p in discretisation.prolongations]
-        self.restrict = nn.ModuleList(Fixed(SparseOperator.of(scaled(r, np.asarray(r.sum(axis=1))))) for r in down)
+from spon.operators.processors.levels import Hierarchy, Level
 
 
 def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = True, gain: float = 1.0) -> nn.Linear:
@@ -158,7 +82,7 @@ class Messages(nn.Module):
 
     def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 6):
         super().__init__()
-        d = hierarchy.levels[0].places.shape[1]
+        d = hierarchy.levels[0].coordinates.shape[1]
         self.layers = nn.ModuleList(Message(channels, d, generator, linear) for _ in range(depth))
 
     def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
@@ -191,7 +115,7 @@ class Multigrid(nn.Module):
         super().__init__()
         if cycle not in ("V", "W"):
             raise ValueError(f"cycle = {cycle!r}, need 'V' or 'W'")
-        d, finer = hierarchy.levels[0].places.shape[1], len(hierarchy.prolong)
+        d, finer = hierarchy.levels[0].coordinates.shape[1], len(hierarchy.prolong)
         self.visits = {"V": 1, "W": 2}[cycle]
         light = [[Message(channels, d, generator, linear) for _ in range(1 if shared else finer)] for _ in range(2)]
         self.before, self.after = map(nn.ModuleList, light)
@@ -240,7 +164,7 @@ class Cycle(nn.Module):
 
     def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, residual: bool):
         super().__init__()
-        d, count = hierarchy.levels[0].places.shape[1], len(hierarchy.levels)
+        d, count = hierarchy.levels[0].coordinates.shape[1], len(hierarchy.levels)
         self.residual = residual
         self.A, self.S = (nn.ModuleList(Stencil(channels, d, generator) for _ in range(count)) for _ in range(2))
         self.last = Stencil(channels, d, generator)  # the coarsest space is smoothed twice
@@ -280,7 +204,7 @@ class MgNO(nn.Module):
         residual: bool = True,
     ):
         super().__init__()
-        d = hierarchy.levels[0].places.shape[1]
+        d = hierarchy.levels[0].coordinates.shape[1]
         self.linear = linear
         self.cycles = nn.ModuleList(Cycle(channels, hierarchy, generator, residual) for _ in range(depth))
         self.mixings = nn.ModuleList(dense(channels, channels, generator, offset=False) for _ in range(depth))
@@ -291,7 +215,7 @@ class MgNO(nn.Module):
         for k, (cycle, mix) in enumerate(zip(self.cycles, self.mixings)):
             h = cycle(h, hierarchy) + mix(h)
             if not self.linear:
-                h = nn.functional.silu(h + self.biases[k](hierarchy.levels[0].places)[:, None])
+                h = nn.functional.silu(h + self.biases[k](hierarchy.levels[0].coordinates)[:, None])
         return h
 
 
@@ -306,13 +230,15 @@ class Attend(nn.Module):
         super().__init__()
         self.linear, self.heads = linear, heads
         asked = [d, channels, 2 * channels] if linear else [channels, 2 * channels]
-        self.look = perceptron(asked, generator)
+        self.queries_and_keys = perceptron(asked, generator)
         self.value = dense(channels, channels, generator, offset=False)
         self.update = Update(channels, channels, generator, linear)
 
     def forward(self, h: Tensor, level: Level) -> Tensor:
-        seen = level.places[:, None].expand(-1, h.shape[1], -1) if self.linear else h
-        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (*self.look(seen).chunk(2, -1), self.value(h)))
+        seen = level.coordinates[:, None].expand(-1, h.shape[1], -1) if self.linear else h
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)) for x in (*self.queries_and_keys(seen).chunk(2, -1), self.value(h))
+        )
         size = k.shape[-1:]
         k = nn.functional.layer_norm(k, size)
         v = v if self.linear else nn.functional.layer_norm(v, size)
@@ -335,13 +261,10 @@ class Attention(nn.Module):
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"heads = {heads}, need a divisor of the {channels} channels")
-        d = hierarchy.levels[0].places.shape[1]
+        d = hierarchy.levels[0].coordinates.shape[1]
         self.layers = nn.ModuleList(Attend(channels, d, generator, linear, heads) for _ in range(depth))
 
     def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
         for layer in self.layers:
             h = layer(h, hierarchy.levels[0])
         return h
-
-
-PROCESSORS = {"mlp": NodeWise, "messages": Messages, "multigrid": Multigrid, "mgno": MgNO, "attention": Attention}

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Coarse spaces for networks whose user gives none: bilinear or trilinear fields on regular grids over the mesh."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+from scipy.optimize import brentq
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from spon.spaces.space import Space
+
+Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+_ON_FACE = 1e-9  # how near to a face of a grid cell a node lies on it, in sizes of the cell; rounding is far below
+# How far outside of the grid a node may lie, in sizes of a grid cell; prolongations take the nearest cell's polynomial
+# up to half a size.
+_REACH = 0.45
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseGrids:
+    """Lagrange spaces of degree one on regular grids, each with half as many cells along an edge as the one before.
+
+    A grid covers the bounding box of the mesh, without the cells that lie outside of the mesh, in any dimension and for
+    any kind of cell. The first has cells of twice the mean distance of the output's nodes. A grid that would tear
+    the mesh into pieces, as where the mesh is strongly graded, is left out.
+
+    Args:
+        cells: the coarsest grid has at least so many along its longest edge.
+        count: of grids, at most; None for as many as there are.
+    """
+
+    cells: int
+    count: int | None = None
+
+    def spaces(self, mesh: Any, space: Space, periodic: Sequence[int] = ()) -> list[Any]:
+        """Function spaces of DOLFINx, from finer to coarser.
+
+        Args:
+            mesh: of DOLFINx, on one rank.
+            space: on it, whose nodes the grids cover.
+            periodic: axes along which grids have partner nodes on opposite faces.
+
+        Returns:
+            As many as there are; none for a mesh that fills no part of its box, such as a surface in space.
+        """
+        made: list[Any] = []
+        points = space.points.numpy()
+        lower, size = points.min(axis=0), np.ptp(points, axis=0)
+        if mesh.topology.dim < mesh.geometry.dim or not size.all():
+            return made
+        axes = [axis in periodic for axis in range(points.shape[1])]
+        nodes = space.tying.shape[1] // space.block_size
+        spacing = _spacing(size, axes, nodes * float(np.prod(size)) / space.volume)
+        pieces = _pieces(space.cell_dofs.numpy())
+        cells, factor = np.rint(size / spacing).astype(int), 1
+        while cells.max() > 1 and (self.count is None or len(made) < self.count):
+            factor *= 2
+            cells = np.maximum(np.rint(size / (factor * spacing)), 1).astype(int)
+            if cells.max() < self.cells:
+                break
+            grid = _covering(space, (points - lower) / size * cells, cells, axes)
+            if grid is not None and grid.independent < nodes and grid.pieces <= pieces:
+                nodes = grid.independent
+                made.append(_function_space(mesh.comm, grid.corners, lower + grid.vertices * size / cells))
+        return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """corners: (cells, 2^d) numbers of vertices. vertices: (n, d), in cells of the grid. independent: number of
+    vertices without a periodic master. pieces: number of parts that no face connects."""
+
+    corners: Numbers
+    vertices: Numbers
+    independent: int
+    pieces: int
+
+
+def _spacing(size: Array, periodic: Sequence[bool], nodes: float) -> float:
+    """Edge of the cells of a regular grid in a box that has so many independent nodes, rounding aside."""
+    even = float(np.prod(size) / nodes) ** (1 / len(size))
+    if all(periodic):
+        return even
+    ends = np.where(periodic, 0.0, 1.0)
+    largest = 1e6 * float(size.max())  # of which a grid has no more than the nodes at its ends
+    return float(brentq(lambda h: float(np.prod(size / h + ends)) - nodes, even, largest, rtol=1e-12))
+
+
+def _pieces(groups: Numbers) -> int:
+    """Number of parts of a mesh that do not share a number, which its cells have in `groups` (cells, n)."""
+    cells = np.arange(len(groups)).repeat(groups.shape[1])
+    _, numbers = np.unique(groups, return_inverse=True)
+    incidence = scipy.sparse.csr_array((np.ones(groups.size), (cells, numbers.ravel())))
+    both = scipy.sparse.block_array([[None, incidence], [incidence.T, None]])
+    return int(connected_components(both, directed=False)[0])
+
+
+def _covering(space: Space, places: Array, cells: Numbers, periodic: Sequence[bool]) -> _Grid | None:
+    """The grid of so many cells along each axis, without those that have a corner which no node's value depends on.
+
+    Args:
+        space: whose nodes the grid covers.
+        places: (nodes, d) of them, from 0 to the number of cells along each axis.
+        cells: (d,) numbers of cells.
+        periodic: (d,) whether the grid needs partner vertices on opposite faces.
+
+    Returns:
+        None if some node or cell of the mesh is too far outside of what remains.
+    """
+    d = len(cells)
+    ends = np.array(list(product((0, 1), repeat=d)))[:, ::-1]  # corners of a cell, the first axis fastest
+    used = np.zeros((int(np.prod(cells)), 2**d), dtype=bool)
+    for end in ends:  # a node on faces is in the cells on both sides
+        here = np.clip(np.floor(places + np.where(end, _ON_FACE, -_ON_FACE)).astype(int), 0, cells - 1)
+        along = places - here
+        moves = np.stack([along < 1 - _ON_FACE, along > _ON_FACE], -1)  # weight on the lower and on the upper corner
+        corner = np.all([moves[:, axis][:, ends[:, axis]] for axis in range(d)], axis=0)
+        np.logical_or.at(used, np.ravel_multi_index(tuple(here.T), tuple(cells)), corner)
+    kept = np.column_stack(np.unravel_index(np.flatnonzero(used.all(axis=1)), tuple(cells)))
+    kept = _with_partners(kept, cells, periodic)
+    if not len(kept):
+        return None
+    middles = places[space.cell_dofs.numpy()].mean(axis=1)
+    away, _ = cKDTree(kept + 0.5).query(np.concatenate([places, middles]), p=np.inf)
+    if away.max() > 0.5 + _REACH:
+        return None
+    corners = kept[:, None] + ends
+    numbers, inverse = np.unique(
+        np.ravel_multi_index(tuple(corners.reshape(-1, d).T), tuple(cells + 1)), return_inverse=True
+    )
+    vertices = np.column_stack(np.unravel_index(numbers, tuple(cells + 1)))
+    masters = np.where(periodic, vertices % cells, vertices)
+    faces = [
+        np.ravel_multi_index((axis, *(kept + side * np.eye(d, dtype=int)[axis]).T), (d, *(cells + 1)))
+        for axis in range(d)
+        for side in (0, 1)
+    ]
+    return _Grid(
+        inverse.reshape(len(kept), -1),
+        vertices.astype(float),
+        len(np.unique(masters, axis=0)),
+        _pieces(np.column_stack(faces)),
+    )
+
+
+def _with_partners(kept: Numbers, cells: Numbers, periodic: Sequence[bool]) -> Numbers:
+    """The cells (n, d) without those that have a vertex on a periodic face whose partner is of no other cell."""
+    ends = np.array(list(product((0, 1), repeat=len(cells))))
+    while True:
+        corners = kept[:, None] + ends
+        present = np.zeros(cells + 1, dtype=bool)
+        present[tuple(corners.reshape(-1, len(cells)).T)] = True
+        paired = np.ones(len(kept), dtype=bool)
+        for axis in np.flatnonzero(periodic):
+            for face, other in ((0, cells[axis]), (cells[axis], 0)):
+                partner = corners.copy()
+                partner[..., axis] = np.where(corners[..., axis] == face, other, corners[..., axis])
+                paired &= present[tuple(np.moveaxis(partner, -1, 0))].all(axis=1)
+        if paired.all():
+            return kept
+        kept = kept[paired]
+
+
+def _function_space(comm: Any, corners: Numbers, vertices: Array) -> Any:
+    """Scalar fields of degree one on cells with such corners (cells, 2^d) and vertices (n, d)."""
+    import basix.ufl
+    from dolfinx import fem
+
+    from meshes.compat import create_mesh
+
+    d = vertices.shape[1]
+    kind = {1: "interval", 2: "quadrilateral", 3: "hexahedron"}[d]
+    element = basix.ufl.element("P", kind, 1, shape=(d,))
+    mesh = create_mesh(comm, corners.astype(np.int64), vertices, element)
+    return fem.functionspace(mesh, ("P", 1))
