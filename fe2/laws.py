@@ -134,8 +134,9 @@ class ExactLaw:
         """See `Law.evaluate`.
 
         Raises:
-            ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
-            some; on several ranks each is a `FailureOfRank`.
+            ValueError: see `Law.evaluate`.
+            NotConverged: on all ranks, with the failures of the first rank that had some; on several ranks each is a
+                `FailureOfRank`.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
@@ -239,8 +240,9 @@ class VaryingLaw:
         """See `Law.evaluate`.
 
         Raises:
-            ValueError: see `Law.evaluate`. NotConverged: on all ranks, with the failures of the first rank that had
-            some; on several ranks each is a `FailureOfRank`.
+            ValueError: see `Law.evaluate`.
+            NotConverged: on all ranks, with the failures of the first rank that had some; on several ranks each is a
+                `FailureOfRank`.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)

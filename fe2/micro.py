@@ -53,7 +53,8 @@ class MicroPoint:
         Points share one body: the next call, also for another point, moves it.
 
         Raises:
-            TypeError, ValueError: as `fields`.
+            TypeError: as `fields`.
+            ValueError: as `fields`.
         """
         if hasattr(self.law, "set_state"):
             return self._law_with("set_state").set_state(self.state)
@@ -69,7 +70,8 @@ class MicroPoint:
         Not collective: one rank does it.
 
         Raises:
-            TypeError, ValueError: as `fields`.
+            TypeError: as `fields`.
+            ValueError: as `fields`.
         """
         self.fields().write(path)
 

@@ -15,7 +15,8 @@ def materials_by_tag(materials: ByPhase[Material], names: Mapping[str, int]) -> 
     """Tag → material, of materials by tag or by name; names: name of a phase → tag.
 
     Raises:
-        meshes.MeshError: an unknown name, or two materials for a phase. TypeError: something that is no material.
+        meshes.MeshError: an unknown name, or two materials for a phase.
+        TypeError: something that is no material.
     """
     found = by_tag(materials, names, "material")
     for tag, value in found.items():
@@ -28,7 +29,8 @@ def laws_by_tag(laws: ByPhase[Any], names: Mapping[str, int]) -> dict[int, Any]:
     """Tag → law, of laws by tag or by name; names: name of a phase → tag.
 
     Raises:
-        meshes.MeshError: an unknown name, or two laws for a phase. TypeError: something that is no law.
+        meshes.MeshError: an unknown name, or two laws for a phase.
+        TypeError: something that is no law.
     """
     found = by_tag(laws, names, "law")
     for tag, value in found.items():

@@ -41,7 +41,10 @@ Array = npt.NDArray[np.float64]
 class Failure:
     """A strain without equilibrium.
 
-    point: its index. strain: (d,). attempts: why each of them failed.
+    Attributes:
+        point: its index.
+        strain: (d,).
+        attempts: why each of them failed.
     """
 
     point: int
@@ -127,6 +130,7 @@ class RVE:
         boundary: "periodic", "linear displacement" or "uniform traction".
         plane: "strain" or "stress", in two dimensions.
         solver: tolerance, iterations, sub-steps and PETSc options.
+        **former: fields of `solver` by their names, as in the last release; deprecated.
 
     Attributes:
         domain: as given.

@@ -170,8 +170,9 @@ def _parameters(node: Function) -> tuple[str, ...]:
 
 
 def _fields(node: ast.ClassDef) -> tuple[str, ...]:
-    """Names of the public fields that a dataclass is made from."""
-    if not any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+    """Names of the public fields that a dataclass or a NamedTuple is made from."""
+    record = any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+    if not record and "NamedTuple" not in map(ast.unparse, node.bases):
         return ()
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
     names = [n.target.id for n in fields if "init=False" not in ast.unparse(n) and "ClassVar" not in ast.unparse(n)]
@@ -179,12 +180,13 @@ def _fields(node: ast.ClassDef) -> tuple[str, ...]:
 
 
 def argument_faults(thing: Public) -> list[str]:
-    """Faults of a docstring: in "Args" each parameter begins its own line, in "Raises" each error.
+    """Faults of a docstring: in "Args" ("Attributes" of a record) each begins its own line, in "Raises" each error.
 
     A docstring may do without these sections, but then it has no "name: text" for two parameters either.
     """
     found = []
-    args = section(thing.docstring, "Args")
+    is_record = not thing.is_function and thing.parameters
+    args = section(thing.docstring, "Args") or (section(thing.docstring, "Attributes") if is_record else "")
     if args:
         begun = re.findall(r"^ {4}\*{0,2}(\w+):", args, re.M)
         for name in thing.parameters:

@@ -9,19 +9,10 @@ from sources import PACKAGES, PROJECT, Public, argument_faults, modules, public
 MOST_LINES = 400
 MOST_PARAMETERS = 10
 
-# Modules that are too long and still to be split.
-TO_SPLIT = {"fe2.materials", "spon.microstructure.mode_network", "spon.operators.network"}
-
 # Functions with more parameters, and why.
 MANY_PARAMETERS = {
     "meshes.inclusions.rve": "independent options of a mesh generator with defaults; three are needed",
 }
-SHORT_SIGNATURES = ("meshes", "fe2", "coupling")  # packages, or packages inside of them, that hold to it
-CLEAN_DOCSTRINGS = ("meshes",)
-
-
-def inside(name, packages):
-    return any(name.startswith(f"{package}.") for package in packages)
 
 
 def test_one_version():
@@ -48,17 +39,17 @@ def test_packages_are_typed(package):
 def test_modules_are_short():
     lines = {name: len(module.path.read_text().splitlines()) for name, module in modules().items()}
     long = {name: count for name, count in lines.items() if count > MOST_LINES}
-    assert long.keys() <= TO_SPLIT, long
+    assert not long
 
 
 def test_signatures_are_short():
     long = {t.name: len(t.parameters) for t in public() if t.is_function and len(t.parameters) > MOST_PARAMETERS}
-    assert {name for name in long if inside(name, SHORT_SIGNATURES)} <= MANY_PARAMETERS.keys(), long
+    assert long.keys() <= MANY_PARAMETERS.keys(), long
     assert MANY_PARAMETERS.keys() <= long.keys(), "an exception that is no longer needed"
 
 
 def test_each_parameter_has_its_line():
-    faults = [fault for thing in public() if inside(thing.name, CLEAN_DOCSTRINGS) for fault in argument_faults(thing)]
+    faults = [fault for thing in public() for fault in argument_faults(thing)]
     assert not faults, "\n".join(faults)
 
 
