@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Other operator networks, called and trained as those of `spon.operators`: (dofs, batch) → (dofs, batch).
 
-They are built on the same `Discretisation`, and `spon.operators.train` takes them. None of them meets Dirichlet values
-by construction; as published, they learn them from the data. Networks on nodes see what those of `spon.operators` see
-there, coordinates from −1 to 1 and values of the inputs, which of a discontinuous input are those of one cell at each
-node; the DeepONets see all dofs. Of an answer that is a curl they learn the potential. Sizes are those of the sources
-unless said otherwise; layers start as torch has them.
+They are built on the same `Discretisation`, and `spon.operators.train` trains them. None of them meets Dirichlet
+values by construction; as published, they learn them from the data. Networks on nodes take the same features there as
+those of `spon.operators`: coordinates from −1 to 1 and values of the inputs; the DeepONets take all dofs. Where the
+prediction is a curl they learn the potential. Sizes are those of the sources unless stated otherwise; layers start as
+torch initialises them.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,11 @@ from spon.spaces.graphs import graph
 class Baseline(nn.Module):
     """Scales what goes in and comes out, each input by two numbers and each component of the output by two.
 
-    An input that is positive in all samples, as coefficients are, is seen by its logarithm.
+    Of an input that is positive in all samples, as coefficients are, the logarithm is taken. `predict` returns the
+    scaled values (nodes, batch, components) at the nodes of the output.
 
-    A network says in `predict` what the scaled values (nodes, batch, components) at the nodes of the output are.
-    increment: whether they are added to the first input in the space of the answer.
+    Attributes:
+        increment: whether predictions are added to the first input in the space of the prediction.
     """
 
     increment = False
@@ -37,7 +38,7 @@ class Baseline(nn.Module):
         space, count = discretisation.output, len(discretisation.encoders)
         b = self.components = space.block_size
         if len(space.independent) != space.dofs:
-            raise ValueError("the output has tied dofs, which these networks know nothing of")
+            raise ValueError("the output has tied dofs, which these networks cannot have")
         lower, upper = space.points.min(0).values, space.points.max(0).values
         self.register_buffer("places", 2 * (space.points - lower) / (upper - lower) - 1)
         for name, size in (("means", count), ("scales", count), ("mean", b), ("scale", b)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Cells that differ from point to point, learned: how near to the exact ones, how fast, and a structure of them.
+"""RVEs that differ from point to point: accuracy and speed of a network of their modes, and a structure of them.
 
-Cells are grids of 32 × 32 squares with discs of fibre, which keep a distance of two squares; 5 to 35 % of the area.
-Their materials are those of the other benchmarks. The network is trained on energies alone. Errors are at unseen cells
+RVEs are grids of 32 × 32 squares with discs of fibre, which keep a distance of two squares; 5 to 35 % of the area.
+Their materials are those of the other benchmarks. The network is trained on energies alone. Errors are at unseen RVEs
 and strains of the ±4 % box, relative, of the homogenised stress and tangent; the excess of the energy is that over the
 exact one. The untrained network has the same corrections, see `spon.ModeNetwork`. Times are of one core,
 the least of three runs.
@@ -39,7 +39,7 @@ MOVE, STEPS = 1.6, 4
 
 
 def packed(grid, count, seed):
-    """Tags (count, cells) of cells with random fractions and sizes of fibres."""
+    """Tags (count, cells) of RVEs with random fractions and sizes of fibres."""
     rng, found = np.random.default_rng(seed), []
     while len(found) < count:
         fraction, radius, own = rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.16), int(rng.integers(2**31))
@@ -50,16 +50,16 @@ def packed(grid, count, seed):
     return np.stack(found)
 
 
-def train(rve, cells, steps, seed):
+def train(rve, tags, steps, seed):
     network = coupling.mode_network(rve, half_range=learned.BOX, seed=seed).float()
     start = time.process_time()
     history = microstructure.train(
         network,
-        network.phases(torch.from_numpy(cells)),
+        network.phases(torch.from_numpy(tags)),
         TrainingOptions(steps=steps, batch=8, every=max(1, steps // 40), seed=seed),
         log=print,
     ).history
-    return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "cells": len(cells)}
+    return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "cells": len(tags)}
 
 
 def errors(network, tags, strains, exact):
@@ -67,18 +67,19 @@ def errors(network, tags, strains, exact):
     law = coupling.ModesLaw(network, tags)
     which = np.repeat(np.arange(len(tags)), len(strains))
     given = np.tile(strains, (len(tags), 1))
-    stress, tangent, coefficients, _ = law.respond(which, given)
-    local = law.local_strain(which, given, coefficients)[:, None]
+    found = law.respond(which, given)
+    stress, tangent = found.stress, found.tangent
+    local = law.local_strain(which, given, found.coefficients)[:, None]
     phase = law.network.phase(law.network.phases(torch.from_numpy(tags)))[torch.from_numpy(which)]
     with torch.no_grad():
-        energy, missing = (f(phase, local)[:, 0].numpy() for f in (law.network.energy, law.network.energy_error_bound))
+        energy, bound = (f(phase, local)[:, 0].numpy() for f in (law.network.energy, law.network.energy_error_bound))
     right = {k: np.concatenate([getattr(h, k) for h in exact]) for k in ("stress", "tangent", "energy")}
     off = np.linalg.norm(stress - right["stress"], axis=1) / np.linalg.norm(right["stress"], axis=1)
     off_tangent = np.linalg.norm(tangent - right["tangent"], axis=(1, 2)) / np.linalg.norm(
         right["tangent"], axis=(1, 2)
     )
     excess = energy / right["energy"] - 1
-    ratio = missing / (energy - right["energy"])
+    ratio = bound / (energy - right["energy"])
     return {
         "stress": {"mean": off.mean(), "median": np.median(off), "max": off.max()},
         "tangent": {"mean": off_tangent.mean(), "max": off_tangent.max()},
@@ -110,7 +111,7 @@ def speed(network, law, tags, strains):
 
 
 def structure(rve, network):
-    """Cook's membrane whose fraction of fibres falls along it, every point with a cell of its own."""
+    """Cook's membrane whose fraction of fibres falls along it, every point with an RVE of its own."""
     membrane = meshes.cook(MPI.COMM_SELF, n=5)
     x = fe2.law_coordinates(membrane)[:, 0] / 48.0
     tags = np.stack(
@@ -175,7 +176,7 @@ def study(quick, steps, seeds, known, keep):
     n = 8 if quick else 32
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
-    cells, unseen = packed(grid, 30 if quick else 1000, 0), packed(grid, 4 if quick else UNSEEN, 1)
+    tags, unseen = packed(grid, 30 if quick else 1000, 0), packed(grid, 4 if quick else UNSEEN, 1)
     strains = fe2.strain_sampling.latin_hypercube(STRAINS, 2, learned.BOX, seed=3)
     law = fe2.VaryingLaw(rve, unseen)
     for k in range(len(unseen)):
@@ -190,7 +191,7 @@ def study(quick, steps, seeds, known, keep):
     exact = [law.rve_at(k).homogenise(strains) for k in range(len(unseen))]
     found = {"unknowns": rve.unknowns.size, "seeds": []}
     for seed in range(seeds):
-        network, training = train(rve, cells, steps, seed)
+        network, training = train(rve, tags, steps, seed)
         if seed == 0 and not quick:
             MODEL.parent.mkdir(parents=True, exist_ok=True)
             network.save(MODEL)

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Stress and tangent of learned cells: points per second by the size of the batch, beside what the processor can do.
+"""Stress and tangent of learned RVEs: points per second by the size of the batch, and the roofline of the processor.
 
 Two networks: the potential that `spon.equino.train` makes by default, and a branch of the size of the published one,
-which goes from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters
-are random, which takes the same time. Ways:
+from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters are random,
+which takes the same time. Ways:
 
-- machine code, as `coupling.SurrogateLaw` has it, in float64 and float32
+- machine code, as in `coupling.SurrogateLaw`, in float64 and float32
 - closed form in torch, value and derivative in one pass, 1,024 points at a time
 - reverse mode by torch.func, vmap(jacrev) of the stress, as is usual, in batches
-- point by point with reverse mode, as the published code does
+- point by point with reverse mode, as in the published code
+- on a GPU, the fused kernel and the closed form in torch (experimental: never run on a GPU so far)
 
-The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run over the operations that a point takes
-in closed form, see `operations`; and, on a line that is far above, the bandwidth of a copy over the numbers that go in
-and out. On one core, the best of runs for a second.
+The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run, over the operations of a point in
+closed form, see `operations`. A second limit, far above, is the bandwidth of a copy over the numbers that are loaded
+and stored. On one core, the best of runs for a second.
 
     python3 benchmarks/bench_evaluation.py           all anew in benchmarks/evaluation.json and docs/evaluation.png
     python3 benchmarks/bench_evaluation.py --quick   small batches, printed and not kept
@@ -85,7 +86,7 @@ def stress_of(kind, network, means):
 
 
 def value_of(kind, network, means):
-    """The stress (3,) of one strain (3,), which is to be differentiated."""
+    """strain (3,) → stress (3,), to be differentiated."""
     if kind == "potential":
         return lambda e: network(e[None])[0][0]
     return lambda e: (network(e[None]) @ means.T)[0]
@@ -103,7 +104,7 @@ def best_rate(work, n, seconds):
 
 
 def ways(kind, network, means, name, n):
-    """Name → what evaluates n strains."""
+    """Name → function that evaluates n strains."""
     dtype = TYPES[name]
     generator = torch.Generator().manual_seed(0)
     strain = (0.04 * (2 * torch.rand(n, D, generator=generator, dtype=torch.float64) - 1)).to(dtype)
@@ -126,7 +127,7 @@ def ways(kind, network, means, name, n):
 
 
 def ways_on_gpu(kind, network, means, n):
-    """Name → what evaluates n strains on the GPU."""
+    """Name → function that evaluates n strains on the GPU. Experimental: never run on a GPU so far."""
     from spon.equino.evaluate.triton_response import FusedResponse
 
     device = torch.device("cuda:0")
@@ -156,9 +157,9 @@ def ways_on_gpu(kind, network, means, n):
         "closed form, torch, GPU": by_torch,
     }
     for name, respond in responds.items():
-        launches = CudaGraphs(respond, D, device, 131072)
+        graphs = CudaGraphs(respond, D, device, 131072)
         found[f"{name}, resident"] = resident(respond)
-        found[name] = lambda launches=launches: launches(*arrays)
+        found[name] = lambda graphs=graphs: graphs(*arrays)
     return found
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Full-field problems of image cells in batches by FFT, beside the exact solver one by one.
+"""Full-field problems of RVEs given as images, in batches by FFT, beside the exact solver one by one.
 
-Cells are those of `bench_cells.py` in 2D, discs of fibre in a matrix that softens, and balls of fibre in 3D, at random
+RVEs are those of `bench_cells.py` in 2D, discs of fibre in a matrix that softens, and balls of fibre in 3D, at random
 strains of a ±4 % box, from rest. Both solve the same discrete problem, stress and tangent to the same tolerance.
 Seconds are of one core, the least of two runs; setting up is not counted.
 
@@ -60,27 +60,28 @@ def study(grids, device):
         strains = fe2.strain_sampling.latin_hypercube(count, dim, box, seed=2)
         rows = {}
         for n in batches:
-            cells = coupling.grid_rves(labels[:n], learned.MATERIALS, device=device)
+            rves = coupling.grid_rves(labels[:n], learned.MATERIALS, device=device)
             given = torch.from_numpy(strains[:n])
-            answer = cells.homogenise(given, tolerance=TOLERANCE)
-            seconds = fastest(lambda cells=cells, given=given: cells.homogenise(given, tolerance=TOLERANCE))
+            response = rves.homogenise(given, tolerance=TOLERANCE)
+            seconds = fastest(lambda rves=rves, given=given: rves.homogenise(given, tolerance=TOLERANCE))
             rows[n] = {
                 "seconds_per_cell": seconds / n,
-                "iterations": float(answer.iterations.double().mean()),
-                "products": float(answer.products.double().mean()),
+                "iterations": float(response.iterations.double().mean()),
+                "products": float(response.products.double().mean()),
             }
             print(name, n, rows[n], flush=True)
         some = min(count, 4)
         exact, off = 0.0, 0.0
         for k in range(some):
-            cell = meshes.from_labels(labels[k], MPI.COMM_SELF)
-            rve = fe2.RVE(cell, learned.MATERIALS, degree=1)
+            domain = meshes.from_labels(labels[k], MPI.COMM_SELF)
+            rve = fe2.RVE(domain, learned.MATERIALS, degree=1)
             right = rve.homogenise(strains[k : k + 1])  # compiles
             exact += fastest(lambda rve=rve, e=strains[k : k + 1]: rve.homogenise(e)) / some
-            off = max(off, float(abs(answer.stress[k].cpu().numpy() - right.stress[0]).max() / abs(right.stress).max()))
+            error = response.stress[k].cpu().numpy() - right.stress[0]
+            off = max(off, float(abs(error).max() / abs(right.stress).max()))
             unknowns = rve.unknowns.size
             rve.destroy()
-        # What a cell needs while it is solved: fields at the points, with tangents, and vectors of conjugate gradients.
+        # What an RVE needs while it is solved: fields at the points, with tangents, and vectors of conjugate gradients.
         d, points = dim * (dim + 1) // 2, 2**dim * int(np.prod(grid))
         memory = 8 * (points * (2 * d * d + 2 * d + d * d) + 5 * d * unknowns) / 2**20
         found[name] = {"unknowns": unknowns, "batches": rows, "exact": exact, "off": off, "memory": memory}
@@ -89,7 +90,7 @@ def study(grids, device):
 
 
 def table(found):
-    lines = ["| grid | unknowns | a cell [ms], by size of the batch | Newton iterations / products | exact solver [ms] "
+    lines = ["| grid | unknowns | an RVE [ms], by size of the batch | Newton iterations / products | exact solver [ms] "
              "| stress apart | memory [MiB] |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, record in found.items():
         batches = record["batches"]

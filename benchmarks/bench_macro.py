@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""FE² with learned cells beside exact FE²: three structures of RVE1-3, the force, the stress and the time of each.
+"""FE² with learned RVEs beside exact FE²: three structures of RVE1-3, the force, the stress and the time of each.
 
-Cells, materials, snapshots and training are those of `bench_equino.py`. The structures are moved at one end, as far as
+RVEs, materials, snapshots and training are those of `bench_equino.py`. The structures are moved at one end, as far as
 needs most of the trained range of ±4 %. Errors are those of the force at equal displacement, the largest of all steps,
 and of the macroscale stress at the quadrature points, as relative L² norm at the end. Whole runs are timed, and the law
 alone, with what the certified law solves exactly.
 
     mpirun -n 2 python3 benchmarks/bench_macro.py [RVE3 ...]    writes benchmarks/macro.json, structure by structure
         --restart    leaves out what that file has        --table    prints it as markdown and runs nothing
-        --quick      a coarse cell in one structure, printed and not written
+        --quick      a coarse RVE in one structure, printed and not written
 """
 
 import argparse
@@ -31,8 +31,8 @@ import meshes
 STEPS = 3
 QUICK = {"cell": "RVE3", "mesh_size": 0.1, "structure": "plate with a hole"}
 FILE = Path(__file__).with_name("macro.json")
-# Record → cell and what its training has in place of the defaults. Where 16 modes leave most of the error, as in RVE1,
-# more of them make the certificate pass.
+# Record → RVE, and the options of its training that are not the defaults. Where 16 modes leave most of the error, as
+# in RVE1, more of them make the certificate pass.
 MODELS = {name: (name, {}) for name in SIZES} | {"RVE1, 24 modes": ("RVE1", {"r": 24})}
 # Structure → mesh, the boundaries that are held or moved, and the one and the direction in which the force counts.
 STRUCTURES = {

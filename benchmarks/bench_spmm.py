@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Products of a fixed sparse matrix with many fields, and messages along the edges of a large graph.
+"""Products of a constant sparse matrix with many fields, and messages along the edges of a large graph.
 
-The matrices join each of a plane's points with its nearest ones: 7 as P1 on triangles does, and 20 as in the graph of
+The matrices couple each point of a plane to its nearest ones: to 7, as P1 on triangles, and to 20, as in the graph of
 the messages. A training step is one layer of messages, its gradient and a step of Adam, each way in a process of its
-own, so that the peak of its memory is its own, too. All ways are timed beside each other in one run; on the CPU it is
-the processor's time of a single thread, which others on the machine disturb less than that of the clock.
+own with its own peak of memory. One run times all ways in turn; on the CPU by the processor's time of a single thread,
+which other processes disturb less than the time of the clock.
 
     python3 benchmarks/bench_spmm.py [cpu | cuda]     prints tables and writes benchmarks/spmm.json
     python3 benchmarks/bench_spmm.py --table          the tables from that file
@@ -35,7 +35,7 @@ NODES, NEAREST, WIDTH, FEATURES = 40_000, 20, 32, 4
 
 
 def nearest(nodes, k):
-    """Receivers and senders of edges to the k nearest of random points, which are numbered along the x axis."""
+    """Receivers and senders of edges to the k nearest of random points, numbered along the x axis."""
     points = np.random.default_rng(0).random((nodes, 2))
     points = points[np.lexsort((points[:, 1], (points[:, 0] * nodes**0.5).astype(int)))]
     return np.repeat(np.arange(nodes), k), cKDTree(points).query(points, k)[1].ravel()
@@ -47,7 +47,7 @@ def sparse(rows, columns, shape):
 
 
 def seconds(function, least=0.3):
-    """The shortest time of some calls, after one to warm up."""
+    """The shortest time of some calls after a first one."""
     clock = time.perf_counter if DEVICE == "cuda" else time.process_time
 
     def once():
@@ -65,7 +65,7 @@ def seconds(function, least=0.3):
 
 
 def products(nodes, k):
-    """Seconds of a product for each way and number of columns, all of them with the same result."""
+    """Seconds of a product for each way and number of columns, after a check that all have the same result."""
     a = sparse(*nearest(nodes, k), (nodes, nodes))
     csr = torch.sparse_csr_tensor(a.pointers, a.columns, a.values, a.shape)
     coo = csr.to_sparse_coo().coalesce()
@@ -82,16 +82,16 @@ def products(nodes, k):
     table = {}
     for b in COLUMNS:
         x = torch.randn(nodes, b, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-        right, batch_first = a @ x, x.T.contiguous()
+        expected, batch_first = a @ x, x.T.contiguous()
         for way in ways.values():
-            torch.testing.assert_close(way(x), right, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(way(x), expected, rtol=1e-12, atol=1e-12)
         table[b] = {name: seconds(lambda way=way, x=x: way(x)) for name, way in ways.items()}
         table[b]["spon, batch first"] = seconds(lambda x=batch_first: (a @ x.T).T.contiguous())
     return table
 
 
 class Messages(torch.nn.Module):
-    """x_i + Σ_j tanh(x_i A + x_j B + e_ij C) D over the edges from j to i, computed in different ways."""
+    """x_i + Σ_j tanh(x_i A + x_j B + e_ij C) D over the edges from j to i, in different ways."""
 
     def __init__(self, way, features):
         super().__init__()
@@ -114,27 +114,27 @@ class Messages(torch.nn.Module):
         return torch.zeros_like(x).index_add(0, self.receivers, message)
 
     def at_nodes(self, x, e):
-        """The matrices at the nodes, which are fewer, and then gathered."""
+        """Matrices applied at the nodes, which are fewer, then gathered."""
         a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
         message = torch.tanh((x @ a)[self.receivers] + (x @ b)[self.senders] + e @ c)
         return torch.zeros_like(x).index_add(0, self.receivers, message)
 
     def products(self, x, e):
-        """The same, gathered and added by sparse products, whose results never vary."""
+        """The same, gathered and added by sparse products, with the same results in every run."""
         a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
         send, receive = self.graph.send, self.graph.receive
         return receive.T @ torch.tanh(receive @ (x @ a) + send @ (x @ b) + e @ c)
 
 
 def resident():
-    """The peak of this process so far [MiB], on the device that computes."""
+    """Peak memory of this process so far [MiB], on the device."""
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def train(way, results):
-    """Send the seconds of a training step, its additional memory [MiB] and the loss after the first."""
+    """Put seconds of a training step, its additional memory [MiB] and the loss after the first step in a queue."""
     generator = torch.Generator().manual_seed(1)
     x, target = (torch.randn(NODES, WIDTH, dtype=torch.float64, generator=generator).to(DEVICE) for _ in range(2))
     e = torch.randn(NODES * NEAREST, FEATURES, dtype=torch.float64, generator=generator).to(DEVICE)

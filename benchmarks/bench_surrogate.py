@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What a learned cell costs: stress and tangent by batch size, beside the exact cell, a formula, and its own making.
+"""What a learned RVE costs: stress and tangent by batch size, beside the exact RVE, a formula, and its own training.
 
 All on one core of a CPU, and on a GPU where there is one.
 
 - points per second by batch size, in float64 and float32, and the ratio to the exact solver's, both for random strains
   and on one core;
-- Cook's membrane of 1,000 elements with the learned cell and with the matrix material alone as a formula, compiled from
+- Cook's membrane of 1,000 elements with the learned RVE and with the matrix material alone as a formula, compiled from
   UFL: time of the whole run and of a Newton iteration, and the law's share of it;
-- snapshots and training in units of one load step of that membrane with the exact cell: as many Newton iterations as
-  the learned cell needs, times points, at the rate at which the exact cell solves 64 of the membrane's points. Training
-  times are those that `bench_equino.py` has measured.
+- snapshots and training in units of one load step of that membrane with the exact RVE: as many Newton iterations as
+  the learned RVE needs, times points, at the rate at which the exact RVE solves 64 of the membrane's points. Training
+  times are those of `bench_equino.py`.
 
     python3 benchmarks/bench_surrogate.py [RVE3 ...]     writes benchmarks/surrogate.json
     python3 benchmarks/bench_surrogate.py --table        prints it as markdown and runs nothing
@@ -50,10 +50,10 @@ def rate(model, n, device, dtype, compiled):
     return n / best
 
 
-def exact_rate(cell, strain):
-    """Points that the exact solver does in a second."""
+def exact_rate(rve, strain):
+    """Points per second of the exact solver."""
     start = time.perf_counter()
-    cell.homogenise(strain)
+    rve.homogenise(strain)
     return len(strain) / (time.perf_counter() - start)
 
 
@@ -77,8 +77,8 @@ def membrane(law):
 
 
 def study(name):
-    cell = learned.rve(name)
-    model = learned.trained(cell, name)
+    rve = learned.rve(name)
+    model = learned.trained(rve, name)
     ways = {"cpu": ("cpu", True), "cpu, torch": ("cpu", False)}
     if torch.cuda.is_available():
         ways["cuda"] = ("cuda", False)
@@ -89,11 +89,11 @@ def study(name):
         }
         for way, (device, compiled) in ways.items()
     }
-    random = exact_rate(cell, learned.BOX * np.random.default_rng(1).uniform(-1, 1, (64, 3)))
+    random = exact_rate(rve, learned.BOX * np.random.default_rng(1).uniform(-1, 1, (64, 3)))
     found = {"points_per_second": rates, "exact_per_second": random}
     found["ratio_to_exact"] = max(rates["cpu"]["float64"].values()) / random
 
-    # In turns, so that what else the machine does meets both; the best is what is left of that least.
+    # In turns, so that other load of the machine meets both; the best run has least of it.
     laws = coupling.SurrogateLaw(model, outside="warn"), fe2.UFLLaw(learned.MATERIALS[1])
     runs = [[membrane(law) for law in laws] for _ in range(REPEATS)]
     (problem, with_model), (_, formula) = (min(r, key=lambda run: run[1]["seconds"]) for r in zip(*runs, strict=True))
@@ -104,14 +104,14 @@ def study(name):
 
     strains = problem.sigma.strains()
     near = strains[len(strains) // 2 :][:64]
-    per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(cell, near)
+    per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(rve, near)
     trainings = json.loads(ACCURACY.read_text())["cells"][name]["methods"]["EquiNO, default"]
     offline = {
-        "snapshots": 100 / exact_rate(cell, fe2.strain_sampling.latin_hypercube(100, 2, learned.BOX, seed=0)),
+        "snapshots": 100 / exact_rate(rve, fe2.strain_sampling.latin_hypercube(100, 2, learned.BOX, seed=0)),
         "training": float(np.mean([t["seconds"] for t in trainings])),
     }
     found["offline"] = offline | {"exact_load_step": per_step, "ratio": sum(offline.values()) / per_step}
-    cell.destroy()
+    rve.destroy()
     return found
 
 

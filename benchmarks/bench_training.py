@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What learning costs: a cell's snapshots and networks by stages, an operator's steps, and memory, on 1 and 2 ranks.
+"""Costs of training: an RVE's snapshots and networks by stages, an operator's steps, and memory, on 1 and 2 ranks.
 
 RVE3 with 100 snapshots and the default settings of `spon.equino.train`: the exact problems, shared by the ranks; modes
 and cubature; what the law demands at the strains to learn at, by the reduced model; and the fit of three networks. Then
@@ -67,8 +67,8 @@ class Clock:
         self.start()
 
 
-def cell(effort, comm):
-    """The stages of a cell; those after the snapshots on one rank."""
+def rve_stages(effort, comm):
+    """The stages of an RVE; those after the snapshots on one rank."""
     rve = learned.rve("RVE3", effort["mesh_size"])
     strains = fe2.strain_sampling.latin_hypercube(effort["snapshots"], 2, learned.BOX, seed=0)
     rve.homogenise(strains[:1])  # compiles
@@ -115,7 +115,7 @@ def operator(effort, comm):
     return clock.stages
 
 
-WORKS = {"cell": cell, "operator": operator}
+WORKS = {"cell": rve_stages, "operator": operator}
 
 
 def study(quick):

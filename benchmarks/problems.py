@@ -25,13 +25,21 @@ from spon.spaces import transfer
 class Problem:
     """An operator between two function spaces and samples of it.
 
-    input, output: function spaces on MPI.COMM_SELF. bcs: Dirichlet conditions on the output. coarse: Lagrange spaces
-    below the output, from finer to coarser.
-    inputs, outputs: (dofs, samples), to learn from. unseen_inputs, unseen_outputs: (dofs, samples), to test with.
-    grid: (n + 1, n + 1), the number of the output's node at (i/n, j/n) where there is such a grid, else None.
-    velocity: the space of `outputs` if these are curls of fields in `output`, else None.
-    integral: what networks are told of it, as `spon.OperatorNetwork`. increment: whether they say what is added to the
-    input, all of them. runs: (2 m + 1, dofs, count), unseen series of states of which samples have the first m steps.
+    Args:
+        name: of the problem.
+        input: function space on MPI.COMM_SELF.
+        output: likewise.
+        bcs: Dirichlet conditions on the output.
+        coarse: Lagrange spaces below the output, from finer to coarser.
+        inputs: (dofs, samples), to learn from.
+        outputs: likewise.
+        unseen_inputs: (dofs, samples), to test with.
+        unseen_outputs: likewise.
+        grid: (n + 1, n + 1), the number of the output's node at (i/n, j/n) where there is such a grid, else None.
+        velocity: the space of `outputs` if these are curls of fields in `output`, else None.
+        integral: of the predictions, see `spon.Structure`.
+        increment: whether all networks predict what is added to the input.
+        runs: (2 m + 1, dofs, count), unseen series of states of which samples have the first m steps.
     """
 
     name: str

@@ -60,7 +60,7 @@ class Arithmetic:
     whose first factor is 1; ("scale", factor, node); ("axpy", x, y, a) for x + a y; or an operation of
     `spon.constitutive.program`.
 
-    Attributes:
+    Args:
         nodes: in the order of their numbers.
         known: the number of each node.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Image cells solved in batches by `spon.GridRVEs`: from materials in UFL, and as a law."""
+"""RVEs given as images, solved in batches by `spon.GridRVEs`: from materials in UFL, and as a law."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,16 +27,22 @@ def grid_rves(
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
 ) -> GridRVEs:
-    """Cells (n, nx, ny) or (n, nx, ny, nz) of labels with a material for each, see `spon.GridRVEs`.
+    """RVEs of a label for each pixel or voxel and a material for each label.
 
     Args:
-        labels: integers, as those of `meshes.from_labels`, of which every one needs a material.
-        materials: label, or name in `names` → material; path-independent. names: name → label.
+        labels: integers (n, nx, ny) or (n, nx, ny, nz) of n RVEs, as those of `meshes.from_labels`.
+        materials: label, or name in `names` → material; path-independent.
+        names: name → label.
+        box: edge lengths of an RVE; if None, one in x, with square or cubic elements.
         plane: "strain" or "stress", in two dimensions.
+        dtype: of all fields.
+        device: of all fields.
 
     Raises:
-        ValueError: labels that are not integers, a label without material, an unknown name, and what `spon.GridRVEs`
-        refuses. TypeError: something that is no material. TranslationError: one that torch cannot evaluate.
+        ValueError: labels that are not integers, a label without material, an unknown name, or a phase without
+            stiffness.
+        TypeError: something that is no material.
+        TranslationError: a material that torch cannot evaluate.
     """
     labels = _integers(labels)
     given = materials_by_tag(materials, names or {})
@@ -57,12 +63,18 @@ def _integers(labels: npt.ArrayLike) -> npt.NDArray[np.integer]:
 
 
 class GridLaw:
-    """A full-field problem on a grid at each point, of a cell of its own, solved in batches on any device.
+    """A full-field problem on a grid at each point, with an RVE of its own, solved in batches on any device.
 
     Args:
         labels: (n, nx, ny) or (n, nx, ny, nz) of this rank's n points, in the order of `fe2.law_coordinates`; for the
-            same cell everywhere `np.broadcast_to(cell, (n, *cell.shape))`.
-        materials, names, box, plane, dtype, device: see `grid_rves`. chunk: cells at a time.
+            same RVE everywhere `np.broadcast_to(image, (n, *image.shape))`.
+        materials: see `grid_rves`.
+        names: see `grid_rves`.
+        box: see `grid_rves`.
+        plane: see `grid_rves`.
+        dtype: see `grid_rves`.
+        device: see `grid_rves`.
+        chunk: RVEs at a time.
 
     Attributes:
         layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
@@ -73,7 +85,9 @@ class GridLaw:
             (nx, ny, nz, dim), from which the next solution begins.
 
     Raises:
-        ValueError: a chunk below 1, and as `grid_rves`.
+        ValueError: a chunk below 1, or an error of `grid_rves`.
+        TypeError: something that is no material.
+        TranslationError: a material that torch cannot evaluate.
     """
 
     def __init__(
@@ -89,7 +103,7 @@ class GridLaw:
         chunk: int = 16,
     ):
         if chunk < 1:
-            raise ValueError(f"chunk = {chunk}: need at least 1 cell")
+            raise ValueError(f"chunk = {chunk}: need at least 1 RVE")
         labels = _integers(labels)
         made = {"names": names, "box": box, "plane": plane, "dtype": dtype, "device": device}
         self._parts = [
@@ -103,7 +117,14 @@ class GridLaw:
         self.state_size = self.layout.size
 
     def initial_state(self, n: int) -> Array:
-        """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
+        """State rows (n, state_size) of undeformed RVEs.
+
+        Args:
+            n: number of points of this rank.
+
+        Raises:
+            ValueError: another number of RVEs.
+        """
         if n != self._count:
             raise ValueError(f"there are {n} points on this rank and {self._count} RVEs")
         return self.layout.rows(n, point=np.arange(n))
@@ -112,7 +133,8 @@ class GridLaw:
         """See `fe2.Law.evaluate`; all points of this rank in their order.
 
         Raises:
-            ValueError: see there. fe2.StepFailed: on all ranks, naming a cell whose equilibrium was not found.
+            ValueError: see there.
+            fe2.StepFailed: on all ranks; the equilibrium at a point was not found, which it names.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
@@ -120,13 +142,18 @@ class GridLaw:
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             if not np.array_equal(self.layout.view(state, "point"), np.arange(self._count)):
                 raise ValueError(f"got {n} points, need all {self._count} of this rank in their order")
-            for k, cells in enumerate(self._parts):
+            for k, rves in enumerate(self._parts):
                 part = slice(k * self._chunk, (k + 1) * self._chunk)
                 start = torch.from_numpy(np.ascontiguousarray(self.layout.view(guess[part], "fluctuation")))
                 try:
-                    found = cells.homogenise(torch.from_numpy(strain[part]), start=start)
+                    found = rves.homogenise(torch.from_numpy(strain[part]), start=start)
                 except GridNotConverged as error:
-                    raise StepFailed(f"of the cells from {part.start} on: {error}") from error
+                    raise StepFailed(f"{_point(part.start + error.rve, comm)}, {error.problem}") from error
                 out.stress[part], out.tangent[part] = found.stress.cpu().numpy(), found.tangent.cpu().numpy()
                 self.layout.view(out.state[part], "fluctuation")[:] = found.fluctuation.cpu().numpy()
         return out
+
+
+def _point(k: int, comm: MPI.Comm) -> str:
+    """A point by its number on this rank, and the rank where there are several."""
+    return f"point {k}" if comm.size == 1 else f"point {k} of rank {comm.rank}"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Structures whose cell differs from point to point: the network of a cell's modes, and the law that it makes."""
+"""Structures whose RVE differs from point to point: a network of modes for an RVE, and the law of its modes."""
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,8 @@ from coupling.snapshots import strain_operator
 from coupling.translate import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
-from spon.microstructure import ModeNetwork, RVEMesh
+from spon.microstructure import ModeNetwork, RVEMesh, RVENotConverged
 from spon.operators.discretisation import discretise
-from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.galerkin_c import compiled_modes
 from spon.spaces.read import read_space
 from spon.spaces.space import Space
@@ -28,33 +28,36 @@ from spon.sparse import SparseOperator
 
 Array = npt.NDArray[np.float64]
 
-# Newton steps that are small enough to be the last, as part of the strain in the norm of energy; they are taken, and
-# leave of an error its square. Where the macroscale iterates too, the two converge together: its next strain is nearer,
-# and the sensitivities of the coefficients foresee what it asks for.
+# The size of the last Newton step, relative to the strain in the norm of energy; this step squares the error. In a
+# macroscale Newton loop a larger one will do, since both loops converge together: the next strain is nearer, and the
+# sensitivities predict the coefficients there.
 _STEP, _STEP_IN_LOOP = 1e-4, 1e-2
-_ITERATIONS = 30
+_ITERATIONS = 30  # of Newton's method, at most
+_CHUNK = 16  # RVEs at a time, whose fields at all points are in memory
+_ESTIMATES = 64  # points at a time, for the same reason
 _SOLUTION = ("strain", "coefficients", "sensitivities")  # in a state row
 
 
 def mode_network(
     rve: RVE, *, half_range: npt.ArrayLike, r: int = 6, coarse: Sequence[int] | None = None, **options
 ) -> ModeNetwork:
-    """A network for all cells that have the mesh and the materials of `rve`, whatever their tags.
+    """A network of modes for all RVEs with the mesh and the materials of `rve`, whatever their tags.
 
     Args:
-        rve: periodic, with two materials at least; which cells of its mesh have which does not matter.
-        half_range: (d,) largest Mandel strains to train for. r: number of modes.
-        coarse: cells along an edge of the box of coarser grids, from finer to coarser, which only the network sees; by
-            default each has half as many as the one before, down to three or more.
-        **options: corrections, see `spon.ModeNetwork`, and those of `spon.OperatorNetwork`: processor ("mgno" if not
-            said), channels, seed, ...
+        rve: periodic, with two materials at least; its own tags do not matter.
+        half_range: (d,), largest Mandel strains to train for.
+        r: number of modes.
+        coarse: cells along an edge of the coarser grids of the network, from finer to coarser; if None, each has half
+            as many as the one before, down to three or more.
+        **options: corrections, see `spon.ModeNetwork`, and options of `spon.OperatorNetwork`: processor ("mgno" by
+            default), channels, seed, ...
 
     Raises:
-        ValueError: a cell that is not periodic or does not fill a box, or what `spon.ModeNetwork` refuses.
+        ValueError: an RVE that is not periodic or does not fill a box, too few modes, or materials without energy.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
     if rve.boundary != "periodic":
-        raise ValueError(f"the cell's boundary is {rve.boundary!r}, need 'periodic'")
+        raise ValueError(f"the RVE's boundary is {rve.boundary!r}, need 'periodic'")
     box = rve.domain.box
     if not rve.domain.fills_box:
         raise ValueError(
@@ -73,21 +76,20 @@ def mode_network(
     below = [fem.functionspace(make(MPI.COMM_SELF, list(box), [n] * body.dim, kind), ("P", 1)) for n in coarse]
     spaces = discretise([indicator] * (m - 1), V, periodic=tuple(axes), coarse=below)
     points = len(body.points)
-    places = _places(body)
     displacements = read_space(body.V, periodic=tuple(axes))
     assert isinstance(displacements, Space)  # which a Lagrange space is
     shared = RVEMesh(
         strains=_sparse(strain_operator(body)),
         tying=displacements.tying,
-        interpolation=evaluation(fem.functionspace(here, ("P", 1)), places, reach=1e-3),
+        interpolation=evaluation(fem.functionspace(here, ("P", 1)), _coordinates(body), reach=1e-3),
         weights=torch.from_numpy(body.weights.ravel() / rve.volume),
         cells=torch.arange(body.weights.shape[0]).repeat_interleave(points),
     )
     half = torch.from_numpy(np.broadcast_to(np.asarray(half_range, dtype=np.float64), (d,)).copy())
     tags = list(body.materials)
-    # Of a cell's own phases it knows nothing.
-    mark = {part: value for part, value in fingerprint(rve).items() if part not in ("phases", "whole")}
-    options = {"processor": "mgno", "fingerprint": mark, **options}
+    # Without the phases, which differ from RVE to RVE.
+    shared_parts = {part: value for part, value in fingerprint(rve).items() if part not in ("phases", "whole")}
+    options = {"processor": "mgno", "fingerprint": shared_parts, **options}
     return ModeNetwork(spaces, shared, laws, tags, r=r, half_range=half, **options)
 
 
@@ -95,33 +97,52 @@ def _sparse(matrix) -> SparseOperator:
     return SparseOperator.of(scipy.sparse.csr_array(matrix))
 
 
-def _places(body: Body) -> Array:
+def _coordinates(body: Body) -> Array:
     """Coordinates (cells · points, dim) of the quadrature points."""
     x = fem.Expression(ufl.SpatialCoordinate(body.mesh), body.points)
     return x.eval(body.mesh, body.cells).reshape(-1, body.dim)
 
 
-class ModesLaw:
-    """Stress and tangent of points that have each a cell of their own, from a trained network of their modes.
+@dataclass(frozen=True, slots=True, eq=False)
+class PointResponse:
+    """The response of RVEs in their modes at n points.
 
-    The network is asked once for each cell. From then on each evaluation minimises the energy in its modes, so that the
-    stress is that of fields which are there, as `local_strain` says. It goes as far as the macroscale can feel, to an
-    error of 1e-4 after a large change of strain and to rounding when Newton's method of the macroscale has converged.
+    Args:
+        stress: (n, d), homogenised [MPa].
+        tangent: (n, d, d), homogenised [MPa].
+        coefficients: (n, r), of the modes.
+        sensitivities: (n, r, d), derivatives of the coefficients by the strain.
+    """
+
+    stress: Array
+    tangent: Array
+    coefficients: Array
+    sensitivities: Array
+
+
+class ModesLaw:
+    """Stress and tangent of points that have an RVE of their own each, from a trained network of modes.
+
+    The network is evaluated once for each RVE. Each evaluation of the law minimises the energy in its modes, so that
+    the stress belongs to a compatible strain field, see `local_strain`. The error is 1e-4 after a large change of
+    strain, and falls to rounding as Newton's method of the macroscale converges.
 
     With an exact law, points whose error estimate is above the tolerance are solved exactly, and stay so until the step
     is accepted or given up, see `coupling.fallback`.
 
     Args:
-        network: from `mode_network`, trained by `spon.microstructure.train`; a copy of it in float64 is used.
-        tags: (n, cells), the phases of the cells of this rank's n points, in the order of `fe2.law_coordinates`.
-        exact: `fe2.VaryingLaw` of the same points, or None. tolerance: of the estimate.
-        rve: with the mesh and the materials of all cells, to look into points; None for that of `exact`, if any.
-        compiled: whether cells are evaluated as machine code, if there is a C compiler; else by torch.
+        network: from `mode_network`, trained by `spon.microstructure.train`; the law has a copy in float64.
+        tags: (n, cells), tags of the cells of the mesh in the RVEs of this rank's n points, in the order of
+            `fe2.law_coordinates`.
+        exact: `fe2.VaryingLaw` of the same points, or None.
+        tolerance: of the estimate.
+        compiled: whether RVEs are evaluated as machine code, if there is a C compiler; else by torch.
+        rve: with the mesh and the materials of all RVEs, for `micro_fields`; None for that of `exact`, if any.
 
     Attributes:
         strain_size: d.
-        layout: of a state row: "point", the number of the RVE, "strain", the last one, its "coefficients" and their
-            "sensitivities", and "fallback" with an exact law, see `coupling.fallback`.
+        layout: of a state row: "point", the number of the RVE; "strain", "coefficients" and "sensitivities" of the last
+            evaluation; and "fallback" with an exact law, see `coupling.fallback`.
         state_size: of the layout.
         estimate: (n,) `spon.ModeNetwork.energy_error_bound` over the energy in the last evaluation; empty without an
             exact law. It grows with the error of the energy, and bounds it where no tangent is below that of the
@@ -129,8 +150,9 @@ class ModesLaw:
         is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
 
     Raises:
-        ValueError: tags of another shape or unknown, a tolerance that is negative, or an RVE, here or in `exact`, that
-        the network was not made for, or other tags there. TypeError: another exact law.
+        ValueError: tags of another shape or unknown, a negative tolerance, an RVE, here or in `exact`, that the network
+            was not made for, or other tags in `exact`.
+        TypeError: another exact law.
     """
 
     own_rves = True
@@ -149,10 +171,10 @@ class ModesLaw:
             raise ValueError(f"tolerance = {tolerance}, need a positive number")
         if exact is not None:
             if not isinstance(exact, VaryingLaw):
-                raise TypeError(f"the exact law is a {type(exact).__name__}: need a fe2.VaryingLaw of the same cells")
+                raise TypeError(f"the exact law is a {type(exact).__name__}: need a fe2.VaryingLaw of the same RVEs")
             network.require(fingerprint(exact.like))
             if not np.array_equal(exact.tags, tags):
-                raise ValueError("the tags of the exact law are others than those of the modes")
+                raise ValueError("the exact law has other tags than the modes")
         if rve is not None:
             network.require(fingerprint(rve))
         self._rves = exact if rve is None else VaryingLaw(rve, np.asarray(tags))
@@ -162,13 +184,13 @@ class ModesLaw:
         d, r = len(self.network.half_range), self.network.r
         self.strain_size, self.tolerance = d, tolerance
         with torch.no_grad():
-            parts = [self.network.modes(part) for part in phases.split(16, dim=1)] if phases.shape[1] else []
+            parts = [self.network.modes(part) for part in phases.split(_CHUNK, dim=1)] if phases.shape[1] else []
         points = len(self.network.weights)
         self.modes = torch.cat([part.strain for part in parts]) if parts else torch.zeros(0, points, d, r).double()
         self._compiled = compiled_modes(self.network.laws, r) if compiled else None
         if self._compiled is not None:
             arrays = (self.modes.numpy(), self._phase.numpy(), self.network.weights.numpy())
-            self._cells = self._compiled.prepare(*arrays)
+            self._prepared = self._compiled.prepare(*arrays)
         self._fallback = None if exact is None else Fallback(exact, d)
         last = {} if self._fallback is None else {"fallback": self._fallback.layout}
         self.layout = StateLayout(point=(), strain=d, coefficients=r, sensitivities=(r, d), **last)
@@ -177,7 +199,14 @@ class ModesLaw:
         self.estimate: Array = np.zeros(0)
 
     def initial_state(self, n: int) -> Array:
-        """State rows (n, state_size) of undeformed cells; raises ValueError for another number of points than cells."""
+        """State rows (n, state_size) of undeformed RVEs.
+
+        Args:
+            n: number of points of this rank.
+
+        Raises:
+            ValueError: another number of RVEs.
+        """
         if n != len(self._phase):
             raise ValueError(f"there are {n} points on this rank and {len(self._phase)} RVEs")
         last = {} if self._fallback is None else {"fallback": self._fallback.initial_state(n)}
@@ -187,26 +216,24 @@ class ModesLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            ValueError: see there. fe2.StepFailed: on all ranks, naming a strain at which no minimum of the energy was
-            found. What the exact law raises.
+            ValueError: see there.
+            fe2.StepFailed: on all ranks; no minimum of the energy was found at a point, which it names.
         """
         view, fallback = self.layout.view, self._fallback
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
             which = view(state, "point").astype(np.int64)
             last, before, sensitivities = (view(guess, name) for name in _SOLUTION)
-            ahead = sensitivities @ (strain - last)[:, :, None]
-            stress, tangent, *found = self.respond(which, strain, before + ahead[:, :, 0], step=_STEP_IN_LOOP)
-            out = Response(stress, tangent, guess.copy())
-            for name, values in zip(_SOLUTION, (strain, *found), strict=True):
+            change = sensitivities @ (strain - last)[:, :, None]
+            found = self.respond(which, strain, before + change[:, :, 0], step=_STEP_IN_LOOP)
+            out = Response(found.stress, found.tangent, guess.copy())
+            for name, values in zip(_SOLUTION, (strain, found.coefficients, found.sensitivities), strict=True):
                 view(out.state, name)[:] = values
             self.is_exact = np.zeros(len(strain), dtype=bool)
             if fallback is not None:
-                coefficients, _ = found
-                self.estimate = self._estimates(which, strain, coefficients)
-                # Written so that NaN is not good enough.
-                good = self.estimate <= self.tolerance
-                self.is_exact = ~good | fallback.has_solved(view(state, "fallback"), view(guess, "fallback"))
+                self.estimate = self._estimates(which, strain, found.coefficients)
+                accepted = self.estimate <= self.tolerance  # NaN is not
+                self.is_exact = ~accepted | fallback.has_solved(view(state, "fallback"), view(guess, "fallback"))
         if fallback is not None:
             rows = Response(out.stress, out.tangent, view(out.state, "fallback"))
             fallback.solve(self.is_exact, strain, view(state, "fallback"), view(guess, "fallback"), rows, comm)
@@ -214,46 +241,46 @@ class ModesLaw:
 
     def respond(
         self, which: npt.NDArray[np.int64], strain: Array, start: Array | None = None, step: float = _STEP
-    ) -> tuple[Array, Array, Array, Array]:
-        """Stress (n, d), tangent (n, d, d) [MPa], coefficients (n, r) and sensitivities (n, r, d) of RVEs `which` (n,).
+    ) -> PointResponse:
+        """The response of RVEs in their modes.
 
-        `start`: coefficients to begin with, zero by default; they do not change the result but by the tolerance. `step`
-        of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
+        Args:
+            which: (n,), the RVE of each strain.
+            strain: (n, d).
+            start: (n, r), initial coefficients; zero if None. They change the result within the tolerance only.
+            step: of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
 
         Raises:
-            fe2.StepFailed: naming the first strain at which no minimum of the energy was found.
+            fe2.StepFailed: no minimum of the energy was found at a strain, the first of which it names.
         """
         if self._compiled is None:
             return self._by_torch(which, strain)
         start = np.zeros((len(strain), self.network.r)) if start is None else start
-        *found, iterations = self._compiled(self._cells, which, strain, start, step, _ITERATIONS)
+        *found, iterations = self._compiled(self._prepared, which, strain, start, step, _ITERATIONS)
         if (iterations < 0).any():
             k = int(np.flatnonzero(iterations < 0)[0])
-            raise StepFailed(f"cell {which[k]}: no least energy in its modes at the strain {strain[k].tolist()}")
-        return tuple(found)
+            raise StepFailed(f"RVE {which[k]}: no least energy in its modes at the strain {strain[k].tolist()}")
+        return PointResponse(*found)
 
-    def _by_torch(self, which, strain):
-        parts, chunk = [], 16
-        for first in range(0, len(strain), chunk):
-            part = slice(first, first + chunk)
-            cells = torch.from_numpy(which[part])
-            try:
-                c = self.network.respond(
-                    self.modes[cells],
-                    self._phase[cells],
-                    torch.from_numpy(strain[part])[:, None],
-                    iterations=_ITERATIONS,
-                )
-            except ReducedNotConverged as error:
-                raise StepFailed(str(error)) from error
-            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.sensitivities)])
+    def _by_torch(self, which: npt.NDArray[np.int64], strain: Array) -> PointResponse:
         d, r = self.strain_size, self.network.r
-        empty = [np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]
-        return tuple(np.concatenate(values) for values in zip(empty, *parts, strict=True))
+        parts = [[np.zeros((0, d)), np.zeros((0, d, d)), np.zeros((0, r)), np.zeros((0, r, d))]]
+        for first in range(0, len(strain), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            rves, strains = torch.from_numpy(which[part]), torch.from_numpy(strain[part])[:, None]
+            try:
+                c = self.network.respond(self.modes[rves], self._phase[rves], strains, iterations=_ITERATIONS)
+            except RVENotConverged as error:
+                raise StepFailed(f"RVE {which[first + error.rve]}, {error.problem}") from error
+            parts.append([x[:, 0].numpy() for x in (c.stress, c.tangent, c.coefficients, c.sensitivities)])
+        return PointResponse(*map(np.concatenate, zip(*parts, strict=True)))
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
-        """The fields at a strain (d,) and a row (state_size,): exact where the point was, else those of the modes, with
-        the stress of the law.
+        """The fields of a point: exact if it was solved exactly, else those of the modes with the stress of the law.
+
+        Args:
+            strain: (d,).
+            state: (state_size,), a row.
 
         Raises:
             TypeError: no RVE.
@@ -265,7 +292,7 @@ class ModesLaw:
             if exact is not None:
                 return exact
         which, one = self.layout.view(state[None], "point").astype(np.int64), strain[None]
-        _, _, coefficients, _ = self.respond(which, one)
+        coefficients = self.respond(which, one).coefficients
         rve = self._rves.rve_at(int(which[0]))
         tags = torch.from_numpy(self._rves.tags[which].astype(np.int64))
         with torch.no_grad():
@@ -281,19 +308,31 @@ class ModesLaw:
         )
 
     def local_strain(self, which: npt.NDArray[np.int64], strain: Array, coefficients: Array) -> torch.Tensor:
-        """Strains (n, P, d) at the points of the cells `which`, in the order cells × points of their mesh."""
+        """Strains (n, P, d) at the quadrature points of RVEs, in the order cells × points of their mesh.
+
+        Args:
+            which: (n,), the RVEs.
+            strain: (n, d), macroscale strains.
+            coefficients: (n, r), of the modes.
+        """
         modes = self.modes[torch.from_numpy(np.asarray(which))]
         return torch.from_numpy(strain)[:, None] + torch.einsum("npdr,nr->npd", modes, torch.from_numpy(coefficients))
 
     def local_stress(self, which: npt.NDArray[np.int64], local_strain: torch.Tensor) -> Array:
-        """The law's stresses (n, P, d) [MPa] at strains (n, P, d) at the points of the cells `which`."""
+        """Stresses (n, P, d) [MPa] at the quadrature points of RVEs.
+
+        Args:
+            which: (n,), the RVEs.
+            local_strain: (n, P, d), strains there.
+        """
         phase = self._phase[torch.from_numpy(np.asarray(which))]
         return self.network.stress(phase, local_strain[:, None])[:, 0].numpy()
 
-    def _estimates(self, which, strain, coefficients) -> Array:
+    def _estimates(self, which: npt.NDArray[np.int64], strain: Array, coefficients: Array) -> Array:
+        """See `estimate`."""
         found = np.empty(len(strain))
-        for first in range(0, len(strain), 64):
-            part = slice(first, first + 64)
+        for first in range(0, len(strain), _ESTIMATES):
+            part = slice(first, first + _ESTIMATES)
             local = self.local_strain(which[part], strain[part], coefficients[part])[:, None]
             phase = self._phase[torch.from_numpy(which[part])]
             energy = self.network.energy(phase, local)[:, 0]

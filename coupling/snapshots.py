@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Snapshots of an RVE as arrays for `spon`."""
 
+import os
+
 import basix.ufl
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +15,26 @@ from fe2 import mandel
 from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE
-from fe2.rve_snapshots import SnapshotError, Snapshots
+from fe2.rve_snapshots import SnapshotError, Snapshots, read
 from meshes.compat import collapse
 from spon.reduced.snapshots import RVESnapshots, RVESpace
 
 Array = npt.NDArray[np.float64]
 
 
-def rve_snapshots(rve: RVE, snapshots: Snapshots) -> RVESnapshots:
+def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnapshots:
     """The snapshots of an RVE as `spon.RVESnapshots`, without those that failed.
 
     Args:
         rve: that the snapshots are of.
-        snapshots: of `fe2.rve_snapshots.read`.
+        snapshots: of `fe2.rve_snapshots.read`, or the file.
 
     Raises:
-        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, or none that converged.
+        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, none that converged, or a file that cannot be read.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
+    if not isinstance(snapshots, Snapshots):
+        snapshots = read(snapshots)
     mark = fingerprint(rve)
     if different := differences(snapshots.fingerprint, mark):
         raise SnapshotError(f"the snapshots belong to another RVE, of which differ: {different}")

@@ -28,8 +28,9 @@ class SurrogateLaw:
 
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
-        device: on which the copy is evaluated, "cpu" or a GPU (experimental); or what `coupling.assign_devices` has
-            returned, perhaps a device that several ranks share: all of them construct and evaluate the law then.
+        device: on which the copy is evaluated, "cpu" or a GPU, which is experimental, see
+            `spon.equino.evaluate.ExperimentalWarning`; or the result of `coupling.assign_devices`, perhaps a device
+            that several ranks share: all of them construct and evaluate the law then.
         dtype: precision of the evaluation, see `spon.Evaluator`.
         tangent_dtype: precision of the tangent, see there.
         chunk: points that are evaluated at a time, see there.

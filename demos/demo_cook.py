@@ -3,9 +3,9 @@
 # # Cook's membrane with an RVE at every quadrature point
 # A tapered panel (48 wide, 44 and 16 high, plane strain) is clamped at the left and sheared at the right. Its material
 # is a matrix whose shear stiffness fades, with three stiff inclusions: at every quadrature point a finite element
-# problem on that cell is solved for the stress and the consistent tangent.
+# problem on the RVE is solved for the stress and the consistent tangent.
 #
-#     mpirun -n 2 python3 demos/demo_cook.py          (small; --full for a finer structure and cell)
+#     mpirun -n 2 python3 demos/demo_cook.py          (small; --full for a finer structure and RVE)
 
 # %%
 import argparse
@@ -28,12 +28,14 @@ options = parser.parse_args()
 comm = MPI.COMM_WORLD
 
 # %% [markdown]
-# The microscale: each rank holds the whole cell.
+# The microscale: each rank holds the whole RVE.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.03 if options.full else 0.2 if options.small else 0.07)
+microstructure = meshes.benchmark(
+    "RVE3", MPI.COMM_SELF, mesh_size=0.03 if options.full else 0.2 if options.small else 0.07
+)
 materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
-law = fe2.ExactLaw(fe2.RVE(cell, materials))
+law = fe2.ExactLaw(fe2.RVE(microstructure, materials))
 
 # %% [markdown]
 # The macroscale: the mesh is spread over the ranks, and so are the RVE problems.
@@ -50,9 +52,9 @@ history = problem.solve(steps=4, folder=options.folder, restart=options.restart,
 seconds = time.perf_counter() - start
 
 # %% [markdown]
-# What it cost, and the picture: the macroscale stress, the cells at the points of the largest and the smallest
+# What it cost, and the picture: the macroscale stress, the RVEs at the points of the largest and the smallest
 # stress, and the force–displacement curve. ParaView opens the series `fields.xdmf`, and `micro-1.xdmf`, `micro-2.xdmf`
-# with the fields of the two cells.
+# with the fields of the two RVEs.
 
 
 # %%
@@ -78,8 +80,10 @@ if comm.rank == 0:
     a.set_title("macroscale", fontsize=10)
     for axes, point, label in zip((b, c), extremes, ("most", "least")):
         body = point.body()
-        pictures.field(axes, cell.mesh, von_mises(body.stress()), weights=body.weights, label="‖dev σ‖·√(3/2) [MPa]")
-        axes.set_title(f"the cell of the {label} stressed point ({von_mises(point.stress):.2f} MPa)", fontsize=10)
+        pictures.field(
+            axes, microstructure.mesh, von_mises(body.stress()), weights=body.weights, label="‖dev σ‖·√(3/2) [MPa]"
+        )
+        axes.set_title(f"the RVE of the {label} stressed point ({von_mises(point.stress):.2f} MPa)", fontsize=10)
     travel = [0.0] + [s.displacement["right"][1] for s in history]
     force = [0.0] + [s.force["right"][1] for s in history]
     pictures.curve(d, travel, force, xlabel="mean vertical displacement of the right edge", ylabel="force")

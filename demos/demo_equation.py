@@ -2,8 +2,8 @@
 # %% [markdown]
 # # An equation, learned without its solutions
 # A network learns to solve $-∇·((1 + u^2) ∇u) = f$ from the equation alone, as UFL has it: its loss is the residual, in
-# the norm dual to that of the energy. Solutions are made as well, on all ranks, to compare with, and for a network that
-# learns from them.
+# the norm dual to that of the energy. Solutions are computed as well, on all ranks, for comparison and for a network
+# that is trained on them.
 #
 #     mpirun -n 2 python3 demos/demo_equation.py          (--small for a coarse mesh, --full for a finer one)
 
@@ -61,8 +61,8 @@ F = (1 + u**2) * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx - f * v * ufl.dx
 
 # %% [markdown]
 # ## Samples
-# Forcings of a few waves, and solutions by Newton's method. The file is written in parts: a run that was killed goes on
-# where it was, and one that asks for more samples adds them.
+# Forcings of a few waves, and solutions by Newton's method. The file is written in parts: a killed run continues where
+# it was, and a run for more samples adds them.
 
 # %%
 x, y = V.tabulate_dof_coordinates()[:, :2].T

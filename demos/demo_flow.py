@@ -3,8 +3,8 @@
 # # A flow, step by step, by a learned operator
 # An incompressible flow in a box, by its vorticity $ω$: the velocity $u$ is the curl of $ψ$ with $-Δψ = ω$ and $ψ = 0$
 # at the walls, and $∂ω/∂t + u·∇ω = ν Δω$. Walls let neither fluid nor vorticity through, so that the circulation $∫ω$
-# stays what it is. A network learns the step from the vorticity to that a time of 0.1 later, and is then applied to its
-# own answers: for flows that it has not seen, and for twice the time that it has seen flows of.
+# is constant. A network is trained to predict the vorticity a time of 0.1 later, and is then applied to its own
+# predictions: for unseen flows, and for twice the time of the flows in training.
 #
 #     python3 demos/demo_flow.py                       (--small for a coarse mesh, --full for a finer one)
 
@@ -120,8 +120,8 @@ before, after = (states[k : seen + k, :, :flows].movedim(0, 1).flatten(1) for k 
 
 # %% [markdown]
 # ## Networks, each trained for the same time
-# The first says the next vorticity. The second says what is added to it, and conserves the circulation to rounding,
-# whatever it has learned.
+# The first predicts the next vorticity. The second predicts the increment, and conserves the circulation to rounding
+# for any weights.
 
 # %%
 networks = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # A structure whose cell is another one at each point
-# Cook's membrane of a polymer with glass fibres, many at its clamped end and few at the loaded one, thrown at random:
-# no two points have the same cell. So there is no cell to learn beforehand. What is learned is how cells answer: a
-# network reads the fibres of a cell and names the fields that it moves in, and each point minimises its energy in them.
+# # A structure whose RVE differs from point to point
+# Cook's membrane of a polymer with glass fibres, many at its clamped end and few at the loaded one, at random places:
+# no two points have the same RVE, so there is no RVE to train a model of. Instead, a network predicts displacement
+# modes of any RVE from its fibres, and each point minimises the energy of its RVE in these modes.
 #
 #     environment/run python3 demos/demo_graded.py        (--small for a coarse problem, --full for longer training)
 
@@ -45,9 +45,9 @@ def say(line):
 
 
 # %% [markdown]
-# ## Cells
-# All share a grid. Which of its squares are fibre is what differs: those whose midpoints are in one of some discs
-# that keep a distance from each other.
+# ## RVEs
+# All RVEs have the same grid. They differ in the squares that are fibre: those whose midpoints are in one of some
+# discs, which keep a distance from each other.
 
 # %%
 n = pick(8, 32, 32)
@@ -60,17 +60,19 @@ rve = fe2.RVE(grid, materials, degree=1)
 half_range = fe2.mandel.from_engineering([0.04, 0.04, 0.04])
 
 
-def cell(fraction, seed):
+def random_tags(fraction, seed):
     """Tags (cells,) of the grid with fibres of about this volume fraction."""
     return meshes.mark(grid, meshes.packing(fraction, radius=0.13, seed=seed, min_gap=0.07))
 
 
 rng = np.random.default_rng(0)
-some = np.stack([cell(fraction, seed) for seed, fraction in enumerate(rng.uniform(0.05, 0.35, pick(8, 600, 1000)))])
+some = np.stack(
+    [random_tags(fraction, seed) for seed, fraction in enumerate(rng.uniform(0.05, 0.35, pick(8, 600, 1000)))]
+)
 
 # %% [markdown]
 # ## Training
-# It makes the energies of these cells small at random strains, for which nothing has to be solved.
+# Training minimises the energies of these RVEs in their modes at random strains; no RVE has to be solved for that.
 
 # %%
 options.folder.mkdir(parents=True, exist_ok=True)
@@ -88,21 +90,21 @@ with fe2.raise_on_all_ranks(comm):
         )
         network.save(path)
 network = spon.load(path)
-say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} cells, none of them solved")
+say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} RVEs, none of them solved")
 
 # %% [markdown]
 # ## The structure
-# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the own cell of
-# each point; nothing is shared between them.
+# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the RVE of
+# each point; these share nothing.
 
 # %%
 membrane = meshes.cook(comm, n=pick(1, 5, 10))
 coordinates = fe2.law_coordinates(membrane)
 left, right = 0.0, 48.0
 fractions = 0.3 - 0.22 * (coordinates[:, 0] - left) / (right - left)
-# A seed from the coordinates, so that the cells do not depend on the number of ranks.
+# A seed from the coordinates, so that the RVEs do not depend on the number of ranks.
 seeds = (1e6 * np.abs(np.sin(coordinates @ [12.9898, 78.233]))).astype(int)
-tags = np.stack([cell(fraction, seed) for fraction, seed in zip(fractions, seeds)])
+tags = np.stack([random_tags(fraction, seed) for fraction, seed in zip(fractions, seeds)])
 
 
 def solve(law):
@@ -119,11 +121,11 @@ def solve(law):
 exact = fe2.VaryingLaw(rve, tags)
 start = time.perf_counter()
 for k in range(len(tags)):
-    exact.rve_at(k)  # sets it up, which is in no time below
-say(f"exact cells set up: {time.perf_counter() - start:.1f} s")
+    exact.rve_at(k)  # sets it up, which the times below do not contain
+say(f"exact RVEs set up: {time.perf_counter() - start:.1f} s")
 start = time.perf_counter()
 learned = coupling.ModesLaw(network, tags)
-say(f"modes of {len(tags)} cells: {time.perf_counter() - start:.1f} s")
+say(f"modes of {len(tags)} RVEs: {time.perf_counter() - start:.1f} s")
 solve(learned)  # compiles the forms
 certified = coupling.ModesLaw(network, tags, exact=exact, tolerance=0.2)
 runs = {name: solve(law) for name, law in {"exact": exact, "learned": learned, "certified": certified}.items()}
@@ -174,7 +176,7 @@ if comm.rank == 0:
 
     figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
     pictures.field(a, shape, values[:, 0], label="share of fibres", cmap="cividis")
-    a.set_title("Cook's membrane, another cell at each point", fontsize=10)
+    a.set_title("Cook's membrane, another RVE at each point", fontsize=10)
     largest = abs(values[:, 2]).max()
     pictures.field(b, shape, values[:, 2], label="difference [MPa]", cmap="RdBu_r", limits=(-largest, largest))
     b.set_title("‖dev S‖·√(3/2), learned − exact", fontsize=10)
@@ -186,10 +188,10 @@ if comm.rank == 0:
     for name, (problem, *_) in runs.items():
         travel, load = np.hstack([np.zeros((2, 1)), force(problem)])
         pictures.curve(c, travel, load, xlabel="displacement", ylabel="force", label=name, **styles[name])
-    # Inside of this rank's most loaded cell, at the strain of the learned run.
+    # Inside of this rank's most loaded RVE, at the strain of the learned run.
     k = int(level.argmax())
     strain = runs["learned"][0].sigma.strains()[k : k + 1]
-    _, _, coefficients, _ = learned.respond(np.array([k]), strain)
+    coefficients = learned.respond(np.array([k]), strain).coefficients
     inside = learned.local_strain(np.array([k]), strain, coefficients)
     sigma = learned.local_stress(np.array([k]), inside)[0].reshape(*rve.body.weights.shape, 3).mean(axis=1)
     solved = exact.rve_at(k).homogenise(strain)
@@ -198,7 +200,7 @@ if comm.rank == 0:
     top = max(box[1][:, 0].max(), box[1][:, 1].max())
     for axis, column, title in ((d, 0, "exact"), (e, 1, "learned")):
         pictures.field(axis, box[0], box[1][:, column], label="‖dev σ‖·√(3/2) [MPa]", limits=(0.0, top))
-        axis.set_title(f"the most loaded cell, {title}", fontsize=10)
+        axis.set_title(f"the most loaded RVE, {title}", fontsize=10)
     pictures.field(f, box[0], box[1][:, 2], label="of the difference [MPa]", cmap="magma")
     f.set_title("learned − exact", fontsize=10)
     print(f"picture: {pictures.save(figure, options.folder / 'graded.png', dpi=100)}")

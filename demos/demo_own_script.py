@@ -2,8 +2,8 @@
 # %% [markdown]
 # # FE² in your own DOLFINx script
 # You have a script of your own: mesh, residual, Newton's method. Its stress is a formula $σ(u)$. Here such a script is
-# taken, and the formula is replaced by finite element problems on a microstructure, one per quadrature point. What
-# changes in the end is one line, the one that says what the law is.
+# taken, and the formula is replaced by finite element problems on a microstructure, one per quadrature point. In the
+# end one line changes, which chooses the law.
 #
 #     mpirun -n 2 python3 demos/demo_own_script.py          (--full for finer meshes, --small for coarse ones)
 
@@ -114,9 +114,9 @@ formula = u.x.array.copy()
 # %% [markdown]
 # ## The stress becomes a law
 # Instead of a formula, `sigma.stress` stands in the residual: a function at the quadrature points, as Mandel vector
-# $(xx, yy, \sqrt2\, xy)$. `sigma.derivative` knows the law's tangent, and `sigma.update` evaluates the law where
-# $u$ is now. For a start the law is the same polymer, of which fe2x needs the energy or, as here, the name. The
-# displacements are those from before.
+# $(xx, yy, \sqrt2\, xy)$. `sigma.derivative` has the law's tangent, and `sigma.update` evaluates the law at the
+# present $u$. For a start the law is the same polymer, of which fe2x needs the energy or, as here, the name. The
+# displacements are the same as before.
 
 # %%
 polymer = fe2.SaturatingElastic(bulk=K, a1=a1, a2=a2)
@@ -145,12 +145,14 @@ results = [result(sigma, norms)]
 
 # %% [markdown]
 # ## One line
-# Now the polymer is filled with stiff fibres. Each rank holds one cell of the composite; every quadrature point of the
-# beam has a problem on that cell, spread over the ranks.
+# Now the polymer is filled with stiff fibres. Each rank holds the RVE of the composite; every quadrature point of the
+# beam has a problem on that RVE, and the problems are spread over the ranks.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.06 if options.full else 0.2 if options.small else 0.12)
-rve = fe2.RVE(cell, {meshes.MATRIX: polymer, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2)})
+composite = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.06 if options.full else 0.2 if options.small else 0.12)
+rve = fe2.RVE(
+    composite, {meshes.MATRIX: polymer, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(70_000.0, 0.2)}
+)
 
 law = fe2.ExactLaw(rve)  # ← the line
 

@@ -3,8 +3,8 @@
 # # An operator between finite element spaces, learned
 # From the forcing $f$ to the solution of $-Δu = f$ in the unit square, $u = 0$ on its boundary. Where the forcing is
 # changed at one place, the solution changes everywhere: a network that passes messages to neighbours would need as many
-# rounds as there are cells across. SPON-MG does most of its work on a coarse mesh, where everything is near. A network
-# of fluxes learns a law at each point, and has fields made of what the law says by a solver that the space gives it.
+# rounds as there are cells across. SPON-MG does most of its work on a coarse mesh, where distances are short. A network
+# of fluxes learns a law at each point; a Poisson solver of the space turns the law's fluxes into fields.
 #
 #     python3 demos/demo_poisson.py                       (--small for a coarse mesh, --full for a finer one)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A preconditioner, learned
-# Heat conduction through a square with a disc that conducts ten times as well: where the disc is changes from problem
-# to problem. An operator network $N$, linear in the residual and shown the conductivity, makes $B = ω D^{-1} + N N^T$.
-# This is symmetric positive definite whatever the network says, so conjugate gradients converge with it to any
-# tolerance; what the network has learned decides how fast.
+# Heat conduction through a square with a disc of ten times the conductivity, whose place changes from problem to
+# problem. An operator network $N$, linear in the residual and with the conductivity as another input, makes $B = ω
+# D^{-1} + N N^T$. This is symmetric positive definite for any weights, so that conjugate gradients converge with it to
+# any tolerance; training makes them converge fast.
 #
 #     python3 demos/demo_preconditioner.py                (--small for a coarse mesh, --full for a finer one)
 

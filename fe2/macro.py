@@ -150,12 +150,10 @@ class MacroProblem:
         Raises:
             ValueError: unknown boundary, or not one value per component, finite or None.
         """
-        facets, dim = self._facets(boundary), self.mesh.geometry.dim
+        facets, dim, call = self._facets(boundary), self.mesh.geometry.dim, f"prescribe({boundary!r})"
         if len(values) != dim:
-            raise ValueError(
-                f"prescribe({boundary!r}): {len(values)} values for {dim} components; use None for free ones"
-            )
-        _vector(f"prescribe({boundary!r})", [0.0 if value is None else value for value in values], dim)
+            raise ValueError(f"{call}: {len(values)} values for {dim} components; use None for free ones")
+        _vector(call, [0.0 if value is None else value for value in values], dim)
         for i, value in enumerate(values):
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)

@@ -10,7 +10,7 @@ from fe2 import mandel
 Array = npt.NDArray[np.float64]
 
 
-def box(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
+def box(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int = 0) -> Array:
     """Independent, uniformly distributed Mandel strains (n, d).
 
     Args:
@@ -26,20 +26,20 @@ def box(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
     return half * np.random.default_rng(seed).uniform(-1.0, 1.0, (n, half.size))
 
 
-def latin_hypercube(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
+def latin_hypercube(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int = 0) -> Array:
     """Latin hypercube of Mandel strains (n, d): one value of each component in each of n equal intervals; see `box`."""
     half = _amplitudes(dim, amplitude, n=n)
     return half * (2.0 * qmc.LatinHypercube(half.size, seed=np.random.default_rng(seed)).random(n) - 1.0)
 
 
-def sobol(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int) -> Array:
+def sobol(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int = 0) -> Array:
     """The first n points (n, d) of a scrambled Sobol sequence of Mandel strains, any n; see `box`."""
     half = _amplitudes(dim, amplitude, n=n)
     sequence = qmc.Sobol(half.size, seed=np.random.default_rng(seed))
     return half * (2.0 * sequence.random_base2((n - 1).bit_length())[:n] - 1.0)
 
 
-def radial(directions: int, steps: int, dim: int, amplitude: float, *, seed: int) -> Array:
+def radial(directions: int, steps: int, dim: int, amplitude: float, *, seed: int = 0) -> Array:
     """Mandel strains (directions * steps, d) along straight paths from zero, path by path, growing along each.
 
     Args:

@@ -42,6 +42,7 @@ from spon.spaces.graphs import Graph, graph
 from spon.spaces.read import read_space
 from spon.spaces.space import MixedSpace, Space
 from spon.sparse import SparseOperator
+from spon.training.options import TrainingOptions
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ __all__ = [
     "Space",
     "SparseOperator",
     "Structure",
+    "TrainingOptions",
     "certify",
     "constitutive",
     "equino",

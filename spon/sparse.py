@@ -22,7 +22,7 @@ class SparseOperator:
     Products are differentiable in x any number of times, in reverse and in forward mode and under `torch.func`;
     derivatives are products with the same matrix and its transpose. Results are the same in every run.
 
-    Attributes:
+    Args:
         shape: (rows, columns).
         pointers: (rows + 1,) int64, where each row begins.
         columns: (entries,) int64.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A run on a cluster
-# A structure with the law of your choice, in a folder that says what it was. The time limit of a batch system ends it
-# with a signal, after which a checkpoint is there; the same command then goes on where it was, until it is done.
+# A structure with the law of your choice, in a folder with its configuration. The time limit of a batch system ends it
+# with a signal, and it leaves a checkpoint; the same command then continues, until the run is done.
 #
 #     mpirun -n 2 python3 demos/batch/demo_batch.py --structure cook --law exact
 #
@@ -21,8 +21,8 @@ import meshes
 parser = argparse.ArgumentParser()
 parser.add_argument("--structure", choices=("cook", "l_profile", "plate"), default="cook")
 parser.add_argument("--law", choices=("exact", "surrogate", "certified"), default="exact")
-parser.add_argument("--model", type=Path, help="model file of the cell, such as demo_surrogate.py leaves")
-parser.add_argument("--mesh-size", type=float, default=0.1, help="of the cell")
+parser.add_argument("--model", type=Path, help="model file of the RVE, such as that of demo_surrogate.py")
+parser.add_argument("--mesh-size", type=float, default=0.1, help="of the RVE")
 parser.add_argument("--n", type=int, default=5, help="cells along an edge of the structure")
 parser.add_argument("--steps", type=int, default=10, help="load steps")
 parser.add_argument("--small", action="store_true", help="the smallest problem")
@@ -48,18 +48,18 @@ make, held = structures[options.structure]
 
 # %% [markdown]
 # ## The law
-# The cell has three stiff circles in a matrix whose shear stiffness fades. A surrogate is evaluated on the GPUs of each
-# node, shared by the ranks if there are fewer of them, or on the ranks' own cores if there is none. Where strains are
-# outside of what it has been trained for, the exact law takes over: a run should not end at night for that.
+# The RVE has three stiff circles in a matrix whose shear stiffness fades. A surrogate is evaluated on the GPUs of each
+# node (experimental), shared by the ranks if there are fewer of them, or on the ranks' own cores without GPUs. At
+# strains outside of the trained range the exact law takes over, so that the run does not end there.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=options.mesh_size)
+microstructure = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=options.mesh_size)
 materials = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, shear=29918.0328)}
 
 
 def law(log: Callable[[str], None]) -> fe2.Law:
-    """The law that was asked for; `log` takes a line for each device."""
-    exact = fe2.ExactLaw(fe2.RVE(cell, materials))
+    """The law of the options; `log` is called with a line for each device."""
+    exact = fe2.ExactLaw(fe2.RVE(microstructure, materials))
     if options.law == "exact":
         return exact
     import coupling
@@ -73,7 +73,7 @@ def law(log: Callable[[str], None]) -> fe2.Law:
 
 # %% [markdown]
 # ## The run
-# All that defines it is its configuration. In the folder of a run with another one, this one is refused.
+# The options are its configuration. The folder of a run with another configuration is refused.
 
 # %%
 config = {name: value for name, value in vars(options).items() if name != "folder"}

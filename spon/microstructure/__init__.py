@@ -3,7 +3,7 @@
 
 from spon.microstructure.fft import GridNotConverged, GridResponse, GridRVEs
 from spon.microstructure.mode_network import ModeNetwork
-from spon.microstructure.response import ModeFields, RVEResponse
+from spon.microstructure.response import ModeFields, RVENotConverged, RVEResponse
 from spon.microstructure.rve_mesh import RVEMesh
 from spon.microstructure.training import train
 
@@ -14,6 +14,7 @@ __all__ = [
     "ModeFields",
     "ModeNetwork",
     "RVEMesh",
+    "RVENotConverged",
     "RVEResponse",
     "train",
 ]

@@ -25,13 +25,14 @@ from torch import Tensor
 
 from spon.arguments import real_tensor
 from spon.constitutive.phase_law import PhaseLaw
+from spon.microstructure.response import RVENotConverged
 
 _NEWTON, _LINEAR, _HALVINGS = 30, 2000, 12  # iterations, at most: of Newton's method, of CG, of the line search
 _SOFTEST = 1e-6  # of the stiffest phase's stiffness at zero strain, below which a phase counts as a void
 
 
-class GridNotConverged(RuntimeError):
-    """The equilibrium of an RVE was not found."""
+class GridNotConverged(RVENotConverged):
+    """The equilibrium of an RVE on a grid was not found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,8 +217,9 @@ class GridRVEs:
         else:
             k = int(active[0])
             raise GridNotConverged(
-                f"RVE {k}, strain {strain[k].tolist()}: the residual is {float((off / size)[0]):.1e} of the "
-                f"stress after {_NEWTON} iterations, need {tolerance:.0e}"
+                k,
+                f"strain {strain[k].tolist()}: the residual is {float((off / size)[0]):.1e} of the "
+                f"stress after {_NEWTON} iterations, need {tolerance:.0e}",
             )
         return self._response(mean, u, iterations, products, tangent, tolerance)
 

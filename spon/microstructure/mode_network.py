@@ -27,6 +27,7 @@ from spon.archive import ModelFileError, Reader, reads, write
 from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import (
     ModeFields,
+    RVENotConverged,
     RVEResponse,
     galerkin_stiffness,
     local_strains,
@@ -35,7 +36,6 @@ from spon.microstructure.response import (
 from spon.microstructure.rve_mesh import RVEMesh, homogeneous_compliance
 from spon.operators.discretisation import Discretisation
 from spon.operators.network import OperatorNetwork
-from spon.reduced.galerkin import ReducedNotConverged
 from spon.reduced.model import Fingerprint, require_same
 from spon.sparse import SparseOperator
 
@@ -237,14 +237,15 @@ class ModeNetwork(nn.Module):
             iterations: of Newton's method, at most.
 
         Raises:
-            ReducedNotConverged: the r equations were not solved at a strain, the first of which it names.
+            RVENotConverged: the r equations were not solved at a strain, the first of which it names.
         """
         coefficients, residual = self._minimise(modes, phase, strain, tolerance, iterations)
         if not (residual <= tolerance).all():
             rve, k = divmod(int(residual.nan_to_num(torch.inf).argmax()), strain.shape[1])
-            raise ReducedNotConverged(
-                f"RVE {rve}, strain {strain[rve, k].tolist()}: the reduced residual is "
-                f"{float(residual[rve, k]):.2e} of the stress after {iterations} iterations, need {tolerance:.0e}"
+            raise RVENotConverged(
+                rve,
+                f"strain {strain[rve, k].tolist()}: the reduced residual is {float(residual[rve, k]):.2e} of the "
+                f"stress after {iterations} iterations, need {tolerance:.0e}",
             )
         local = local_strains(modes, strain, coefficients)
         d, w = strain.shape[-1], self.weights

@@ -8,6 +8,22 @@ import torch
 from torch import Tensor
 
 
+class RVENotConverged(RuntimeError):
+    """The equilibrium of an RVE was not found.
+
+    Args:
+        rve: its number in the batch.
+        problem: strain and residual.
+    """
+
+    def __init__(self, rve: int, problem: str):
+        super().__init__(rve, problem)
+        self.rve, self.problem = rve, problem
+
+    def __str__(self) -> str:
+        return f"RVE {self.rve}, {self.problem}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RVEResponse:
     """The response of n RVEs in r modes at s strains each.

@@ -19,7 +19,7 @@ class Graph:
     Products with `send`, `receive` and their transposes carry values to edges and messages to nodes. They are faster
     than indexing and `index_add`, gradient included, and the same in every run (`benchmarks/bench_spmm.py`).
 
-    Attributes:
+    Args:
         nodes: their number.
         senders: (edges,).
         receivers: (edges,).

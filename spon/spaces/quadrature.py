@@ -19,7 +19,7 @@ Cells = npt.NDArray[np.int32]
 class Points:
     """P quadrature points of a scalar Lagrange space with N independent nodes, in d dimensions.
 
-    Attributes:
+    Args:
         coordinates: (P, d) [length].
         weights: (P,) [length^d]; integrals are Σ_p w_p f_p.
         fields: (P (d + 1), N), from nodal values to the gradient [1/length] and the value at each point, d + 1 rows a

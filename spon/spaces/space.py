@@ -24,7 +24,7 @@ class Space:
 
     A node carries `block_size` dofs, one for each component of a vector or tensor: dof = node · block_size + component.
 
-    Attributes:
+    Args:
         family: "P", "DG", "RT" or "N1curl".
         cell: of the mesh, "interval", "triangle", ...
         degree: of the element, as DOLFINx counts it.
@@ -89,7 +89,7 @@ class Space:
 class MixedSpace:
     """A product of spaces, such as velocity × pressure, whose dofs are numbered together.
 
-    Attributes:
+    Args:
         parts: the spaces, with their strong conditions.
         numbers: for each part (its dofs,), the numbers of its dofs among all.
     """

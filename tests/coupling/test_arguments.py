@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is handed to laws: none takes what is not finite, not real, or of another shape, and all say so alike."""
+"""Arguments of laws: all laws refuse, with the same message, what is not finite, not real, or of another shape."""
 
 import numpy as np
 import pytest
@@ -177,7 +177,7 @@ def test_a_deformation_gradient_is_no_strain():
 
 
 @pytest.mark.parametrize("part", ["lower", "upper"])
-def test_the_trained_range_ends_where_it_says(trained, laws, part):
+def test_the_trained_range_includes_its_ends(trained, laws, part):
     """The next number beyond is outside, the end itself inside."""
     end = getattr(trained.model, part).numpy()
     law, certified = laws["surrogate"], laws["certified"]

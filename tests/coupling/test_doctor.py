@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `python -m coupling.doctor` finds, and what it says of installations that are not well."""
+"""The report of `python -m coupling.doctor`, and the problems that it finds."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_nothing_is_wrong_where_all_is_well(well):
         ({"petsc": {"scalar": "float64", "packages": [], "options": ""}}, 1, "built without MUMPS"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_do(well, change, launched, said):
+def test_problems_come_with_a_remedy(well, change, launched, said):
     (found,) = doctor.problems(replace(well, **change), launched, 1)
     assert said in found
 
@@ -71,14 +71,14 @@ def test_what_is_wrong_is_told_with_what_to_do(well, change, launched, said):
         (1, 4, 2, "n1: 1 rank of 4 threads on 2 cores: set OMP_NUM_THREADS=2"),
     ],
 )
-def test_too_many_threads_are_told_with_how_many_are_right(well, ranks, threads, cores, said):
+def test_too_many_threads_are_a_problem_with_the_right_number(well, ranks, threads, cores, said):
     node = {"name": "n1", "ranks": ranks, "cores": cores, "threads": threads, "GPUs": []}
     assert doctor.problems(replace(well, nodes=[node]), 1, 1) == [said]
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts ranks itself")
 def test_on_the_command_line(tmp_path):
-    """A launcher that says it has started two ranks, where MPI knows of one."""
+    """A launcher that has started two ranks, where MPI has one."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
     environment |= {"PYTHONPATH": str(PROJECT), "SLURM_STEP_NUM_TASKS": "2"}
     done = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws as functions of external operators: what is asked when, and a structure solved with them in its form."""
+"""Laws as functions of external operators: when they are evaluated, and a structure solved with them in its form."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ SOFT = fe2.SaturatingElastic()
 
 
 class Counted:
-    """A law that knows how often it was asked."""
+    """A law that counts its evaluations."""
 
     def __init__(self, law):
         self.law, self.strain_size, self.state_size, self.count = law, law.strain_size, law.state_size, 0
@@ -42,7 +42,7 @@ def strains(cells=5, points=4, seed=0):
     return 0.02 * np.random.default_rng(seed).uniform(-1, 1, (cells, points, 3))
 
 
-def test_stress_and_tangent_of_the_same_strains_are_asked_for_once():
+def test_stress_and_tangent_of_the_same_strains_are_one_evaluation():
     law = Counted(fe2.UFLLaw(SOFT))
     respond, e = coupling.ExternalLaw(law), strains()
     stress, tangent = respond((0,))(e), respond((1,))(e)

@@ -30,8 +30,8 @@ class Alone(spon.Model):
     def forward(self, strain):
         if self.means is None:
             return self.network(strain)
-        coefficients, slopes = self.network.with_tangent(strain)
-        return coefficients @ self.means.T, self.means @ slopes
+        coefficients, gradients = self.network.with_tangent(strain)
+        return coefficients @ self.means.T, self.means @ gradients
 
 
 NETWORKS = {
@@ -51,20 +51,20 @@ def strains(n, d):
 def test_torch_on_the_gpu(name, n):
     network, means = NETWORKS[name]
     e = strains(n, network.half_range.numel())
-    right, d = by_torch(network, e, means), e.shape[1]
+    expected, d = by_torch(network, e, means), e.shape[1]
     evaluator = spon.Evaluator(Alone(network, means), CUDA)
-    assert difference(evaluator(e), right) < 1e-12
+    assert difference(evaluator(e), expected) < 1e-12
     model = Alone(network, means).to(CUDA)
 
     @torch.no_grad()
-    def respond(strain, stress, tangent):
+    def evaluate(strain, stress, tangent):
         for out, values in zip((stress, tangent), model(strain)):
             out.copy_(values)
 
-    launch, found = cuda_graphs.CudaGraphs(respond, d, CUDA, 131072), (np.empty((n, d)), np.empty((n, d, d)))
+    launch, found = cuda_graphs.CudaGraphs(evaluate, d, CUDA, 131072), (np.empty((n, d)), np.empty((n, d, d)))
     for _ in range(2):  # recorded, and replayed
         launch(e, *found)
-        assert difference(found, right) < 1e-12
+        assert difference(found, expected) < 1e-12
 
 
 def test_a_model_that_asks_the_gpu_is_not_recorded():
@@ -86,14 +86,14 @@ def test_the_fused_kernel(name, n):
 
     network, means = NETWORKS[name]
     d = network.half_range.numel()
-    e, right = strains(n, d), by_torch(network, strains(n, d), means)
+    e, expected = strains(n, d), by_torch(network, strains(n, d), means)
     for options, least in (({}, 1e-12), ({"tangent_dtype": torch.float32}, 1e-5), ({"dtype": torch.float32}, 1e-5)):
         launch = cuda_graphs.CudaGraphs(FusedResponse(network, means, device=CUDA, **options), d, CUDA, 131072)
         for _ in range(2):
             found = np.empty((n, d)), np.empty((n, d, d))
             launch(e, *found)
-            assert difference(found, right) < least
-            assert "dtype" in options or difference(found[:1], right[:1]) < 1e-12
+            assert difference(found, expected) < least
+            assert "dtype" in options or difference(found[:1], expected[:1]) < 1e-12
 
 
 def test_the_stress_at_rest_is_zero_to_the_last_bit():

@@ -140,7 +140,7 @@ def test_more_micro_data_in_a_class_of_ones_own(load):
 
 
 class Interface(abc.ABC):
-    """What the manager's own interface asks for in version 0.12."""
+    """The manager's own interface in version 0.12."""
 
     @abc.abstractmethod
     def solve(self, micro_sim_input, dt): ...
@@ -183,7 +183,7 @@ def test_it_is_derived_from_the_managers_interface(load, monkeypatch):
 
 
 def test_it_needs_no_manager(load, monkeypatch):
-    """Nor one that knows of an interface; such versions count the parameters of `initialize`."""
+    """Nor one with an interface; such versions count the parameters of `initialize`."""
     for manager in (None, types.SimpleNamespace()):
         monkeypatch.setitem(sys.modules, "micro_manager", manager)
         cls = load().MicroSimulation
@@ -298,7 +298,7 @@ def test_any_splitting(order, cuts, draw):
     assert np.array_equal(found["c"][: len(chosen)], [c[0, VOIGT.index(p[:2]), VOIGT.index(p[2:])] for p in chosen])
 
 
-def test_half_of_a_tangent_that_is_not_symmetric_is_told():
+def test_half_of_a_tangent_that_is_not_symmetric_warns():
     turned = fe2.UFLLaw(fe2.Stress(lambda e: 3 * e + ufl.as_tensor([[e[1, 1], 0, 0], [0, 0, 0], [0, 0, 0]])), dim=3)
     with pytest.warns(UserWarning, match="the law's tangent is not symmetric, and only one half of it is sent"):
         coupling.micro_simulation(turned)(0).solve(sent(path()[0]), 1.0)
@@ -309,7 +309,7 @@ def test_half_of_a_tangent_that_is_not_symmetric_is_told():
     assert (found[0, 1], found[1, 0]) == pytest.approx((1.0, 0.0), abs=1e-12)
 
 
-def test_what_is_wrong_is_told():
+def test_wrong_data_raise():
     simulation = coupling.micro_simulation(CRYSTAL)(0)
     with pytest.raises(KeyError, match=r"no 'strains4to6', only 'strains1to3', 't'; .* 'strains1to3', 'strains4to6'"):
         simulation.solve({"strains1to3": np.zeros(3), "t": 1.0}, 0.1)

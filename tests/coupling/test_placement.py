@@ -95,7 +95,7 @@ def test_an_owner_that_fails_fails_on_all_ranks(trained, comm, monkeypatch):
     law.destroy()
 
 
-def test_wrong_use_is_told(trained, comm):
+def test_wrong_arguments_raise_on_all_ranks(trained, comm):
     with pytest.raises(ValueError, match=r"devices = \[\]: need one at least"):
         coupling.assign_devices(comm, [])
     with pytest.raises(ValueError, match=r"devices = \['gpu'\]: "):

@@ -31,7 +31,7 @@ def followed(law, strains):
 
 
 def test_a_path_step_by_step():
-    """What is asked in between changes nothing; a rejected step is as if it had not been."""
+    """Evaluations in between change nothing, and a rejected step leaves no trace."""
     law = fe2.UFLLaw(STEEL)
     right, respond = followed(law, path()), coupling.PointLaw(law, 1)
     for e, stress in zip(path(), right, strict=True):
@@ -73,7 +73,7 @@ def test_ranks_share_the_work(trained, comm):
     assert np.allclose(stress, right, rtol=1e-9)
 
 
-def test_wrong_strains_are_told():
+def test_wrong_strains_raise():
     respond = coupling.PointLaw(fe2.UFLLaw(STEEL), 2)
     with pytest.raises(ValueError, match=r"strain has the shape \(3,\), need \(2, 3\)"):
         respond([0.0, 0.0, 0.0])

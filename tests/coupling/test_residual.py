@@ -272,7 +272,7 @@ def test_training_without_solutions():
     ).history
     energy, l2 = (operators.relative_errors(network, f[:, 60:], u[:, 60:], norm=norm) for norm in ("energy", "L2"))
     torch.testing.assert_close(residual.relative(network(f[:, 60:]), f[:, 60:]), energy, rtol=1e-9, atol=0)
-    # The answer zero has errors of one.
+    # The prediction zero has errors of one.
     assert energy.mean() < 0.4 and l2.mean() < 0.3
     assert history.validation[0] > 1.0 and min(history.validation) < 0.4
     # It begins where it is when it is trained on.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws backed by a trained model: what the model says, and the exact law where it is needed."""
+"""Laws of a trained model, with the exact law where it is needed."""
 
 import copy
 import os
@@ -276,8 +276,8 @@ def test_a_model_that_is_softer_than_nothing_is_caught(trained):
     assert law.floor_energy == coupling.CertifiedLaw(trained.model, fe2.ExactLaw(trained.rve)).floor_energy > 0
 
 
-def test_a_model_of_another_class_is_asked_itself(trained):
-    """Though it has a potential, what it says of it counts."""
+def test_a_model_of_another_class_is_evaluated_by_its_forward(trained):
+    """Though it has a potential, which a fast evaluation would take."""
 
     class Twice(spon.Model):
         def __init__(self, model):
@@ -409,7 +409,7 @@ def test_outside_with_the_exact_law(trained):
 
 
 @pytest.mark.mpi
-def test_a_structure_that_leaves_the_range_says_so(trained, comm):
+def test_a_structure_that_leaves_the_range_fails(trained, comm):
     with pytest.raises(fe2.StepFailed, match=r"outside of the trained range; farthest is component 0"):
         bar(comm, coupling.SurrogateLaw(trained.model), right=4 * 1.5 * AMPLITUDE)
 
@@ -443,7 +443,7 @@ def test_a_model_learns_from_what_it_left_to_the_exact_law(trained, tmp_path):
     assert (better.tier > 0).sum() < 0.5 * (law.tier > 0).sum()
 
 
-def test_wrong_use_is_told(trained):
+def test_wrong_arguments_raise(trained):
     exact = fe2.ExactLaw(trained.rve)
     with pytest.raises(ValueError, match="outside = 'ignore': need 'error', 'warn' or a law"):
         coupling.SurrogateLaw(trained.model, outside="ignore")
@@ -506,7 +506,7 @@ def test_micro_fields(trained, tmp_path):
     assert error < 0.05 * np.sqrt((weights * (body.stress() ** 2).sum(-1)).sum())
 
 
-def test_micro_fields_of_another_cell_are_refused(trained):
+def test_micro_fields_of_another_rve_are_refused(trained):
     with pytest.raises(ValueError, match="another RVE"):
         coupling.micro_fields(make_rve(radius=0.25), trained.model, np.zeros(3))
     for wrong in (np.zeros(2), np.eye(2), np.full(3, np.nan), np.zeros(3, complex)):

@@ -42,7 +42,7 @@ def test_a_deprecated_name_works_and_warns(package, old, new):
     assert old not in getattr(module, "__all__", ())
     with pytest.warns(DeprecationWarning, match=rf"^{package}\.{old} is now {re.escape(new)}$"):
         found = getattr(module, old)
-    assert found == pkgutil.resolve_name(new)  # a method of a class is another object each time
+    assert found == pkgutil.resolve_name(new)  # a class method is made anew each time
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -36,12 +36,12 @@ def test_batches_of_all_sizes(n):
     """A response of which each number is known; few points in recorded batches, many in chunks."""
     sizes = []
 
-    def respond(strain, stress, tangent):
+    def evaluate(strain, stress, tangent):
         sizes.append(len(strain))
         stress.copy_(2 * strain)
         tangent.copy_(strain[:, :, None] * strain[:, None, :])
 
-    launch = cuda_graphs.CudaGraphs(respond, 3, torch.device("cpu"), chunk=20000)
+    launch = cuda_graphs.CudaGraphs(evaluate, 3, torch.device("cpu"), chunk=20000)
     for _ in range(2):  # what is there from before does not show
         e = strains(n) + len(sizes)
         stress, tangent = np.full((n, 3), np.nan), np.full((n, 3, 3), np.nan)
@@ -65,8 +65,8 @@ def test_a_model_of_another_class_is_evaluated_by_torch(compiled, dtype):
     evaluator = spon.Evaluator(Half(network), dtype=dtype, chunk=7, compiled=compiled)
     assert evaluator.way == "torch"
     e = strains(50)
-    right = [a / 2 for a in by_torch(network, e)]
-    assert difference(evaluator(e), right) < (1e-12 if dtype == torch.float64 else 1e-5)
+    expected = [a / 2 for a in by_torch(network, e)]
+    assert difference(evaluator(e), expected) < (1e-12 if dtype == torch.float64 else 1e-5)
     assert evaluator(e)[0].dtype == np.float64
 
 
@@ -106,10 +106,10 @@ def test_strains_of_other_types(kind, dtype):
     network = potential()
     e = np.zeros((5, 3), dtype=kind) if kind == np.int64 else strains(5).astype(kind)
     found = spon.Evaluator(Half(network), dtype=dtype)(e)
-    right = [a / 2 for a in by_torch(network, e.astype(np.float64))]
+    expected = [a / 2 for a in by_torch(network, e.astype(np.float64))]
     assert [a.dtype for a in found] == [np.float64, np.float64]
-    assert np.allclose(found[0], right[0], rtol=1e-5, atol=1e-5 * abs(right[1]).max())
-    assert difference(found[1:], right[1:]) < 1e-5
+    assert np.allclose(found[0], expected[0], rtol=1e-5, atol=1e-5 * abs(expected[1]).max())
+    assert difference(found[1:], expected[1:]) < 1e-5
 
 
 def test_float32_is_never_tf32():
@@ -135,11 +135,11 @@ def test_float32_is_never_tf32():
 def test_no_batch_is_larger_than_a_chunk(recorded):
     sizes = []
 
-    def respond(strain, stress, tangent):
+    def evaluate(strain, stress, tangent):
         sizes.append(len(strain))
         stress.copy_(strain)
 
-    launch = cuda_graphs.CudaGraphs(respond, 3, torch.device("cpu"), chunk=500, recorded=recorded)
+    launch = cuda_graphs.CudaGraphs(evaluate, 3, torch.device("cpu"), chunk=500, recorded=recorded)
     for n in (100, 1200):
         e, found = strains(n), np.empty((n, 3))
         launch(e, found, np.empty((n, 3, 3)))

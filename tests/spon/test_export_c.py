@@ -53,8 +53,8 @@ def library(exported, tmp_path_factory):
 def respond(library, e):
     n, d = e.shape
     stress, tangent = np.empty((n, d)), np.empty((n, d, d))
-    places = (ctypes.c_void_p(a.ctypes.data) for a in (np.ascontiguousarray(e), stress, tangent))
-    outside = library.unit_cell_response(ctypes.c_long(n), *places)
+    pointers = (ctypes.c_void_p(a.ctypes.data) for a in (np.ascontiguousarray(e), stress, tangent))
+    outside = library.unit_cell_response(ctypes.c_long(n), *pointers)
     return outside, stress, tangent
 
 
@@ -63,10 +63,10 @@ def test_it_is_the_model(exported, library, count):
     e = strains(count)
     outside, stress, tangent = respond(library, e)
     with torch.no_grad():
-        right, slope = (x.numpy() for x in exported(torch.from_numpy(e)))
+        expected, expected_tangent = (x.numpy() for x in exported(torch.from_numpy(e)))
     assert outside == 0
-    assert np.allclose(stress, right, rtol=1e-12, atol=1e-13 * abs(right).max())
-    assert np.allclose(tangent, slope, rtol=1e-12, atol=1e-12 * abs(slope).max())
+    assert np.allclose(stress, expected, rtol=1e-12, atol=1e-13 * abs(expected).max())
+    assert np.allclose(tangent, expected_tangent, rtol=1e-12, atol=1e-12 * abs(expected_tangent).max())
     assert exported.potential is None or np.array_equal(tangent, tangent.transpose(0, 2, 1))
 
 

@@ -212,3 +212,16 @@ def test_wrong_use_is_told():
     law = coupling.GridLaw(discs(8, 2), materials())
     with pytest.raises(ValueError, match="there are 3 points on this rank and 2 RVEs"):
         law.initial_state(3)
+
+
+@pytest.mark.mpi
+def test_a_point_without_equilibrium_is_named_by_its_rank(comm, monkeypatch):
+    """By the number that the rank has given it, in whatever batch it is solved."""
+    law = coupling.GridLaw(discs(8, 3), materials(), chunk=2)
+    monkeypatch.setattr(spon.microstructure.fft, "_NEWTON", 0)
+    e = np.zeros((3, 3))
+    if comm.rank == comm.size - 1:
+        e[2] = 0.01
+    where = "^point 2, strain" if comm.size == 1 else f"^point 2 of rank {comm.size - 1}, strain"
+    with pytest.raises(fe2.StepFailed, match=where):
+        law.evaluate(e, law.initial_state(3), law.initial_state(3), comm)

@@ -111,10 +111,11 @@ def test_means_between_levels(cell, sizes):
     assert mean.isfinite().all() and mean.min() > 0 and mean.max() < 1
 
 
-def test_files_of_the_last_release_name_the_coordinates_places():
+def test_files_name_the_coordinates_places():
+    """As those of the first release do, so that either release loads the files of the other."""
     spaces = discretise([lagrange(square(2))], lagrange(square(2)), points=True)
     header, tensors = spaces.pack()
-    tensors["points.0.places"] = tensors.pop("points.0.coordinates")
+    assert torch.equal(tensors["points.0.places"], spaces.points[0].coordinates)
 
     def below(name):
         return {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
@@ -327,8 +328,8 @@ def test_a_network_of_fluxes_is_kept(options, tmp_path):
     assert single.dtype == torch.float32 and single.std() > 1e-3
 
 
-def test_inputs_that_jump_are_seen_as_they_are():
-    """At the points of its own mesh, to the last bit; nodes see means."""
+def test_inputs_that_jump_are_exact_at_points():
+    """At the points of its own mesh, to the last bit; nodes take means."""
     V = lagrange(irregular(5))
     A = fem.functionspace(V.mesh, ("DG", 0))
     network = spon.OperatorNetwork(input=A, output=V, processor="fluxes", coarse=[lagrange(square(3))])
@@ -336,7 +337,7 @@ def test_inputs_that_jump_are_seen_as_they_are():
     assert torch.equal(network.encode(0, a, points=True)[..., 0], a[torch.tensor(A.dofmap.list[:, 0])])
 
 
-def test_coefficients_are_seen_by_their_logarithms():
+def test_coefficients_have_logarithms():
     V = lagrange(square(4))
     network = spon.OperatorNetwork(input=[V, V], output=V, processor="mlp")
     g, f = noise(25, 40), noise(25, 40, seed=1)
@@ -348,13 +349,13 @@ def test_coefficients_are_seen_by_their_logarithms():
     seen, other = scaled(0, g.exp()), scaled(1, f)
     torch.testing.assert_close(seen[..., 1], (g - g.mean()) / g.std(unbiased=False))
     assert (other[..., 1] == 0.0).all()
-    # Below what has been seen they stay.
+    # Below the least value of the samples they are constant.
     low = scaled(0, torch.full((25, 1), 1e-9, dtype=torch.float64))[..., 1]
     torch.testing.assert_close(low.flatten(), seen[..., 1].min().expand(25))
 
 
 def test_it_learns_a_rough_coefficient():
-    """Better than messages on a hierarchy after as many steps; fluxes know what an elliptic problem is."""
+    """Better than messages on a hierarchy after as many steps; fluxes have the solver of an elliptic problem."""
     V = lagrange(square(8))
     A = fem.functionspace(V.mesh, ("DG", 0))
     bc, k = boundary(V), fem.Function(A)
@@ -386,7 +387,7 @@ def test_it_learns_a_rough_coefficient():
 
 @pytest.mark.parametrize("processor", ["fluxes", "multigrid", "mgno"])
 def test_a_network_on_other_spaces(processor):
-    """The same on the same spaces; on refined ones fluxes say nearly the same field, all the nearer the finer."""
+    """The same on the same spaces; on refined ones fluxes predict nearly the same field, all the nearer the finer."""
     g = lambda x: np.sin(3 * x[0]) * np.cos(2 * x[1] + x[0])  # noqa: E731
 
     def given(n):

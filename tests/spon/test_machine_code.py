@@ -56,10 +56,10 @@ def test_machine_code_of_a_branch_is_the_formula(d, widths, norms, activation, t
     b, means = branch(d, widths=widths, norms=norms, activation=activation, through_zero=through_zero)
     strain = 0.05 * np.random.default_rng(1).uniform(-1, 1, (75, d))
     strain[0] = 0
-    found, right = by_machine(b, strain, means=means), by_torch(b, strain, means)
-    assert difference(found, right) < 1e-13
+    found, expected = by_machine(b, strain, means=means), by_torch(b, strain, means)
+    assert difference(found, expected) < 1e-13
     assert through_zero == (not found[0][0].any())  # to the last bit
-    assert difference(by_machine(b, strain, torch.float32, means), right) < 1e-5
+    assert difference(by_machine(b, strain, torch.float32, means), expected) < 1e-5
 
 
 def test_a_branch_needs_the_means_of_its_modes():
@@ -73,12 +73,14 @@ def test_at_all_sizes_of_strain(seed, size):
     """From rounding to far beyond the range, where tanh is one."""
     p = potential(seed=seed)
     strain = size * np.random.default_rng(seed).uniform(-1, 1, (65, 3))
-    found, right = by_machine(p, strain), by_torch(p, strain)
+    found, expected = by_machine(p, strain), by_torch(p, strain)
     # Of the network's strains, which are what the activations see, and of the rest.
     rounding = 1e-13 + 8 * np.finfo(float).eps * size / float(p.half_range.min())
     # Small strains have a small stress, as a difference of gradients of the order of the scale over the half range.
-    assert abs(found[0] - right[0]).max() < rounding * (abs(right[0]).max() + float((p.scale / p.half_range).max()))
-    assert abs(found[1] - right[1]).max() < rounding * abs(right[1]).max()
+    assert abs(found[0] - expected[0]).max() < rounding * (
+        abs(expected[0]).max() + float((p.scale / p.half_range).max())
+    )
+    assert abs(found[1] - expected[1]).max() < rounding * abs(expected[1]).max()
 
 
 CALL = """
@@ -112,11 +114,11 @@ def test_every_operation_of_a_program_is_the_same_in_c():
     x[0, 5] = x[1, 5]
     found, constants = np.empty((len(wanted), 64)), np.array(program.constants)
     call(*(ctypes.c_void_p(a.ctypes.data) for a in (constants, x, found)))
-    right = program(torch.from_numpy(x.T.copy())).numpy().T
+    expected = program(torch.from_numpy(x.T.copy())).numpy().T
     # A product and a sum may be one operation with one rounding, which shows where they cancel.
-    wrong = ~np.isclose(found, right, rtol=1e-14, atol=1e-15, equal_nan=True).all(axis=1)
-    assert [steps[w - 5] for w in np.array(wanted)[wrong]] == []
-    assert np.isnan(right).any() and np.isfinite(right).all(axis=1).any()
+    differs = ~np.isclose(found, expected, rtol=1e-14, atol=1e-15, equal_nan=True).all(axis=1)
+    assert [steps[w - 5] for w in np.array(wanted)[differs]] == []
+    assert np.isnan(expected).any() and np.isfinite(expected).all(axis=1).any()
 
 
 def test_rest_and_symmetry():
@@ -148,9 +150,9 @@ def test_not_a_number_is_passed_on_and_stays_with_its_point():
 def test_infinite_strains_are_what_they_are_in_torch():
     p, strain = potential(), np.full((3, 3), 0.01)
     strain[1, 0], strain[2, 1] = np.inf, -np.inf
-    for found, right in zip(by_machine(p, strain), by_torch(p, strain)):
-        assert np.allclose(found[0], right[0], rtol=1e-12) and not np.isfinite(found[1:]).all()
-        assert np.array_equal(np.isfinite(found), np.isfinite(right))
+    for found, expected in zip(by_machine(p, strain), by_torch(p, strain)):
+        assert np.allclose(found[0], expected[0], rtol=1e-12) and not np.isfinite(found[1:]).all()
+        assert np.array_equal(np.isfinite(found), np.isfinite(expected))
 
 
 @pytest.mark.parametrize("width", [500, 8000])

@@ -169,7 +169,7 @@ def test_training_lowers_the_energy_of_unseen_cells(rve):
     def errors():
         law = coupling.ModesLaw(net, unseen)
         which = np.repeat(np.arange(20), 4)
-        stress = law.respond(which, np.tile(strains, (20, 1)))[0].reshape(exact.shape)
+        stress = law.respond(which, np.tile(strains, (20, 1))).stress.reshape(exact.shape)
         return np.linalg.norm(stress - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
 
     before = errors().mean()
@@ -277,6 +277,16 @@ def test_names_of_the_last_release_warn(solved):
     assert torch.equal(bound, net.energy_error_bound(phase, found.strain))
     with pytest.warns(DeprecationWarning, match="sensitivities"):
         assert found.slopes is found.sensitivities
+
+
+def test_an_rve_without_equilibrium_is_named_by_its_point(rve, monkeypatch):
+    """Also where RVEs are evaluated some at a time."""
+    monkeypatch.setattr(coupling.modes_law, "_CHUNK", 2)
+    law = coupling.ModesLaw(network(rve), random_tags(rve, 3), compiled=False)
+    strains = np.zeros((3, 3))
+    strains[2] = np.nan
+    with pytest.raises(fe2.StepFailed, match=r"^RVE 2, strain \[nan"):
+        law.respond(np.arange(3), strains)
 
 
 # In a structure.

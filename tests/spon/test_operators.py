@@ -122,7 +122,7 @@ def test_integrals_against_the_basis():
 
 
 @pytest.mark.parametrize("cell", [mesh.CellType.triangle, mesh.CellType.quadrilateral])
-def test_inputs_that_jump_are_seen_in_every_cell(cell):
+def test_inputs_that_jump_count_in_every_cell(cell):
     """Integrals of a piecewise constant field against UFL's, and its means over the cells around each node."""
     V = fem.functionspace(square(4, cell), ("P", 2))
     A = fem.functionspace(V.mesh, ("DG", 0, (2,)))
@@ -279,7 +279,7 @@ def test_rollouts_conserve_the_integral(processor, tmp_path):
 
 @pytest.mark.parametrize("increment", [False, True])
 def test_increments_are_added_to_the_input(increment):
-    """A readout of zero leaves the input as it is, but for ties and Dirichlet values, or says the mean of the data."""
+    """A readout of zero leaves the input but for ties and Dirichlet values, or predicts the mean of the data."""
     V, *coarse = spaces(("P", 1), 6, 3)
     below = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[1], 0.0))
     g = fem.Function(V)
@@ -440,7 +440,7 @@ def test_derivatives(processor):
 
 @pytest.mark.parametrize("options", [{"cycle": "W"}, {"shared": True}, {"wide": 1}])
 def test_cycles_of_multigrid(options):
-    """Each changes the answer, and a change at one corner is felt at the other."""
+    """Each changes the answer, and a change at one corner changes it at the other."""
     V, *coarse = spaces(("P", 1), 16, 8, 4)
     make = functools.partial(spon.OperatorNetwork, input=V, output=V, coarse=coarse, processor="multigrid", **SMALL)
     network, plain = make(**options), make()
@@ -628,7 +628,7 @@ def assembled(form, bcs=()):
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_mixed_outputs(processor, tmp_path):
-    """Velocity and pressure by one network: the conditions of both are exact, and both see the same features."""
+    """Velocity and pressure by one network: the conditions of both are exact, and both have the same features."""
     W, V, bc, coarse, f, _ = stokes()
     network = spon.OperatorNetwork(
         input=V,
@@ -646,7 +646,7 @@ def test_mixed_outputs(processor, tmp_path):
     _, Q = network.spaces.parts
     assert (constraints.integral(Q, pressure) - 0.3).abs().max() < 1e-13
     assert velocity.std() > 1e-3 and pressure.std() > 1e-3
-    # The vertices are nodes of both spaces, where the pressure reads what the velocity's features are there.
+    # The vertices are nodes of both spaces, where the pressure takes the velocity's features.
     (carry,) = network.spaces.carry
     places = network.node_features[:, :2]
     low, high = Q.points.min(0).values, Q.points.max(0).values

@@ -183,26 +183,26 @@ def test_nodes_stand_where_their_functionals_look(cell, element):
 def test_evaluation_against_dolfinx(cell, element):
     V, space = read(cell, element)
     d = DIMENSION[cell]
-    u, places = fem.Function(V), np.zeros((40, 3))
-    places[:, :d] = np.random.default_rng(0).random((40, d))
+    u, points = fem.Function(V), np.zeros((40, 3))
+    points[:, :d] = np.random.default_rng(0).random((40, d))
     u.x.array[:] = noise(space.dofs).numpy()
-    matrix = transfer.evaluation(V, places[:, :d])
+    matrix = transfer.evaluation(V, points[:, :d])
     values = (matrix @ torch.from_numpy(u.x.array)).reshape(40, -1)
-    right = u.eval(places, locate(V.mesh, places[:, :d], 0.0)).reshape(40, -1)
+    expected = u.eval(points, locate(V.mesh, points[:, :d], 0.0)).reshape(40, -1)
     if len(element) == 4:  # symmetric: DOLFINx repeats what is equal
-        right = right[:, [0, 1, 3]]
-    # Rounding of the reference coordinates, times the slopes of the basis functions.
-    close(values, right, scale=float(abs(matrix.scipy).sum(axis=1).max()), digits=12)
+        expected = expected[:, [0, 1, 3]]
+    # Rounding of the reference coordinates, times the gradients of the basis functions.
+    close(values, expected, scale=float(abs(matrix.scipy).sum(axis=1).max()), digits=12)
 
 
 def test_evaluation_in_any_unit():
     """Fluxes through faces give 1/length² times their number: in lengths of 1e9 all is small, and nothing vanishes."""
-    places = np.random.default_rng(0).random((20, 3))
+    points = np.random.default_rng(0).random((20, 3))
     found = []
     for size in (1.0, 1e9):
         V, _ = read("tetrahedron", ("RT", 1))
         V.mesh.geometry.x[:] *= size
-        found.append(transfer.evaluation(V, size * places).scipy.toarray() * size**2)
+        found.append(transfer.evaluation(V, size * points).scipy.toarray() * size**2)
     assert np.count_nonzero(found[1]) == np.count_nonzero(found[0])
     close(found[1], found[0], digits=12)
 
@@ -234,14 +234,14 @@ def test_prolongation(cell, degrees, nested):
 @pytest.mark.parametrize("unit", [1e-9, 1e6])
 def test_transfers_know_no_unit_of_length(unit):
     meshes = pairs("triangle", False)
-    places = np.random.default_rng(0).random((20, 2))
-    right = [transfer.interpolation(*(fem.functionspace(m, ("P", 2)) for m in meshes))]
-    right.append(transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), places))
+    points = np.random.default_rng(0).random((20, 2))
+    expected = [transfer.interpolation(*(fem.functionspace(m, ("P", 2)) for m in meshes))]
+    expected.append(transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), points))
     for m in meshes:
         m.geometry.x[:] *= unit
     found = [transfer.interpolation(*(fem.functionspace(m, ("P", 2)) for m in meshes))]
-    found.append(transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), unit * places))
-    for a, b in zip(found, right):
+    found.append(transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), unit * points))
+    for a, b in zip(found, expected):
         close(a.scipy.toarray(), b.scipy.toarray(), digits=12)
     with pytest.raises(ValueError, match=r"outside of the mesh by 1\.\d+ times"):
         transfer.evaluation(fem.functionspace(meshes[0], ("P", 2)), [[1.5 * unit, 0.0]])  # in cells of half the edge
@@ -326,9 +326,9 @@ def test_periodic_fields(cell, element):
         apart = torch.cdist(*(space.points[nodes].index_fill(1, torch.tensor(axis), 0.0) for nodes in (here, there)))
         values = field.view(-1, space.block_size, 3)
         assert torch.equal(values[here], values[there[apart.argmin(dim=1)]])
-        places = np.random.default_rng(0).random((20, d))
-        places = [np.where(np.arange(d) == axis, value, places) for value in (0.0, 1.0)]
-        close(*(transfer.evaluation(V, points) @ field for points in places), scale=10)
+        coordinates = np.random.default_rng(0).random((20, d))
+        coordinates = [np.where(np.arange(d) == axis, value, coordinates) for value in (0.0, 1.0)]
+        close(*(transfer.evaluation(V, points) @ field for points in coordinates), scale=10)
     r = noise(space.dofs)
     close(r @ field[:, 0], (space.tying.T @ r) @ noise(len(space.independent), 3)[:, 0], scale=100)
 

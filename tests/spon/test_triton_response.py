@@ -30,7 +30,7 @@ FORMS = {
 }
 
 
-def respond(kernel, strain):
+def evaluate(kernel, strain):
     n, d = strain.shape
     found = torch.full((n, d), torch.nan, dtype=torch.float64), torch.full((n, d, d), torch.nan, dtype=torch.float64)
     kernel(torch.from_numpy(strain), *found)
@@ -49,7 +49,7 @@ def strains(n, d):
 def test_it_is_the_formula(form, d):
     network, means = FORMS[form](d)
     e = strains(37, d)
-    found = respond(FusedResponse(network, means, device="cpu"), e)
+    found = evaluate(FusedResponse(network, means, device="cpu"), e)
     assert difference(found, by_torch(network, e, means)) < 1e-12
     assert (form == "published") == found[0][0].any()  # zero at rest, to the last bit
     assert means is not None or np.array_equal(found[1], found[1].transpose(0, 2, 1))
@@ -60,7 +60,7 @@ def test_it_is_the_formula(form, d):
 def test_any_number_of_points(n):
     network, means = FORMS["unequal"](3)
     e = strains(n, 3)
-    found = respond(FusedResponse(network, means, device="cpu"), e)
+    found = evaluate(FusedResponse(network, means, device="cpu"), e)
     assert difference(found, by_torch(network, e, means)) < 1e-12
 
 
@@ -69,12 +69,12 @@ def test_any_number_of_points(n):
 def test_a_tangent_in_single_precision_beside_a_stress_in_double(form):
     network, means = FORMS[form](3)
     e = strains(20, 3)
-    mixed = respond(FusedResponse(network, means, device="cpu", tangent_dtype=torch.float32), e)
-    single = respond(FusedResponse(network, means, device="cpu", dtype=torch.float32), e)
-    right = by_torch(network, e, means)
-    assert difference(mixed[:1], right[:1]) < 1e-12
-    assert 1e-9 < difference(mixed[1:], right[1:]) < 1e-5
-    assert 1e-9 < difference(single[:1], right[:1]) < 1e-5
+    mixed = evaluate(FusedResponse(network, means, device="cpu", tangent_dtype=torch.float32), e)
+    single = evaluate(FusedResponse(network, means, device="cpu", dtype=torch.float32), e)
+    expected = by_torch(network, e, means)
+    assert difference(mixed[:1], expected[:1]) < 1e-12
+    assert 1e-9 < difference(mixed[1:], expected[1:]) < 1e-5
+    assert 1e-9 < difference(single[:1], expected[:1]) < 1e-5
 
 
 @interpreted

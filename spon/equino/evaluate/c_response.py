@@ -52,7 +52,7 @@ def response_network(model: Model) -> ResponseNetwork | None:
 class CNetwork:
     """A network as C source and numbers.
 
-    Attributes:
+    Args:
         text: the source.
         constants: macros to define, all but REAL, SINGLE and LANES.
         parameters: the C struct `network` in double precision, which `set_at_zero_strain` completes.

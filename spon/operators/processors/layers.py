@@ -18,7 +18,15 @@ from spon.operators.processors.levels import Hierarchy, Level
 
 
 def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = True, gain: float = 1.0) -> nn.Linear:
-    """A layer with weights uniform after Glorot & Bengio (AISTATS 2010), times `gain`, and offsets of zero."""
+    """A layer with uniform random weights (Glorot & Bengio, AISTATS 2010) and offsets of zero.
+
+    Args:
+        inputs: number of inputs.
+        outputs: number of outputs.
+        generator: of the weights.
+        offset: whether there are offsets.
+        gain: factor of the weights.
+    """
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=offset, dtype=torch.float64)
     with torch.no_grad():
         nn.init.xavier_uniform_(layer.weight, gain, generator)
@@ -36,7 +44,7 @@ def perceptron(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequentia
 
 
 class Update(nn.Module):
-    """h + f(h, m): at each node by itself, from its features and m, of as many channels `more`."""
+    """h + f(h, m) at each node by itself, with features h and `more` channels m."""
 
     def __init__(self, channels: int, more: int, generator: torch.Generator, linear: bool):
         super().__init__()
@@ -97,8 +105,17 @@ class Multigrid(nn.Module):
     After Bouziani & Boullé, arXiv 2410.01065.
 
     Args:
-        depth: rounds of messages on the coarsest space. wide: channels there over those elsewhere.
-        cycle: "V" or "W", which visits each coarser space twice. shared: the same weights on all finer spaces.
+        channels: features at a node.
+        hierarchy: with one coarse space or more.
+        generator: of the initial parameters.
+        linear: see the module.
+        depth: rounds of messages on the coarsest space.
+        wide: channels there over those elsewhere.
+        cycle: "V" or "W", which visits each coarser space twice.
+        shared: whether all finer spaces have the same weights.
+
+    Raises:
+        ValueError: another cycle.
     """
 
     def __init__(
@@ -144,7 +161,7 @@ class Stencil(nn.Module):
 
     def __init__(self, channels: int, d: int, generator: torch.Generator):
         super().__init__()
-        # A cycle is a product of many: with a smaller gain it neither grows nor vanishes at the start.
+        # A cycle is a product of many stencils: this gain keeps it from growing or vanishing at the start.
         self.mix = dense((3 + d) * channels, channels, generator, offset=False, gain=0.5)
 
     def forward(self, h: Tensor, level: Level) -> Tensor:
@@ -159,7 +176,10 @@ class Cycle(nn.Module):
     After He, Liu & Xu, arXiv 2310.19809, whose convolutions are here stencils of the space.
 
     Args:
-        residual: restrict the residual f − A u and begin at zero, as multigrid does; else f and u, as they publish.
+        channels: features at a node.
+        hierarchy: of spaces.
+        generator: of the initial parameters.
+        residual: restrict the residual f − A u and begin at zero, as multigrid does; else f and u, as published.
     """
 
     def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, residual: bool):
@@ -173,18 +193,18 @@ class Cycle(nn.Module):
         found: list[Tensor] = []
         u = None  # zero
         for k, level in enumerate(hierarchy.levels):
-            step = self.S[k](self._rest(f, u, k, level), level)
+            step = self.S[k](self._residual(f, u, k, level), level)
             u = step if u is None else u + step
             if k < len(hierarchy.restrict):
                 found.append(u)
                 restrict = hierarchy.restrict[k]
-                f, u = (restrict(self._rest(f, u, k, level)), None) if self.residual else (restrict(f), restrict(u))
-        u = u + self.last(self._rest(f, u, k, level), level)
+                f, u = (restrict(self._residual(f, u, k, level)), None) if self.residual else (restrict(f), restrict(u))
+        u = u + self.last(self._residual(f, u, k, level), level)
         for finer, prolong in zip(reversed(found), reversed(hierarchy.prolong)):
             u = finer + prolong(u)
         return u
 
-    def _rest(self, f: Tensor, u: Tensor | None, k: int, level: Level) -> Tensor:
+    def _residual(self, f: Tensor, u: Tensor | None, k: int, level: Level) -> Tensor:
         return f if u is None else f - self.A[k](u, level)
 
 
@@ -222,22 +242,22 @@ class MgNO(nn.Module):
 class Attend(nn.Module):
     """One round of attention Q (Kᵀ M V), with the matrix M of `Level.mean`: its sums over all nodes are integrals.
 
-    That of Galerkin type after Cao (NeurIPS 2021, arXiv 2105.14995), who normalises K and V and has a regular grid. If
-    it is linear, queries and keys depend on the place alone, and it is an integral operator with a learned kernel.
+    Of Galerkin type after Cao (NeurIPS 2021, arXiv 2105.14995), who normalises K and V on a regular grid. If it is
+    linear, queries and keys depend on the coordinates alone, and it is an integral operator with a learned kernel.
     """
 
     def __init__(self, channels: int, d: int, generator: torch.Generator, linear: bool, heads: int):
         super().__init__()
         self.linear, self.heads = linear, heads
-        asked = [d, channels, 2 * channels] if linear else [channels, 2 * channels]
-        self.queries_and_keys = perceptron(asked, generator)
+        sizes = [d, channels, 2 * channels] if linear else [channels, 2 * channels]
+        self.queries_and_keys = perceptron(sizes, generator)
         self.value = dense(channels, channels, generator, offset=False)
         self.update = Update(channels, channels, generator, linear)
 
     def forward(self, h: Tensor, level: Level) -> Tensor:
-        seen = level.coordinates[:, None].expand(-1, h.shape[1], -1) if self.linear else h
+        features = level.coordinates[:, None].expand(-1, h.shape[1], -1) if self.linear else h
         q, k, v = (
-            x.unflatten(-1, (self.heads, -1)) for x in (*self.queries_and_keys(seen).chunk(2, -1), self.value(h))
+            x.unflatten(-1, (self.heads, -1)) for x in (*self.queries_and_keys(features).chunk(2, -1), self.value(h))
         )
         size = k.shape[-1:]
         k = nn.functional.layer_norm(k, size)
