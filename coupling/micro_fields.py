@@ -18,7 +18,7 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     """Fields of the RVE at one macroscale strain, from the modes of a model.
 
     The strain is that of the displacement, and the stress is in equilibrium; they differ by the error of the model,
-    which `MicroFields.indicator` measures if all materials have an energy.
+    which `MicroFields.constitutive_relation_error` measures if all materials have an energy.
 
     Args:
         rve: the RVE.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fields of the RVE at one point of a structure, by any law, and their file."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +24,24 @@ class MicroFields:
         strain: (cells, points, d) Mandel.
         stress: (cells, points, d) Mandel [MPa].
         rve: the RVE.
-        indicator: (cells, points), the constitutive relation error ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields,
-            which vanishes where stress and strain obey the material's law, and whose mean over the RVE is the gap of
-            the certificate; None for exact fields.
+        constitutive_relation_error: (cells, points), ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields,
+            zero where stress and strain obey the material's law; its mean over the RVE is the gap of the certificate.
+            None for exact fields.
     """
 
     displacement: fem.Function
     strain: Array
     stress: Array
     rve: RVE
-    indicator: Array | None = None
+    constitutive_relation_error: Array | None = None
+
+    @property
+    def indicator(self) -> Array | None:
+        """Deprecated: `constitutive_relation_error`."""
+        warnings.warn(
+            "MicroFields.indicator is now MicroFields.constitutive_relation_error", DeprecationWarning, stacklevel=2
+        )
+        return self.constitutive_relation_error
 
     def write(self, path: str | Path) -> None:
         """Write displacement, cell means of the others, and the cell tags for ParaView and `meshio.read`.
@@ -45,8 +54,8 @@ class MicroFields:
         weights, tags = self.rve.body.weights, self.rve.domain.cell_tags
         values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
         fields = {"stress": self.stress, "strain": self.strain}
-        if self.indicator is not None:
-            fields["indicator"] = self.indicator
+        if self.constitutive_relation_error is not None:
+            fields["constitutive_relation_error"] = self.constitutive_relation_error
         for name, field in fields.items():
             means = np.einsum("cq...,cq->c...", field, weights / weights.sum(axis=1, keepdims=True))
             values |= named(name, means) if means.ndim == 2 else {name: means}

@@ -222,11 +222,11 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
     check_points(stretched(exact), tmp_path / "exact", 1e-9)
     learned = stretched(coupling.SurrogateLaw(trained.model, rve=trained.rve))
     (point, _) = check_points(learned, tmp_path / "learned", 1e-9)
-    assert point.fields().indicator is not None
+    assert point.fields().constitutive_relation_error is not None
     # Far beyond the range, where the law for the outside is evaluated.
     beyond = coupling.SurrogateLaw(trained.model, outside=exact)
     (point, _) = check_points(stretched(beyond, by=1.5 * AMPLITUDE), tmp_path / "outside", 1e-9)
-    assert point.fields().indicator is None
+    assert point.fields().constitutive_relation_error is None
     # Below what the networks are worth and above what the modes are, wherever both have been measured.
     law = coupling.CertifiedLaw(trained.model, exact, tolerance=1e9)
     strain = stretched(law).sigma.strains()
@@ -240,7 +240,7 @@ def test_every_law_of_a_cell_writes_its_fields(trained, tmp_path):
         here = np.flatnonzero(law.tier == tier)[:2]
         assert len(here)
         for point in check_points(problem, tmp_path / str(tier), rtol, problem.sigma.coordinates()[here]):
-            assert (point.fields().indicator is None) == (tier == 2)
+            assert (point.fields().constitutive_relation_error is None) == (tier == 2)
 
 
 def test_exact_points_need_no_fields_of_the_model(trained, tmp_path):

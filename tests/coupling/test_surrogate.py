@@ -492,14 +492,18 @@ def test_micro_fields(trained, tmp_path):
     rve.body.u.x.array[:] = fields.displacement.x.array
     assert np.allclose(rve.body.strain(), fields.strain, rtol=0, atol=1e-10 * abs(fields.strain).max())
     certificate = spon.certify(trained.model, one, trained.model.rve_modes.at_points)
-    assert np.isclose((weights * fields.indicator).sum(), certificate.gap.item(), rtol=1e-6)
-    assert fields.indicator.min() > -1e-12 * certificate.upper.item()
+    relation_error = fields.constitutive_relation_error
+    assert np.isclose((weights * relation_error).sum(), certificate.gap.item(), rtol=1e-6)
+    assert relation_error.min() > -1e-12 * certificate.upper.item()
+    with pytest.warns(DeprecationWarning, match="now MicroFields.constitutive_relation_error"):
+        assert fields.indicator is relation_error
     fields.write(tmp_path / "micro.xdmf")
     file = meshio.read(tmp_path / "micro.xdmf")
     cells = file.cell_data
-    assert len(file.point_data["displacement"]) and {"tag", "indicator"} < set(cells)
-    means = np.einsum("cq,cq->c", fields.indicator, rve.body.weights) / rve.body.weights.sum(axis=1)
-    assert np.allclose(np.sort(np.ravel(cells["indicator"])), np.sort(means), rtol=1e-12)  # cells in the file's order
+    assert len(file.point_data["displacement"]) and {"tag", "constitutive_relation_error"} < set(cells)
+    means = np.einsum("cq,cq->c", relation_error, rve.body.weights) / rve.body.weights.sum(axis=1)
+    written = np.ravel(cells["constitutive_relation_error"])
+    assert np.allclose(np.sort(written), np.sort(means), rtol=1e-12)  # cells in the file's order
     exact = rve.homogenise(e)
     body = rve.set_state(exact.state[0])
     error = np.sqrt((weights * ((fields.stress - body.stress()) ** 2).sum(-1)).sum())

@@ -12,7 +12,7 @@ MOST_PARAMETERS = 10
 # Functions with more parameters, and why.
 MANY_PARAMETERS = {
     "meshes.inclusions.rve": "independent options of a mesh generator with defaults; three are needed",
-    "spon.operators.network.OperatorNetwork": "spaces, their conditions and the processor, with defaults; two are needed",
+    "spon.operators.network.OperatorNetwork": "spaces, their conditions and the processor; two are needed",
 }
 
 
