@@ -175,7 +175,7 @@ def test_modes_of_other_cells_are_refused(pixels, trained, tmp_path):
             count = len(other.body.weights)
             with pytest.raises(ValueError, match=f"of which differ: {what}"):
                 coupling.ModesLaw(net, tags, exact=fe2.VaryingLaw(other, np.ones((6, count), dtype=int)))
-    with pytest.raises(ValueError, match="the tags of the exact law are others"):
+    with pytest.raises(ValueError, match="the exact law has other tags than the modes"):
         coupling.ModesLaw(network, tags, exact=fe2.VaryingLaw(rve, 3 - tags))
     with pytest.raises(TypeError, match=r"a ExactLaw: need a fe2\.VaryingLaw"):
         coupling.ModesLaw(network, tags, exact=fe2.ExactLaw(rve))
