@@ -161,8 +161,12 @@ class CertifiedLaw:
         self.tier[here[~(self.gap[here] <= self.tolerance)]] = EXACT
 
     def gaps(self, strain: Array) -> Array:
-        """Gap over energy (n,) of the model at strains (n, d), which is compared with the tolerance."""
-        return self._gap.of_model(strain)
+        """Gap over energy (n,) of the model at strains (n, d), which is compared with the tolerance.
+
+        Raises:
+            ValueError: strains of another shape, or not real and finite.
+        """
+        return self._gap.of_model(arguments.strains(strain, self.strain_size))
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields at a strain (d,) and a row (state_size,).

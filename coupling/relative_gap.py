@@ -7,7 +7,7 @@ import torch
 
 from spon import EquiNO, ModesAtPoints, certify
 from spon.constitutive import largest_tangent
-from spon.equino import energy_at_zero_strain
+from spon.equino import energy_at_zero_strain, energy_bounds
 
 Array = npt.NDArray[np.float64]
 
@@ -44,8 +44,9 @@ class RelativeGap:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, and there is no certificate without")
             largest_tangent(law)  # raises for an energy that is not convex
+        certify(model, model.lower.new_zeros(1, model.lower.numel()), self.at)  # raises what else is wrong
         self._model = model
-        self._at_rest = float(energy_at_zero_strain(self.at))
+        self._at_rest = energy_at_zero_strain(self.at)
         corner = torch.maximum(model.lower.abs(), model.upper.abs())
         softest = torch.linalg.eigvalsh(corner[:, None] * _reuss_stiffness(self.at) * corner)[0] / 2
         # At least some rounding above zero, so that nothing is divided by zero.
@@ -58,8 +59,9 @@ class RelativeGap:
         with torch.no_grad():
             for first in range(0, len(strain), self.chunk):
                 part = slice(first, first + self.chunk)
-                c = certify(self._model, torch.from_numpy(np.ascontiguousarray(strain[part])), self.at)
-                found[part] = self.of(c.gap, c.upper)
+                some = torch.from_numpy(np.ascontiguousarray(strain[part]))
+                upper, gap = energy_bounds(self._model, some, self.at, self._at_rest)
+                found[part] = self.of(gap, upper)
         return found
 
     def of(self, gap: torch.Tensor, upper: torch.Tensor) -> Array:

@@ -51,7 +51,6 @@ class SurrogateLaw:
         outside: as given.
         is_outside: (n,) which of this rank's points were outside in the last evaluation.
         is_exact: (n,) which of them had the law for the outside.
-        way: how the model is evaluated, "machine code", "fused kernel" or "torch".
 
     Raises:
         ValueError: another `outside`, a chunk below 1, laws of different strains, or an RVE that is not that of the
@@ -86,9 +85,13 @@ class SurrogateLaw:
         self._predict = SharedEvaluator(
             model, placement, dtype=dtype, tangent_dtype=tangent_dtype, chunk=chunk, compiled=compiled
         )
-        self.way = self._predict.way
         self.is_outside: Mask = np.zeros(0, dtype=bool)
         self.is_exact: Mask = np.zeros(0, dtype=bool)
+
+    @property
+    def way(self) -> str:
+        """How the model is evaluated, "machine code", "fused kernel" or "torch"."""
+        return self._predict.way
 
     def _fallback_for(self, model: Model) -> Fallback | None:
         if not isinstance(self.outside, str):

@@ -4,7 +4,7 @@
 train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
 EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
 certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and what corrects it
-energy_at_zero_strain                                        reference of the energies of a certificate
+energy_bounds, energy_at_zero_strain                         bounds of the energy alone, and their reference
 Evaluator, export_c                                          fast evaluation
 baselines, vpionet                                           other trainings, to compare with
 """
@@ -15,7 +15,7 @@ from typing import Any as _Any
 
 from spon.equino import baselines, vpionet
 from spon.equino.baselines import StressNetwork
-from spon.equino.certificate import Certificate, certify, energy_at_zero_strain
+from spon.equino.certificate import Certificate, certify, energy_at_zero_strain, energy_bounds
 from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.displacement_operator import DisplacementOperator
 from spon.equino.evaluate.evaluator import Evaluator
@@ -38,6 +38,7 @@ __all__ = [
     "baselines",
     "certify",
     "energy_at_zero_strain",
+    "energy_bounds",
     "export_c",
     "refit",
     "train",

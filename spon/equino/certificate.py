@@ -200,6 +200,18 @@ def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: 
     return _Branches(model(strain)[0], corrected, bounds(at, epsilon, sigma, at_zero_strain), at_zero_strain)
 
 
+def energy_bounds(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> EnergyBounds:
+    """Bounds of the mean energy by a model's prediction, without its certificate of the stress.
+
+    Args:
+        model: as it was loaded, in float64.
+        strain: (n, d), finite.
+        at: modes at the points, of the RVE of the model.
+        at_zero_strain: see `energy_at_zero_strain`.
+    """
+    return bounds(at, *model.fields(strain, at), at_zero_strain)
+
+
 def bounds(at: ModesAtPoints, strain: Tensor, stress: Tensor, at_zero_strain: Tensor) -> EnergyBounds:
     """Bounds of the mean energy by admissible fields, moved apart by rounding and the tolerance of the solver.
 

@@ -47,7 +47,6 @@ class Evaluator:
 
     Attributes:
         model: the copy.
-        way: "machine code", "fused kernel" or "torch".
 
     Raises:
         ValueError: a chunk below 1.
@@ -71,17 +70,20 @@ class Evaluator:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.device, self.dtype = device, dtype
         self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False).eval()
-        self.way: Literal["machine code", "fused kernel", "torch"] = "torch"
         self._code = compiled_response(model, dtype) if compiled and device.type == "cpu" else None
+        self._fused = _fused(model, device, dtype, tangent_dtype) if compiled and device.type == "cuda" else None
         self._gpu = None
-        if self._code is not None:
-            self.way = "machine code"
-        elif device.type == "cuda":
-            fused = _fused(model, device, dtype, tangent_dtype) if compiled else None
-            self.way = "torch" if fused is None else "fused kernel"
+        if device.type == "cuda":
             # Another class may synchronise with the GPU in between, which cannot be recorded.
             recorded = response_network(model) is not None
-            self._gpu = CudaGraphs(fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
+            self._gpu = CudaGraphs(self._fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
+
+    @property
+    def way(self) -> Literal["machine code", "fused kernel", "torch"]:
+        """How the model is evaluated."""
+        if self._code is not None:
+            return "machine code"
+        return "torch" if self._fused is None else "fused kernel"
 
     def __call__(self, strain: Array) -> Prediction:
         """Stress and tangent at strains.
