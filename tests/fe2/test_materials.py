@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Materials: a homogeneous RVE answers as its material, which NumPy evaluates on its own."""
 
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +17,8 @@ from scipy.optimize import brentq
 
 import fe2
 import meshes
+
+HISTORY = Path(__file__).parents[2] / "docs" / "howto" / "history.md"
 
 
 def close(value, expected, relative):
@@ -247,6 +253,24 @@ def test_j2_tangent_is_the_derivative_of_the_step():
     )
     close(h.tangent[0], ((shifted.stress[:3] - shifted.stress[3:]) / (2 * step)).T, 1e-6)
     close(h.tangent[0], h.tangent[0].T, 1e-10)
+
+
+def test_the_maxwell_element_of_the_documentation_relaxes():
+    """s = 2 G (1 + Δt/τ)⁻ⁿ e of backward Euler, which is exp(−t/τ) but for t Δt/2τ² at most; the pressure is elastic."""
+    names = {"dataclass": dataclass, "fe2": fe2, "ufl": ufl, "__name__": __name__}
+    exec(re.search(r"```python\n(.*?)```", HISTORY.read_text(), flags=re.DOTALL)[1], names)
+    bulk, shear, time, dt = 4000.0, 1500.0, 10.0, 0.5
+    rve = homogeneous(names["Maxwell"](bulk, shear, time, dt))
+    strain = np.array([0.003, -0.001, 0.01])
+    full = ref.spatial(strain)
+    n = np.arange(1, 21)
+    stresses, tangents = follow(rve, np.tile(strain, (len(n), 1)))
+    decay = (1 + dt / time) ** -n
+    pressure, deviator = bulk * (ref.ONE @ full) * ref.ONE, 2 * shear * ref.DEV @ full
+    close(stresses, (pressure + decay[:, None] * deviator)[:, ref.PLANE], 1e-12)
+    assert (abs(decay / np.exp(-n * dt / time) - 1) <= np.expm1(n * (dt / time) ** 2 / 2)).all()
+    stiffness = bulk * np.outer(ref.ONE, ref.ONE) + 2 * shear * decay[0] * ref.DEV
+    close(tangents[-1], stiffness[np.ix_(ref.PLANE, ref.PLANE)], 1e-12)
 
 
 def test_numbers_that_are_not_physical_are_refused():
