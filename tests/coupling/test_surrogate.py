@@ -85,7 +85,7 @@ def test_the_kernel_for_gpus_is_the_model(trained, monkeypatch):
     """In batches as on a GPU, by Triton's interpreter."""
     pytest.importorskip("triton", reason="Triton is not installed")
     if os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("with a GPU Triton compiles; tests/test_gpu.py has this")
+        pytest.skip("with a GPU Triton compiles; tests/coupling/test_gpu.py has this")
     cpu, e = torch.device("cpu"), strains(50)
     fused = spon.equino.evaluate.evaluator._fused(trained.model, cpu, torch.float64, None)
     found = np.empty((50, 3)), np.empty((50, 3, 3))

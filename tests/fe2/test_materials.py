@@ -256,7 +256,7 @@ def test_j2_tangent_is_the_derivative_of_the_step():
 
 
 def test_the_maxwell_element_of_the_documentation_relaxes():
-    """s = 2 G (1 + Δt/τ)⁻ⁿ e of backward Euler, which is exp(−t/τ) but for t Δt/2τ² at most; the pressure is elastic."""
+    """s = 2 G (1 + Δt/τ)⁻ⁿ e of backward Euler, exp(−t/τ) up to a part t Δt/2τ²; the pressure is elastic."""
     names = {"dataclass": dataclass, "fe2": fe2, "ufl": ufl, "__name__": __name__}
     exec(re.search(r"```python\n(.*?)```", HISTORY.read_text(), flags=re.DOTALL)[1], names)
     bulk, shear, time, dt = 4000.0, 1500.0, 10.0, 0.5

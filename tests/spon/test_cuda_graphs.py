@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Batches of all sizes on a device, and the ways in which a model is evaluated; tests/test_gpu.py is for GPUs."""
+"""Batches of all sizes on a device, and ways to evaluate a model; tests/coupling/test_gpu.py is for GPUs."""
 
 import warnings
 

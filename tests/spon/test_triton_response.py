@@ -18,7 +18,7 @@ from networks import branch, by_torch, difference, potential
 from spon.equino.evaluate.triton_response import FusedResponse
 
 interpreted = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") != "1", reason="with a GPU Triton compiles; tests/test_gpu.py has these"
+    os.environ.get("TRITON_INTERPRET") != "1", reason="with a GPU Triton compiles; tests/coupling/test_gpu.py has these"
 )
 
 FORMS = {
