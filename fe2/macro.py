@@ -138,9 +138,8 @@ class MacroProblem:
 
     def _facets(self, name: str) -> npt.NDArray[np.int32]:
         if name not in self.domain.facet_names:
-            raise ValueError(
-                f"no boundary has the name {name!r}; the boundaries are {', '.join(sorted(self.domain.facet_names))}"
-            )
+            known = ", ".join(sorted(self.domain.facet_names))
+            raise ValueError(f"no boundary has the name {name!r}; the boundaries are {known}")
         return self.domain.facet_tags.find(self.domain.facet_names[name])
 
     def _nodes(self, name: str) -> npt.NDArray[np.int32]:

@@ -15,8 +15,8 @@ def materials_by_tag(materials: ByPhase[Material], names: Mapping[str, int]) -> 
     """Tag → material, of materials by tag or by name.
 
     Args:
-    materials: tag or name of a phase → material.
-    names: name of a phase → tag.
+        materials: tag or name of a phase → material.
+        names: name of a phase → tag.
 
     Raises:
         meshes.MeshError: an unknown name, or two materials for a phase.
@@ -33,8 +33,8 @@ def laws_by_tag(laws: ByPhase[Any], names: Mapping[str, int]) -> dict[int, Any]:
     """Tag → law, of laws by tag or by name.
 
     Args:
-    laws: tag or name of a phase → law.
-    names: name of a phase → tag.
+        laws: tag or name of a phase → law.
+        names: name of a phase → tag.
 
     Raises:
         meshes.MeshError: an unknown name, or two laws for a phase.
