@@ -37,7 +37,7 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnap
         snapshots = read(snapshots)
     mark = fingerprint(rve)
     if different := differences(snapshots.fingerprint, mark):
-        raise SnapshotError(f"the snapshots belong to another RVE, of which differ: {different}")
+        raise SnapshotError(f"the snapshots belong to another RVE; differences: {different}")
     good = ~snapshots.failed
     if not good.any():
         raise SnapshotError("none of the snapshots converged")

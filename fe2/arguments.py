@@ -37,10 +37,10 @@ def strains(given: npt.ArrayLike, d: int) -> Array:
 
 
 def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[Array, Array, Array]:
-    """Strain, state and guess of `fe2.Law.evaluate`, the strain as `strains` returns it.
+    """The checked strain, state and guess of `fe2.Law.evaluate`, the strain as float64.
 
     Args:
-        law: the law, which has the sizes.
+        law: the law, with the sizes of its rows.
         strain: (n, d).
         state: (n, state_size).
         guess: (n, state_size).
@@ -55,7 +55,7 @@ def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[A
 
 
 def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> None:
-    """Raise unless rows are an array of finite real numbers of a shape.
+    """Raise unless the rows are an array of finite real numbers with the given shape.
 
     Args:
         name: of the law.

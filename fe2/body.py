@@ -46,7 +46,7 @@ def quadrature_degree(mesh, degree: int) -> int:
 
 
 class Phase:
-    """A material on some cells, as UFL of a strain, with its memory at the quadrature points there.
+    """A material on its cells: UFL expressions of a strain, and the memory at the quadrature points.
 
     Args:
         material: the material.
@@ -114,9 +114,9 @@ def _embed(tensor, zz):
     return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
 
 
-# The local Newton iteration ends at a change this small next to the largest local unknown, or at one below the second
-# number that no longer shrinks: quadratic convergence ends in rounding. A power law far from its start needs the most
-# iterations.
+# Largest change, relative to the largest local unknown, at which the local Newton iteration ends; the larger change at
+# which it ends if the change no longer decreases, as quadratic convergence ends in rounding; and the most iterations,
+# which a power law far from its start needs.
 _LOCAL_TOLERANCE, _LOCAL_ROUNDING, _LOCAL_ITERATIONS = 1e-13, 1e-9, 60
 
 
@@ -132,7 +132,7 @@ def newton_local(local: Array, cells: npt.NDArray[np.int32], correction: Callabl
 
     Args:
         local: (all cells, points, unknowns), solved for in place.
-        cells: where.
+        cells: the cells to solve in.
         correction: Newton corrections (cells, points, unknowns) at the present `local`.
     """
     step = np.inf
@@ -337,7 +337,7 @@ class Body:
         for tag in self.materials:
             cells = np.sort(self.phase_cells(tag))
             alone = meshtags(self.mesh, self.mesh.topology.dim, cells, np.full(cells.size, tag, dtype=np.int32))
-            # The forms of all phases, so that nothing new is compiled; the others have no cells.
+            # The forms of all phases, to compile nothing new; the other phases get no cells.
             form = ufl.Form([i.reconstruct(subdomain_data=alone) for i in self._linearised.integrals()])
             self._matrix.data[:] = 0.0
             fem.assemble_matrix(self._matrix, fem.form(form))

@@ -2,7 +2,7 @@
 """Checkpoints: a folder with one file per rank, complete or absent.
 
 Everything is stored cell by cell, with the number of each cell when the mesh was passed to DOLFINx, so that a run on
-another number of ranks finds its cells in any file. (adios4dolfinx stores functions; the state rows of a law are none.)
+another number of ranks finds its cells in any file. (adios4dolfinx stores functions, but no state rows of laws.)
 """
 
 import json

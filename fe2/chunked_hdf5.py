@@ -38,12 +38,12 @@ def finished(parts: Path, keys: Sequence[str], opened: Opened, what: str, error:
     Args:
         parts: the folder.
         keys: of all parts.
-        opened: opens a part, and raises `error` for one that is damaged or belongs to something else.
-        what: the parts are made from, for messages.
+        opened: opens a part, and raises `error` for one that is damaged or of another kind.
+        what: name of the input of the parts, for messages.
         error: type of the errors.
 
     Raises:
-        error: a part that `opened` refuses, or one with another key.
+        error: a part that `opened` rejects, or one with another key.
     """
     names = {_part(parts, k).name: k for k in range(len(keys))}
     done = set()

@@ -12,7 +12,7 @@ import ufl
 from fe2 import mandel
 from fe2.materials import Material, norm, require_positive
 
-# Asymmetry of a stiffness, relative to its largest entry, that counts as rounding of whoever computed it.
+# Asymmetry of a stiffness, relative to its largest entry, that counts as rounding.
 _SYMMETRY = 1e-10
 
 

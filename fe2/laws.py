@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws, which map strain and state at n points to stress, tangent and new state; and those that solve RVE problems."""
+"""The interface of laws, from strain and state at n points to stress, tangent and new state; laws that solve RVEs."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a law returns at n points.
+    """The response of a law at n points.
 
     Attributes:
         stress: (n, d) [MPa].
@@ -37,14 +37,14 @@ class Response:
 
 
 class Law(Protocol):
-    """The one interface that the macroscale knows; strain may be any measure of `strain_size` components.
+    """The interface of a law to the macroscale; the strain may be any measure with `strain_size` components.
 
     A law may also have any of
 
         layout                        the `fe2.StateLayout` of its rows, of `state_size` numbers
         micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
         set_state(state)              the `fe2.Body` there, moved and shared by all points
-        own_rves = True               each point has an RVE of its own, which only the rank of the point knows
+        own_rves = True               each point has an RVE of its own, which exists only on the rank of the point
     """
 
     strain_size: int
@@ -55,11 +55,11 @@ class Law(Protocol):
         ...
 
     def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm) -> Response:
-        """Response at `strain` (n, d), collective over `comm`; each rank hands in its own points, possibly none.
+        """Response at `strain` (n, d), collective over `comm`; each rank passes its own points, possibly none.
 
         Args:
             strain: (n, d) at the end of the step.
-            state: (n, state_size) at its beginning; accepted, and never changed here.
+            state: (n, state_size) at its beginning, accepted; not modified.
             guess: (n, state_size), the state of the last evaluation nearby, which may speed up the solution but not
                 change it.
             comm: ranks among which the work may be shared.
@@ -72,7 +72,7 @@ class Law(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FailureOfRank(Failure):
-    """A failure at a point of a rank: `point` counts those that `rank` has handed in, wherever solved."""
+    """A failure at a point of a rank; `point` is the index among the points that `rank` passed to the law."""
 
     rank: int
 
@@ -82,10 +82,10 @@ class FailureOfRank(Failure):
 
 @contextmanager
 def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Intracomm) -> Iterator[None]:
-    """Make `NotConverged` name the points as they were handed in.
+    """Number the failures of `NotConverged` as the ranks passed their points.
 
     Args:
-        points: (rank, number there) of each point that is solved here.
+        points: (rank, index there) of each point that is solved on this rank.
         comm: the ranks.
     """
     try:
@@ -98,7 +98,7 @@ def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Intracomm) -> Iterato
 
 
 class ExactLaw:
-    """One RVE problem per point, spread over the ranks by the work that the points took last time.
+    """One RVE problem per point, spread over the ranks by the work of the last solution.
 
     Args:
         rve: on every rank, its mesh on MPI.COMM_SELF.
@@ -160,15 +160,15 @@ class ExactLaw:
 
 
 class VaryingLaw:
-    """One RVE problem per point, of an RVE that only this point has; each rank solves those of its own points.
+    """One RVE problem per point, each with an RVE of its own; each rank solves those of its own points.
 
     Args:
-        rve: with the mesh and the materials that all share; no material has state.
+        rve: the mesh and the materials of all RVEs; no material has state.
         tags: (n, cells), the phases in the RVEs of this rank's n points, in the order of `fe2.law_coordinates`.
 
     Attributes:
         tags: as given.
-        like: the RVE that was given.
+        like: the argument `rve`.
         layout: "point", the number of the RVE, and "rve", see `RVE`.
 
     Raises:
@@ -182,7 +182,9 @@ class VaryingLaw:
         if tags.ndim != 2 or tags.shape[1] != count:
             raise ValueError(f"tags have the shape {tags.shape}, need (points, {count})")
         if not np.isin(tags, known).all():
-            raise ValueError(f"tag {tags[~np.isin(tags, known)][0]} has no material, there are {known.tolist()}")
+            raise ValueError(
+                f"tag {tags[~np.isin(tags, known)][0]} has no material; the tags with material are {known.tolist()}"
+            )
         for material in rve.body.materials.values():
             if material.state_size or material.local_size:
                 raise ValueError(

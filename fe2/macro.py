@@ -71,17 +71,17 @@ class _Clock:
         return self.now / self.unit
 
     def accept(self, largest: int) -> None:
-        """Go on by the present step; after two in a row the next ones are larger."""
+        """Advance by the present step; after two steps of this size the next ones are larger."""
         self.now, self.good = self.now + self.size, self.good + 1
         if self.good >= 2 and self.size < largest:
             self.size, self.good = min(2 * self.size, largest), 0
 
 
 def _vector(what: str, given: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
-    """`given` as a vector (dim,); raises ValueError for another shape or what is not real and finite."""
+    """`given` as a vector (dim,); raises ValueError for another shape, or numbers that are not real and finite."""
     found = np.asarray(given)
     if found.shape != (dim,) or not np.can_cast(found.dtype, np.float64, "same_kind") or not np.isfinite(found).all():
-        raise ValueError(f"{what}: {given!r} is no vector of {dim} finite real numbers")
+        raise ValueError(f"{what}: {given!r}: need a vector of {dim} finite real numbers")
     return found.astype(np.float64)
 
 
@@ -132,13 +132,15 @@ class MacroProblem:
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
         self._recorded: dict[str, tuple] = {}
-        self._newton: Newton | None = None  # once the problem is set up
+        self._newton: Newton | None = None  # created by the first step
 
-    # What is prescribed.
+    # Prescribed displacements and loads.
 
     def _facets(self, name: str) -> npt.NDArray[np.int32]:
         if name not in self.domain.facet_names:
-            raise ValueError(f"no boundary is called {name!r}; there are {', '.join(sorted(self.domain.facet_names))}")
+            raise ValueError(
+                f"no boundary has the name {name!r}; the boundaries are {', '.join(sorted(self.domain.facet_names))}"
+            )
         return self.domain.facet_tags.find(self.domain.facet_names[name])
 
     def _nodes(self, name: str) -> npt.NDArray[np.int32]:
@@ -221,7 +223,7 @@ class MacroProblem:
             fields: write displacement, stress and strain (cell means) after each accepted step: `folder`/fields.xdmf
                 is a series that ParaView and `meshio.xdmf.TimeSeriesReader` read, also while it grows, and that a
                 restart continues.
-            log: called with a line per step on rank 0; None for none. A terminal also has a bar of pseudo-time.
+            log: called with a line per step on rank 0; None for none. A terminal also shows a bar of pseudo-time.
 
         With a `folder`, SIGTERM or SIGUSR1 to any rank, such as a batch system sends before its time limit, ends the
         run on all ranks before the next evaluation of the law; the checkpoint is that of the last accepted step.
@@ -261,14 +263,14 @@ class MacroProblem:
                     norms = " ".join(f"{r:.1e}" for r in residuals)
                     say(f"time {clock.time:.4f}  factor {factor:.4f}  residuals {norms}  {sum(seconds.values()):.1f} s")
                     bar.update(clock.now)
-                    # Fields first: each step that a checkpoint knows of is in the series.
+                    # Fields before the checkpoint: the series then has every step of the checkpoint.
                     if series:
                         series.write(len(self.history), clock.time, *self._fields())
                     if place:
                         self._save(place / "checkpoint", clock)
                         listener.raise_if_signalled(self.comm)
             except Stopped as stopped:
-                say(f"time {clock.time:.4f}: {stopped}; restart=True goes on from here")
+                say(f"time {clock.time:.4f}: {stopped}; restart=True continues from this step")
                 raise
         return self.history
 
@@ -364,14 +366,14 @@ class MacroProblem:
         (collective).
 
         Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE, and is for
-        ParaView and `meshio.read`. Exact laws and those of learned cells give such fields.
+        ParaView and `meshio.read`. Exact laws and laws of trained models have micro fields.
 
         Returns:
             The points, see `micro`.
 
         Raises:
             TypeError: a law there has no micro fields.
-            ValueError: its micro fields need something else, which is named.
+            ValueError: the law cannot evaluate its micro fields; the message names the reason.
         """
         points = self.micro(coordinates)
         with raise_on_all_ranks(self.comm):

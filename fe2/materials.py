@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a material is: one UFL energy density (or stress) of the 3D strain tensor.
+"""Materials, each defined by one UFL energy density (or stress) of the 3D strain tensor.
 
 A material takes the full 3×3 small-strain tensor; plane strain and plane stress are imposed where it is evaluated.
 Residual, Jacobian, stress and tangent are derivatives of this one definition. Moduli and stresses are in MPa (any
@@ -30,7 +30,7 @@ Expr = Any  # UFL expressions, which UFL itself does not type
 
 # ‖e‖ = √(e:e + δ²) keeps derivatives finite at e = 0; with δ = 1e-15 it changes no strain above rounding.
 _DELTA_SQUARED = 1e-30
-# A deviator this small next to its strain is rounding, and zero for the purpose of a message.
+# A deviator below this fraction of its strain is rounding, and counts as zero in a message.
 _ZERO_DEVIATOR = 1e-15
 
 
@@ -56,15 +56,15 @@ def why_not_finite(strains: npt.NDArray[np.float64]) -> str:
         return ""
     return (
         f", at {zero}: the derivative of a root, norm or power of the strain, such as sqrt(inner(e, e)), is not "
-        "defined there; add a small constant under the root, as sqrt(inner(e, e) + 1e-30) has it"
+        "defined there; add a small constant under the root, such as sqrt(inner(e, e) + 1e-30)"
     )
 
 
 class Material:
-    """The interface of the solvers to a material; derive from it or use `Energy` and `Stress`.
+    """The interface of a material to the solvers; derive from it or use `Energy` and `Stress`.
 
     Attributes:
-        layout: fields of the state, which is remembered from step to step.
+        layout: fields of the state, which is kept from step to step.
         state_size: number of scalars of the state, without a layout.
         local_size: number of local unknowns that make the energy stationary.
         symmetric: whether the stress derives from a potential, so that tangents are symmetric.

@@ -27,7 +27,7 @@ class MicroPoint:
         stress: (d,) Mandel [MPa].
         law: the law there.
         state: (state_size,) accepted.
-        here: whether this rank has the point.
+        here: whether this rank owns the point.
     """
 
     coordinates: Array
@@ -42,8 +42,8 @@ class MicroPoint:
 
         Raises:
             TypeError: a law without fields.
-            ValueError: an RVE that only the rank of the point has; a model that was loaded without its RVE, and what
-                else the law raises.
+            ValueError: an RVE that exists only on the rank of the point; a model that was loaded without its modes;
+                or another error of the law.
         """
         return self._law_with("micro_fields").micro_fields(self.strain, self.state)
 
@@ -85,18 +85,18 @@ class MicroPoint:
         where = np.array2string(self.coordinates, precision=6)
         if not hasattr(self.law, method):
             raise TypeError(
-                f"the point at {where} has no micro fields: its law, {type(self.law).__name__}, has none, unlike "
-                "fe2.ExactLaw, fe2.VaryingLaw and the laws of trained models"
+                f"the law at the point {where}, {type(self.law).__name__}, has no micro fields: need fe2.ExactLaw, "
+                "fe2.VaryingLaw or the law of a trained model"
             )
         if getattr(self.law, "own_rves", False) and not self.here:
-            raise ValueError(f"the point at {where} has an RVE of its own, which only the rank of the point has")
+            raise ValueError(f"the point at {where} has an RVE of its own, which exists only on the rank of the point")
         return self.law
 
 
 def nearest(sigma: QuadratureLaw, coordinates: npt.ArrayLike) -> list[MicroPoint]:
     """The quadrature point nearest to each of some coordinates, the same on all ranks (collective).
 
-    Of points equally near it is one on the lowest rank. The stress is that of the last update.
+    Among equally near points the one on the lowest rank is taken. The stress is that of the last update.
 
     Args:
         sigma: the law at the quadrature points.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Newton's method for the fluctuations of many points of an RVE, side by side.
 
-Each iteration linearises the points one after the other and then solves for all their steps at once, which is what
-`ReducedStiffness` is fast at. A point without convergence is stalled, with the reason, and solved by itself: its own
-stiffness is then factorised in each step, also if it is indefinite, as softening materials make it. Newton's step
-reduces the residual even so; the equilibrium that it leads to need not be stable.
+Each iteration linearises the points one after the other and then solves for all their steps at once, where
+`ReducedStiffness` is fastest. A point without convergence is stalled, with the reason, and solved by itself: its own
+stiffness is then factorised in each step, also if it is indefinite, as in softening materials. Newton's step
+reduces the residual in this case, too, but the equilibrium need not be stable.
 
 The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. An energy that is a difference of
 large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. The residual
@@ -37,15 +37,15 @@ _VISIT = 4
 # The residual must be halved within _SLOW iterations; one not halved within two is compared with rounding.
 _STAGNATION, _SLOW = 0.5, 8
 
-# A linear solve is as accurate as its Newton step deserves, √(‖r‖/‖R‖) times the first number, within these two:
-# superlinear convergence (Eisenstat & Walker, SIAM J. Sci. Comput. 17, 1996, 16–32) without more digits than are used.
+# Tolerance of a linear solve: √(‖r‖/‖R‖) times the first number, within these two. Newton's method then converges
+# superlinearly (Eisenstat & Walker, SIAM J. Sci. Comput. 17, 1996, 16–32) at the least cost of the linear solver.
 _FORCING, _FINEST_FORCING = 1e-2, 1e-5
 
-# Accuracy of X in the tangent: its error enters squared with symmetry, and as it is without.
+# Tolerance of X in the tangent: its error enters squared with symmetry, and linearly without.
 _TANGENT_RTOL = {True: 1e-6, False: 1e-12}
 
 # Sufficient decrease (Armijo's condition, Nocedal & Wright, Numerical Optimization, 2006, ch. 3), and the step lengths
-# 1, 1/2, ... tried for it; a point that needs shorter ones is better approached in sub-steps of the strain.
+# 1, 1/2, ... tried for it; where shorter ones would be needed, sub-steps of the strain converge sooner.
 _DECREASE, _STEP_LENGTHS = 1e-4, 6
 
 
@@ -56,7 +56,7 @@ class SolverOptions:
     Args:
         tolerance: of the equilibrium, relative to the norm of the internal forces.
         max_iterations: Newton iterations before the strain is approached in sub-steps.
-        max_substeps: the finest division of the way from the last accepted strain.
+        max_substeps: the most sub-steps from the last accepted strain.
         options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
     """
 
@@ -178,7 +178,7 @@ class MicroNewton:
             found = self.stiffness.solve([p.values for p in points], rhs, rtol)
         except NoFactor as error:
             for p in points:
-                p.stall(f"{error}, its own or that of a neighbour")
+                p.stall(f"{error}, of this point or of a neighbour")
             return rhs
         for p, n, good in zip(points, found.applications, found.solved, strict=True):
             p.work += n
@@ -192,7 +192,7 @@ class MicroNewton:
         try:
             return self.stiffness.solve_alone(point.values, rhs)
         except NoFactor as error:
-            point.stall(f"{error}: a part that nothing holds, or a material that has lost its stiffness")
+            point.stall(f"{error}: a part of the mesh is unsupported, or a material has lost its stiffness")
             return rhs
 
     def _visit(self, point: Point, step: Array) -> None:

@@ -31,11 +31,11 @@ from fe2.signals import SignalListener, Stopped
 _ADD = la.InsertMode.add
 _REASON = PETSc.SNES.ConvergedReason
 # Residual over forces at which Newton's method stops: above rounding (1e-16 times the condition number), and far below
-# any error of discretisation. A step that takes more iterations than this with a consistent tangent is better cut.
+# any error of discretisation. A step that takes more iterations than this with a consistent tangent is cut.
 _RTOL, _ITERATIONS = 1e-10, 20
 # The full step, at the cost of no further evaluation, unless the residual grows: Newton's method on a plastic structure
-# that is unloaded may otherwise cycle. A thousandth of the step promises no more than a smaller load step does, and
-# each try is an evaluation of the law.
+# that is unloaded may otherwise cycle. Below a thousandth of the step a smaller load step is more promising, as each
+# trial costs an evaluation of the law.
 _LINE_SEARCH: dict[str, str | float] = {"snes_linesearch_type": "bt", "snes_linesearch_minlambda": 1e-3}
 # Two iterations that reduce the residual by less than this have reached the rounding of the law, or make no progress.
 _STAGNATION = 0.5
@@ -112,7 +112,7 @@ class Newton:
             StepFailed: no convergence.
             Stopped: a signal has reached any rank.
             KeyboardInterrupt: on the rank that was interrupted.
-            Exception: whatever the law raises.
+            Exception: any error of the law.
         """
         self._x.array[:] = self._u.x.array[: self._owned]
 
@@ -132,7 +132,7 @@ class Newton:
             if not self._only_rounding():
                 shown = ", ".join(f"{r:.2e}" for r in self._residuals())
                 raise StepFailed(f"SNES stopped with reason {reason} (residuals {shown})")
-            # The line search has left the law at the last iterate that it tried.
+            # The line search evaluated the law last at its last trial, which may be another iterate.
             self._run(lambda: self._snes.computeFunction(self._x, self._f))
         return self._residuals()
 
@@ -141,7 +141,7 @@ class Newton:
 
     def _run(self, solve: Callable[[], None]) -> None:
         self._calls.run(solve)
-        if isinstance(self._calls.error, (Stopped, KeyboardInterrupt)):  # Stopped is there on all ranks
+        if isinstance(self._calls.error, (Stopped, KeyboardInterrupt)):  # Stopped is raised on all ranks
             raise self._calls.error
         with raise_on_all_ranks(self._comm):
             if self._calls.error is not None:

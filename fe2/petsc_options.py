@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings that PETSc takes from its options database only, where nothing of ours is left behind."""
+"""Settings that PETSc takes from its options database only; they are removed after use."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from petsc4py import PETSc
 
 @contextmanager
 def default_options(prefix: str, values: Mapping[str, str | float]) -> Iterator[None]:
-    """Set options while the block runs, but for those that the user has set; afterwards the database is as before.
+    """Set options while the block runs, except those set by the user; afterwards the database is as before.
 
     Args:
         prefix: of the options.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Materials and laws of phases, by tag or by name, with messages for values that are neither."""
+"""Materials and laws of phases, by tag or by name, with messages that name the remedy for other values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,15 @@ _LAW = ("strain_size", "state_size", "initial_state", "evaluate")
 
 
 def materials_by_tag(materials: ByPhase[Material], names: Mapping[str, int]) -> dict[int, Material]:
-    """Tag → material, of materials by tag or by name; names: name of a phase → tag.
+    """Tag → material, of materials by tag or by name.
+
+    Args:
+    materials: tag or name of a phase → material.
+    names: name of a phase → tag.
 
     Raises:
         meshes.MeshError: an unknown name, or two materials for a phase.
-        TypeError: something that is no material.
+        TypeError: a value that is no material.
     """
     found = by_tag(materials, names, "material")
     for tag, value in found.items():
@@ -26,11 +30,15 @@ def materials_by_tag(materials: ByPhase[Material], names: Mapping[str, int]) -> 
 
 
 def laws_by_tag(laws: ByPhase[Any], names: Mapping[str, int]) -> dict[int, Any]:
-    """Tag → law, of laws by tag or by name; names: name of a phase → tag.
+    """Tag → law, of laws by tag or by name.
+
+    Args:
+    laws: tag or name of a phase → law.
+    names: name of a phase → tag.
 
     Raises:
         meshes.MeshError: an unknown name, or two laws for a phase.
-        TypeError: something that is no law.
+        TypeError: a value that is no law.
     """
     found = by_tag(laws, names, "law")
     for tag, value in found.items():
@@ -39,7 +47,7 @@ def laws_by_tag(laws: ByPhase[Any], names: Mapping[str, int]) -> dict[int, Any]:
 
 
 def need_law(value: object, what: str = "the law") -> None:
-    """Raise unless the value has what a `fe2.Law` has.
+    """Raise unless the value has the methods and attributes of `fe2.Law`.
 
     Raises:
         TypeError: the message names the value by `what`, and a remedy.

@@ -79,7 +79,7 @@ class QuadratureLaw:
     Raises:
         ValueError: a tag without law, a law without tag, an unknown name, laws that take different strains, or a
             `strain` that is not zero at zero displacement, as F, C and U.
-        TypeError: something that is no law.
+        TypeError: a value that is no law.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class QuadratureLaw:
         mesh = u.function_space.mesh
         self.u, self.mesh = u, mesh
         self.strain = mandel.strain(u) if strain is None else strain
-        # Each rank evaluates the points of the cells it owns; no form reads the others.
+        # Each rank evaluates the points of the cells it owns; no form is integrated over ghost cells.
         self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
         if isinstance(law, Mapping):
             laws = laws_by_tag(law, names or {})
@@ -167,7 +167,7 @@ class QuadratureLaw:
 
         Raises:
             NotFinite: on all ranks; names the point.
-            Exception: whatever a law raises, on all ranks.
+            Exception: any error of a law, on all ranks.
         """
         comm = self.mesh.comm
         strains = []
@@ -212,12 +212,12 @@ class QuadratureLaw:
             )
 
     def commit(self) -> None:
-        """Accept the step: the state of the last update is where the next step starts."""
+        """Accept the step: the next one starts from the state of the last update."""
         for region in self.regions:
             region.state = region.guess
 
     def rollback(self) -> None:
-        """Give the step up, and start again from the accepted state."""
+        """Reject the step and return to the accepted state."""
         for region in self.regions:
             region.guess = region.state
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Points over ranks: who solves what, and errors that all ranks learn of."""
+"""Distribution of points over ranks, and errors that are raised on all ranks."""
 
 import pickle
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mpi4py import MPI
 def raise_on_all_ranks(comm: MPI.Comm) -> Iterator[None]:
     """Run rank-local work; if it raises on any rank, raise that error on every rank (collective).
 
-    The body must hold no collective calls, or ranks that fail before them would leave the others waiting.
+    The block must not make collective calls: a rank that fails before one would leave the others waiting in it.
     """
     error: Exception | None = None
     try:
@@ -29,7 +29,7 @@ def raise_on_all_ranks(comm: MPI.Comm) -> Iterator[None]:
 
 
 def _portable(error: Exception | None) -> Exception | None:
-    """The error itself if it survives the way to another rank, else its text."""
+    """The error itself if it can be pickled, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
         return error
@@ -38,9 +38,9 @@ def _portable(error: Exception | None) -> Exception | None:
 
 
 def spread(comm: MPI.Intracomm, work: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Rank that shall solve each local point, so that all ranks have the same share of `work` (n,) (collective).
+    """The rank to solve each local point, with equal shares of `work` (n,) for all ranks (collective).
 
-    Points stay in the ranks' order, so most stay where they are, and neighbours stay together.
+    The order of the points is kept, so that most points stay on their rank, and neighbours stay together.
     """
     work = np.maximum(work, 1.0)
     mine = float(work.sum())

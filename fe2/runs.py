@@ -38,7 +38,7 @@ class RunFolder:
     Every file but the log is written under another name and renamed, so that it is complete or absent.
 
     Args:
-        path: of the folder, which all ranks see; created if necessary.
+        path: of the folder, on a file system that all ranks share; created if necessary.
         comm: the ranks of the run.
         config: defines the run; values that JSON can represent (paths become text), the same on all ranks and in all
             starts of the run.
@@ -80,7 +80,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Not collective: if one rank fails alone, the others are elsewhere.
+        # Not collective: a rank that fails alone must not wait for the others.
         if self._file is not None:
             end = "done" if error is None else f"{type(error).__name__}: {error}"
             # The versions again: modules may have been imported since.
@@ -141,7 +141,7 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         if before != config:
             raise CheckpointError(
-                f"{self.path} belongs to another run: {_differences(before, config)}; take another folder, or remove it"
+                f"{self.path} belongs to another run: {_differences(before, config)}; use another folder, or remove it"
             )
         return record
 

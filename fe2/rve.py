@@ -86,8 +86,8 @@ class Homogenised:
         work: (n,) cost in units of one application of the factor.
         residual: (n,) norm of the final residual relative to that of the internal forces; above the tolerance where
             rounding in the material's own terms leaves no more digits.
-        unstable: (n,) equilibria found to be no minimum of the energy, as softening materials have them. They are not
-            unique, and which is found depends on the path.
+        unstable: (n,) equilibria that are no minimum of the energy, as in softening materials. They are not unique,
+            and the one found depends on the path.
         failures: points without convergence (their rows are NaN).
     """
 
@@ -102,7 +102,7 @@ class Homogenised:
     failures: list[Failure] = field(default_factory=list)
 
 
-# Points of a group, whose vectors pass through the factor together, and the memory that their matrices may take.
+# Largest number of points in a group, whose systems are solved together, and largest memory of their matrices.
 _GROUP, _GROUP_BYTES = 32, 2**28
 
 
@@ -139,8 +139,8 @@ class RVE:
         strain_size: d, the number of Mandel components.
         period: (dim, dim) lattice vectors.
         volume: of the period.
-        layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory", what
-            the materials remember at the quadrature points.
+        layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory",
+            that of the materials at the quadrature points.
         state_size: of the layout.
 
     Raises:
@@ -281,7 +281,7 @@ class RVE:
         return Point(strain, view(guess, "fluctuation").copy(), memory)
 
     def _in_substeps(self, strain: Array, accepted: Array, failed: Point, attempts: list[str]) -> Point:
-        """Go from the accepted strain to `strain` in ever finer sub-steps; failures are added to `attempts`.
+        """Solve in ever finer sub-steps from the accepted strain to `strain`; failures are added to `attempts`.
 
         The point is solved by itself from its accepted state, so neither neighbours nor guess matter. For the materials
         it is still one step from that state, to which the tangent belongs.
@@ -301,7 +301,7 @@ class RVE:
                 reached += size
         return point
 
-    # Looking at one point.
+    # Single points.
 
     def displacement(self, state: Array, fluctuation: bool = False) -> fem.Function:
         """Displacement (or only its periodic fluctuation) of one state row (state_size,) as a new `fem.Function`."""

@@ -43,7 +43,7 @@ _ROWS = [name for name in _AXES if name != "weights"]
 
 
 class SnapshotError(RuntimeError):
-    """A snapshot file or part that is damaged or belongs to something else, or arguments that differ between ranks."""
+    """A snapshot file or part that is damaged or of another RVE, or arguments that differ between ranks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ def compute(
     Args:
         rve: the same on all ranks (its mesh on MPI.COMM_SELF).
         strains: Mandel strains (n, d), the same on all ranks.
-        path: of the file, in a folder that all ranks see, see `read`.
+        path: of the file, on a file system that all ranks share; see `read`.
         comm: the ranks that share the work.
         chunk: strains that are solved between two writes.
         progress: rank 0 shows a bar on a terminal, a line every ten per cent elsewhere.
@@ -119,7 +119,7 @@ def compute(
     with raise_on_all_ranks(comm):
         strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
         if not len(strains):
-            raise ValueError("there are no strains: need one at least")
+            raise ValueError("strains are empty: need at least one")
         if not isinstance(chunk, (int, np.integer)) or chunk < 1:
             raise ValueError(f"chunk = {chunk!r}: need a whole number of at least 1")
         for tag, material in rve.body.materials.items():
@@ -173,7 +173,7 @@ def _pending(
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
             return None
         if not append:
-            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append or take another path")
+            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append, or use another path")
     folder.mkdir(parents=True, exist_ok=True)
     return [k for k in range(len(pieces)) if k not in done]
 
@@ -203,8 +203,8 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
                 raise SnapshotError(f"{path} is damaged: its arrays have {sorted(lengths)} rows")
             if mark is not None and (different := differences(mark, _mark(file))):
                 raise SnapshotError(
-                    f"{path} belongs to another RVE, of which differ: {different}; take another path or remove it to "
-                    "begin anew"
+                    f"{path} belongs to another RVE; differences: {different}. Use another path or remove it to "
+                    "start again"
                 )
             yield file
     except (OSError, KeyError) as error:

@@ -27,7 +27,7 @@ class Stopped(SystemExit):
 
 
 class SignalListener:
-    """A context manager that notes signals instead of dying of them; in the main thread only, as Python requires.
+    """A context manager that records signals, which then do not end the program; for the main thread only.
 
     Args:
         signals: to listen to.

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 class UFLLaw:
     """Stress, consistent tangent and state of a material at single points, from its one definition in UFL.
 
-    A state row is what the material remembers: its state, then its local unknowns (in plane stress the strain through
+    A state row holds the state of the material, then its local unknowns (in plane stress the strain through
     the thickness is the last of them), from which the next local iteration starts.
 
     Args:
@@ -74,7 +74,7 @@ class UFLLaw:
             columns = [phase.local_solve(ufl.as_vector([sensitivity[i, k] for i in range(m)])) for k in range(d)]
             follow = ufl.as_matrix([[columns[k][i] for k in range(d)] for i in range(m)])
             tangent -= ufl.dot(ufl.diff(stress, phase.local), follow)
-        # A tangent of literal numbers alone would not know its mesh, and DOLFINx 0.11 would not evaluate it.
+        # A tangent of literal numbers alone has no mesh, and DOLFINx 0.11 cannot evaluate it.
         tangent *= fem.Constant(mesh, 1.0)
         point, _ = basix.make_quadrature(mesh.basix_cell(), 0)
         self._stress, self._tangent = compile_expression(stress, point), compile_expression(tangent, point)

@@ -185,5 +185,5 @@ class Series:
 
 
 def _three(values: npt.NDArray) -> npt.NDArray:
-    """Vectors with three components, as XDMF has them; scalars as they are."""
+    """Vectors padded to the three components of XDMF; scalars unchanged."""
     return values if values.ndim == 1 else np.pad(values, ((0, 0), (0, 3 - values.shape[1])))

@@ -19,9 +19,9 @@ _ROUNDING = 1e-10
 
 
 def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
-    """Refuse a stiffness at zero strain that is not positive, and warn of linear elements that would lock.
+    """Reject a stiffness at zero strain that is not positive, and warn of linear elements that would lock.
 
-    The displacement of the body is zero afterwards. A stiffness that is not finite is not refused: some solvable
+    The displacement of the body is zero afterwards. A stiffness that is not finite is accepted: some solvable
     problems have none at zero strain.
 
     Args:
@@ -47,10 +47,10 @@ def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
 
 
 def check_elliptic(tangent: npt.NDArray[np.float64], name: str) -> None:
-    """Refuse a tangent at zero strain of which a plane wave lowers the energy.
+    """Reject a tangent at zero strain for which a plane wave lowers the energy.
 
-    A tangent that is not finite, zero, or elliptic with negative bulk stiffness is not refused. Directions are sampled,
-    which is enough for a wrong sign.
+    A tangent that is not finite, zero, or elliptic with negative bulk stiffness is accepted. Directions are sampled,
+    which suffices to find a wrong sign.
 
     Args:
         tangent: (d, d) [MPa].

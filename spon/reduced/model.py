@@ -42,7 +42,7 @@ def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None)
         raise ValueError(f"{what} belongs to another RVE: mesh, materials, boundary or degree differ")
     if different:
         shown = [f"{k} ({mine[k]!r}, here {other[k]!r})" if len(mine[k]) < 64 else k for k in different]
-        raise ValueError(f"{what} belongs to another RVE, of which differ: {', '.join(shown)}")
+        raise ValueError(f"{what} belongs to another RVE; differences: {', '.join(shown)}")
 
 
 def fingerprint_to_json(fingerprint: Fingerprint | None) -> dict[str, str] | None:

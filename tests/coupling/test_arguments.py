@@ -251,7 +251,7 @@ def test_laws_know_the_coordinates_of_their_points():
 
 def test_the_first_phase_without_material_is_named():
     rve = fe2.RVE(square(), {1: SOFT, 2: STIFF}, degree=1)
-    with pytest.raises(ValueError, match=r"tag 7 has no material, there are \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"tag 7 has no material; the tags with material are \[1, 2\]"):
         fe2.VaryingLaw(rve, np.array([[1] * 15 + [7], [9] + [2] * 15], dtype=np.int32))
 
 

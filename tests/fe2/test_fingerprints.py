@@ -84,7 +84,7 @@ def test_files_of_before_have_one_hash(mark, tmp_path):
         file.attrs["fingerprint"] = mark["whole"]
     assert rve_snapshots.read(path).fingerprint == {"whole": mark["whole"]}
     rve_snapshots.compute(rve, strains, path, MPI.COMM_SELF, progress=False)  # nothing to do
-    with pytest.raises(rve_snapshots.SnapshotError, match="of which differ: mesh, materials, boundary or degree"):
+    with pytest.raises(rve_snapshots.SnapshotError, match="differences: mesh, materials, boundary or degree"):
         rve_snapshots.compute(make(degree=2), strains, path, MPI.COMM_SELF, progress=False)
     with h5py.File(path, "r+") as file:
         file.attrs["fingerprint"] = "{half a record"

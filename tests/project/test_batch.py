@@ -89,7 +89,7 @@ def queued_until_done(batch, folder, signals):
         until(job, lambda enough=enough: steps(folder) >= enough)
         job.send_signal(signal.SIGUSR1)
         code, output = ended(job)
-        assert code == 0 and "restart=True goes on from here" in output, output
+        assert code == 0 and "restart=True continues from this step" in output, output
         assert batch.queue.read_text() == "requeue 7\n" * (restart + 1)
     code, output = ended(batch("slurm.sh", *OPTIONS, "--folder", str(folder), SLURM_RESTART_COUNT=str(len(signals))))
     assert code == 0 and batch.queue.read_text() == "requeue 7\n" * len(signals), output
