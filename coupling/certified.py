@@ -149,7 +149,7 @@ class CertifiedLaw:
         return np.where(exact, EXACT, np.where(certified & ~raised, MODEL, MODES)).astype(np.int8)
 
     def _solve_in_modes(self, strain: Array, out: Response) -> None:
-        """Write the response of the modes where their gap is small enough; the other points of the tier become exact."""
+        """Write the response of the modes where their gap is small enough; the others of the tier become exact."""
         here = np.flatnonzero(self.tier == MODES)
         if self._correct is None:
             self.tier[here] = EXACT

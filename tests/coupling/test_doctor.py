@@ -52,7 +52,7 @@ def test_nothing_is_wrong_where_all_is_well(well):
     [
         ({}, 4, "the launcher has started 4 ranks, each in an MPI.COMM_WORLD of size"),
         ({"speed": {"NumPy": 50.0, "torch": 2.5}}, 1, "torch multiplies matrices with 2.5 GFLOP/s"),
-        ({"compiler": ""}, 1, "there is no C compiler"),
+        ({"compiler": ""}, 1, "no C compiler"),
         ({"petsc": {"scalar": "complex128", "packages": ["MUMPS"], "options": ""}}, 1, "computes with complex128"),
         ({"petsc": {"scalar": "float64", "packages": [], "options": ""}}, 1, "built without MUMPS"),
     ],
