@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What connects `fe2` and `spon`; the only package that imports both.
+"""Connects `fe2` and `spon`; the only package that imports both.
 
 SurrogateLaw, CertifiedLaw                laws of a trained model, with the exact law as fallback
 ModesLaw, mode_network                    a law of RVEs that differ from point to point
@@ -9,7 +9,7 @@ micro_fields                              fields of the RVE from a model
 translate, phase_law, local_laws          UFL as programs that torch evaluates
 rve_snapshots, sample_operator            training data, from snapshots and from solvers
 FieldOperator, LearnedPC, Residual        operator networks on functions, in solvers, trained by a form's residual
-PointLaw, ExternalLaw, micro_simulation   laws for programs that know nothing of `fe2`
+PointLaw, ExternalLaw, micro_simulation   laws for other programs
 """
 
 from coupling.certified import CertifiedLaw

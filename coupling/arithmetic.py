@@ -17,7 +17,7 @@ from typing import Any
 
 from spon import Program
 
-# A coefficient below this fraction of its parts is what rounding leaves of a cancellation.
+# A coefficient below this fraction of its parts is the rounding error of a cancellation.
 _ROUNDING = 8 * 2.0**-53
 
 
@@ -30,7 +30,7 @@ class Number:
 
 
 ONE = 0  # the node of the constant 1
-Truth = bool | int  # a constant condition, or the node of one
+Truth = bool | int  # a constant condition, or the node of a condition
 
 
 def constant(value: float) -> Number:
@@ -62,7 +62,7 @@ class Arithmetic:
 
     Args:
         nodes: in the order of their numbers.
-        known: the number of each node.
+        known: node → its number.
     """
 
     nodes: list[tuple[Any, ...]] = field(default_factory=lambda: [("one",)])
@@ -120,7 +120,7 @@ class Arithmetic:
         if x.core == ONE:
             return Number(factor, y.core)
         for first, second in ((x, y), (y, x)):
-            if self._switch(first.core):  # a derivative times 1 here and 0 there: choose instead
+            if self._switch(first.core):  # a derivative times a factor of 1 or 0: choose instead
                 p, q = (self.multiply(self._branch(first, i), second) for i in (2, 3))
                 return self.select(self.nodes[first.core][1], p, q)
         for first, second in ((x, y), (y, x)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The certified law: at each point the cheapest of a model, its modes and the exact law that is good enough."""
+"""The certified law: at each point the cheapest of model, modes and exact law whose error bound is small enough."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,10 @@ MODEL, MODES, EXACT = range(3)  # the tiers
 
 
 class CertifiedLaw:
-    """A trained model where its certificate is good enough, its modes where theirs is, the exact law elsewhere.
+    """A trained model where its certificate is below the tolerance, its modes where theirs is, the exact law elsewhere.
 
     The certificate bounds the energy from both sides, see `spon.certify`. A point keeps the response of the model if it
-    is inside of the trained range and
+    is in the trained range and
 
         |gap| ≤ tolerance (upper + floor² energy of the softest strain that spans the trained range),
 
@@ -44,12 +44,12 @@ class CertifiedLaw:
     Args:
         model: of the RVE; a copy of it is used, on the CPU in float64.
         exact: law of the same RVE, e.g. `fe2.ExactLaw(rve)`, which spreads its points over the ranks by their cost. The
-            stress of a law without an `rve` is compared with the model's at some strains.
+            stress of a law without an `rve` is compared with that of the model at some strains.
         tolerance: of gap over energy.
-        floor: strain below which the gap is not relative any more, as a fraction of the trained range.
-        at: all points of the RVE, e.g. `model.rve_modes.at_points`: the certificate is a bound then. None for the
-            model's cubature: an estimate, and far cheaper.
-        modes: whether there is the tier of the modes.
+        floor: strain below which the tolerance is absolute, as a fraction of the trained range.
+        at: all points of the RVE, e.g. `model.rve_modes.at_points`, for which the certificate is a bound; None for the
+            model's cubature, for which it is an estimate, and far cheaper.
+        modes: whether to use the tier of the modes.
         chunk: points of the structure that are evaluated at a time, see `spon.Evaluator`.
 
     Attributes:
@@ -58,15 +58,15 @@ class CertifiedLaw:
             `coupling.fallback`.
         state_size: of the layout.
         range: the trained range, `lower` and `upper` (d,).
-        tier: (n,) of this rank's points in the last evaluation: 0 the model, 1 its modes, 2 the exact law.
-        is_outside: (n,) which of them were outside of the trained range.
+        tier: (n,) of this rank's points in the last evaluation: 0 for the model, 1 for its modes, 2 for the exact law.
+        is_outside: (n,) whether they were outside the trained range.
         gap: (n,) |gap| over energy, which is compared with the tolerance.
         floor_energy: the second term of that energy [MPa].
 
     Raises:
         ValueError: a tolerance or floor that is negative or not finite; laws of different strains, with state, without
             energy or with one that is not convex; a model or `at` of another RVE than that of `exact`.
-        TypeError: a model that is no `spon.EquiNO`, and has no certificate.
+        TypeError: a model without certificate, which is no `spon.EquiNO`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CertifiedLaw:
             if not 0 <= value < np.inf:
                 raise ValueError(f"{name} = {value}: need a finite number that is not negative")
         if not isinstance(model, EquiNO):
-            raise TypeError(f"the model is a {type(model).__name__}: need a spon.EquiNO, others have no certificate")
+            raise TypeError(f"the model is a {type(model).__name__}: need a spon.EquiNO, which has a certificate")
         self.tolerance = tolerance
         self.range = TrainedRange.of(model)
         self.strain_size = self.range.lower.size
@@ -107,7 +107,7 @@ class CertifiedLaw:
 
     @property
     def is_exact(self) -> Mask:
-        """Which of this rank's points (n,) had the exact law in the last evaluation."""
+        """Whether this rank's points (n,) were solved exactly in the last evaluation."""
         return self.tier == EXACT
 
     def initial_state(self, n: int) -> Array:
@@ -118,8 +118,8 @@ class CertifiedLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            ValueError: see there.
-            Exception: whatever the exact law raises.
+            ValueError: see `fe2.Law.evaluate`.
+            Exception: any error of the exact law.
         """
         view = self.layout.view
         with raise_on_all_ranks(comm):
@@ -140,16 +140,16 @@ class CertifiedLaw:
         return out
 
     def _first_tier(self, state: Array, guess: Array) -> npt.NDArray[np.int8]:
-        """The tier (n,) that points begin with: of the model's gap, and where they were in this step already."""
+        """The first tier (n,) of points, by the gap of the model and the tier that they have reached in this step."""
         view = self.layout.view
-        # Written so that NaN is not good enough.
+        # In this form NaN is above the tolerance.
         certified = ~self.is_outside & (self.gap <= self.tolerance)
         raised = view(guess, "raised") > view(state, "raised")
         exact = self._fallback.has_solved(view(state, "fallback"), view(guess, "fallback"))
         return np.where(exact, EXACT, np.where(certified & ~raised, MODEL, MODES)).astype(np.int8)
 
     def _solve_in_modes(self, strain: Array, out: Response) -> None:
-        """Write the response of the modes where they are good enough; the other points of the tier become exact."""
+        """Write the response of the modes where their gap is small enough; the others of the tier become exact."""
         here = np.flatnonzero(self.tier == MODES)
         if self._correct is None:
             self.tier[here] = EXACT
@@ -171,8 +171,8 @@ class CertifiedLaw:
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields at a strain (d,) and a row (state_size,).
 
-        They are exact where the point was, else of the first tier that is good enough, which is that of the point if it
-        had not risen within its step.
+        They are exact if the point was solved exactly, else of the first tier whose gap is below the tolerance: the
+        tier of the point unless it rose within the step.
 
         Raises:
             TypeError: the exact law has no RVE.
@@ -184,7 +184,7 @@ class CertifiedLaw:
         rve = self._fallback.rve
         if rve is None:
             name = type(self._fallback.law).__name__
-            raise TypeError(f"the exact law, a {name}, has no RVE to show fields on, unlike fe2.ExactLaw")
+            raise TypeError(f"the exact law, a {name}, has no RVE for the fields: need fe2.ExactLaw")
         good = not self.range.outside(strain[None])[0] and self.gaps(strain[None])[0] <= self.tolerance
         if good or self._correct is None:
             return micro_fields(rve, self._model, strain)
@@ -198,13 +198,14 @@ class CertifiedLaw:
         return (
             f"tolerance {self.tolerance:.1e}: of {sum(counts[:3])} points in {self._evaluations} evaluations "
             f"{counts[1]} in modes and {counts[2]} exact; in the last {counts[4]} and {counts[5]} of {sum(counts[3:])} "
-            f"({outside} outside of the trained range)"
+            f"({outside} outside the trained range)"
         )
 
     def collected(self, comm: MPI.Comm = MPI.COMM_SELF) -> Array:
         """Strains (k, d) to add to the training set, from all ranks of `comm` and the same on all (collective).
 
-        Of all strains in all iterations for which the model was not good enough, it is the largest in each box of a
-        twentieth of the trained range: `fe2.rve_snapshots.compute(rve, law.collected(comm), path, comm, append=True)`.
+        Among the strains of all iterations at which the gap of the model was above the tolerance, the largest in each
+        box of a twentieth of the trained range, for
+        `fe2.rve_snapshots.compute(rve, law.collected(comm), path, comm, append=True)`.
         """
         return self._unmet.gather(comm)

@@ -5,7 +5,7 @@
     mpirun -n 4 python3 -m coupling.doctor        for these ranks; also under srun
     python3 -m coupling.doctor --json             for programs
 
-The exit code is 1 if there are problems that would spoil or slow a run.
+The exit code is 1 if problems were found that would spoil or slow a run.
 """
 
 import argparse
@@ -47,17 +47,17 @@ SLOW = 5.0  # GFLOP/s of a matrix product, below which there is no optimised BLA
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `examine` has found.
+    """The report of `examine`.
 
     Attributes:
         versions: package → version.
         petsc: scalar and integer type, packages, options.
-        nodes: of each node its name, ranks, cores, threads of a rank, GPUs.
+        nodes: name, ranks, cores, threads of a rank and GPUs of each node.
         optional: package → whether it is installed.
         speed: library → GFLOP/s of a matrix product.
-        compiler: the C compiler, "" without one.
+        compiler: the C compiler, or "".
         placement: which device serves which ranks, a line each.
-        problems: a sentence each; empty if all is well.
+        problems: a sentence each.
     """
 
     versions: dict[str, str]
@@ -93,7 +93,7 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
     found = []
     if launched > size:
         found.append(
-            f"the launcher has started {launched} ranks, of which each is alone (MPI.COMM_WORLD has {size}): mpi4py is "
+            f"the launcher has started {launched} ranks, each in an MPI.COMM_WORLD of size {size}: mpi4py is "
             f"linked to another MPI, {report.versions['MPI']}; start with its own mpirun or srun --mpi=pmix"
         )
     for node in report.nodes:
@@ -114,7 +114,7 @@ def problems(report: Report, launched: int, size: int) -> list[str]:
             )
     if not report.compiler:
         found.append(
-            "there is no C compiler, neither cc nor $CC: DOLFINx compiles no forms, trained models run in torch"
+            "no C compiler (cc or $CC): DOLFINx cannot compile forms, and trained models are evaluated by torch"
         )
     return found
 
@@ -145,7 +145,7 @@ def _petsc() -> dict[str, Any]:
 
 
 def _nodes(comm: MPI.Intracomm) -> list[dict[str, Any]]:
-    """Of each node: name, ranks, cores that they may use in all, threads of each, shared memory."""
+    """Name, ranks, cores of all ranks, threads of each rank and GPUs of each node."""
     cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     mine = (MPI.Get_processor_name(), cores, torch.get_num_threads(), _gpus())
     nodes: dict[str, dict[str, Any]] = {}
@@ -197,14 +197,14 @@ def text(report: Report) -> str:
     if petsc["options"]:
         lines.append(f"           PETSC_OPTIONS={petsc['options']}")
     for node in report.nodes:
-        gpus = "; ".join(node["GPUs"]) or "no GPU that torch sees"
+        gpus = "; ".join(node["GPUs"]) or "no GPU in torch"
         lines.append(f"node       {node['name']}: {_share(node)}, {gpus}")
     lines += [f"learned laws   {line}" for line in report.placement]
     lines.append("products   " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in report.speed.items()))
     lines.append(f"compiler   {report.compiler or 'none'}")
     missing = [f"{name} ({OPTIONAL[name]})" for name, there in report.optional.items() if not there]
-    lines.append(f"not there  {', '.join(missing) or 'nothing'}")
-    lines += [f"WRONG      {problem}" for problem in report.problems] or ["all is well"]
+    lines.append(f"missing    {', '.join(missing) or 'nothing'}")
+    lines += [f"WRONG      {problem}" for problem in report.problems] or ["no problems"]
     return "\n".join(lines)
 
 

@@ -28,15 +28,15 @@ Array = npt.NDArray[np.float64]
 class ExternalLaw:
     """The argument `external_function` of `FEMExternalOperator`: derivatives → function of the operand's values.
 
-    Call `accept` when a step is solved, `reject` when it is given up; until then all evaluations start from the same
-    state.
+    Call `accept` when a step is solved, `reject` when it is to be repeated; until then all evaluations start from the
+    same state.
 
     Args:
         law: any `fe2.Law`; the operand is its strain, in Mandel components.
         comm: all ranks of the form.
 
     Raises:
-        TypeError: something that is no law.
+        TypeError: a value that is no law.
     """
 
     def __init__(self, law: Law, comm: MPI.Intracomm = MPI.COMM_SELF):
@@ -56,7 +56,7 @@ class ExternalLaw:
             ValueError: other derivatives.
         """
         if derivatives not in ((0,), (1,)):
-            raise ValueError(f"derivatives = {derivatives}: a law has those of order (0,), its stress, and (1,)")
+            raise ValueError(f"derivatives = {derivatives}: need (0,) for the stress or (1,) for the tangent")
         return lambda strain: self._at(strain)[derivatives[0]].flatten()
 
     def accept(self) -> None:
@@ -66,7 +66,7 @@ class ExternalLaw:
             self._found = None
 
     def reject(self) -> None:
-        """Give the step up: forget the evaluations since the last `accept`."""
+        """Reject the step: discard the evaluations since the last `accept`."""
         if self._respond is not None:
             self._respond.reject()
             self._found = None
@@ -84,7 +84,7 @@ class ExternalLaw:
         rows = given.reshape(-1, d)
         if self._respond is None:
             self._respond = PointLaw(self.law, len(rows), comm=self.comm)
-        # A law may share its work among the ranks, so all of them evaluate it or none.
+        # A law may share its work among the ranks, so either all of them evaluate it or none.
         known = self.comm.allreduce(self._found is not None and np.array_equal(rows, self._strain), MPI.LAND)
         if self._found is None or not known:
             self._found, self._strain = self._respond(rows), rows.copy()

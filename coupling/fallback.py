@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The law that takes the points where a model is not good enough.
+"""The law for points where the error of a model is too large.
 
 A point that changes from the model to the exact law changes its stress by the model's error, from one Newton iteration
-to the next. If points went to and fro, the law would change in each iteration, and Newton's method would not converge.
-So a point that was solved exactly stays exact until the step is accepted or given up: each point changes at most once
+to the next. If points changed back and forth, the law would change in each iteration, and Newton's method would not
+converge. So a point that was solved exactly stays exact until the step is accepted or rejected: it changes at most once
 per step, and from some iteration on the law is fixed and smooth.
 
-The rule is kept in the state rows, and so survives a checkpoint and a step that is rolled back: a row has the number of
-exact solutions of its point so far, and the point was exact in this step if the number of the last evaluation is above
-that of the accepted state.
+The state rows hold this rule, so that it survives a checkpoint and a rejected step: a row has the number of exact
+solutions of its point so far, and the point was exact in this step if the number of the last evaluation is above that
+of the accepted state.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ class Fallback:
         strain_size: components of the strains that the model takes.
 
     Attributes:
-        layout: "law", a row of the law, and "solutions", how often it has solved the point.
+        layout: "law", a row of the law, and "solutions", the number of its solutions of the point.
         rve: that of the law, or None.
 
     Raises:
@@ -44,7 +44,7 @@ class Fallback:
         self.rve: RVE | None = getattr(law, "rve", None)
         for material in self.rve.body.materials.values() if self.rve is not None else ():
             if material.state_size:
-                raise ValueError(f"{type(material).__name__} has state, which a model of the strain alone cannot have")
+                raise ValueError(f"{type(material).__name__} has state; a model is a function of the strain alone")
         self.layout = StateLayout(law=layout_of(law), solutions=())
 
     def initial_state(self, n: int) -> Array:
@@ -52,13 +52,13 @@ class Fallback:
         return self.layout.rows(n, law=self.law.initial_state(n))
 
     def has_solved(self, state: Array, guess: Array) -> Mask:
-        """Which points (n,) were exact in this step already, by the accepted rows and those of the last evaluation."""
+        """Whether points (n,) were solved exactly in this step, by accepted rows and rows of the last evaluation."""
         return self.layout.view(guess, "solutions") > self.layout.view(state, "solutions")
 
     def solve(self, where: Mask, strain: Array, state: Array, guess: Array, out: Response, comm: MPI.Intracomm) -> None:
-        """Write the law's response at some of the points into `out` (collective, also where there are none).
+        """Write the law's response at some of the points into `out` (collective, also on ranks without such points).
 
-        The rows of the other points stay as they are, the start of their next exact solution.
+        The rows of the other points do not change; their next exact solutions start from them.
 
         Args:
             where: (n,) the points to solve.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Operator networks among the functions and solvers of DOLFINx.
+"""Operator networks as maps of DOLFINx functions and as preconditioners of PETSc.
 
-A network's prediction is a function, and a good initial guess of an iterative solver. A learned preconditioner is a
-PETSc preconditioner:
+The prediction is a function, which may serve as the initial guess of an iterative solver. A learned preconditioner is
+used as a PETSc preconditioner:
 
     ksp.getPC().setType("python")
     ksp.getPC().setPythonContext(coupling.LearnedPC(network))
 
-An error in it is a PETSc.Error there, whose __cause__ is the error.
+PETSc reports an error in it as a PETSc.Error, whose __cause__ is the error.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from spon import MixedSpace, OperatorNetwork, Preconditioner, Space, SparseOpera
 from spon.operators.discretisation import Discretisation, node_tying, nodes
 from spon.spaces.read import family, is_mixed
 
-_SAME_MESH = 1e-9  # of coordinates that are the same but for rounding, relative to the extent of the mesh
-_CURVED = 1e-3  # of coordinates interpolated in curved cells, whose basis does not reproduce them
+_SAME_MESH = 1e-9  # largest difference of equal coordinates, relative to the extent of the mesh
+_CURVED = 1e-3  # the same for coordinates interpolated in curved cells, whose basis does not reproduce them
 
 
 class FieldOperator:
@@ -33,7 +33,7 @@ class FieldOperator:
 
     Args:
         network: on any device and in any precision.
-        input: the function space of its input, or those of all.
+        input: the function space of its input, or a list of those of all inputs.
         output: the function space of its prediction.
 
     Raises:
@@ -80,7 +80,7 @@ class LearnedPC:
 
     Args:
         network: see `spon.Preconditioner`.
-        *others: functions, its other inputs, whose values are taken at each set-up.
+        *others: functions of its other inputs, whose values are read at each set-up.
     """
 
     def __init__(self, network: OperatorNetwork, *others: fem.Function):
@@ -104,7 +104,7 @@ class LearnedPC:
 
 
 def sparse_operator(matrix: PETSc.Mat) -> SparseOperator:
-    """A matrix of PETSc as one of torch.
+    """A PETSc matrix as a sparse torch tensor.
 
     Args:
         matrix: of type "aij", on one rank.
@@ -126,7 +126,7 @@ def _check_output(output: fem.FunctionSpace, spaces: Discretisation) -> None:
     if _dofs(output) != answer.dofs:
         raise ValueError(f"the output has {_dofs(output)} dofs, the network predicts {answer.dofs}")
     if is_mixed(output) != isinstance(answer, MixedSpace):
-        raise ValueError("one of the output and the network's prediction is in a mixed space and the other is not")
+        raise ValueError("either the output or the network's prediction is in a mixed space, need both or neither")
     if isinstance(answer, Space):
         pairs = [(output, answer)]
     else:
@@ -140,7 +140,7 @@ def _check_output(output: fem.FunctionSpace, spaces: Discretisation) -> None:
 
 
 def _check_input(name: str, V: fem.FunctionSpace, encoder: SparseOperator, output: Space) -> None:
-    """Raise ValueError for a Lagrange space to whose coordinates an encoder does not give those of the output."""
+    """Raise ValueError for a Lagrange space unless an encoder maps its coordinates to those of the output."""
     b = V.dofmap.bs
     matrix = encoder.scipy[::b, ::b]
     expected = output.points[nodes(output)].numpy()
@@ -161,7 +161,7 @@ def _coordinates(V: fem.FunctionSpace) -> npt.NDArray[np.float64]:
 
 
 def _check_coordinates(name: str, found: npt.NDArray, expected: npt.NDArray, tolerance: float) -> None:
-    """Raise ValueError where points (n, d) are not the same, but for `tolerance` times the extent of all."""
+    """Raise ValueError for points (n, d) that differ by more than `tolerance` times the extent of all."""
     away = np.linalg.norm(found - expected, axis=1)
     if not away.max() <= tolerance * np.ptp(expected):
         node = int(away.argmax())

@@ -41,13 +41,13 @@ def grid_rves(
     Raises:
         ValueError: labels that are not integers, a label without material, an unknown name, or a phase without
             stiffness.
-        TypeError: something that is no material.
+        TypeError: a value that is no material.
         TranslationError: a material that torch cannot evaluate.
     """
     labels = _integers(labels)
     given = materials_by_tag(materials, names or {})
     if unknown := sorted(set(np.unique(labels).tolist()) - set(given)):
-        raise ValueError(f"label {unknown[0]} has no material. Materials are given for the labels {sorted(given)}")
+        raise ValueError(f"label {unknown[0]} has no material; the labels with material are {sorted(given)}")
     laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in given.items()}
     return GridRVEs(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
 
@@ -78,15 +78,11 @@ class GridLaw:
 
     Attributes:
         layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
-            (nx, ny, nz, dim), from which the next solution begins.
-
-    Attributes:
-        layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
-            (nx, ny, nz, dim), from which the next solution begins.
+            (nx, ny, nz, dim), from which the next solution starts.
 
     Raises:
         ValueError: a chunk below 1, or an error of `grid_rves`.
-        TypeError: something that is no material.
+        TypeError: a value that is no material.
         TranslationError: a material that torch cannot evaluate.
     """
 
@@ -133,8 +129,8 @@ class GridLaw:
         """See `fe2.Law.evaluate`; all points of this rank in their order.
 
         Raises:
-            ValueError: see there.
-            fe2.StepFailed: on all ranks; the equilibrium at a point was not found, which it names.
+            ValueError: see `fe2.Law.evaluate`.
+            fe2.StepFailed: on all ranks; no equilibrium at the point that the message names.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)

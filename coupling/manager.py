@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws as micro simulations under the Micro Manager of preCICE: the class that it needs, and the data exchanged.
+"""Laws as micro simulations of the Micro Manager of preCICE: the class of a simulation, and the data exchanged.
 
 The manager (version 0.12, https://precice.org/tooling-micro-manager-overview.html) makes one simulation for each point
 of the macro simulation. They exchange named scalars and vectors of as many components as the mesh has dimensions, since
@@ -62,9 +62,9 @@ class MicroData:
         """The data of published two-scale simulations: strains1to3, strains4to6, stresses1to3, stresses4to6, and the
         upper triangle of the tangent, row by row, three numbers each, as cmat1 to cmat7.
 
-        All codes have the same names, but not the same order of the shears and notation: look into the code that you
-        couple with. The default is that of Voigt, with engineering shears. In the repositories two-scale-mechanics (of
-        I. Desai) and FANS (of DataAnalyticsEngineering) on GitHub they were in 2026
+        The names are the same in all codes, but the order of the shears and the notation differ: check the code to
+        be coupled. The default is Voigt's order with engineering shears. The repositories two-scale-mechanics (of
+        I. Desai) and FANS (of DataAnalyticsEngineering) on GitHub had in 2026
 
             code                             order of the shears    notation
             structure in FEniCSx             yz, xz, xy             Mandel
@@ -100,7 +100,7 @@ class MicroData:
 
 
 class MicroSimulation:
-    """One point of a law under the Micro Manager; `micro_simulation` derives the class of a certain law.
+    """One point of a law for the Micro Manager; `micro_simulation` derives the class of a given law.
 
     Args:
         sim_id: the number of the simulation in the manager.
@@ -118,9 +118,9 @@ class MicroSimulation:
         self.sim_id = sim_id
         self._respond = PointLaw(self.law, 1, notation=self.data.notation)
 
-    # Older versions of the manager count the named parameters and insist on initial data where there is one.
+    # Older versions of the manager count the named parameters and require initial data if there are any.
     def initialize(self, *initial_data: Mapping[str, Any]) -> dict[str, Any]:
-        """Micro data at the initial macro data, or at zero strain; the state stays as it is."""
+        """Micro data at the initial macro data, or at zero strain; the state does not change."""
         found = self._at(self._read(*initial_data) if initial_data else np.zeros(self.law.strain_size))
         self._respond.reject()
         return found
@@ -135,10 +135,10 @@ class MicroSimulation:
         Raises:
             KeyError: without a strain.
             ValueError: strains of another shape or not finite.
-            Exception: whatever the law raises.
+            Exception: any error of the law.
         """
         strain = self._read(macro_data)
-        # The manager has accepted the last solution, unless it has set the state back.
+        # The manager has accepted the last solution, unless it has reset the state.
         self._respond.accept()
         return self._at(strain)
 
@@ -148,10 +148,10 @@ class MicroSimulation:
         return self._respond.state.tobytes()
 
     def set_state(self, state: bytes) -> None:
-        """Go back to a state of `get_state`; raises ValueError for one of another law."""
+        """Return to a state of `get_state`; raises ValueError for one of another law."""
         rows = np.frombuffer(state, dtype=np.float64)
         if rows.size != self.law.state_size:
-            raise ValueError(f"the state has {rows.size} numbers, that of the law {self.law.state_size}")
+            raise ValueError(f"the state has {rows.size} numbers, the law needs {self.law.state_size}")
         self._respond.state = rows.reshape(1, -1).copy()
         self._respond.reject()
 
@@ -160,7 +160,7 @@ class MicroSimulation:
         return self.sim_id
 
     def set_global_id(self, global_id: int) -> None:
-        """Give the simulation another number."""
+        """Set the number of the simulation."""
         self.sim_id = global_id
 
     def __reduce__(self):
@@ -200,15 +200,15 @@ class MicroSimulation:
 def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimulation]:
     """The class of a law's micro simulations, for the Micro Manager of preCICE.
 
-    The manager's configuration names a file of yours with
+    The manager's configuration names a file of the user with
 
         import coupling, spon
         law = coupling.SurrogateLaw(spon.load("model.safetensors"))
         MicroSimulation = coupling.micro_simulation(law, coupling.MicroData.published(notation="Mandel"))
 
-    The name on the left is the manager's. It saves the accepted state, and goes back to it with `set_state` for another
-    iteration of a coupling step. For more micro data than stress and tangent, derive a class `MicroSimulation` and add
-    them to the result of `solve`.
+    The manager requires the name `MicroSimulation`. It saves the accepted state and restores it with `set_state` for
+    another iteration of a coupling step. For more micro data than stress and tangent, derive a class `MicroSimulation`
+    and add them to the result of `solve`.
 
     Args:
         law: any `fe2.Law` of the small strain.
@@ -216,8 +216,8 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
 
     Raises:
         ValueError: data without each component of the strain once, components that the law does not have, a name twice,
-            or a law that is not for a single point.
-        TypeError: something that is no law.
+            or a law that needs more than a single point.
+        TypeError: a value that is no law.
     """
     PointLaw(law, 1)  # raises here, and not at the first point
     dim = mandel.dimension(law.strain_size)
@@ -240,7 +240,7 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
         "_stress": stress,
         "_tangent": tangent,
         "_halves": (sent[alone], others[alone]),
-        # Objects are pickled by the name of their class in the file that it is made in, as those of namedtuple are.
+        # Objects are pickled by the name of their class in the module that creates it, as with namedtuple.
         "__module__": sys._getframe(1).f_globals.get("__name__", __name__),
         "__doc__": MicroSimulation.__doc__,
     }
@@ -281,5 +281,5 @@ def _index(what: str, name: str, component: str, dim: int) -> int:
 
 
 def _sorted(component: str) -> str:
-    """xy for yx."""
+    """The pair in its usual order, xy for yx."""
     return "".join(sorted(component))

@@ -28,8 +28,8 @@ from spon.sparse import SparseOperator
 
 Array = npt.NDArray[np.float64]
 
-# The size of the last Newton step, relative to the strain in the norm of energy; this step squares the error. In a
-# macroscale Newton loop a larger one will do, since both loops converge together: the next strain is nearer, and the
+# The size of the last Newton step, relative to the strain in the energy norm; this step squares the error. In a
+# macroscale Newton loop a larger one suffices, since both loops converge together: the next strain is nearer, and the
 # sensitivities predict the coefficients there.
 _STEP, _STEP_IN_LOOP = 1e-4, 1e-2
 _ITERATIONS = 30  # of Newton's method, at most
@@ -41,10 +41,10 @@ _SOLUTION = ("strain", "coefficients", "sensitivities")  # in a state row
 def mode_network(
     rve: RVE, *, half_range: npt.ArrayLike, r: int = 6, coarse: Sequence[int] | None = None, **options
 ) -> ModeNetwork:
-    """A network of modes for all RVEs with the mesh and the materials of `rve`, whatever their tags.
+    """A network of modes for all RVEs with the mesh and the materials of `rve` and any cell tags.
 
     Args:
-        rve: periodic, with two materials at least; its own tags do not matter.
+        rve: periodic, with at least two materials; its own tags are not used.
         half_range: (d,), largest Mandel strains to train for.
         r: number of modes.
         coarse: cells along an edge of the coarser grids of the network, from finer to coarser; if None, each has half
@@ -77,7 +77,7 @@ def mode_network(
     spaces = discretise([indicator] * (m - 1), V, periodic=tuple(axes), coarse=below)
     points = len(body.points)
     displacements = read_space(body.V, periodic=tuple(axes))
-    assert isinstance(displacements, Space)  # which a Lagrange space is
+    assert isinstance(displacements, Space)  # since V is a Lagrange space
     shared = RVEMesh(
         strains=_sparse(strain_operator(body)),
         tying=displacements.tying,
@@ -121,14 +121,14 @@ class PointResponse:
 
 
 class ModesLaw:
-    """Stress and tangent of points that have an RVE of their own each, from a trained network of modes.
+    """Stress and tangent of points with an RVE of its own for each, from a trained network of modes.
 
     The network is evaluated once for each RVE. Each evaluation of the law minimises the energy in its modes, so that
     the stress belongs to a compatible strain field, see `local_strain`. The error is 1e-4 after a large change of
     strain, and falls to rounding as Newton's method of the macroscale converges.
 
-    With an exact law, points whose error estimate is above the tolerance are solved exactly, and stay so until the step
-    is accepted or given up, see `coupling.fallback`.
+    With an exact law, points whose error estimate is above the tolerance are solved exactly, until the step is accepted
+    or rejected, see `coupling.fallback`.
 
     Args:
         network: from `mode_network`, trained by `spon.microstructure.train`; the law has a copy in float64.
@@ -136,7 +136,7 @@ class ModesLaw:
             `fe2.law_coordinates`.
         exact: `fe2.VaryingLaw` of the same points, or None.
         tolerance: of the estimate.
-        compiled: whether RVEs are evaluated as machine code, if there is a C compiler; else by torch.
+        compiled: whether RVEs are evaluated as machine code, which needs a C compiler; else by torch.
         rve: with the mesh and the materials of all RVEs, for `micro_fields`; None for that of `exact`, if any.
 
     Attributes:
@@ -147,11 +147,11 @@ class ModesLaw:
         estimate: (n,) `spon.ModeNetwork.energy_error_bound` over the energy in the last evaluation; empty without an
             exact law. It grows with the error of the energy, and bounds it where no tangent is below that of the
             homogeneous medium.
-        is_exact: (n,) which of this rank's points were solved exactly in the last evaluation.
+        is_exact: (n,) whether this rank's points were solved exactly in the last evaluation.
 
     Raises:
-        ValueError: tags of another shape or unknown, a negative tolerance, an RVE, here or in `exact`, that the network
-            was not made for, or other tags in `exact`.
+        ValueError: tags of another shape or unknown, a negative tolerance, an RVE of the law or of `exact` that is not
+            that of the network, or other tags in `exact`.
         TypeError: another exact law.
     """
 
@@ -216,8 +216,8 @@ class ModesLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            ValueError: see there.
-            fe2.StepFailed: on all ranks; no minimum of the energy was found at a point, which it names.
+            ValueError: see `fe2.Law.evaluate`.
+            fe2.StepFailed: on all ranks; no minimum of the energy at the point that the message names.
         """
         view, fallback = self.layout.view, self._fallback
         with raise_on_all_ranks(comm):
@@ -247,11 +247,11 @@ class ModesLaw:
         Args:
             which: (n,), the RVE of each strain.
             strain: (n, d).
-            start: (n, r), initial coefficients; zero if None. They change the result within the tolerance only.
-            step: of Newton's method, relative to the strain in the norm of energy, below which it is the last one.
+            start: (n, r), initial coefficients; zero if None. They change the result only within the tolerance.
+            step: size of the last step of Newton's method, relative to the strain in the energy norm.
 
         Raises:
-            fe2.StepFailed: no minimum of the energy was found at a strain, the first of which it names.
+            fe2.StepFailed: no minimum of the energy at some strains; the message names the first.
         """
         if self._compiled is None:
             return self._by_torch(which, strain)
@@ -259,7 +259,9 @@ class ModesLaw:
         *found, iterations = self._compiled(self._prepared, which, strain, start, step, _ITERATIONS)
         if (iterations < 0).any():
             k = int(np.flatnonzero(iterations < 0)[0])
-            raise StepFailed(f"RVE {which[k]}: no least energy in its modes at the strain {strain[k].tolist()}")
+            raise StepFailed(
+                f"RVE {which[k]}: no minimum of the energy in its modes at the strain {strain[k].tolist()}"
+            )
         return PointResponse(*found)
 
     def _by_torch(self, which: npt.NDArray[np.int64], strain: Array) -> PointResponse:
@@ -286,7 +288,7 @@ class ModesLaw:
             TypeError: no RVE.
         """
         if self._rves is None:
-            raise TypeError("modes have no mesh to show fields on: ModesLaw(..., rve=rve) with the RVE of the network")
+            raise TypeError("the law has no mesh for the fields: ModesLaw(..., rve=rve) with the RVE of the network")
         if self._fallback is not None:
             exact = self._fallback.micro_fields(strain, self.layout.view(state, "fallback"))
             if exact is not None:

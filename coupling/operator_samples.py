@@ -31,7 +31,7 @@ def sample_operator(
     chunk: int = 16,
     progress: bool = True,
 ) -> None:
-    """Make sure that a file has the first n samples of a seed; solves only those that it lacks (collective).
+    """Write the first n samples of a seed to a file; only those that it lacks are solved (collective).
 
         coupling.sample_operator(draw, solve, 1000, "samples.h5", MPI.COMM_WORLD, inputs=[f], output=u)
         data = spon.load("samples.h5")
@@ -47,7 +47,7 @@ def sample_operator(
         draw: sets the inputs, given a generator of random numbers.
         solve: sets the output.
         n: number of samples in the file.
-        path: of the file, in a folder that all ranks can read and write.
+        path: of the file, on a file system that all ranks share.
         comm: ranks that share the work, each with its own copy of the problem.
         inputs: functions that `draw` sets, on meshes on MPI.COMM_SELF.
         output: function that `solve` sets, on a mesh on MPI.COMM_SELF.

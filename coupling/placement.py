@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Which device serves which ranks.
+"""Assignment of ranks to devices.
 
-With a GPU for each rank, each rank has its own. With fewer, several ranks share one, and the first of them is its owner
-(`coupling.shared_evaluator`): one context on each GPU, one launch for all points, and no messages. Without a GPU each
-rank has its own cores. GPUs are experimental.
+Each rank has a GPU of its own if there are enough. Otherwise several ranks share one, and the first of them is its
+owner (`coupling.shared_evaluator`), with one context on each GPU, one launch for all points, and no messages. Without
+GPUs each rank uses its own cores. GPUs are experimental.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ class Placement:
     """The device of a rank.
 
     Attributes:
-        device: that serves this rank.
-        group: the ranks that it serves; the first is its owner.
+        device: the device of this rank.
+        group: the ranks of the device; the first is its owner.
     """
 
     device: torch.device
@@ -29,7 +29,7 @@ class Placement:
 
     @classmethod
     def of(cls, device: "str | torch.device | Placement") -> "Placement":
-        """A placement, or a device that this rank has alone."""
+        """The placement itself, or one with the device for this rank alone."""
         return device if isinstance(device, Placement) else cls(torch.device(device), MPI.COMM_SELF)
 
     @property
@@ -45,16 +45,16 @@ def assign_devices(
 
     Args:
         comm: all ranks.
-        devices: of this node, such as ["cuda:0", "cuda:1"], or ["cpu"] for one rank that computes for all of a node;
-            None for the GPUs that torch finds, and for the rank's own cores if there are none.
+        devices: of this node, such as ["cuda:0", "cuda:1"], or ["cpu"] to evaluate all points of a node on one rank;
+            None for the GPUs that torch finds, or each rank's own cores without GPUs.
         log: called on rank 0 with a line for each device.
 
     Raises:
-        ValueError: no devices, or a name that torch does not know; on all ranks.
+        ValueError: no devices, or a name that is none of torch; on all ranks.
     """
     with raise_on_all_ranks(comm):
         if devices is not None and not devices:
-            raise ValueError("devices = []: need one at least, or None")
+            raise ValueError("devices = []: need at least one, or None")
         try:
             named = [torch.device(name) for name in devices or _gpus()]
         except RuntimeError as error:
@@ -64,7 +64,7 @@ def assign_devices(
     if all(node.allgather(not named)):
         found = Placement(torch.device("cpu"), MPI.Intracomm(node.Split(node.rank)))
     else:
-        # A batch system may show each rank another GPU of the node under the same name.
+        # Under a batch system, the same name may be another GPU of the node on each rank.
         lists = node.allgather(hardware)
         peers = node.Split(lists.index(hardware), key=node.rank)
         number = peers.rank * len(named) // max(peers.size, len(named))
@@ -88,5 +88,5 @@ def _gpus() -> list[str]:
 
 
 def _hardware(device: torch.device) -> str:
-    """The name of the piece of hardware, whatever its number is on this rank."""
+    """The unique name of the hardware, independent of its number on this rank."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else str(device)

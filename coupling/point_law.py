@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Laws for programs that know nothing of `fe2`: a function of arrays, with the state of its points."""
+"""Laws for other programs: a function of arrays, with the state of its points."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -37,21 +37,21 @@ class PointLaw:
 
         respond = coupling.PointLaw(law, 100)
         stress, tangent = respond(strain)  # (100, d) and (100, d, d), any number of times
-        respond.accept()                   # the step is accepted, and the next one starts here
+        respond.accept()                   # accept the step; the next one starts from it
 
     Args:
         law: any `fe2.Law`.
         n: points of this rank.
-        comm: ranks among which the law may share its work; all of them call then.
+        comm: ranks among which the law may share its work; the function is then collective.
         notation: of strains, stresses and tangents: "Mandel", or "engineering" with shears γ = 2 ε and the components
             of the stress tensor, both in the order of `fe2.mandel`.
 
     Attributes:
-        state: (n, state_size), accepted last.
+        state: (n, state_size) at the last accepted step.
 
     Raises:
         ValueError: another notation, fewer than 0 points.
-        TypeError: something that is no law.
+        TypeError: a value that is no law.
     """
 
     def __init__(self, law: Law, n: int, *, comm: MPI.Intracomm = MPI.COMM_SELF, notation: Notation = "Mandel"):
@@ -70,7 +70,7 @@ class PointLaw:
 
         Raises:
             ValueError: strains of another shape, not finite or not real.
-            Exception: whatever the law raises.
+            Exception: any error of the law.
         """
         with raise_on_all_ranks(self.comm):
             if np.shape(strain) != (len(self.state), self.law.strain_size):
@@ -86,5 +86,5 @@ class PointLaw:
         self.state = self._last
 
     def reject(self) -> None:
-        """Give the step up: forget the evaluations since the last `accept`."""
+        """Reject the step: discard the evaluations since the last `accept`."""
         self._last = self.state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The number by which the certified law judges a response: the gap of the certificate over an energy."""
+"""The error measure of the certified law: the gap of the certificate relative to an energy."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,12 @@ _LOCAL_POINTS = 2**16
 
 
 class RelativeGap:
-    """|gap| / (upper + floor² energy of the softest strain that spans the trained range), energies from rest.
+    """|gap| / (upper + floor² energy of the softest strain that spans the trained range), energies from zero strain.
 
-    The error of a model does not vanish with the strain: without the second term the gap at rest would be divided by
-    zero, and points that carry almost no load would cost most. It is of the softest strain, mostly a shear, because the
-    energy of a dilatation would hide all error of a shear. Its energy is that of an RVE of uniform stress (Reuss), a
-    lower bound whatever the networks predict. A gap below zero is rounding.
+    The error of a model does not vanish with the strain: without the second term the gap at zero strain would be
+    divided by zero, and points with almost no load would be the most expensive. The term is the energy of the softest
+    strain, mostly a shear, because the energy of a dilatation would hide any error of a shear. It is that of an RVE of
+    uniform stress (Reuss), a lower bound that does not depend on the networks. A gap below zero is rounding.
 
     Args:
         model: the model, on the CPU in float64.
@@ -31,7 +31,7 @@ class RelativeGap:
     Attributes:
         at: the points.
         floor_energy: the second term [MPa].
-        chunk: points of the structure that are judged at a time.
+        chunk: points of the structure that are evaluated at a time.
 
     Raises:
         ValueError: points of another RVE, materials without energy or with one that is not convex.
@@ -42,14 +42,14 @@ class RelativeGap:
         self.at.require(model.fingerprint)
         for law in self.at.laws.laws:
             if law.energy_program is None:
-                raise ValueError(f"{law.name} has no energy, and there is no certificate without")
+                raise ValueError(f"{law.name} has no energy, which the certificate needs")
             largest_tangent(law)  # raises for an energy that is not convex
         certify(model, model.lower.new_zeros(1, model.lower.numel()), self.at)  # raises what else is wrong
         self._model = model
         self._at_rest = energy_at_zero_strain(self.at)
         corner = torch.maximum(model.lower.abs(), model.upper.abs())
         softest = torch.linalg.eigvalsh(corner[:, None] * _reuss_stiffness(self.at) * corner)[0] / 2
-        # At least some rounding above zero, so that nothing is divided by zero.
+        # Bounded away from zero, the divisor.
         self.floor_energy = max(floor, 1e-6) ** 2 * float(softest)
         self.chunk = max(1, _LOCAL_POINTS // len(self.at.weights))
 
@@ -70,7 +70,7 @@ class RelativeGap:
 
 
 def _reuss_stiffness(at: ModesAtPoints) -> torch.Tensor:
-    """Stiffness (d, d) [MPa] at rest of the phases under one stress."""
+    """Stiffness (d, d) [MPa] at zero strain of the phases under uniform stress."""
     rest = at.weights.new_zeros(1, at.laws.strain_size)
     shares = (w.sum() for w in at.weights.split(list(at.laws.counts)))
     return torch.linalg.inv(

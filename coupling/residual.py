@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The residual of a UFL form as a loss, to train networks that solve the equation without solved examples.
+"""The residual of a UFL form as a loss, to train networks without solved examples.
 
 The loss is half the square of the residual's dual norm, ½ rᵀ P⁻¹ r, with a symmetric positive definite P. Where
 r = A u − b and P = A, it is half the squared energy norm of the error; where P is spectrally equivalent to A, it is so
@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 class Residual:
     """½ rᵀ P⁻¹ r (batch,) of fields (dofs, batch): `residual(u, *inputs)`, differentiable in all of them.
 
-    `spon.operators.train` takes it as a loss. Everything that does not depend on the fields is assembled once: the
+    It is a loss for `spon.operators.train`. Everything that does not depend on the fields is assembled once: the
     matrix of each field in which the form is linear with constant coefficients, and P, which is factorised. The other
     terms are assembled for each sample, and so is their derivative, the action of the transposed Jacobian. Tensors on
     other devices or in single precision are copied to the CPU in double precision and back.
@@ -43,8 +43,8 @@ class Residual:
     Args:
         form: linear in a test function of the space of `unknown`. Functions and constants in it that are neither
             `unknown` nor `inputs` must not change afterwards.
-        unknown: the function solved for; its values do not matter.
-        inputs: the inputs of the network, in its order; their values do not matter.
+        unknown: the function solved for; its values are not used.
+        inputs: the inputs of the network, in its order; their values are not used.
         bcs: Dirichlet conditions. Test functions are zero there, and the fields must satisfy them.
         periodic: axes as of `spon.OperatorNetwork`, which tie test functions.
         preconditioner: symmetric positive definite bilinear form for P; by default ∫ ∇u:∇v (or that of the divergence
@@ -52,7 +52,7 @@ class Residual:
 
     Raises:
         ValueError: a form of another kind, without the unknown or one of the inputs; a mixed space without
-            `preconditioner`; a P that is not symmetric positive definite; a space that `spon.read_space` refuses.
+            `preconditioner`; a P that is not symmetric positive definite; a space that `spon.read_space` cannot read.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Residual:
             if not (space.family == "P" and bool(space.fixed.view(-1, space.block_size).any(0).all())):
                 P = P + space.mass.scipy
         else:
-            raise ValueError("the unknown is of a mixed space: give a preconditioner")
+            raise ValueError("the unknown is in a mixed space: need a preconditioner")
         self._factor = _factorised(scipy.sparse.csc_array(free.T @ P @ free))
 
     def vector(self, u: Tensor, *inputs: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a model and an exact law belong to the same RVE: by their fingerprints, or else by their stresses."""
+"""Checks that a model and an exact law belong to the same RVE, by their fingerprints or else by their stresses."""
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from spon import EquiNO, Evaluator, Model, ModesAtPoints, certify
 
 
 def has_same_rve(model: Model, law: Law) -> bool:
-    """Whether the fingerprints of a model and a law are known to be the same.
+    """Whether a model and a law both have fingerprints, and these are equal.
 
-    They are not known for a law without an `rve`, such as a formula, and for a model without a fingerprint.
+    A law without an `rve`, such as a formula, has none, and some models have none.
 
     Raises:
         ValueError: the fingerprints differ, or the law has another RVE at each point.
@@ -29,7 +29,7 @@ def has_same_rve(model: Model, law: Law) -> bool:
 
 
 def require_same_stress(predict: Evaluator, law: Law, at: ModesAtPoints) -> None:
-    """Check by the certificate that a law's stress may be that of a model's RVE.
+    """Check by the certificate that the stress of a law may be that of the RVE of a model.
 
     Args:
         predict: evaluates the model, a `spon.EquiNO`.
@@ -48,8 +48,8 @@ def require_same_stress(predict: Evaluator, law: Law, at: ModesAtPoints) -> None
         bound = certify(model, torch.from_numpy(strain), at).stress_bound.numpy()
     if np.isnan(bound).any():
         raise ValueError(
-            f"{type(law).__name__} has no RVE to compare with the model's, and the model's stress has no bound to "
-            "check it by: pair the model with fe2.ExactLaw(rve)"
+            f"{type(law).__name__} has no RVE to compare with that of the model, and the stress of the model has no "
+            "bound: pair the model with fe2.ExactLaw(rve)"
         )
     error = abs(predict(strain)[0] - exact)
     # On a cubature the bound is an estimate, off by some per cent.

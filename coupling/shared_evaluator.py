@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 
 class SharedEvaluator:
-    """The owner of a device evaluates the points of all ranks of its group.
+    """Evaluation of the points of all ranks of a group by the rank that owns the device.
 
     The ranks write their strains side by side into memory that they share, the owner evaluates them, and each rank
     reads its own results.
@@ -27,7 +27,7 @@ class SharedEvaluator:
         **options: of `spon.Evaluator`.
 
     Attributes:
-        way: how the owner evaluates, see `spon.Evaluator`.
+        way: kind of evaluation, see `spon.Evaluator`.
 
     Raises:
         ValueError: as `spon.Evaluator`, on all ranks of the group.
@@ -48,7 +48,7 @@ class SharedEvaluator:
 
         Args:
             strain: (n, d).
-            comm: ranks that continue together, all of the group among them: an error of one is raised on all.
+            comm: ranks on which an error of any is raised, all of the group among them.
 
         Raises:
             ValueError: a communicator of fewer ranks than the group.
@@ -84,7 +84,7 @@ class SharedEvaluator:
         return stress[mine].copy(), tangent[mine].copy()
 
     def _synchronise(self) -> None:
-        """Make what any rank of the group has written visible to all of them."""
+        """Synchronise the shared memory of the group."""
         if self._window is not None:
             self._window.Sync()
             self.placement.group.Barrier()
@@ -100,7 +100,7 @@ class SharedEvaluator:
         self._window.Lock_all(MPI.MODE_NOCHECK)
         self._memory = np.frombuffer(self._window.Shared_query(0)[0], np.float64, count)  # type: ignore[call-overload]  # a buffer
         if self.placement.owner and self.placement.device.type == "cuda":
-            # Pages that stay where they are, so that the GPU reads and writes them itself.
+            # Page-locked memory, which the GPU reads and writes directly.
             code = torch.cuda.cudart().cudaHostRegister(self._memory.ctypes.data, self._memory.nbytes, 0)
             self._pinned = int(code) == 0
 

@@ -26,7 +26,7 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnap
     """The snapshots of an RVE as `spon.RVESnapshots`, without those that failed.
 
     Args:
-        rve: that the snapshots are of.
+        rve: the RVE of the snapshots.
         snapshots: of `fe2.rve_snapshots.read`, or the file.
 
     Raises:
@@ -40,7 +40,7 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnap
         raise SnapshotError(f"the snapshots belong to another RVE; differences: {different}")
     good = ~snapshots.failed
     if not good.any():
-        raise SnapshotError("none of the snapshots converged")
+        raise SnapshotError("no snapshot converged")
     laws, order = local_laws(rve)
     d = rve.strain_size
     fluctuation = snapshots.fluctuation[good]
@@ -66,7 +66,7 @@ def rve_space(rve: RVE, order: npt.NDArray[np.int64]) -> RVESpace:
     """The displacement space of an RVE as arrays.
 
     Args:
-        rve: see there.
+        rve: the RVE.
         order: (P,) of the points, from `coupling.local_laws`.
     """
     body, d = rve.body, rve.strain_size
@@ -108,7 +108,7 @@ def _phase(rve: RVE) -> Array:
     for k, tag in enumerate(body.materials):
         here[body.V.dofmap.list[rve.domain.cell_tags.find(tag)].ravel(), k] = True
     if rve.boundary == "periodic":
-        images = rve.unknowns.index[:: body.dim]  # all images of the node that is held have -1
+        images = rve.unknowns.index[:: body.dim]  # all images of the fixed node have -1
         for k in range(len(body.materials)):
             here[:, k] = np.isin(images, images[here[:, k]])
     return here @ np.linspace(-1, 1, len(body.materials)) / here.sum(axis=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Strains to add to the training set: one for each small box of the strains that a model was not good enough for."""
+"""Strains to add to the training set: one for each small box of strains at which the error of a model was too large."""
 
 import numpy as np
 import numpy.typing as npt

@@ -142,7 +142,7 @@ class SurrogateLaw:
         """
         if self._rve is None:
             raise TypeError(
-                "a model has no mesh to show fields on: SurrogateLaw(model, rve=rve) with its RVE, and the model of "
+                "the law has no mesh for the fields: SurrogateLaw(model, rve=rve) with its RVE, and the model of "
                 "spon.load(path, whole=True)"
             )
         exact = None if self._fallback is None else self._fallback.micro_fields(strain, state)

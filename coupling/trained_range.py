@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The box of strains that a model was trained for, and what happens outside of it."""
+"""The box of strains that a model was trained for, and errors and warnings outside it."""
 
 import warnings
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 class OutsideRange(StepFailed):
-    """A strain outside of a model's trained range.
+    """A strain outside the trained range of a model.
 
-    It is a `fe2.StepFailed`, so that `fe2.MacroProblem` tries a smaller step: Newton's method may have overshot.
+    As it is a `fe2.StepFailed`, `fe2.MacroProblem` tries a smaller step: Newton's method may have overshot.
     """
 
 
 class OutsideRangeWarning(UserWarning):
-    """Strains outside of a model's trained range."""
+    """Strains outside the trained range of a model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +44,12 @@ class TrainedRange:
         return cls(*(x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper)))
 
     def outside(self, strain: Array) -> Mask:
-        """Which strains (n, d) are not in the range."""
+        """Whether strains (n, d) are outside the range."""
         inside = (strain >= self.lower) & (strain <= self.upper)
         return ~np.logical_and.reduce(inside, axis=1)
 
     def require(self, strain: Array) -> None:
-        """Raise OutsideRange, which names the worst strain, unless all strains (n, d) are in the range."""
+        """Raise OutsideRange with the worst strain unless all strains (n, d) are in the range."""
         if self.outside(strain).any():
             raise OutsideRange(self._describe(strain))
 
@@ -66,6 +66,6 @@ class TrainedRange:
         point, k = np.unravel_index(int(beyond.argmax()), beyond.shape)
         count = int(self.outside(strain).sum())
         return (
-            f"{count} of {len(strain)} strains on this rank are outside of the trained range; farthest is component "
+            f"{count} of {len(strain)} strains on this rank are outside the trained range; farthest is component "
             f"{k} of point {point}, {strain[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
         )

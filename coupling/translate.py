@@ -195,8 +195,8 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
         name: of the expression, for messages.
 
     Raises:
-        TranslationError: a node without translation, such as a coordinate or a coefficient that is no input.
-        TranslationError: a constant part that is not finite, or hundreds of levels.
+        TranslationError: a node without translation, such as a coordinate or a coefficient that is no input; a constant
+        part that is not finite; or hundreds of levels.
         TypeError: an input that is no terminal.
     """
     try:
@@ -235,7 +235,7 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
             "only path-independent materials have a law at a point"
         )
     thickness = dim == 2 and plane == "stress"
-    mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants must have some domain
+    mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants need a domain
     e = ufl.variable(ufl.Constant(mesh, (mandel.size(dim),)))
     inputs = {"strain": e}
     local: Any = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The start of exact solutions: the fluctuation of the last one, moved as the model predicts."""
+"""Initial guess of exact solutions: the last fluctuation, corrected by the change that the model predicts."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ Array = npt.NDArray[np.float64]
 class WarmStart:
     """Moves the fluctuations in the rows of an exact law from their last strain to a new one.
 
-    It saves about one Newton iteration of each solution. Rows stay as they are for a model that was loaded without its
-    modes, and for a law without an RVE.
+    It saves about one Newton iteration of each solution. Rows do not change for a model that was loaded without its
+    modes, or a law without an RVE.
 
     Args:
         model: the model, on the CPU in float64.

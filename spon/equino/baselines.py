@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What EquiNO is compared with on the same snapshots: its published form, and operators trained on data alone.
+"""Baselines of EquiNO on the same snapshots: its published form, and operators trained on data alone.
 
-The reduced model without a network is `spon.ReducedModel`; what minimises energies is in `spon.equino.vpionet`.
+The reduced model without a network is `spon.ReducedModel`; operators that minimise energies are in
+`spon.equino.vpionet`.
 """
 
 import os
@@ -37,7 +38,7 @@ _PUBLISHED = TrainingOptions(steps=1000, batch=10, rate=1e-3, lbfgs=25000)
 def _split(data: RVESnapshots, seed: int) -> tuple[Rows, Rows]:
     """Four fifths of the snapshots to train with and one fifth to validate."""
     if len(data.strain) < 2:
-        raise ValueError("there is one snapshot: need others to validate with")
+        raise ValueError("a single snapshot: need at least 2, one of them for validation")
     order = np.random.default_rng(seed).permutation(len(data.strain))
     cut = max(1, len(order) // 5)
     return order[cut:], order[:cut]
@@ -68,18 +69,18 @@ def train_supervised(
     """POD-DeepONet: branches fitted to the coefficients of the snapshots, without the law (Lu et al., Comput. Methods
     Appl. Mech. Eng. 393, 2022, 114778).
 
-    Bases and form of the local fields are those of EquiNO, so that its stress is in equilibrium too; one branch gives
-    all stress coefficients.
+    Bases and form of the local fields are those of EquiNO, so that its stress is in equilibrium too; one branch
+    predicts all stress coefficients.
 
     Args:
         data: solved problems.
         options: of `spon.training.fit.fit`; the seed is that of the weights and of the snapshots to validate with.
         r: number of modes, at most.
         widths: of the hidden layers.
-        log: takes a line now and then.
+        log: called with lines of progress.
 
     Raises:
-        ValueError: a single snapshot, or what `spon.reduced.pod_bases` refuses.
+        ValueError: a single snapshot, or an error of `spon.reduced.pod_bases`.
     """
     half, w = torch.from_numpy(data.half_range), data.weights
     strain, stress = pod(data.local_strain, w, r, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
@@ -121,7 +122,7 @@ class StressNetwork(Model):
 
     Args:
         branch: whose coefficients are the stress [MPa].
-        fingerprint: of the RVE; None if it is not known.
+        fingerprint: of the RVE; None if unknown.
     """
 
     def __init__(self, branch: Branch, fingerprint: Fingerprint | None = None):
@@ -147,8 +148,8 @@ def load_stress_network(path: str | os.PathLike, *, whole: bool = False) -> Stre
         whole: as for all models; this one has no modes.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds something else.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds another kind of object.
     """
     with Reader(path, _KIND) as file, assembling(path):
         state = file.tensors("")
@@ -173,10 +174,10 @@ def train_sobolev(
         data: solved problems.
         options: as in `train_supervised`.
         widths: of the hidden layers.
-        log: takes a line now and then.
+        log: called with lines of progress.
 
     Raises:
-        ValueError: a single snapshot, or what `RVESnapshots.half_range` refuses.
+        ValueError: a single snapshot, or an error of `RVESnapshots.half_range`.
     """
     half, strains = torch.from_numpy(data.half_range), torch.from_numpy(data.strain)
     stress, tangent = torch.from_numpy(data.stress), torch.from_numpy(data.tangent)
@@ -204,23 +205,23 @@ def train_as_published(
     points: int = 1000,
     log: Log = None,
 ) -> TrainingResult[EquiNO]:
-    """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), to compare with.
+    """EquiNO in the form of its authors' code (github.com/HamidrezaEiv/EquiNO), for comparison.
 
     Unweighted decompositions of nodal fluctuations and of stresses, one mean and one spread for all coefficients of a
     field, branches of four layers of 64 with swish, and the `published_loss`. The number of strains is not published;
-    L-BFGS went on for up to 50,000 iterations.
+    L-BFGS took up to 50,000 iterations.
 
-    The loss of the authors takes all points of the RVE. Here it takes some, drawn once: the 2 r coefficients of a
-    strain are overdetermined by far fewer values than there are, at a small part of the cost.
+    The loss of the authors is evaluated at all points of the RVE. Here it is evaluated at some, drawn once: far fewer
+    values overdetermine the 2 r coefficients of a strain, at a fraction of the cost.
 
     Args:
         data: solved problems.
-        options: of `spon.training.fit.fit_in_batches`: Adam takes one batch of strains a step, then L-BFGS takes all.
+        options: of `spon.training.fit.fit_in_batches`: Adam uses one batch of strains per step, then L-BFGS all.
             The seed is that of points, strains and weights.
         r: number of modes, at most.
         strains: number of strains to train at.
         points: number of points at which the loss is evaluated, at most.
-        log: takes a line now and then.
+        log: called with lines of progress.
 
     Returns:
         The model, whose cubature is all points, and its history.
@@ -275,7 +276,7 @@ def _published(fields: Array, r: int, half: Tensor, seed: int) -> tuple[Array, B
     """Combination (n, r) of the snapshots (n, ...) that gives their modes, and the branch of the coefficients."""
     left, singular, _ = np.linalg.svd(fields.reshape(len(fields), -1), full_matrices=False)
     r = min(r, rank(singular))
-    coefficients = left * singular  # of all modes, not only of those that are kept
+    coefficients = left * singular  # of all modes, also of those that are truncated
     ones = torch.ones(r, dtype=torch.float64)
     branch = Branch(
         half,

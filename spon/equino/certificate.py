@@ -13,20 +13,20 @@ D anywhere, ψ* is strongly convex with D⁻¹, and the mean of n·(σ − σ_tr
 
     |n·(S − S_true)| ≤ √(2 gap · n·⟨D⟩ n)        for each n (d,).
 
-Both statements are exact with the sums over all quadrature points; on a cubature they are estimates. Rounding and the
-tolerance of the solver, to which the modes are admissible, move the energies apart by a bound of both. It matters where
-strains are so small that the terms of an energy cancel, and where stress and strain agree to nearly all digits. The
-bound of rounding is twice, for ψ and its conjugate, that of `spon.constitutive.rounding` for ψ at the largest strain of
-each phase; it holds in float64 alone.
+Both statements are exact with the sums over all quadrature points; on a cubature they are estimates. The energies are
+moved apart by a bound of rounding and of the tolerance of the solver, to which the modes are admissible. It matters
+where strains are so small that the terms of an energy cancel, and where stress and strain agree to nearly all digits.
+The bound of rounding is twice, for ψ and its conjugate, that of `spon.constitutive.rounding` for ψ at the largest
+strain of each phase; it holds in float64 only.
 
-The bound is that of the worst stress with this gap, and far above the error. The displacement branch gives an estimate.
-The upper bound exceeds W by a term that is quadratic in the error of ε, and so its derivative, with strain modes φ_j
-and coefficients b_j,
+The bound is that of the worst stress with this gap, and far above the error. The displacement branch gives a sharper
+estimate. The upper bound exceeds W by a term that is quadratic in the error of ε, so that its derivative, with strain
+modes φ_j and coefficients b_j,
 
     S* = d⟨ψ(ε)⟩/dE = ⟨law(ε)⟩ + ⟨law(ε) · φ_j⟩ db_j/dE,
 
 differs from S_true = dW/dE by a quadratic term too. It is the goal-oriented correction of ⟨law(ε)⟩, db/dE being the
-dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S but for a term of the order of
+dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S up to a term of the order of
 |S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
 """
 
@@ -44,8 +44,8 @@ from spon.equino.model import EquiNO
 from spon.reduced.modes import ModesAtPoints
 
 COVERAGE = 0.95  # fraction of the errors of a component that the estimate covers
-_CONFIDENCE = 0.9  # fraction of all calibrations in which it does
-# Residual, relative to the internal forces, of the problems that `fe2.RVE` solves, of which each makes a mode.
+_CONFIDENCE = 0.9  # fraction of all calibrations whose estimate covers it
+# Residual, relative to the internal forces, of the solutions of `fe2.RVE` that the modes are made from.
 _SOLVED = 1e-11
 _CHUNK = 16  # strains whose fields at all points of an RVE are held at a time
 
@@ -58,14 +58,14 @@ class Certificate:
     `stress_estimate` are not bounds, but far sharper.
 
     Args:
-        lower: (n,), of the mean energy [MPa]; −inf where the stress is beyond what the law can carry.
+        lower: (n,), of the mean energy [MPa]; −inf where no strain of the law has this stress.
         upper: (n,), of the mean energy [MPa].
         gap: (n,), upper − lower: the constitutive relation error and twice the bound of rounding [MPa].
         stress_bound: (n, d), of the error of each component of the homogenised stress [MPa]; NaN if the largest
-            tangents of the laws are not known.
+            tangents of the laws are unknown.
         stress_estimate: (n, d), of the error of each component [MPa]. In the trained range it covers the fraction
-            `COVERAGE` of the errors, at all points and on the cubature, in nine of ten models at least. NaN for a model
-            without calibration, infinite where the gap is.
+            `COVERAGE` of the errors, at all points and on the cubature, in at least nine of ten models. NaN for a model
+            without calibration, infinite where the gap is infinite.
         corrected: (n, d), a better homogenised stress, the derivative of `upper` [MPa].
     """
 
@@ -78,7 +78,7 @@ class Certificate:
 
 
 class EnergyBounds(NamedTuple):
-    """Of the mean energy at n strains.
+    """Bounds of the mean energy at n strains.
 
     Args:
         upper: (n,), upper bound [MPa].
@@ -93,10 +93,10 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
     """Certificate of a model's prediction at strains.
 
     Args:
-        model: as it was loaded, in float64.
+        model: as loaded, in float64.
         strain: (n, d).
-        at: modes at the points: those of all points, `model.rve_modes.at_points`, make the bounds exact. None takes the
-            model's cubature, which estimates them.
+        at: modes at the points: with all points, `model.rve_modes.at_points`, the results are bounds; None for the
+            model's cubature, with which they are estimates.
 
     Raises:
         ValueError: strains of another shape than the model's, or not real and finite; a model, strains or modes that
@@ -114,7 +114,7 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
         if tensor.dtype != torch.float64 or tensor.device != strain.device:
             raise ValueError(
                 f"{what} is {tensor.dtype} on {tensor.device}, need torch.float64 on {strain.device}: certify the "
-                "model as it was loaded; coupling.SurrogateLaw and spon.Evaluator evaluate it in other precisions"
+                "model as loaded; coupling.SurrogateLaw and spon.Evaluator evaluate it in other precisions"
             )
     at.require(model.fingerprint)
     tangents = [largest_tangent(law) for law in at.laws.laws]
@@ -138,7 +138,7 @@ def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:
 def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
     """Set the calibration of a model, the factors of its `stress_estimate`, by exact stresses.
 
-    A factor is a quantile of those that each strain would need, on the cubature or at all points, whichever needs more.
+    A factor is a quantile of the factors needed at the strains, the larger of those on the cubature and at all points.
     The quantile is the least that covers the fraction `COVERAGE` of unseen strains of the same distribution in nine of
     ten such samples (a tolerance limit of order statistics: Wilks, Ann. Math. Stat. 12, 1941; as conformal prediction:
     Vovk, Proc. Mach. Learn. Res. 25, 2012). No quantile of n < 45 strains does that; the factor then is the largest of
@@ -168,7 +168,7 @@ def _needed_factors(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPo
 
 
 class _Branches(NamedTuple):
-    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], the energy bounds, and the energy of
+    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], the energy bounds, and the energy at
     zero strain () [MPa]."""
 
     stress: Tensor
@@ -178,14 +178,14 @@ class _Branches(NamedTuple):
 
     @property
     def known_error(self) -> Tensor:
-        """What the correction changes (n, d) [MPa]."""
+        """The change of the stress by the correction (n, d) [MPa]."""
         return (self.stress - self.corrected).abs()
 
     @property
     def remainder(self) -> Tensor:
         """Unit of the error of the corrected stress (n, 1) [MPa]: the stress times the gap over the energy."""
         energy = self.bounds.upper - self.at_zero_strain
-        # At zero strain all of them vanish.
+        # At zero strain all factors vanish.
         tiny = torch.finfo(energy.dtype).tiny
         return (self.corrected.norm(dim=1) * self.bounds.gap.abs() / energy.clamp(min=tiny))[:, None]
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Between a network and the exact law: the best response in the modes of a model, for many strains at once.
+"""The best response in the modes of a model, without its networks, for many strains at once.
 
 The networks of a `spon.EquiNO` predict coefficients of modes. Without them, the displacement is that of least energy in
 its modes (Galerkin's method on the cubature, as in `spon.ReducedModel`), and its derivatives are the stress and the
-tangent. The stress in equilibrium that belongs to it is the one nearest to the stress of its law in the norm of the
-compliance C⁻¹, C being the tangent of the law. This is a step of Newton's method for the largest lower bound of the
-energy, so that the gap exceeds its least value by a quadratic term. Both fields are admissible at any strain, in the
-trained range or not, and so the gap bounds the error as it does for a network, see `spon.equino.certificate`.
+tangent. Its stress in equilibrium is the one nearest to the stress of its law in the norm of the compliance C⁻¹, with
+the tangent C of the law. This is a step of Newton's method for the largest lower bound of the
+energy, so that the gap exceeds its least value by a quadratic term. Both fields are admissible at any strain, also
+outside the trained range, so that the gap bounds the error as for a network, see `spon.equino.certificate`.
 """
 
 import os
@@ -24,7 +24,7 @@ from spon.reduced.galerkin_c import CompiledModes, RVEsInModes, compiled_modes
 from spon.reduced.modes import ModesAtPoints
 
 _KIND = "modal corrector"
-_STEP = 1e-9  # of Newton's method, relative to the strain in the norm of energy, below which it is the last one
+_STEP = 1e-9  # size of the last step of Newton's method, relative to the strain in the energy norm
 _ITERATIONS = 30
 
 
@@ -51,7 +51,7 @@ class ModalSolution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LeastEnergy:
-    """Homogenised stress (n, d), tangent (n, d, d) [MPa] and coefficients (n, r); NaN where it was not found."""
+    """Homogenised stress (n, d), tangent (n, d, d) [MPa] and coefficients (n, r); NaN without convergence."""
 
     stress: Tensor
     tangent: Tensor
@@ -62,8 +62,8 @@ class ModalCorrector:
     """The response in the modes of a model without its networks, on the CPU in float64.
 
     Args:
-        model: gives the modes on the cubature, and its displacement network the initial coefficients.
-        compiled: whether machine code minimises the energy, if there is a C compiler.
+        model: with the modes on the cubature, and the displacement network that predicts the initial coefficients.
+        compiled: whether to minimise the energy in machine code, which needs a C compiler.
     """
 
     def __init__(self, model: EquiNO, *, compiled: bool = True):
@@ -93,7 +93,7 @@ class ModalCorrector:
         at = self.at if at is None else at
         at.require(self.model.fingerprint)
         start = self.model.displacement(strain)
-        # Far outside the trained range the network's prediction may be worse than none.
+        # Far outside the trained range the network's prediction may be worse than zero coefficients.
         start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
         least = self._minimise(strain, start)
         stress_coefficients, (upper, gap) = self._bounds(strain, least.coefficients, at)
@@ -149,8 +149,8 @@ def load_corrector(path: str | os.PathLike, *, whole: bool = False) -> ModalCorr
         whole: as in `spon.equino.model.load_equino`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds something else.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds another kind of object.
     """
     with Reader(path, _KIND) as file, assembling(path):
         return ModalCorrector(unpack(file, whole), compiled=file.header["compiled"])

@@ -33,7 +33,7 @@ class DisplacementOperator(Model):
     def __init__(self, displacement: Branch, rve_modes: RVEModes):
         super().__init__(-displacement.half_range, displacement.half_range, rve_modes.fingerprint)
         self.displacement, self.rve_modes = displacement, rve_modes
-        # The file has them among the RVE modes.
+        # The file holds them with the RVE modes.
         self.register_buffer("modes", rve_modes.at_points.strain_modes, persistent=False)
         self.register_buffer("weights", rve_modes.at_points.weights, persistent=False)
 
@@ -81,8 +81,8 @@ def load_displacement_operator(path: str | os.PathLike, *, whole: bool = True) -
         whole: as for all models; this one always has the modes at all points.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds something else.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds another kind of object.
     """
     with Reader(path, _KIND) as file, assembling(path):
         state, laws = file.tensors("model."), LocalLaws.from_json(file.header["laws"])

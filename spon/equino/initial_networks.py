@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The networks of EquiNO before a training: new ones, or those of a model in new modes."""
+"""The initial networks of a training of EquiNO: random ones, or those of a model in new modes."""
 
 import copy
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from spon.reduced.snapshots import RVESnapshots
 
 
 class Networks(NamedTuple):
-    """The networks of an EquiNO, see there."""
+    """The networks of an `EquiNO`."""
 
     displacement: Branch
     potential: Potential
@@ -69,8 +69,8 @@ def networks_in_new_modes(model: EquiNO, data: RVESnapshots, bases: Bases, pool:
         torch.einsum("p,pdr,pde,pes->rs", w, new.strain_modes, metric, before.strain_modes),
         _spread(pool.displacement),
     )
-    # The first d modes, whose coefficients are the stress, contribute to the others next to nothing, linear in the
-    # stress; the fit finds it.
+    # The first d modes, whose coefficients are the stress, contribute almost nothing to the others, and linearly in
+    # the stress; the fit adds this.
     self_stress = model.stress.in_modes(
         torch.einsum("p,pdr,pds->rs", w, new.stress_modes[..., d:], before.stress_modes[..., d:]),
         _spread(pool.self_stress),

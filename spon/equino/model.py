@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """EquiNO: the response of an RVE with periodicity and equilibrium by construction.
 
-Two bases are taken from solved problems: strains of periodic displacements, and stresses, each of which is in
-(discrete) equilibrium, and so is every combination. Networks of the macroscale strain give the coefficients (Eivazi,
-Tröger, Wittek, Hartmann & Rausch, arXiv 2504.07976).
+Solved problems give two bases: strains of periodic displacements, and stresses in (discrete) equilibrium, whose linear
+combinations are in equilibrium, too. Networks predict the coefficients from the macroscale strain (Eivazi, Tröger,
+Wittek, Hartmann & Rausch, arXiv 2504.07976).
 
 The first d modes of the stress basis have the unit stresses as their means and the others have zero mean. So the first
 d coefficients are the homogenised stress itself, which may be the derivative of a potential, and the others are
@@ -32,7 +32,7 @@ class EquiNO(Model):
 
     Args:
         displacement: branch of the displacement coefficients.
-        potential: energy whose derivative is the homogenised stress; None if `stress` gives all coefficients.
+        potential: energy whose derivative is the homogenised stress; None if `stress` predicts all coefficients.
         stress: branch of the self-stress coefficients, or of all stress coefficients.
         lower: (d,) smallest strains of the trained range.
         upper: (d,) largest strains of the trained range.
@@ -67,7 +67,7 @@ class EquiNO(Model):
         self.cubature, self._rve_modes = cubature, rve_modes
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquiNO":
-        """Called by `model.to(...)` and the like: moves the modes of the cubature too."""
+        """Called by `model.to(...)` and similar methods; also moves the modes of the cubature."""
         super()._apply(fn, recurse)
         at = self.cubature
         self.cubature = ModesAtPoints(
@@ -77,7 +77,7 @@ class EquiNO(Model):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the modes at all points of the RVE are there."""
+        """Whether the model has the modes at all points of the RVE."""
         return self._rve_modes is not None
 
     @property
@@ -183,7 +183,7 @@ def unpack(file: Reader, whole: bool) -> EquiNO:
         cubature=ModesAtPoints(laws, **file.tensors("cubature."), fingerprint=fingerprint),
         rve_modes=rve_modes,
     )
-    model.load_state_dict({"calibration": model.calibration} | state)  # the first files have no calibration
+    model.load_state_dict({"calibration": model.calibration} | state)  # files of the first format have no calibration
     return model.requires_grad_(False)
 
 
@@ -193,12 +193,12 @@ def load_equino(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
 
     Args:
         path: of the file.
-        whole: load the modes at all points of the RVE too, `EquiNO.rve_modes`. They are most of the file, and
-            evaluating the model does not need them.
+        whole: also load the modes at all points of the RVE, `EquiNO.rve_modes`. They are most of the file, and are not
+            needed to evaluate the model.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds something else.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds another kind of object.
     """
     with Reader(path, _KIND) as file, assembling(path):
         return unpack(file, whole)

@@ -15,13 +15,13 @@ from spon.training.fit import FULL_BATCH, fit
 
 Log = Callable[[str], None] | None
 
-_DERIVATIVES = 0.1  # weight of the error of the derivatives beside that of the values
-_SMALL = 1e-4  # part of the mean square that is added to a square, so that small values do not dominate
+_DERIVATIVES = 0.1  # weight of the error of the derivatives, relative to that of the values
+_SMALL = 1e-4  # fraction of the mean square that is added to each square, so that small values do not dominate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NetworkFit:
-    """One network and the targets that it is fitted to.
+    """A network and its training targets.
 
     Args:
         network: whose parameters are fitted.
@@ -45,18 +45,18 @@ class NetworkFit:
         return sobolev_errors(self.evaluate(targets.strain), target, self.size, self.directions)
 
     def run(self, pool: Targets, check: Targets, samples: int, adam: int, lbfgs: int, log: Log) -> History:
-        """Fit to three quarters of the samples, then to all: the last quarter has the largest errors in the pool.
+        """Fit to three quarters of the samples, then to all; the last quarter have the largest errors in the pool.
 
         Args:
             pool: targets to choose from, at least `samples`.
             check: targets for validation.
             samples: strains to train at.
             adam: steps of Adam.
-            lbfgs: iterations of L-BFGS, and half as many again after the choice.
-            log: takes a line now and then; None for silence.
+            lbfgs: iterations of L-BFGS, and half as many after the last quarter is added.
+            log: called with lines of progress; None for none.
         """
         if not getattr(pool, self.value).numel():
-            return History(stopped="nothing to learn")
+            return History(stopped="nothing to fit")
         first = torch.arange(samples - samples // 4)
         history = self._fit(pool.at(first), check, adam, lbfgs, log)
         with torch.no_grad():
@@ -82,7 +82,7 @@ def sobolev_errors(
 
     Args:
         found: values (n, r) and derivatives (n, r, d).
-        target: the right ones.
+        target: the exact ones.
         size: (r, r), multiplies the values before they are squared.
         directions: (d, d), strains as columns, along which the derivatives are taken.
     """
@@ -108,7 +108,7 @@ def fit_networks(
         samples: strains to train at.
         adam: steps of Adam for each network.
         lbfgs: iterations of L-BFGS for each network, at most.
-        log: takes a line now and then; None for silence.
+        log: called with lines of progress; None for none.
 
     Returns:
         The history of each network by its name.
@@ -120,7 +120,7 @@ def fit_networks(
 
 
 def _fits(networks: Networks) -> dict[str, NetworkFit]:
-    """What each network is fitted to, and in which norm."""
+    """The targets of each network, and the norm of its errors."""
     displacement, potential, self_stress = networks
     # Stresses and strains are measured by energy: a stiff direction, such as a dilatation where the matrix is nearly
     # incompressible, would hide all errors of the others, in which structures mostly deform.

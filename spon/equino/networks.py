@@ -4,9 +4,9 @@
 One pass through the layers gives values and derivatives without autograd, and training may use both. Inputs are strains
 (n, d) in Mandel components.
 
-Beside its components a network takes norms of the strain. The energy of an RVE is a mean of energies of local strains,
-which are nearly linear in the macroscale strain. Where the law of a phase depends on the norm of the strain, such as
-‖dev ε‖, the response is not analytic at zero strain, and smooth layers alone learn that slowly.
+Networks take the components and norms of the strain. The energy of an RVE is a mean of energies of local strains,
+which are nearly linear in the macroscale strain. If the law of a phase depends on a norm of the strain, such as
+‖dev ε‖, the response is not analytic at zero strain, and smooth layers alone would converge slowly.
 """
 
 import copy
@@ -84,8 +84,8 @@ class Branch(nn.Module):
     """Coefficients of modes as a function of the strain: b(E) = L E + s (f(E/h) − f(0)) + c.
 
     f is a chain of layers that takes the strain and its norms. With `through_zero` the coefficients vanish at zero
-    strain and L is a separate linear part. Without, there is no L, f(0) stays and c is the mean: the published form,
-    which has no norms either.
+    strain and L is a separate linear part. Otherwise L and the term f(0) are omitted and c is the mean: the published
+    form, which has no norms either.
 
     Args:
         half_range: h (d,), the unit of the strain inside the network.
@@ -94,7 +94,7 @@ class Branch(nn.Module):
         widths: of the hidden layers.
         norms: number of norms.
         activation: "tanh" or "swish".
-        through_zero: see above.
+        through_zero: whether the coefficients vanish at zero strain.
         seed: of the initial weights.
     """
 
@@ -126,7 +126,7 @@ class Branch(nn.Module):
         self.linear = nn.Parameter(torch.zeros(d, r, dtype=torch.float64)) if through_zero else None
 
     def to_json(self) -> dict[str, Any]:
-        """The shape of the network as JSON has it; its numbers are in its `state_dict`."""
+        """The shape of the network for JSON; its parameters are in its `state_dict`."""
         return {
             "coefficients": self.scale.numel(),
             "widths": list(self.widths),
@@ -137,7 +137,7 @@ class Branch(nn.Module):
 
     @classmethod
     def from_json(cls, shape: dict[str, Any], strain_size: int) -> "Branch":
-        """A network of this shape for strains of `strain_size` components, whose numbers are still to be loaded."""
+        """A network of this shape for strains of `strain_size` components, whose parameters are not loaded yet."""
         return cls(
             torch.ones(strain_size, dtype=torch.float64),
             torch.ones(shape["coefficients"], dtype=torch.float64),
@@ -164,7 +164,7 @@ class Branch(nn.Module):
             ValueError: a branch of the published form.
         """
         if self.linear is None:
-            raise ValueError("a branch of the published form has one mean and scale for all its modes: train a new one")
+            raise ValueError("a branch of the published form has one mean and scale for all modes: train a new one")
         new = copy.deepcopy(self).requires_grad_()
         new.scale, new.mean = scale.clone(), change @ self.mean
         to = (self.scale[:, None] * change.T) / scale
@@ -181,7 +181,7 @@ class Branch(nn.Module):
 
         Returns:
             The matrix (d, d) of the strain, the matrix (w, d) of the units of the last hidden layer, and a constant
-            (d,). With `through_zero` the constant is zero, and the stress at zero strain is still to be subtracted.
+            (d,). With `through_zero` the constant is zero, and the stress at zero strain must be subtracted.
 
         Raises:
             ValueError: no means.
@@ -262,12 +262,12 @@ class Potential(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
 
     def to_json(self) -> dict[str, Any]:
-        """The shape of the network as JSON has it; its numbers are in its `state_dict`."""
+        """The shape of the network for JSON; its parameters are in its `state_dict`."""
         return {"width": self.width, "norms": len(self.norms.maps)}
 
     @classmethod
     def from_json(cls, shape: dict[str, Any], strain_size: int) -> "Potential":
-        """A network of this shape for strains of `strain_size` components, whose numbers are still to be loaded."""
+        """A network of this shape for strains of `strain_size` components, whose parameters are not loaded yet."""
         stiffness = torch.eye(strain_size, dtype=torch.float64)
         half_range = torch.ones(strain_size, dtype=torch.float64)
         return cls(stiffness, half_range, 1.0, width=shape["width"], norms=shape["norms"])
@@ -299,7 +299,7 @@ class Potential(nn.Module):
     def _derivatives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """∇g (n, d) and ∇²g (n, d, d).
 
-        Each macroscale iteration consists of this, and so it is made of products of large matrices.
+        Each macroscale iteration evaluates this, so it consists of products of large matrices.
         """
         a1, a2, a3 = self.weights
         n, d = x.shape

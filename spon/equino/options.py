@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What EquiNO's training takes and returns."""
+"""Options and results of EquiNO's training."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from spon.equino.model import EquiNO
 from spon.reduced.bases import Bases
 from spon.training import History
 
-_LEAST_SAMPLES = 4  # a quarter of them is chosen by the errors of the networks that were fitted to the others
+_LEAST_SAMPLES = 4  # a quarter of them is selected by the errors of the networks fitted to the others
 
 
 def _check(samples: int) -> None:
@@ -76,7 +76,7 @@ class RefitOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EquiNOTraining:
-    """A trained model and how it came about.
+    """A trained model, its bases and the histories of its networks.
 
     Until the last release it was the tuple (model, bases, histories); unpacking and indexing still work and warn.
 

@@ -14,8 +14,8 @@ def sobol_strains(n: int, half_range: Tensor, seed: int, toward_zero: float = 0.
         n: number of strains.
         half_range: (d,) largest strains.
         seed: of the scrambling.
-        toward_zero: fraction of the strains that are scaled towards zero by factors uniform in (0, 1). Of a box in many
-            dimensions nearly everything is far from its centre, where all loading starts.
+        toward_zero: fraction of the strains that are scaled towards zero by factors uniform in (0, 1). In many
+            dimensions nearly all of a box is far from its centre, where loading starts.
     """
     d = half_range.numel()
     sequence = qmc.Sobol(d + 1, seed=np.random.default_rng(seed)).random_base2((n - 1).bit_length())[:n]

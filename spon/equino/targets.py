@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Training targets: the coefficients that the constitutive law demands, without solving the RVE.
+"""Training targets: the coefficients given by the constitutive law, without further solutions of the RVE.
 
 The displacement coefficients make the mean energy of the law stationary (`spon.ReducedModel`), and the stress
-coefficients are the projection of the law's stress. There the mismatch between the stress branch and the law on the
-displacement branch is least. Newton's method finds it, instead of gradient descent through two networks, and each
-network is then fitted to the coefficients and their derivatives on its own.
+coefficients are the projection of the law's stress. These coefficients minimise the mismatch between the stress branch
+and the law on the displacement branch. Newton's method computes them, instead of gradient descent through two networks,
+and each network is then fitted to the coefficients and their derivatives separately.
 """
 
 from dataclasses import dataclass, fields
@@ -86,7 +86,7 @@ class TrainingTargets(NamedTuple):
     """Targets to train at and to validate at.
 
     Args:
-        pool: at twice as many strains as will be trained at: `NetworkFit` chooses those with the largest errors.
+        pool: at twice as many strains as are trained at: `NetworkFit` selects those with the largest errors.
         check: to validate at.
     """
 

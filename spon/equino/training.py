@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training EquiNO: snapshots → bases → targets → networks → model.
 
-No further problem of the RVE is solved: the constitutive law gives the targets, see `spon.equino.targets`.
+No further RVE problem is solved: the constitutive law gives the targets, see `spon.equino.targets`.
 """
 
 import torch
@@ -26,15 +26,15 @@ def train(data: RVESnapshots, options: EquiNOOptions = EquiNOOptions(), *, log: 
 
     Args:
         data: solved problems, see `coupling.rve_snapshots`; the trained range is the box around their strains.
-        options: see there.
-        log: takes a line now and then, e.g. a `spon.training.Live`.
+        options: sizes and length of the training.
+        log: called with lines of progress, e.g. a `spon.training.Live`.
 
     Returns:
         The model, its bases and the histories of its networks. Without an energy of each material the model has no
         certificate, and its calibration is NaN.
 
     Raises:
-        ValueError: a law with stress at zero strain, or what `spon.reduced.pod_bases` refuses.
+        ValueError: a law with stress at zero strain, or an error of `spon.reduced.pod_bases`.
         ReducedNotConverged: a strain in the trained range at which the reduced model has no equilibrium.
     """
     data.require_no_stress_at_zero_strain()
@@ -57,16 +57,16 @@ def refit(
     Args:
         model: of `train`, with its RVE modes.
         data: old and new problems.
-        options: see there.
+        options: sizes and length of the training.
         log: as in `train`.
 
     Raises:
-        ValueError: a model without potential or RVE modes, or of another RVE, or what `train` refuses.
+        ValueError: a model without potential or RVE modes, or of another RVE, or an error of `train`.
         ReducedNotConverged: as in `train`.
     """
     data.require_no_stress_at_zero_strain()
     if model.potential is None:
-        raise ValueError("the model has no potential, so that it cannot be trained further: need a model of `train`")
+        raise ValueError("the model has no potential and cannot be trained further: need a model of `train`")
     model.require(data.fingerprint)
     r = model.rve_modes.at_points.stress_modes.shape[2] if options.r is None else options.r
     bases = pod_bases(data, r, options.resolved)
@@ -84,7 +84,7 @@ def _fit(
     options: EquiNOOptions | RefitOptions,
     log: Log,
 ) -> EquiNOTraining:
-    """Fit the networks, put the model together and calibrate its certificate."""
+    """Fit the networks, construct the model and calibrate its certificate."""
     write = log or (lambda line: None)
     half_range, at_points = torch.from_numpy(data.half_range), bases.rve_modes.at_points
     write(

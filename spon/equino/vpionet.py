@@ -7,7 +7,7 @@ the elements and stresses those of the laws: no solution is used (Eivazi, Tröge
 2504.07976; the first layer after Dong & Ni, J. Comput. Phys. 435, 2021, 110242).
 
 The loss is the mean of the potential ψ(ε) or, as published, of ½ σ:ε, which is no potential of a nonlinear law and has
-its minimum elsewhere.
+another minimum.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ _DENSITIES: dict[str, Callable[[LocalLaws, Tensor], tuple[Tensor, Tensor]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Problem:
-    """What to minimise, apart from the displacements.
+    """The functional to minimise.
 
     Args:
         operator: B (P d, dofs), strains at the points of displacements.
@@ -97,7 +97,7 @@ class _MeanDensity(torch.autograd.Function):
             modes: t (dofs, r).
             coefficients: b (n, r).
             strain: E (n, d).
-            problem: see there.
+            problem: the functional.
         """
         strain_modes = torch.from_numpy(problem.operator @ modes.numpy())
         d_modes, d_coefficients, value = torch.zeros_like(strain_modes), [], 0.0
@@ -120,7 +120,7 @@ class _MeanDensity(torch.autograd.Function):
 
 
 class Trunk(nn.Module):
-    """r displacements at the nodes of an RVE: periodic, and zero at the first node, which is held.
+    """r displacements at the nodes of an RVE, periodic and zero at the first node.
 
     The first layer is Σ_k tanh(A_k cos(2π x_k / L_k + φ_k) + c_k) + tanh(A m + c) with the phase indicator m of the
     node; five layers of tanh and a linear one follow.
@@ -128,7 +128,7 @@ class Trunk(nn.Module):
     Args:
         space: of the RVE.
         r: number of displacements.
-        unit: displacement that is one in the network [length].
+        unit: displacement of the network's output one [length].
         width: of all layers.
         seed: of the initial weights.
 
@@ -142,7 +142,7 @@ class Trunk(nn.Module):
     def __init__(self, space: RVESpace, r: int, unit: float, *, width: int = 64, seed: int = 0):
         super().__init__()
         if space.period is None:
-            raise ValueError("the fluctuations of the RVE are not periodic, as those of the trunk are")
+            raise ValueError("the fluctuations of the RVE are not periodic, but the trunk is: need boundary='periodic'")
         dim, generator = space.nodes.shape[1], torch.Generator().manual_seed(seed)
 
         def uniform(rows: int, size: float) -> nn.Parameter:
@@ -152,7 +152,7 @@ class Trunk(nn.Module):
         self.shifts = uniform(dim, np.pi)
         self.weights, self.biases = layers([*[width] * 6, dim * r], generator)
         self.unit, self.r = unit, r
-        # Rounded, so that opposite nodes have the same angles to the last bit.
+        # Rounded, so that opposite nodes have exactly the same angles.
         turns = ((space.nodes - space.nodes.min(axis=0)) @ np.linalg.inv(space.period)).round(12) % 1.0
         self.register_buffer("angles", torch.from_numpy(2 * np.pi * turns))
         self.register_buffer("phase", torch.from_numpy(space.phase))
@@ -177,14 +177,14 @@ def train_vpionet(
     r: int = 16,
     log: Log = None,
 ) -> TrainingResult[DisplacementOperator]:
-    """VPIONet of an RVE, at as many strains as there are snapshots, which are not used themselves.
+    """VPIONet of an RVE, trained at as many strains as the data have snapshots; the snapshots themselves are not used.
 
     Args:
         data: of the RVE.
         options: of `spon.training.fit.fit_in_batches`; the seed is that of strains and weights.
         loss: "potential", or "half work" as published.
         r: number of displacements of the trunk.
-        log: takes a line now and then.
+        log: called with lines of progress.
 
     Returns:
         The operator, in which the trunk has become modes at the points, and its history.
@@ -239,7 +239,7 @@ class VPINNTraining:
 
     Args:
         solution: at the strain.
-        history: the losses on the way.
+        history: of the losses.
     """
 
     solution: RVESolution
@@ -262,10 +262,10 @@ def train_vpinn(
         strain: (d,).
         options: as in `train_vpionet`; there is one strain in a batch.
         loss: as in `train_vpionet`.
-        log: takes a line now and then.
+        log: called with lines of progress.
 
     Raises:
-        ValueError: a strain of another shape, or what `train_vpionet` refuses.
+        ValueError: a strain of another shape, or an error of `train_vpionet`.
     """
     problem, one = _Problem.of(data, loss), torch.as_tensor(strain, dtype=torch.float64)[None]
     if one.shape != (1, data.laws.strain_size):

@@ -37,7 +37,7 @@ def fit(
         validation: loss of the validation samples.
         options: steps and rate of Adam, iterations of L-BFGS, of which `every` and `patience` are.
         memory: pairs that L-BFGS keeps.
-        log: takes a line now and then; None for silence.
+        log: called with lines of progress; None for none.
 
     Raises:
         FloatingPointError: a loss that is not finite at the start.
@@ -101,7 +101,7 @@ def fit_samples(
         changes: changes of the loss, each before the step with its number; training may stop early after the last one.
         comm: ranks that share each batch, with the same arguments on all (collective); None for this one alone. Each
             rank does all of L-BFGS.
-        log: takes a line at each evaluation on the first rank; None for silence.
+        log: takes a line at each evaluation on the first rank; None for none.
 
     Raises:
         ValueError: no validation samples, or a checkpoint of other steps, batches, rates or samples.
@@ -139,7 +139,7 @@ def fit_in_batches(
         strains: (n, d) to train at.
         check: (n, d) to validate at.
         options: steps, batch, rate and seed of Adam, iterations of L-BFGS.
-        log: takes a line now and then; None for silence.
+        log: called with lines of progress; None for none.
 
     Raises:
         FloatingPointError: a loss that is not finite after Adam.

@@ -36,7 +36,7 @@ def test_it_knows_this_installation(comm, capsys):
 
 @pytest.fixture(scope="module")
 def well():
-    """This installation as it would be on a machine on which all is well."""
+    """This installation as it would be on a machine on which no problems."""
     found = doctor.examine(MPI.COMM_SELF)
     node = {"name": "here", "ranks": 2, "cores": 4, "threads": 2, "GPUs": []}
     return replace(found, nodes=[node], speed={"NumPy": 50.0, "torch": 50.0}, compiler="cc", problems=[])
@@ -44,15 +44,15 @@ def well():
 
 def test_nothing_is_wrong_where_all_is_well(well):
     assert doctor.problems(well, 1, 1) == []
-    assert doctor.text(well).endswith("all is well")
+    assert doctor.text(well).endswith("no problems")
 
 
 @pytest.mark.parametrize(
     ("change", "launched", "said"),
     [
-        ({}, 4, "the launcher has started 4 ranks, of which each is alone"),
+        ({}, 4, "the launcher has started 4 ranks, each in an MPI.COMM_WORLD of size"),
         ({"speed": {"NumPy": 50.0, "torch": 2.5}}, 1, "torch multiplies matrices with 2.5 GFLOP/s"),
-        ({"compiler": ""}, 1, "there is no C compiler"),
+        ({"compiler": ""}, 1, "no C compiler"),
         ({"petsc": {"scalar": "complex128", "packages": ["MUMPS"], "options": ""}}, 1, "computes with complex128"),
         ({"petsc": {"scalar": "float64", "packages": [], "options": ""}}, 1, "built without MUMPS"),
     ],

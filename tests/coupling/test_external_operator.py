@@ -88,7 +88,7 @@ def test_what_is_wrong_on_one_rank_is_raised_on_all():
 
 
 def test_other_derivatives_are_refused():
-    with pytest.raises(ValueError, match=r"derivatives = \(2,\): a law has those of order \(0,\)"):
+    with pytest.raises(ValueError, match=r"derivatives = \(2,\): need \(0,\) for the stress"):
         coupling.ExternalLaw(fe2.UFLLaw(SOFT))((2,))
 
 

@@ -317,7 +317,7 @@ def test_wrong_data_raise():
         simulation.solve({"strains1to3": np.zeros(3), "strains4to6": np.zeros(2)}, 0.1)
     with pytest.raises(ValueError, match="the strain of point 0 is"):
         simulation.solve(sent(np.full(6, np.nan)), 0.1)
-    with pytest.raises(ValueError, match="the state has 1 numbers, that of the law 0"):
+    with pytest.raises(ValueError, match="the state has 1 numbers, the law needs 0"):
         simulation.set_state(np.zeros(1).tobytes())
     published = coupling.MicroData.published
     for make, message in (

@@ -250,9 +250,9 @@ def test_exact_points_need_no_fields_of_the_model(trained, tmp_path):
     for law in (coupling.CertifiedLaw(model, exact), coupling.SurrogateLaw(model, rve=trained.rve)):
         with pytest.raises(ValueError, match=r"loaded without its RVE modes, needed here: spon\.load\(path, whole"):
             stretched(law).write_micro(tmp_path, [0.1, 0.1])
-    with pytest.raises(TypeError, match=r"has no mesh to show fields on: SurrogateLaw\(model, rve=rve\)"):
+    with pytest.raises(TypeError, match=r"has no mesh for the fields: SurrogateLaw\(model, rve=rve\)"):
         stretched(coupling.SurrogateLaw(trained.model)).write_micro(tmp_path, [0.1, 0.1])
-    with pytest.raises(TypeError, match=r"the exact law, a Own, has no RVE to show fields on"):
+    with pytest.raises(TypeError, match=r"the exact law, a Own, has no RVE for the fields"):
         stretched(coupling.CertifiedLaw(trained.model, Own(trained.rve))).write_micro(tmp_path, [0.1, 0.1])
 
 
@@ -289,6 +289,6 @@ def test_cells_of_points_write_their_fields(pixels, comm, mpi_tmp_path):
                     ValueError, match="has an RVE of its own, which exists only on the rank of the point"
                 ):
                     point.fields()
-    with pytest.raises(TypeError, match=r"modes have no mesh to show fields on: ModesLaw\(\.\.\., rve=rve\)"):
+    with pytest.raises(TypeError, match=r"the law has no mesh for the fields: ModesLaw\(\.\.\., rve=rve\)"):
         law = coupling.ModesLaw(network, tags)
         law.micro_fields(np.zeros(3), np.zeros(law.state_size))

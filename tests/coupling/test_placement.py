@@ -96,7 +96,7 @@ def test_an_owner_that_fails_fails_on_all_ranks(trained, comm, monkeypatch):
 
 
 def test_wrong_arguments_raise_on_all_ranks(trained, comm):
-    with pytest.raises(ValueError, match=r"devices = \[\]: need one at least"):
+    with pytest.raises(ValueError, match=r"devices = \[\]: need at least one"):
         coupling.assign_devices(comm, [])
     with pytest.raises(ValueError, match=r"devices = \['gpu'\]: "):
         coupling.assign_devices(comm, ["gpu"] if comm.rank == 0 else ["cpu"])

@@ -223,7 +223,7 @@ def test_mixed_unknowns():
     residual = coupling.Residual(stokes(u, p) - load, w, [f], bcs=[wall], preconditioner=P)
     right, force = solve(stokes(du, dp), load, [wall])[:, None], torch.from_numpy(f.x.array[:, None])
     assert residual(right, force) < 1e-16 * residual(0 * right, force)
-    with pytest.raises(ValueError, match="mixed space: give a preconditioner"):
+    with pytest.raises(ValueError, match="mixed space: need a preconditioner"):
         coupling.Residual(stokes(u, p) - load, w, [f], bcs=[wall])
 
 

@@ -410,7 +410,7 @@ def test_outside_with_the_exact_law(trained):
 
 @pytest.mark.mpi
 def test_a_structure_that_leaves_the_range_fails(trained, comm):
-    with pytest.raises(fe2.StepFailed, match=r"outside of the trained range; farthest is component 0"):
+    with pytest.raises(fe2.StepFailed, match=r"outside the trained range; farthest is component 0"):
         bar(comm, coupling.SurrogateLaw(trained.model), right=4 * 1.5 * AMPLITUDE)
 
 

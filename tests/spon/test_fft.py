@@ -198,7 +198,7 @@ def test_wrong_use_is_told():
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": None}, names={"fibre": 2})
     with pytest.raises(ValueError, match=r"material for \"fibre\", but no phase has this name"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": MATERIALS[2]})
-    with pytest.raises(ValueError, match=r"label 2 has no material. Materials are given for the labels \[1\]"):
+    with pytest.raises(ValueError, match=r"label 2 has no material; the labels with material are \[1\]"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1]})
     with pytest.raises(ValueError, match=r"label 2 \(LinearElastic.*stiffness .* MPa at zero strain"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], 2: fe2.LinearElastic(bulk=1e-6, shear=1e-6)})

@@ -84,7 +84,7 @@ def test_what_it_cannot_do_is_said():
         FusedResponse(network, device="cpu")
     with pytest.raises(ValueError, match=r"dtype = torch\.float32, tangent_dtype = torch\.float64"):
         FusedResponse(network, means, device="cpu", dtype=torch.float32, tangent_dtype=torch.float64)
-    with pytest.raises(ValueError, match="a layer has 65 units: the kernel is for 64 at most"):
+    with pytest.raises(ValueError, match="a layer has 65 units: the kernel supports at most 64"):
         FusedResponse(potential(width=65), device="cpu")
     kernel = FusedResponse(network, means, device="cpu")
     e = torch.zeros(4, 3, dtype=torch.float64)

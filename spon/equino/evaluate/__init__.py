@@ -3,7 +3,7 @@
 
 Evaluator, Prediction    many points in one batch: machine code on a CPU, one kernel on a GPU, or torch
 export_c                 C source for other programs
-ExperimentalWarning      of evaluation on a GPU, which has never run on one so far
+ExperimentalWarning      for evaluation on a GPU, which has never been run
 """
 
 from spon.equino.evaluate.evaluator import Evaluator, Prediction

@@ -71,7 +71,7 @@ static void block(const network *restrict p, lanes strain[D], lanes stress[D], l
   }
 }
 
-/* By the same operations as elsewhere, so that the stress at zero strain is zero to the last bit. */
+/* By the same operations as at other strains, so that the stress at zero strain is exactly zero. */
 void set_at_zero_strain(network *p)
 {
   lanes e[D], s[D], t[D * D];

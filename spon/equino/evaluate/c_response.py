@@ -2,7 +2,7 @@
 """Stress and tangent of a model as machine code.
 
 The formulas are those of `spon.equino.networks.Potential.forward` and `Branch.with_tangent`, which are the reference,
-and which training, GPUs and computers without a compiler use.
+and are used in training, on GPUs and without a compiler.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _POTENTIAL_CACHE, _BRANCH_CACHE = 2**19, 2**16
 
 
 class ResponseNetwork(NamedTuple):
-    """What predicts the stress of a model.
+    """The network that predicts the stress of a model.
 
     Attributes:
         network: a potential, or a branch that predicts coefficients of stress modes.
@@ -79,7 +79,7 @@ class CNetwork:
 
 
 def c_network(network: Potential | Branch, means: Tensor | None = None) -> CNetwork:
-    """A network in C, with its parameters as they are now.
+    """A network in C, with a copy of its present parameters.
 
     Args:
         network: a potential, or a branch that predicts coefficients of stress modes.
@@ -130,7 +130,7 @@ def _smoothing2(network: Potential | Branch) -> Tensor:
 
 
 def _metrics(network: Potential | Branch) -> Tensor:
-    """Those of the norms; one of zeros if there are none, since C has no arrays of length zero."""
+    """Parameters of the norms; without norms those of a zero norm, since C has no arrays of length zero."""
     d = network.half_range.numel()
     return network.norms.metrics() if len(network.norms.maps) else torch.zeros(1, d, d)
 
@@ -140,7 +140,7 @@ def _row(parts: tuple[Tensor, ...]) -> npt.NDArray[np.float64]:
 
 
 class CompiledResponse(Compiled):
-    """Stress and tangent of a network as machine code, with its parameters as they are now.
+    """Stress and tangent of a network as machine code, with a copy of its present parameters.
 
     Args:
         network: a potential, or a branch that predicts coefficients of stress modes.
@@ -150,7 +150,7 @@ class CompiledResponse(Compiled):
     Raises:
         ValueError: another dtype.
         ValueError: layers that are too wide for a thread's stack.
-        OSError: there is no compiler, or it fails; quotes its output.
+        OSError: no compiler, or it fails; the message quotes its output.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class CompiledResponse(Compiled):
         code = c_network(network, means)
         lanes = code.lanes(np.dtype(self.dtype).itemsize)
         if not lanes:
-            raise ValueError("the network's layers are too wide for machine code, where torch is as fast")
+            raise ValueError("the layers of the network are too wide for machine code: use torch, which is as fast")
         precision: dict[str, str | int] = {"REAL": real, "SINGLE": int(real == "float"), "LANES": lanes}
         super().__init__(code.text, precision | code.constants)
         self._network = code.parameters.astype(self.dtype)

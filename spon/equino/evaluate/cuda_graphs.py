@@ -30,9 +30,9 @@ class CudaGraphs:
         evaluate: function (strain, stress, tangent) that writes stress (n, d) and tangent (n, d, d) at strains (n, d),
             float64 tensors on the device.
         d: strain components.
-        device: a GPU. With "cpu" nothing is recorded and all else is the same, for tests.
+        device: a GPU. With "cpu", for tests, nothing is recorded and the rest is the same.
         chunk: points of a transfer, at most.
-        recorded: whether small batches are recorded; `evaluate` must not synchronise with the device then.
+        recorded: whether small batches are recorded; if so, `evaluate` must not synchronise with the device.
     """
 
     def __init__(self, evaluate: Evaluate, d: int, device: torch.device, chunk: int, recorded: bool = True):
@@ -77,7 +77,7 @@ class CudaGraphs:
                     for out, values in zip((stress, tangent), found, strict=True):
                         out[part].copy_(values, non_blocking=True)
         finally:
-            # Also after an error: no transfer may go on to memory that the caller frees.
+            # Also after an error: no transfer may continue into memory that the caller frees.
             for stream in self._streams:
                 if stream is not None:
                     stream.synchronize()
@@ -120,7 +120,7 @@ class _Recorded:
 
 
 def _on(stream: "torch.cuda.Stream | None") -> contextlib.AbstractContextManager:
-    """Launches go to this stream; None if there is no GPU."""
+    """Make the stream current; a no-op for None, without a GPU."""
     return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
@@ -138,6 +138,6 @@ def _buffers(size: int, d: int, device: torch.device) -> list[Tensor]:
     """Strains, stresses and tangents of `size` points. Strains of padding are zero, or those of an earlier batch."""
     buffers = [torch.zeros(size, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))]
     if device.type == "cuda":
-        # Other streams are about to use the buffers and the parameters, which the current stream has written.
+        # Other streams use the buffers and the parameters next, which the current stream has written.
         torch.cuda.synchronize(device)
     return buffers

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The warning of code that has never run on the hardware that it is for."""
+"""The warning of code that has never run on its hardware."""
 
 import functools
 import warnings
 
 
 class ExperimentalWarning(UserWarning):
-    """Code that has never run on the hardware that it is for, so that its results need a check."""
+    """The code has never run on its hardware, so check the results."""
 
 
 @functools.cache  # one warning in a process

@@ -22,8 +22,8 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
         int name_response(long n, const double *strain, double *stress, double *tangent);
 
     which takes Mandel strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows. It returns the
-    number of strains outside of the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
-    GCC, Clang or a compiler with their attributes, with -O3 -march=native for speed.
+    number of strains outside the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
+    GCC, Clang or a compatible compiler, with -O3 -march=native for speed.
 
     Args:
         model: `spon.EquiNO`.
@@ -45,7 +45,7 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
     code, d = c_network(*known), model.lower.numel()
     if not code.lanes():
-        raise ValueError("the model's layers are too wide for the stack of a thread")
+        raise ValueError("the layers of the model are too wide for the stack of a thread")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
@@ -71,7 +71,7 @@ def _array(name: str, values: np.ndarray) -> str:
 
 _HEADER = """/* Written by spon.export_c.
  * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
- * Returns the number of strains outside of the trained range; their stresses and tangents are NaN. */
+ * Returns the number of strains outside the trained range; their stresses and tangents are NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
 #ifdef __cplusplus

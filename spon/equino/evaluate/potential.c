@@ -102,7 +102,7 @@ static void block(const network *p, lanes strain[D], lanes stress[D], lanes tang
   derivatives(p, strain, gradient, stress, tangent);
 }
 
-/* By the same operations as elsewhere, so that the stress at zero strain is zero to the last bit. */
+/* By the same operations as at other strains, so that the stress at zero strain is exactly zero. */
 void set_at_zero_strain(network *p)
 {
   lanes strain[D], gradient[D];

@@ -9,7 +9,7 @@ each unit of a layer; derivatives by the strain components are a further axis be
 powers of two with zero weights.
 
 Products have the given precision, never TF32. The tangent may have a lower precision than the stress: Newton's method
-then converges to the same solution, with one iteration more at most.
+then converges to the same solution, with at most one more iteration.
 """
 
 import contextlib
@@ -114,7 +114,7 @@ def _branch(
         a = tl.load(hidden + (layer * W + unit[:, None]) * W + unit[None, :]).to(REAL)
         c = tl.load(offsets + (layer + 1) * W + unit).to(REAL)
         y, slope = _activated(z, SWISH)
-        # In this order, z needs no registers during the larger product.
+        # This order frees the registers of z during the larger product.
         dz = _through(slope.to(TANGENT)[:, None, :] * dz, a, D2, W)
         z = tl.dot(y, a, input_precision="ieee", out_dtype=REAL) + c[None, :]
     y, slope = _activated(z, SWISH)
@@ -193,7 +193,7 @@ def _potential(
             h += tl.where((i == j)[None, None, :], column[:, :, None], 0.0)
         own = tl.load(stiffness + i[:, None] * D + i[None, :], mask=square, other=0.0).to(TANGENT)
         t = own[None, :, :] + h * (size * inverse[:, None] * inverse[None, :]).to(TANGENT)[None, :, :]
-        # One half of the matrix is stored twice, so that it is symmetric to the last bit.
+        # One half of the matrix is stored twice, so that it is exactly symmetric.
         half = inside[:, None, None] & (square & (i[:, None] >= i[None, :]))[None, :, :]
         first_index, second_index = i[None, :, None], i[None, None, :]
         tl.store(tangent + (rows[:, None, None] * D + first_index) * D + second_index, t, mask=half)
@@ -201,7 +201,7 @@ def _potential(
 
 
 class FusedResponse:
-    """Stress and tangent of a network as one GPU kernel, with its parameters as they are now.
+    """Stress and tangent of a network as one GPU kernel, with a copy of its present parameters.
 
     Experimental: never run on a GPU so far.
 
@@ -258,7 +258,7 @@ class FusedResponse:
             zero = torch.zeros(1, self.strain_size, dtype=torch.float64, device=self.device)
             found, unused = torch.empty_like(zero), zero.new_empty(1, self.strain_size, self.strain_size)
             self._launch(zero, found, unused, only_gradient=1)
-            # By the same operations as elsewhere, so that the stress at zero strain is zero to the last bit.
+            # By the same operations as at other strains, so that the stress at zero strain is exactly zero.
             self._parameters[0] = found[0].clone()
 
     def _of_potential(self, network: Potential) -> list[Tensor]:
@@ -314,7 +314,7 @@ class FusedResponse:
 def _width(units: int) -> int:
     """The padded width of layers, at least the 16 that matrix units need."""
     if units > WIDEST:
-        raise ValueError(f"a layer has {units} units: the kernel is for {WIDEST} at most")
+        raise ValueError(f"a layer has {units} units: the kernel supports at most {WIDEST}")
     return max(_power(units), 16)
 
 
