@@ -82,7 +82,7 @@ def slacks(rve, model, strain, upper):
     # The matrix' energy is a difference of a1 ‖e‖ and a1 a2 ln(1 + ‖e‖/a2); it enters both bounds and the exact value.
     rounding = 16 * np.finfo(float).eps * matrix.a1 * (matrix.a2 + np.linalg.norm(strain, axis=1))
     # Modes are in equilibrium as the 100 snapshots that they combine, each to the solver's tolerance.
-    energy = rounding + 100 * rve.tolerance * upper
+    energy = rounding + 100 * rve.solver.tolerance * upper
     return energy, 2 * max(float(largest_tangent(law).max()) for law in model.cubature.laws.laws) * energy
 
 
