@@ -38,7 +38,7 @@ _PUBLISHED = TrainingOptions(steps=1000, batch=10, rate=1e-3, lbfgs=25000)
 def _split(data: RVESnapshots, seed: int) -> tuple[Rows, Rows]:
     """Four fifths of the snapshots to train with and one fifth to validate."""
     if len(data.strain) < 2:
-        raise ValueError("a single snapshot: need at least 2, one of them for validation")
+        raise ValueError("one snapshot: need at least 2, one of them for validation")
     order = np.random.default_rng(seed).permutation(len(data.strain))
     cut = max(1, len(order) // 5)
     return order[cut:], order[:cut]
