@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spon.archive import ModelFileError, Reader, reads, write
+from spon.archive import Reader, assembling, reads, write
 from spon.operators._old_names import rename_state, with_old_options
 from spon.operators.coarsening import CoarseGrids
 from spon.operators.decoder import decode, given
@@ -379,13 +379,10 @@ def load_network(path: str | os.PathLike) -> OperatorNetwork:
         FileNotFoundError: there is no such file.
         ModelFileError: a file that is damaged or holds no operator network.
     """
-    with Reader(path, "operator") as file:
-        try:
-            spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
-            network, state = OperatorNetwork.from_settings(spaces, file.header["settings"]), file.tensors("state.")
-            network.to(dtype=state["scale"].dtype).load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+    with Reader(path, "operator") as file, assembling(path):
+        spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
+        network, state = OperatorNetwork.from_settings(spaces, file.header["settings"]), file.tensors("state.")
+        network.to(dtype=state["scale"].dtype).load_state_dict(state)
     return network
 
 

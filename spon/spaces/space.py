@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.archive import ModelFileError, Reader, reads, write
+from spon.archive import Reader, assembling, reads, write
 from spon.sparse import SparseOperator
 
 
@@ -128,11 +128,8 @@ def load_space(path: str | os.PathLike) -> Space | MixedSpace:
         FileNotFoundError: there is no such file.
         ModelFileError: the file is damaged or holds no space.
     """
-    with Reader(path, "space") as file:
-        try:
-            return unpack(file.header, file.tensors(""))
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+    with Reader(path, "space") as file, assembling(path):
+        return unpack(file.header, file.tensors(""))
 
 
 def pack(space: Space | MixedSpace) -> tuple[dict[str, Any], dict[str, Tensor]]:
