@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Deprecated names, which work for one release and warn."""
 
-import importlib
+import pkgutil
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,5 +22,4 @@ def renamed(module: str, name: str, new_names: Mapping[str, str]) -> Any:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     new = new_names[name]
     warnings.warn(f"{module}.{name} is now {new}", DeprecationWarning, stacklevel=3)
-    parent, _, last = new.rpartition(".")
-    return getattr(importlib.import_module(parent), last)
+    return pkgutil.resolve_name(new)

@@ -15,9 +15,6 @@ What most scripts need is here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, 
 models are trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
-import pkgutil as _pkgutil
-import warnings as _warnings
-
 from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
 from spon.archive import ModelFileError, load
 from spon.constitutive.phase_law import LocalLaws, LocalSolve, PhaseLaw
@@ -42,6 +39,7 @@ from spon.spaces.graphs import Graph, graph
 from spon.spaces.read import read_space
 from spon.spaces.space import MixedSpace, Space
 from spon.sparse import SparseOperator
+from spon.training.deprecated import renamed as _renamed
 from spon.training.options import TrainingOptions
 
 __version__ = "0.1.0"
@@ -95,7 +93,7 @@ __all__ = [
     "training",
 ]
 
-# Names of the last release → where they are now. (`meshes` and `spon` do not import each other: `meshes.deprecation`.)
+# Names of the last release → where they are now.
 _NEW_NAMES = {
     "Operator": "spon.operators.network.OperatorNetwork.from_discretisation",
     "CellData": "spon.RVESnapshots",
@@ -125,8 +123,4 @@ _NEW_NAMES = {
 
 
 def __getattr__(name: str):
-    if name not in _NEW_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    new = _NEW_NAMES[name]
-    _warnings.warn(f"spon.{name} is now {new}", DeprecationWarning, stacklevel=2)
-    return _pkgutil.resolve_name(new)
+    return _renamed(__name__, name, _NEW_NAMES)

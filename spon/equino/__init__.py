@@ -9,7 +9,6 @@ Evaluator, export_c                                          fast evaluation
 baselines, vpionet                                           other trainings, to compare with
 """
 
-import importlib as _importlib
 import warnings as _warnings
 from typing import Any as _Any
 
@@ -23,6 +22,7 @@ from spon.equino.evaluate.export_c import export_c
 from spon.equino.model import EquiNO
 from spon.equino.options import EquiNOOptions, EquiNOTraining, RefitOptions
 from spon.equino.training import refit, train
+from spon.training.deprecated import renamed as _renamed
 
 __all__ = [
     "Certificate",
@@ -47,23 +47,13 @@ __all__ = [
 
 # Names of the last release → where they are now.
 _NEW_NAMES = {
-    "CellData": "spon.RVESnapshots",
     "CellFields": "spon.RVEModes",
-    "CellSpace": "spon.RVESpace",
     "Fields": "spon.ModesAtPoints",
-    "Refined": "spon.ModalSolution",
-    "Refinement": "spon.ModalCorrector",
-    "load": "spon.load",
 }
 
 
 def __getattr__(name: str):
-    if name not in _NEW_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    new = _NEW_NAMES[name]
-    _warnings.warn(f"spon.equino.{name} is now {new}", DeprecationWarning, stacklevel=2)
-    parent, _, last = new.rpartition(".")
-    return getattr(_importlib.import_module(parent), last)
+    return _renamed(__name__, name, _NEW_NAMES)
 
 
 def _as_published(data: _Any, **options: _Any) -> tuple[_Any, _Any]:

@@ -1,17 +1,38 @@
 # SPDX-License-Identifier: MIT
-"""Keywords of the last release, which still work for one more."""
+"""Names and keywords of the last release, which still work for one more."""
 
 import dataclasses
 import functools
 import inspect
+import pkgutil
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _RENAMED = {"adam": "steps"}  # old keyword → option
+
+
+def renamed(module: str, name: str, new_names: Mapping[str, str]) -> Any:
+    """The object that has replaced a deprecated name of a module, for its `__getattr__`; warns with the new name.
+
+    `meshes.deprecation` has the same for the other packages, as `spon` and `meshes` do not import each other.
+
+    Args:
+        module: name of the module.
+        name: name of the missing attribute.
+        new_names: old name → full new name, such as "spon.ModesAtPoints".
+
+    Raises:
+        AttributeError: the name is not deprecated either.
+    """
+    if name not in new_names:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    new = new_names[name]
+    warnings.warn(f"{module}.{name} is now {new}", DeprecationWarning, stacklevel=3)
+    return pkgutil.resolve_name(new)
 
 
 def takes_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
