@@ -204,7 +204,7 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
             if mark is not None and (different := differences(mark, _mark(file))):
                 raise SnapshotError(
                     f"{path} belongs to another RVE; differences: {different}. Use another path or remove it to "
-                    "begin anew"
+                    "start again"
                 )
             yield file
     except (OSError, KeyError) as error:
