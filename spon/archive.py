@@ -127,7 +127,7 @@ def assembling(path: str | os.PathLike) -> Iterator[None]:
     except ModelFileError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+        raise ModelFileError(f"{path}: its parts are inconsistent: {error}") from error
 
 
 class Reader:

@@ -132,7 +132,7 @@ def load_space(path: str | os.PathLike) -> Space | MixedSpace:
         try:
             return unpack(file.header, file.tensors(""))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+            raise ModelFileError(f"{path}: its parts are inconsistent: {error}") from error
 
 
 def pack(space: Space | MixedSpace) -> tuple[dict[str, Any], dict[str, Tensor]]:

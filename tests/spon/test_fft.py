@@ -181,7 +181,7 @@ def test_arrays_and_lists_are_taken():
     for wrong in (e + 0.1j, torch.from_numpy(e + 0.1j), [["a", "b", "c"]] * 2):
         with pytest.raises(ValueError, match=r"strains are of the type .*, need real numbers"):
             cells.homogenise(wrong)
-    with pytest.raises(ValueError, match=r"fluctuations to start from .* \(1, 4, 4, 2\), need \(2, 4, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"initial fluctuations have .* \(1, 4, 4, 2\), need \(2, 4, 4, 2\)"):
         cells.homogenise(e, start=right.fluctuation[:1])
     with pytest.raises(ValueError, match=r"fluctuations are of the type torch\.complex128, need real"):
         cells.homogenise(e, start=right.fluctuation + 0j)
