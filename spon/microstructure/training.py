@@ -35,7 +35,7 @@ def train(
         options: steps, rate, seed, ...
         strains: number of strains for each RVE, uniform in the box of `half_range`.
         comm: a communicator of mpi4py, whose ranks share each batch (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: phases that the network does not have, or too few RVEs.

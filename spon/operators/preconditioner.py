@@ -151,7 +151,7 @@ def train_preconditioner(
         samples: number of fields, spread over the preconditioners and over the numbers of `sweeps`.
         sweeps: numbers of sweeps.
         comm: a communicator of mpi4py, whose ranks share each batch (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.

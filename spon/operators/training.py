@@ -56,7 +56,7 @@ def train(
             the coarsest of them has about four elements along an edge.
         comm: a communicator of mpi4py, whose ranks share each batch; all have the same samples and end with the same
             network (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: fractions that leave no step, or another processor; neither outputs nor a loss, fields of other

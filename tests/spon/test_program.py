@@ -142,7 +142,7 @@ def test_json_round_trip():
         ({"constants": [0.5, float("nan"), 3.0, 7.0]}, r"constants\[1\] = nan"),
         ({"constants": [0.5, "2", 3.0, 7.0]}, r"constants\[1\] = '2'"),
         ({"outputs": [10, 11, 5]}, r"outputs\[1\] = 11 is a truth value"),
-        ({"outputs": [10, 12]}, r"shape = \(3,\) does not hold 2 outputs"),
+        ({"outputs": [10, 12]}, r"shape = \(3,\) does not fit 2 outputs"),
         ({"inputs": [["point", 0]]}, r"inputs\[0\] = \['point', 0\]"),
         ({"shape": [-3]}, r"shape\[0\] = -3"),
         ({"alien": 1}, "unknown field 'alien'"),
