@@ -93,7 +93,7 @@ def keywords(path: Path) -> Iterator[Keyword]:
         elif not head:
             raise MeshError(f"{where}: data before the first keyword; an Abaqus file begins with a line like *NODE")
         elif head.endswith(",") and not data and (line[0].isalpha() or line[0] == '"'):
-            head += line  # a keyword line that ends with a comma goes on in the next one; options begin with letters
+            head += line  # a keyword line that ends with a comma continues in the next one; options begin with letters
         else:
             data.append(_fields(line))
     if head:

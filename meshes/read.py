@@ -57,7 +57,7 @@ def read(
             of them, "keep" leaves them apart (a crack). Nodes coincide if they are closer than 1e-6 of the mesh's size
             and 1 % of its shortest edge.
         period: lattice vectors of an RVE, (dim, dim), one a row, or the lengths (dim,) of a box; if None, the bounding
-            box where that is certain. RVEs that are no boxes, or that have voids on their faces, need it.
+            box if that is certain. RVEs that are no boxes, or that have voids on their faces, need it.
 
     Returns:
         The mesh, its cells checked.
@@ -123,7 +123,7 @@ def _dolfinx_grids(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _read_dolfinx(path, comm, grids, data, functions) -> TaggedMesh:
-    """Mesh and mesh tags that DOLFINx wrote, read in parallel; without cell tags, `functions` on cells are refused."""
+    """Mesh and mesh tags that DOLFINx wrote, read in parallel; without cell tags, `functions` on cells are rejected."""
     (mesh_name, mesh_type), *others = grids
     try:
         with dolfinx.io.XDMFFile(comm, str(path), "r") as file:

@@ -138,5 +138,5 @@ def test_other_laws_are_refused(tagged):
     ):
         with pytest.raises(TypeError, match=message):
             fe2.QuadratureLaw(laws, u, cell_tags=tagged.cell_tags, names=tagged.names)
-    with pytest.raises(meshes.MeshError, match='there is a law for "fibre"'):
+    with pytest.raises(meshes.MeshError, match='a law is given for "fibre"'):
         fe2.QuadratureLaw({1: law, "fibre": law}, u, cell_tags=tagged.cell_tags, names=tagged.names)

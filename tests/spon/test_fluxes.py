@@ -463,7 +463,7 @@ def test_wrong_use_of_fluxes_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="the output is DG, need Lagrange"):
         D = fem.functionspace(V.mesh, ("DG", 1))
         spon.OperatorNetwork(input=V, output=D, processor="fluxes")
-    with pytest.raises(ValueError, match="encoder = 'integrals', need 'interpolation' for inputs at points"):
+    with pytest.raises(ValueError, match="encoder = 'integrals': need 'interpolation' for inputs at points"):
         spon.OperatorNetwork(input=V, output=V, processor="fluxes", encoder="integrals")
     with pytest.raises(ValueError, match="read with its points"):
         spon.OperatorNetwork.from_discretisation(discretise([V], V), processor="fluxes")

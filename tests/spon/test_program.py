@@ -136,7 +136,7 @@ def test_json_round_trip():
         ({"steps": [["sqrt", True]]}, r"steps\[0\] \('sqrt'\): operand True"),
         ({"steps": [["add", 0]]}, r"steps\[0\]: 'add' has 1 operands, needs 2"),
         ({"steps": [["select", 0, 1, 2]]}, r"steps\[0\]: 'select' takes operands of kinds 'btt', not 'nnc'"),
-        ({"steps": [["add", 2, 3]]}, r"steps\[0\]: 'add' of constants"),
+        ({"steps": [["add", 2, 3]]}, r"steps\[0\]: 'add' has constant operands only"),
         ({"steps": ["sqrt"]}, r"steps\[0\] = 'sqrt'"),
         ({"steps": None}, "steps is a NoneType"),
         ({"constants": [0.5, float("nan"), 3.0, 7.0]}, r"constants\[1\] = nan"),
