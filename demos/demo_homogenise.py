@@ -3,9 +3,9 @@
 # # Homogenise your own RVE
 #
 # On the scale of a structure a composite is homogeneous. Its response is the average over a small representative volume
-# element, the RVE: prescribe an average strain $E$, solve for the periodic fluctuation $w$ of the displacement $u = E x
-# + w$, and average the stress. With the stress $S(E)$ comes the tangent $C = dS/dE$, which Newton's method on the
-# macroscale needs.
+# element, the RVE: prescribe an average strain $E$, solve for the periodic fluctuation $w$ of the displacement
+# $u = E x + w$, and average the stress. With the stress $S(E)$ comes the tangent $C = dS/dE$, which Newton's method on
+# the macroscale needs.
 #
 # Run it with `environment/run python3 demos/demo_homogenise.py`, on several ranks with
 # `environment/run mpirun -n 2 python3 demos/demo_homogenise.py`; `--full` takes a finer mesh, `--small` a coarse one.
@@ -29,7 +29,7 @@ options = parser.parse_args()
 comm = MPI.COMM_WORLD
 
 # %% [markdown]
-# ## The cell
+# ## The RVE
 # Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.rve` takes a list of circles, ellipses,
 # spheres, ... of your own in the same way. Each rank holds the whole RVE, hence `COMM_SELF`.
 

@@ -468,5 +468,5 @@ def test_wrong_use_of_fluxes_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="read with its points"):
         spon.OperatorNetwork.from_discretisation(discretise([V], V), processor="fluxes")
     monkeypatch.setattr(poisson, "INVERTED", 50)
-    with pytest.raises(ValueError, match="the coarsest space has 81 free nodes, need 50 at most"):
+    with pytest.raises(ValueError, match="the coarsest space has 81 free nodes, need at most 50"):
         spon.OperatorNetwork(input=V, output=V, coarse=[])
