@@ -92,7 +92,7 @@ class Baseline(nn.Module):
         raise NotImplementedError
 
     def see(self, inputs: list[Tensor]) -> Tensor:
-        """Coordinates and the values of the inputs (nodes, batch, seen) at the nodes of the output."""
+        """Coordinates and the values of the inputs (nodes, batch, values) at the nodes of the output."""
         nodes, batch = len(self.places), inputs[0].shape[1]
         parts = [self.places[:, None].expand(-1, batch, -1)]
         for matrix, x in zip(self.spaces.encoders, inputs):

@@ -51,8 +51,8 @@ def operations(kind, network):
     w and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers
     and of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each
     strain component all but the first. An activation and its derivatives count as 38, those of tanh in layers.h (a
-    polynomial of degree 13, which is of degree 7 in float32, and what is around it), a square root and a division as
-    one.
+    polynomial of degree 13, which is of degree 7 in float32, and the surrounding operations), a square root and a
+    division as one.
     """
     if kind == "potential":
         w, norms = network.width, len(network.norms.maps)

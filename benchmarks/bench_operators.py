@@ -226,7 +226,10 @@ def run(path, given, effort):
             if given.tune:
                 found = tune(problem, spaces, method, effort["seconds"] / 2, settings_of(path, title))
                 keeping.keep(path, "settings", title, record=found)
-                print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
+                print(
+                    f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} settings compared",
+                    flush=True,
+                )
                 continue
             records = study(problem, spaces, method, effort["seconds"], effort["seeds"], settings_of(path, title))
             keeping.keep(path, "problems", name, "methods", title, record=records)

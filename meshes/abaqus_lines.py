@@ -136,7 +136,7 @@ def _keyword(head: str, data: list[list[str]], place: str, folder: Path) -> Keyw
 
 
 def _fields(line: str) -> list[str]:
-    """A line split at commas outside of quotation marks, without empty fields at the end."""
+    """A line split at commas outside quotation marks, without empty fields at the end."""
     fields = [field.strip() for field in (BARE_COMMA.split(line) if '"' in line else line.split(","))]
     while len(fields) > 1 and not fields[-1]:
         fields.pop()

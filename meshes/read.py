@@ -42,7 +42,7 @@ def read(
     dimension lower become facet tags. Sets keep their number in the file; sets without a number count from 1 in the
     order of the file. Of nested sets the inner one determines the tag. In an Abaqus file with sections, the sets with a
     section become tags. A file without sets takes its tags from the integers on its cells, or from whole numbers if it
-    has no integers; 0 is a valid label there. A file without any of these has one phase with tag 1. Cells outside of
+    has no integers; 0 is a valid label there. A file without any of these has one phase with tag 1. Cells outside
     all sets have no tag (``check_materials`` finds them). 8-node quadrilaterals and 20-node hexahedra are completed to
     9 and 27 nodes of the same shape.
 

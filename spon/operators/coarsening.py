@@ -28,7 +28,7 @@ _REACH = 0.45
 class CoarseGrids:
     """Lagrange spaces of degree one on regular grids, each with half as many cells along an edge as the one before.
 
-    A grid covers the bounding box of the mesh, without the cells that lie outside of the mesh, in any dimension and for
+    A grid covers the bounding box of the mesh, without the cells that lie outside the mesh, in any dimension and for
     any kind of cell. The first has cells of twice the mean distance of the output's nodes. A grid that would tear
     the mesh into pieces, as where the mesh is strongly graded, is left out.
 
