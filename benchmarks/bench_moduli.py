@@ -3,8 +3,8 @@
 
 A periodic RVE of one fibre in 3D, the fibre along 1, on three meshes and with a second thickness (the fields do not
 vary along the fibre). Published: C. T. Sun & R. S. Vaidya, Compos. Sci. Technol. 56, 1996, 171-179, and Z. Xia, Y.
-Zhang & F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in later papers. Exact references: Hill's bounds
-and Rayleigh's series, see tests/references.py.
+Zhang & F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in later papers. Exact references: Hill's
+bounds and Rayleigh's series, see tests/references.py.
 
     python3 benchmarks/bench_moduli.py           prints a table and writes benchmarks/moduli.json
     python3 benchmarks/bench_moduli.py --table   the table from that file
