@@ -196,7 +196,7 @@ def test_wrong_use_is_told():
         coupling.GridLaw(discs(8, 1) + 0.7, materials())
     with pytest.raises(TypeError, match=r"the material of tag 2 \(\"fibre\"\) is None: give a fe2.Material"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": None}, names={"fibre": 2})
-    with pytest.raises(ValueError, match=r"material for \"fibre\", but no phase has this name"):
+    with pytest.raises(ValueError, match=r"material is given for \"fibre\", but no phase has this name"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": MATERIALS[2]})
     with pytest.raises(ValueError, match=r"label 2 has no material; the labels with material are \[1\]"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1]})
