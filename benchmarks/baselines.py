@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Other operator networks, called and trained as those of `spon.operators`: (dofs, batch) → (dofs, batch).
 
-They are built on the same `Discretisation`, and `spon.operators.train` trains them. None of them meets Dirichlet
-values by construction; as published, they learn them from the data. Networks on nodes take the same features there as
-those of `spon.operators`: coordinates from −1 to 1 and values of the inputs; the DeepONets take all dofs. Where the
-prediction is a curl they learn the potential. Sizes are those of the sources unless stated otherwise; layers start as
-torch initialises them.
+They use the same `Discretisation`, and `spon.operators.train` trains them. None of them satisfies Dirichlet values by
+construction; as published, they learn them from the data. Networks on nodes take the same features as those of
+`spon.operators`: coordinates from −1 to 1 and values of the inputs; the DeepONets take all dofs. Where the prediction
+is a curl they predict the potential. Sizes are those of the sources unless stated otherwise, initial weights those of
+torch.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from spon.spaces.graphs import graph
 
 
 class Baseline(nn.Module):
-    """Scales what goes in and comes out, each input by two numbers and each component of the output by two.
+    """Scales inputs and predictions, each input by two numbers and each component of the output by two.
 
-    Of an input that is positive in all samples, as coefficients are, the logarithm is taken. `predict` returns the
-    scaled values (nodes, batch, components) at the nodes of the output.
+    Inputs that are positive in all samples, such as coefficients, are replaced by their logarithms. `predict` returns
+    the scaled values (nodes, batch, components) at the nodes of the output.
 
     Attributes:
         increment: whether predictions are added to the first input in the space of the prediction.
@@ -38,7 +38,7 @@ class Baseline(nn.Module):
         space, count = discretisation.output, len(discretisation.encoders)
         b = self.components = space.block_size
         if len(space.independent) != space.dofs:
-            raise ValueError("the output has tied dofs, which these networks cannot have")
+            raise ValueError("the output has tied dofs, which these networks do not support")
         lower, upper = space.points.min(0).values, space.points.max(0).values
         self.register_buffer("places", 2 * (space.points - lower) / (upper - lower) - 1)
         for name, size in (("means", count), ("scales", count), ("mean", b), ("scale", b)):
@@ -54,7 +54,7 @@ class Baseline(nn.Module):
 
     @torch.no_grad()
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
-        """Scale by what these fields (dofs, samples) are like."""
+        """Take the scales from fields (dofs, samples)."""
         for k, x in enumerate(inputs):
             self.positive[k] = bool((x > 0).all())
             x = x.log() if self.positive[k] else x
@@ -64,7 +64,7 @@ class Baseline(nn.Module):
         self.scale.copy_(values.std((0, 2)))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The answer (dofs, batch) to input fields, (dofs, batch) each."""
+        """The prediction (dofs, batch) for input fields, (dofs, batch) each."""
         logarithms = [
             torch.where(positive, torch.where(positive, x, 1.0).log(), x) for x, positive in zip(inputs, self.positive)
         ]
@@ -76,7 +76,7 @@ class Baseline(nn.Module):
         return inputs[self.spaces.same] + answer if self.increment else answer
 
     def wanted(self, inputs: Sequence[Tensor], outputs: Tensor) -> Tensor:
-        """What the network has to say, in the output space, for answers (dofs, samples) to these inputs."""
+        """The targets of the network in the output space, for solutions (dofs, samples) of these inputs."""
         if self.increment:
             outputs = outputs - inputs[self.spaces.same]
         if self.spaces.curl is None:
@@ -92,7 +92,7 @@ class Baseline(nn.Module):
         raise NotImplementedError
 
     def see(self, inputs: list[Tensor]) -> Tensor:
-        """Coordinates and the values of the inputs (nodes, batch, seen) at the nodes of the output."""
+        """Coordinates and the values of the inputs (nodes, batch, values) at the nodes of the output."""
         nodes, batch = len(self.places), inputs[0].shape[1]
         parts = [self.places[:, None].expand(-1, batch, -1)]
         for matrix, x in zip(self.spaces.encoders, inputs):
@@ -125,7 +125,7 @@ class DeepONet(Baseline):
     def predict(self, inputs: list[Tensor]) -> Tensor:
         trunk = self.trunk(self.places)
         branch = self.branch(torch.cat(inputs).T).view(-1, self.components, trunk.shape[1])
-        # Of a sum of so many terms the variance is their number.
+        # The variance of a sum of so many terms is their number.
         return torch.einsum("pk,nck->pnc", trunk, branch) / trunk.shape[1] ** 0.5 + self.constant
 
 
@@ -144,7 +144,7 @@ class PODDeepONet(Baseline):
 
     @torch.no_grad()
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
-        """As `Baseline`, and take the modes of the outputs, each as large as it is on average."""
+        """As `Baseline`; also take the modes of the outputs, scaled to their mean size."""
         super().normalise(inputs, outputs)
         outputs = self.wanted(inputs, outputs)
         fields = (outputs.view(-1, self.components, outputs.shape[1]) - self.mean[:, None]) / self.scale[:, None]
@@ -183,7 +183,7 @@ class SpectralConvolution(nn.Module):
 
     def __init__(self, channels: int, modes: int):
         super().__init__()
-        # A pair of real numbers, so that it moves to another precision as all do.
+        # A pair of real numbers, so that it converts to another precision like the other parameters.
         self.weight = nn.Parameter(torch.rand(2, modes, modes, channels, channels, 2) / channels**2)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def grids_below(grid: Tensor, most: int) -> int:
 
 
 class Contraction(nn.Module):
-    """Two convolutions, then a copy of half the resolution that goes through the rest and comes back beside it."""
+    """Two convolutions, then the rest of the network at half the resolution, whose result is concatenated."""
 
     def __init__(self, inputs: int, width: int, levels: int):
         super().__init__()
@@ -258,7 +258,7 @@ class Contraction(nn.Module):
         h = self.before(h)
         if self.below is None:
             return h
-        # Pooling keeps every second node of the grid, the last one too.
+        # Pooling keeps every second node of the grid, including the last one.
         down = nn.functional.max_pool2d(h, 3, stride=2, padding=1)
         return self.after(torch.cat([h, self.up(self.below(down), output_size=h.shape[-2:])], 1))
 
@@ -278,7 +278,7 @@ class UNet(OnGrid):
 class GridCycle(nn.Module):
     """A linear backslash cycle of convolutions from f (batch, inputs, ...) to u (batch, channels, ...).
 
-    On each grid u ← u + S (f − A u), first from u = 0; f and u go to the next one, and corrections come back.
+    On each grid u ← u + S (f − A u), first from u = 0; f and u are restricted to the next one, corrections prolonged.
     """
 
     def __init__(self, inputs: int, channels: int, levels: int):
@@ -288,7 +288,7 @@ class GridCycle(nn.Module):
             each = (nn.Conv2d(a, b, 3, stride, padding=1, bias=False) for _ in range(count))
             return nn.ModuleList(each)
 
-        # The coarsest grid is smoothed twice, and nothing is known of u before the first time on the finest.
+        # The coarsest grid is smoothed twice, and u is zero before the first smoothing on the finest.
         self.S, self.A = convolutions(levels + 1, inputs, channels), convolutions(levels, channels, inputs)
         self.restrict_f = convolutions(levels - 1, inputs, inputs, 2)
         self.restrict_u = convolutions(levels - 1, channels, channels, 2)
@@ -323,10 +323,10 @@ class GridMgNOLayers(nn.Module):
 
 
 class GridMgNO(OnGrid):
-    """MgNO with convolutions padded by zeros, as it is published for Darcy's equation.
+    """MgNO with convolutions padded by zeros, as published for Darcy's equation.
 
     He, Liu & Xu, ICLR 2024, arXiv 2310.19809, and github.com/xlliu2017/MgNO. Transposed convolutions are 3 × 3, since
-    grids have odd numbers of nodes, and there are fewer grids where six are too many.
+    grids have odd numbers of nodes, and small problems have fewer than six grids.
     """
 
     def __init__(self, discretisation: Discretisation, grid: Tensor, channels: int = 24, levels: int = 6):
@@ -355,8 +355,8 @@ class MeshGraphNet(Baseline):
     """Encode, rounds of messages along the edges of the mesh, decode.
 
     Pfaff, Fortunato, Sanchez-Gonzalez & Battaglia, ICLR 2021, arXiv 2010.03409, who have 15 rounds and a width of 128,
-    too many for one core. Nodes see their coordinates too, as where loads act is no input here, and which of their
-    components are fixed; edges see the vector between their ends and its length.
+    too many for one core. Features of nodes are also their coordinates, as the place of loads is no input here, and
+    their fixed components; features of edges are the vector between their ends and its length.
     """
 
     def __init__(self, discretisation: Discretisation, width: int = 32, rounds: int = 8):
@@ -391,9 +391,9 @@ KINDS: tuple[type[Baseline], ...] = (DeepONet, PODDeepONet, FNO, UNet, GridMgNO,
 def build(
     kind: type[Baseline], discretisation: Discretisation, seed: int, increment: bool = False, **options
 ) -> Baseline:
-    """A baseline of float64 with parameters from a seed; the state of torch's generator stays as it is.
+    """A baseline of float64 with parameters from a seed; the state of torch's generator does not change.
 
-    increment: whether the answer is the input and what the network adds to it. options: of the kind; those on a grid
+    increment: whether the network predicts an increment of the input. options: of the kind; those on a grid
     need `grid`.
     """
     with torch.random.fork_rng(devices=[]):

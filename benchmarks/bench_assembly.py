@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Where the time of a Newton iteration of the macroscale goes, with a learned cell and with a formula in its place.
+"""Time of the parts of a macroscale Newton iteration, with a learned RVE and with a formula instead.
 
 Cook's membrane of 10⁴ and of 10⁵ quadrature points, in one load step, on one rank and on two: the learned law alone;
 what surrounds it (strains, checks of numbers that are not finite, copies); assembly of residual and matrix; and the
 linear solver, with PETSc's options by default (a direct solver) and with conjugate gradients and algebraic multigrid,
-which the near-nullspace of rigid motions is given to. The formula is the matrix of the cell alone, compiled from UFL.
-The structure is solved three times in turns, of which the fastest counts; the numbers of iterations are the materials'.
+with the near-nullspace of rigid motions. The formula is the matrix material of the RVE alone, compiled from UFL. The
+structure is solved three times in turns; times are those of the fastest run, iterations those of each material.
 
-    python3 benchmarks/bench_assembly.py           all anew in benchmarks/assembly.json and docs/assembly.png
-    python3 benchmarks/bench_assembly.py --quick   a small structure, printed and not kept
+    python3 benchmarks/bench_assembly.py           rewrites benchmarks/assembly.json and docs/assembly.png
+    python3 benchmarks/bench_assembly.py --quick   a small structure, printed and not saved
     python3 benchmarks/bench_assembly.py --table   the table of the README
 """
 
@@ -45,7 +45,7 @@ RUNS = {
     "10⁵ points, multigrid": (158, 1, MULTIGRID),
     "10⁵ points, 2 ranks, multigrid": (158, 2, MULTIGRID),
 }
-# What two ranks make of it: title → runs on one and on two, and how much the work grows.
+# Scaling to two ranks: title → runs on one and on two, and the ratio of their work.
 SCALING = {
     "strong, 10⁴ points": ("10⁴ points", "10⁴ points, 2 ranks", 1),
     "strong, 10⁵ points, multigrid": ("10⁵ points, multigrid", "10⁵ points, 2 ranks, multigrid", 1),
@@ -56,7 +56,7 @@ PARTS = ("law", "around it", "assembly", "solver")
 
 
 class Timed:
-    """A law that keeps the seconds of its evaluations."""
+    """A law that records the seconds of its evaluations."""
 
     def __init__(self, law):
         self.law, self.strain_size, self.state_size, self.seconds = law, law.strain_size, law.state_size, 0.0
@@ -150,7 +150,7 @@ def draw(runs, path):
         axis.barh(labels, values, left=left, label=part)
         left += values
     axis.invert_yaxis()
-    axis.set(xlabel="time of an iteration, % of that with the learned cell")
+    axis.set(xlabel="time of an iteration, % of that with the learned RVE")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=4)
     print(f"picture: {pictures.save(figure, path, dpi=100)}")
 

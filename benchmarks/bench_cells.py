@@ -2,15 +2,15 @@
 """RVEs that differ from point to point: accuracy and speed of a network of their modes, and a structure of them.
 
 RVEs are grids of 32 × 32 squares with discs of fibre, which keep a distance of two squares; 5 to 35 % of the area.
-Their materials are those of the other benchmarks. The network is trained on energies alone. Errors are at unseen RVEs
-and strains of the ±4 % box, relative, of the homogenised stress and tangent; the excess of the energy is that over the
-exact one. The untrained network has the same corrections, see `spon.ModeNetwork`. Times are of one core,
-the least of three runs.
+Their materials are those of the other benchmarks. The network is trained on energies alone. Errors are the relative
+errors of the homogenised stress and tangent at unseen RVEs and strains of the ±4 % box, and the excess over the exact
+energy. The untrained network has the same corrections, see `spon.ModeNetwork`. Times are those of one core, the least
+of three runs.
 
-    python3 benchmarks/bench_cells.py              all anew in benchmarks/cells.json
+    python3 benchmarks/bench_cells.py              rewrites benchmarks/cells.json
     python3 benchmarks/bench_cells.py --steps N    steps of training
-    python3 benchmarks/bench_cells.py --speed      times and the structure anew, with the network of the first seed
-    python3 benchmarks/bench_cells.py --quick      a small grid and few steps, printed and not kept
+    python3 benchmarks/bench_cells.py --speed      only times and the structure, with the network of the first seed
+    python3 benchmarks/bench_cells.py --quick      a small grid and few steps, printed and not saved
     python3 benchmarks/bench_cells.py --table      the tables of the README
 """
 
@@ -45,7 +45,7 @@ def packed(grid, count, seed):
         fraction, radius, own = rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.16), int(rng.integers(2**31))
         try:
             found.append(meshes.mark(grid, meshes.packing(fraction, radius=radius, seed=own, min_gap=0.07)))
-        except meshes.MeshError:  # has no room for so many
+        except meshes.MeshError:  # no space for so many
             continue
     return np.stack(found)
 
@@ -89,7 +89,7 @@ def errors(network, tags, strains, exact):
 
 
 def seconds_per_point(work, count):
-    """Of the fastest of three runs."""
+    """Seconds of the fastest of three runs."""
     taken = []
     for _ in range(3):
         start = time.process_time()
@@ -122,7 +122,7 @@ def structure(rve, network):
     )
 
     def fastest(law):
-        """Of three runs, which are the same."""
+        """Seconds of the fastest of three equal runs."""
         return min((solve(law) for _ in range(3)), key=lambda run: run[2]["seconds"])
 
     def solve(law):
@@ -171,8 +171,8 @@ def structure(rve, network):
 
 
 def study(quick, steps, seeds, known, keep):
-    """known: figures of another run, of which times and structure are to be found anew, or None. keep: takes what is
-    there after each seed."""
+    """known: figures of another run, whose times and structure are measured again, or None. keep: called with the
+    figures after each seed."""
     n = 8 if quick else 32
     grid = meshes.from_labels(np.tile([[1, 2], [2, 1]], (n // 2, n // 2)), MPI.COMM_SELF)
     rve = fe2.RVE(grid, learned.MATERIALS, degree=1)
@@ -246,7 +246,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--speed", action="store_true", help="times and the structure alone")
-    parser.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    parser.add_argument("--quick", action="store_true", help="a smoke test, without saving figures")
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Does the certificate hold? Bounds and estimate of the default EquiNO against exact solutions at thousands of strains.
+"""Validation of the certificate: bounds and estimate of the default EquiNO and exact solutions at thousands of strains.
 
 A third of the strains is in the trained box, a third in the box twice as large, a third on rays up to three times its
 size, half of these down to strains of 1e-6. Certificates are computed at all quadrature points. Exact solutions are
-kept in chunks under results/certificate, so that a run that was killed continues.
+saved in chunks under results/certificate, so that a killed run continues.
 
     python3 benchmarks/bench_certificate.py [--strains N] [RVE3 ...]   N for each RVE; merges into certificate.json
     python3 benchmarks/bench_certificate.py --table                    prints it as a table
@@ -43,7 +43,7 @@ def strains(k):
 
 
 def exact(rve, name, chunks):
-    """strain, stress, energy of all chunks, those without solution left out."""
+    """strain, stress, energy of all chunks, without strains that have no solution."""
     mark, parts, begin = fingerprint(rve)["whole"], [], time.perf_counter()
     folder = Path("results/certificate") / f"{name}-{mark[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,12 +87,12 @@ def slacks(rve, model, strain, upper):
 
 
 def spread(values):
-    """Quantiles of 5, 50 and 95 % of what is finite."""
+    """Quantiles of 5, 50 and 95 % of the finite values."""
     return np.quantile(values[np.isfinite(values)], (0.05, 0.5, 0.95)).tolist()
 
 
 def judge(c, right, slack, some):
-    """How good the certificates of `some` strains are."""
+    """Violations and sharpness of the certificates of `some` strains."""
     _, stress, energy = right
     excess = np.maximum(c["lower"] - energy, energy - c["upper"])[some] / slack[0][some]
     error = abs(c["stress"] - stress)[some]
@@ -100,7 +100,7 @@ def judge(c, right, slack, some):
     relative = np.linalg.norm(error, axis=1) / np.linalg.norm(stress[some], axis=1)
     true = (c["upper"] - energy)[some]
     resolved = true > slack[0][some]  # at strains of 1e-6 the difference of energies is rounding
-    # Also the errors of single components are worth a ratio only where they are above the solver's tolerance.
+    # Ratios of single components are also meaningful only for errors above the solver's tolerance.
     seen = error > 1e-9 * np.linalg.norm(stress[some], axis=1, keepdims=True)
     return {
         "strains": int(some.sum()),
@@ -123,7 +123,7 @@ def judge(c, right, slack, some):
 def caught(rve, model, right, inside, at):
     """Shares of strains in the box that `coupling.CertifiedLaw` would solve exactly, and whose stress is wrong unseen.
 
-    Wrong is an error of the stress whose own energy is above the tolerance, relative to what the law relates it to.
+    A stress is wrong if the energy of its error exceeds the tolerance, relative to that in the criterion of the law.
     """
     strain, stress, energy = (part[inside] for part in right)
     law = coupling.CertifiedLaw(model, fe2.ExactLaw(rve), at=at)
@@ -152,7 +152,7 @@ def swapped(at):
 
 
 def milliseconds(function, n):
-    """The best of five, for each of n strains."""
+    """Milliseconds for each of n strains, the best of five runs."""
     times = []
     with torch.no_grad():
         for _ in range(5):
@@ -179,7 +179,7 @@ def study(name, wanted):
         "calibration": model.calibration.tolist(),
         "inside": judge(everywhere, right, slack, inside),
         "outside": judge(everywhere, right, slack, ~inside),
-        # Not bounds, so that there is nothing to violate: gap over gap, and the estimate.
+        # Estimates, which have no violations: ratio of the gaps, and the estimate.
         "cubature_gap_over_gap": spread((few["gap"] / everywhere["gap"])[inside]),
         "cubature_coverage": {
             part: covered[some].mean(axis=0).tolist() for part, some in (("inside", inside), ("outside", ~inside))
@@ -225,7 +225,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", nargs="*", metavar="RVE", help=f"of {', '.join(SIZES)}; all by default")
     parser.add_argument("--strains", type=int, default=3360, help="for each RVE, rounded up to whole chunks")
-    parser.add_argument("--table", action="store_true", help="print the table of the results that there are")
+    parser.add_argument("--table", action="store_true", help="print the table of the saved results")
     options = parser.parse_args()
     if unknown := set(options.cells) - set(SIZES):
         parser.error(f"no RVE {', '.join(sorted(unknown))}: need {', '.join(SIZES)}")

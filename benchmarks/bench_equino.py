@@ -7,9 +7,9 @@ over the unseen strains and the sample whose error is the median. Displacements 
 which is zero at the first node. Errors of the homogenised stress and the tangent are those of the vector and the
 matrix, mean and maximum.
 
-    python3 benchmarks/bench_equino.py [RVE3 ...]   these RVEs, or all, anew in benchmarks/equino.json
+    python3 benchmarks/bench_equino.py [RVE3 ...]   these RVEs, or all, to benchmarks/equino.json
     python3 benchmarks/bench_equino.py --only NAME  only methods whose names contain this, or "modes" for their number
-    python3 benchmarks/bench_equino.py --quick      every method briefly on a coarse mesh, nothing kept
+    python3 benchmarks/bench_equino.py --quick      every method briefly on a coarse mesh, nothing saved
     python3 benchmarks/bench_equino.py --table      the tables of the README from benchmarks/equino.json
 """
 
@@ -50,8 +50,8 @@ PUBLISHED = {
         "VPIONet": ((0.47, 1.16), (1.44, 1.03, 8.76)),
     },
 }
-# Seeds of the default, numbers of modes, and options of the trainings where they are not the default. Training by
-# gradients through the law at all points takes hours to its end; here it gets some minutes on one core.
+# Seeds of the default, numbers of modes, and options of trainings other than the default. Training by gradients through
+# the law at all points takes hours to convergence; here it gets some minutes on one core.
 FULL = {
     "snapshots": 100,
     "seeds": (0, 1, 2),
@@ -84,14 +84,14 @@ def timed(function, *arguments, **options):
 
 
 def local(found, right):
-    """Of local fields (n, points, components): mean over n and the median sample."""
+    """Errors of local fields (n, points, components): mean over n and the median sample."""
     e = 100 * np.linalg.norm(found - right, axis=1) / np.linalg.norm(right, axis=1)
     middle = np.argsort(e.mean(axis=1))[len(e) // 2]
     return {"mean": e.mean(axis=0).tolist(), "median sample": e[middle].tolist()}
 
 
 def whole(found, right):
-    """Of vectors or matrices (n, ...): mean and maximum."""
+    """Errors of vectors or matrices (n, ...): mean and maximum."""
     found, right = np.asarray(found).reshape(len(right), -1), right.reshape(len(right), -1)
     e = 100 * np.linalg.norm(found - right, axis=1) / np.linalg.norm(right, axis=1)
     return {"mean": float(e.mean()), "max": float(e.max())}
@@ -105,7 +105,7 @@ def displacement(data, strain, fluctuation):
 
 
 def errors(model, unseen, at=None, displacements=None):
-    """Of a model at the unseen strains; `at`, `displacements`: modes at all points, for a reduced model."""
+    """Errors of a model at the unseen strains; `at`, `displacements`: modes at all points, for a reduced model."""
     strain, found = torch.from_numpy(unseen.strain), {}
     with torch.no_grad():
         if isinstance(model, spon.EquiNO | equino.DisplacementOperator):
@@ -128,7 +128,7 @@ def errors(model, unseen, at=None, displacements=None):
 
 
 def floors(data, unseen, ranks):
-    """Of the best approximation in r modes of stress and of displacement, below which no operator on them is."""
+    """Errors of the best approximation in r modes of stress and of displacement, below those of any operator."""
     found, w = {}, data.weights
     one = np.ones(data.fluctuation.shape[1])
     for r in ranks:
@@ -162,9 +162,9 @@ def as_published(data, unseen, effort):
     result, seconds = timed(baselines.train_as_published, data, **effort["published"])
     model, history = result.model, result.history
     with torch.no_grad():
-        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # those that it was trained at
+        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # the training strains
         parts = [baselines.published_loss(model, e, model.rve_modes.at_points) for e in strains.split(10)]
-    kept = int(np.argmin(history.validation))  # where the parameters are from
+    kept = int(np.argmin(history.validation))  # the step of the parameters
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}
     return [errors(model, unseen) | {"seconds": seconds, "mismatch_MPa2": loss}]
 
@@ -178,7 +178,7 @@ def train_vpionet(loss):
 
 
 def vpinn(data, unseen, effort):
-    """At the first of the unseen strains alone."""
+    """Errors at the first unseen strain alone."""
     result, seconds = timed(vpionet.train_vpinn, data, unseen.strain[0], effort["variational"])
     found = result.solution
     totals = (displacement(data, unseen.strain[:1], w) for w in (found.fluctuation[None], unseen.fluctuation[:1]))
@@ -219,7 +219,7 @@ METHODS = {
 
 
 def study(name, size, stem, effort, only, path):
-    """All methods on an RVE, or those whose name contains `only`; each is in the file as soon as it is done."""
+    """All methods on an RVE, or those whose name contains `only`; each is saved when it is complete."""
     rve = learned.rve(name, size)
     parts = (("train", 0), ("test", 1))
     data, unseen = (learned.solved(rve, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
@@ -244,7 +244,7 @@ def percent(values):
 
 
 def mean_over(records, *keys):
-    """Mean over the records of what stands under the keys, as a list; None if it is not there."""
+    """Mean over the records of the values of the keys, as a list; None without values."""
     if keys[0] not in records[0]:
         return None
     return np.atleast_1d(np.mean([record[keys[0]][keys[1]] for record in records], axis=0)).tolist()
@@ -269,7 +269,7 @@ def row(cell, method, records):
 def tables(path):
     """The README's tables in Markdown."""
     cells = json.loads(path.read_text())["cells"]
-    head = ["cell", "method", "u", "σ, stress branch", "σ, law on displacement", "the same, median sample",
+    head = ["RVE", "method", "u", "σ, stress branch", "σ, law on displacement", "the same, median sample",
             "S, mean / max", "C, mean / max", "training s"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, cell in cells.items():

@@ -3,7 +3,7 @@
 
 Two networks: the potential that `spon.equino.train` makes by default, and a branch of the size of the published one,
 from 3 strain components through 4 layers of 64 to 16 coefficients and then to the stress. Their parameters are random,
-which takes the same time. Ways:
+which does not affect the time. Ways of evaluation:
 
 - machine code, as in `coupling.SurrogateLaw`, in float64 and float32
 - closed form in torch, value and derivative in one pass, 1,024 points at a time
@@ -15,8 +15,8 @@ The roofline is the rate of a product of 1,024 × 1,024 matrices in the same run
 closed form, see `operations`. A second limit, far above, is the bandwidth of a copy over the numbers that are loaded
 and stored. On one core, the best of runs for a second.
 
-    python3 benchmarks/bench_evaluation.py           all anew in benchmarks/evaluation.json and docs/evaluation.png
-    python3 benchmarks/bench_evaluation.py --quick   small batches, printed and not kept
+    python3 benchmarks/bench_evaluation.py           rewrites benchmarks/evaluation.json and docs/evaluation.png
+    python3 benchmarks/bench_evaluation.py --quick   small batches, printed and not saved
     python3 benchmarks/bench_evaluation.py --table   the table of the README
 """
 
@@ -38,7 +38,7 @@ from spon.equino.networks import Branch, Potential
 RESULTS = Path(__file__).with_name("evaluation.json")
 PICTURE = Path(__file__).parents[1] / "docs" / "evaluation.png"
 BATCHES = (1, 16, 256, 1024, 16384, 262144)
-SLOW = 1024  # the largest batch of ways that take long
+SLOW = 1024  # the largest batch of slow ways
 CHUNK = 1024
 D = 3
 TYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -51,8 +51,8 @@ def operations(kind, network):
     w and w × w forward and back, w × w once more for each strain component, and the second derivatives of both layers
     and of the norms, symmetric d × d matrices. Of a branch with layers n₀, n₁, …: each matrix forward, and for each
     strain component all but the first. An activation and its derivatives count as 38, those of tanh in layers.h (a
-    polynomial of degree 13, which is of degree 7 in float32, and what is around it), a square root and a division as
-    one.
+    polynomial of degree 13, which is of degree 7 in float32, and the surrounding operations), a square root and a
+    division as one.
     """
     if kind == "potential":
         w, norms = network.width, len(network.norms.maps)
@@ -241,7 +241,7 @@ def main():
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
     found = study((1, 64), 0.01) if given.quick else study(BATCHES, 1.0)
-    found = json.loads(json.dumps(found))  # numbers of points become text, as in a file
+    found = json.loads(json.dumps(found))  # numbers of points become strings, as in a file
     if not given.quick:
         keeping.keep(RESULTS, "found", record=found)
     draw(found, Path("results/evaluation.png") if given.quick else PICTURE)

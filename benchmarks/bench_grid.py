@@ -2,11 +2,11 @@
 """Full-field problems of RVEs given as images, in batches by FFT, beside the exact solver one by one.
 
 RVEs are those of `bench_cells.py` in 2D, discs of fibre in a matrix that softens, and balls of fibre in 3D, at random
-strains of a ±4 % box, from rest. Both solve the same discrete problem, stress and tangent to the same tolerance.
-Seconds are of one core, the least of two runs; setting up is not counted.
+strains of a ±4 % box, from zero fluctuation. Both solve the same discrete problem, stress and tangent to the same
+tolerance. Seconds are those of one core, the least of two runs, without setup.
 
-    python3 benchmarks/bench_grid.py           all anew in benchmarks/grid.json
-    python3 benchmarks/bench_grid.py --quick   small grids, printed and not kept
+    python3 benchmarks/bench_grid.py           rewrites benchmarks/grid.json
+    python3 benchmarks/bench_grid.py --quick   small grids, printed and not saved
     python3 benchmarks/bench_grid.py --table   the table of the README
 """
 
@@ -81,7 +81,7 @@ def study(grids, device):
             off = max(off, float(abs(error).max() / abs(right.stress).max()))
             unknowns = rve.unknowns.size
             rve.destroy()
-        # What an RVE needs while it is solved: fields at the points, with tangents, and vectors of conjugate gradients.
+        # Memory of an RVE during the solution: fields at the points, with tangents, and vectors of conjugate gradients.
         d, points = dim * (dim + 1) // 2, 2**dim * int(np.prod(grid))
         memory = 8 * (points * (2 * d * d + 2 * d + d * d) + 5 * d * unknowns) / 2**20
         found[name] = {"unknowns": unknowns, "batches": rows, "exact": exact, "off": off, "memory": memory}

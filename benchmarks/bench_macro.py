@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """FE² with learned RVEs beside exact FE²: three structures of RVE1-3, the force, the stress and the time of each.
 
-RVEs, materials, snapshots and training are those of `bench_equino.py`. The structures are moved at one end, as far as
-needs most of the trained range of ±4 %. Errors are those of the force at equal displacement, the largest of all steps,
-and of the macroscale stress at the quadrature points, as relative L² norm at the end. Whole runs are timed, and the law
-alone, with what the certified law solves exactly.
+RVEs, materials, snapshots and training are those of `bench_equino.py`. The structures are moved at one end until their
+strains reach most of the trained range of ±4 %. Errors are those of the force at equal displacement, the largest of all
+steps, and of the macroscale stress at the quadrature points, as relative L² norm at the end. Times are those of whole
+runs and of the law alone, including the exact solutions of the certified law.
 
     mpirun -n 2 python3 benchmarks/bench_macro.py [RVE3 ...]    writes benchmarks/macro.json, structure by structure
         --restart    leaves out what that file has        --table    prints it as markdown and runs nothing
@@ -31,10 +31,10 @@ import meshes
 STEPS = 3
 QUICK = {"cell": "RVE3", "mesh_size": 0.1, "structure": "plate with a hole"}
 FILE = Path(__file__).with_name("macro.json")
-# Record → RVE, and the options of its training that are not the defaults. Where 16 modes leave most of the error, as
-# in RVE1, more of them make the certificate pass.
+# Record → RVE, and the options of its training other than the defaults. Where the truncation to 16 modes is most of the
+# error, as in RVE1, more modes reduce the gap below the tolerance.
 MODELS = {name: (name, {}) for name in SIZES} | {"RVE1, 24 modes": ("RVE1", {"r": 24})}
-# Structure → mesh, the boundaries that are held or moved, and the one and the direction in which the force counts.
+# Structure → mesh, prescribed displacements of boundaries, and the boundary and direction of the reported force.
 STRUCTURES = {
     "Cook's membrane": (
         lambda comm: meshes.cook(comm, n=5),
@@ -69,7 +69,7 @@ def solved(structure, law, comm):
 
 
 def study(structure, rve, model, comm):
-    """Errors and times of one structure, as they go into the file."""
+    """Errors and times of one structure, for the file."""
     exact_law = fe2.ExactLaw(rve)
     surrogate = coupling.SurrogateLaw(model, outside="warn")
     certified = coupling.CertifiedLaw(model, fe2.ExactLaw(rve))
@@ -133,7 +133,7 @@ def show(record):
 def table(records):
     """The records as a markdown table, a pair being surrogate / certified."""
     lines = [
-        "| cell | structure | force off by [%] | stress off by [%] | run, times as fast | law, times as fast "
+        "| RVE | structure | force off by [%] | stress off by [%] | run, times as fast | law, times as fast "
         "| points exact | exact FE² [s] |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Exact micro solves per second on RVE1-3 against the naive way, in one run on one core; and on two ranks.
+"""Exact micro solves per second on RVE1-3 beside a naive implementation, in one run on one core; and on two ranks.
 
-naive: what one writes first with DOLFINx and dolfinx_mpc. In every Newton iteration a new periodic matrix and a new
-symbolic and numeric factorisation (MUMPS; LU as is usual, and Cholesky for those who think of it); the tangent from
-forward differences, one more nonlinear solve per strain component, started from the solution. Same mesh, materials,
-tolerance and strain as ours, and stress and tangent of both must agree.
+naive: a first implementation with DOLFINx and dolfinx_mpc. In every Newton iteration a new periodic matrix and a new
+symbolic and numeric factorisation (MUMPS, LU as usual, and Cholesky); the tangent from forward differences, one more
+nonlinear solve per strain component, started from the solution. Mesh, materials, tolerance and strain are the same, and
+stress and tangent of both must agree.
 
-random: strains spread over the whole box. near: strains as neighbouring points of a structure have them.
+random: strains spread over the whole box. near: similar strains, as at neighbouring points of a structure.
 
     python3 benchmarks/bench_micro.py           prints figures and writes benchmarks/micro.json
     python3 benchmarks/bench_micro.py --table   the table of the README from that file
@@ -40,7 +40,7 @@ NEAR = np.array([0.02, -0.01, 0.025]) + np.random.default_rng(1).uniform(-0.002,
 
 
 class Naive:
-    """A periodic cell solved without reuse of anything."""
+    """A periodic RVE solved without reuse of matrices or factors."""
 
     def __init__(self, cell, factor):
         mesh, self.factor = cell.mesh, factor
@@ -67,7 +67,7 @@ class Naive:
             "dx", domain=mesh, subdomain_data=cell.cell_tags, metadata={"quadrature_degree": quadrature_degree(mesh, 2)}
         )
         energy = sum(material.bind(mesh).energy(e) * dx(tag) for tag, material in MATERIALS.items())
-        # Test and trial functions of the space that the pinned node belongs to.
+        # Test and trial functions of the space of the fixed node.
         residual = ufl.derivative(energy, self.w, ufl.TestFunction(V))
         self.residual, self.jacobian = (
             fem.form(f) for f in (residual, ufl.derivative(residual, self.w, ufl.TrialFunction(V)))
@@ -127,8 +127,8 @@ def compare(name):
     cell = meshes.benchmark(name, MPI.COMM_SELF, mesh_size=SIZES[name])
     rve = fe2.RVE(cell, MATERIALS)
     record = {"cell": name, "unknowns": rve.unknowns.size, "side_by_side": rve.group}
-    tracemalloc.start()  # which also sees arrays, but not the one factor that all share
-    rve.homogenise(RANDOM[: rve.group])  # nor are compilation and first touch what is timed
+    tracemalloc.start()  # includes NumPy arrays, but not the common factor
+    rve.homogenise(RANDOM[: rve.group])  # compilation and first access are not timed
     record["megabytes_per_point_side_by_side"] = tracemalloc.get_traced_memory()[1] / 1e6 / rve.group
     tracemalloc.stop()
     record["kilobytes_state_per_point"] = 8 * rve.state_size / 1e3
@@ -152,12 +152,12 @@ def compare(name):
 
 
 def micro_phase(points):
-    """Seconds that the law takes for `points` strains spread over all ranks (printed by rank 0)."""
+    """Seconds of the law for `points` strains spread over all ranks (printed by rank 0)."""
     comm = MPI.COMM_WORLD
     law = fe2.ExactLaw(fe2.RVE(meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=SIZES["RVE3"]), MATERIALS))
     strain = np.random.default_rng(2).uniform(-0.04, 0.04, (points, 3))[comm.rank :: comm.size]
     state = law.initial_state(len(strain))
-    warm = law.evaluate(strain, state, state, comm)  # compilation, and the work that the points take
+    warm = law.evaluate(strain, state, state, comm)  # compilation, and the work of the points
     comm.barrier()
     start = time.perf_counter()
     law.evaluate(strain, state, np.hstack([state[:, :-1], warm.state[:, -1:]]), comm)
@@ -167,7 +167,7 @@ def micro_phase(points):
 
 
 def efficiency(points=128):
-    """Time of the micro phase on one rank over twice that on two, by runs that take turns."""
+    """Time of the micro phase on one rank over twice that on two, by runs in turns."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     outside = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
     for _ in range(3):
@@ -210,8 +210,8 @@ def main():
 
 
 def table(record):
-    """Markdown: solves per second and their ratios to the naive way."""
-    lines = ["| cell | unknowns | neighbouring strains [1/s] | ratio to LU / Cholesky | random strains [1/s] | "
+    """Markdown: solves per second and their ratios to the naive implementation."""
+    lines = ["| RVE | unknowns | neighbouring strains [1/s] | ratio to LU / Cholesky | random strains [1/s] | "
              "ratio to LU / Cholesky | state per point |", "|---" * 7 + "|"]  # fmt: skip
     for r in record["cells"]:
         both = [
@@ -222,7 +222,7 @@ def table(record):
         lines.append(f"| {r['cell']} | {r['unknowns']:,} | {' | '.join(both)} | {end} |")
     ranks = record["ranks"]
     one, two = ranks["seconds_1_rank"], ranks["seconds_2_ranks"]
-    lines += ["", f"Two ranks take {two:.1f} s for what one does in {one:.1f} s."]
+    lines += ["", f"Two ranks take {two:.1f} s, one rank takes {one:.1f} s."]
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Effective moduli of boron/aluminium against published values: unidirectional, square array, 47 % circular fibres.
 
-One fibre's periodic cell in 3D, the fibre along 1, on three meshes and with a second thickness (the fields do not vary
-along the fibre). Published: C. T. Sun & R. S. Vaidya, Compos. Sci. Technol. 56, 1996, 171-179, and Z. Xia, Y. Zhang &
-F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in later papers. What is known exactly: Hill's
+A periodic RVE of one fibre in 3D, the fibre along 1, on three meshes and with a second thickness (the fields do not
+vary along the fibre). Published: C. T. Sun & R. S. Vaidya, Compos. Sci. Technol. 56, 1996, 171-179, and Z. Xia, Y.
+Zhang & F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in later papers. Exact references: Hill's
 bounds and Rayleigh's series, see tests/references.py.
 
     python3 benchmarks/bench_moduli.py           prints a table and writes benchmarks/moduli.json
@@ -35,7 +35,7 @@ NAMES = tuple(PUBLISHED["Xia et al. 2003"])
 
 
 def moduli(edges, slender=1.0):
-    """The constants with `edges` around the fibre; the cell's thickness is `slender` edge lengths."""
+    """The constants with `edges` around the fibre; the thickness of the RVE is `slender` edge lengths."""
     radius = np.sqrt(FRACTION / np.pi)
     size = 2 * np.pi * radius / edges
     cell = meshes.rve(
@@ -72,7 +72,7 @@ def known():
 
 
 def table(rows, exact):
-    """Markdown: the finest mesh, what the last refinement and the second thickness changed, and the references."""
+    """Markdown: the finest mesh, the changes by the last refinement and the second thickness, and the references."""
     coarse, fine, thick = rows[-3:]
     titles = ["", "fe2x", "last refinement", "twice as thick", *PUBLISHED, "known"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Operator networks between finite element spaces beside others, on the same data and for the same time.
+"""Operator networks between finite element spaces beside others, with the same data and training time.
 
 Each network gets as many steps of AdamW as fit in the same seconds of one core, by a timing beforehand. The loss is the
 relative error in L². Each method has a batch and a learning rate of its own: after half this time its error at the
-validation samples of one problem is less than with the next smaller or larger one of either. Those that are published
-belong to trainings of hours. Errors are relative, in L² and H¹ by the matrices of the output space, at unseen samples;
-of curls there is that in L². All in single precision.
+validation samples of one problem is less than with the next smaller or larger one of either. Published values are for
+trainings of hours. Errors are relative, in L² and H¹ by the matrices of the output space, at unseen samples; those of
+curls are in L² only. All in single precision.
 
-Where the answer is a velocity without divergence, all networks say its stream function; only those of `spon` have walls
-that it is constant on. Where it is the next state of a flow, all of them say what is added to the state, and are then
-applied to their own answers, for twice the time that they have seen samples of; only those of `spon` conserve the
-integral.
+For a velocity without divergence, all networks predict its stream function; only those of `spon` have a constant stream
+function on the walls. For the next state of a flow, all of them predict the increment and are then applied to their
+own predictions, for twice the time of the samples; only those of `spon` conserve the integral.
 
-    python3 benchmarks/bench_operators.py --tune          batches and learning rates, from those of before on
-    python3 benchmarks/bench_operators.py                 all anew in benchmarks/operators.json
+    python3 benchmarks/bench_operators.py --tune          tunes batches and learning rates, from the present ones
+    python3 benchmarks/bench_operators.py                 rewrites benchmarks/operators.json
     python3 benchmarks/bench_operators.py --only NAME     only methods with this in their names
     python3 benchmarks/bench_operators.py --problem NAME  only problems with this in their names
     python3 benchmarks/bench_operators.py --seconds S --seeds N
-    python3 benchmarks/bench_operators.py --quick         every method for a moment, no figures to keep
+    python3 benchmarks/bench_operators.py --quick         every method for a moment, without saving figures
     python3 benchmarks/bench_operators.py --table         the table of the README from benchmarks/operators.json
 """
 
@@ -42,18 +41,18 @@ from spon.spaces import norms
 from spon.training import TrainingOptions
 
 RESULTS = Path(__file__).with_name("operators.json")
-LOOKS = 10  # at the validation samples during a training
+LOOKS = 10  # evaluations at the validation samples during a training
 FULL = {"n": 32, "samples": 1000, "unseen": 100, "seconds": 12.0, "seeds": 3}
 BATCHES, RATES = (2, 4, 8, 16, 32, 64), (3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2)
-DEFAULT = {"batch": 16, "rate": 3e-3}  # those of `spon.operators.train`
+DEFAULT = {"batch": 16, "rate": 3e-3}  # of `spon.operators.train`
 TUNED = "Darcy, smooth"  # the problem, and with a seed that no record has
 QUICK = {"n": 8, "samples": 60, "unseen": 10, "seconds": 0.5, "seeds": 1}
 
 
 @dataclass(frozen=True)
 class Method:
-    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid. training: options
-    of `operators.train` that belong to it."""
+    """make: the network of a discretisation, a problem and a seed. gridded: whether it needs a grid. training: its
+    options of `operators.train`."""
 
     make: Callable
     gridded: bool = False
@@ -94,7 +93,7 @@ METHODS = {
 
 
 def train(network, inputs, outputs, steps, seed, settings):
-    """Train with exactly these steps; the history and the seconds of this core that it took."""
+    """Train with exactly these steps; returns the history and the processor time in seconds."""
     start = time.process_time()
     looks = {"every": math.ceil(steps / LOOKS), "patience": LOOKS + 1}
     told = {name: value for name, value in settings.items() if name != "nested"}
@@ -104,13 +103,13 @@ def train(network, inputs, outputs, steps, seed, settings):
 
 
 def steps_within(seconds, trial):
-    """The steps that a training of so many seconds has; trial: of how many seconds is one of so many steps."""
+    """Number of steps of a training of so many seconds; trial: steps → seconds of a training."""
     steps = LOOKS
     trial(steps)  # the first run is slower
     taken = trial(steps)
     if taken >= seconds:
         return steps
-    # Two trials with as many looks differ by their steps alone; they grow until the difference is no noise.
+    # Two trials with as many evaluations differ by their steps alone; they grow until the difference exceeds the noise.
     while (longer := trial(2 * steps)) - taken < 0.05 * seconds:
         steps, taken = 2 * steps, longer
     each = (longer - taken) / steps
@@ -127,7 +126,7 @@ def single(problem):
 
 
 def tune(problem, spaces, method, seconds, start):
-    """The settings with the least error of validation among their neighbours, and all errors that were seen."""
+    """The settings with the least validation error among their neighbours, and all errors found."""
     inputs, outputs, *_ = single(problem)
     found = {}
 
@@ -168,7 +167,7 @@ def study(problem, spaces, method, seconds, seeds, settings):
     for seed in range(seeds):
         network = make(seed)
         used, (_, taken) = steps, train(network, inputs, outputs, steps, seed, settings)
-        steps = max(LOOKS, round(steps * seconds / taken))  # of the next seed, on a machine that changes its speed
+        steps = max(LOOKS, round(steps * seconds / taken))  # of the next seed, as the speed of the machine varies
         records.append(
             {norm: errors(network, unseen, right, norm) for norm in (("L2", "H1") if spaces.curl is None else ("L2",))}
             | ({} if problem.runs is None else {"rollout": errors_along(network, problem.runs.float())})
@@ -207,7 +206,7 @@ def evaluation(network, inputs):
 
 
 def run(path, given, effort):
-    """The methods and problems that are asked for; each record is in the file as soon as it is there."""
+    """The requested methods and problems; each record is saved when it is complete."""
     if not given.tune:
         print(head())
     for name, make in PROBLEMS.items():
@@ -227,7 +226,10 @@ def run(path, given, effort):
             if given.tune:
                 found = tune(problem, spaces, method, effort["seconds"] / 2, settings_of(path, title))
                 keeping.keep(path, "settings", title, record=found)
-                print(f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} seen", flush=True)
+                print(
+                    f"{title}: batch {found['batch']}, rate {found['rate']:g}, {len(found['seen'])} settings compared",
+                    flush=True,
+                )
                 continue
             records = study(problem, spaces, method, effort["seconds"], effort["seeds"], settings_of(path, title))
             keeping.keep(path, "problems", name, "methods", title, record=records)
@@ -235,7 +237,7 @@ def run(path, given, effort):
 
 
 def settings_of(path, title):
-    """Those that tuning has found, or the default."""
+    """The tuned settings, or the default."""
     known = json.loads(path.read_text()).get("settings", {}) if path.exists() else {}
     return {key: known.get(title, DEFAULT)[key] for key in DEFAULT}
 

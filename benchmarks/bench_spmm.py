@@ -4,7 +4,7 @@
 The matrices couple each point of a plane to its nearest ones: to 7, as P1 on triangles, and to 20, as in the graph of
 the messages. A training step is one layer of messages, its gradient and a step of Adam, each way in a process of its
 own with its own peak of memory. One run times all ways in turn; on the CPU by the processor's time of a single thread,
-which other processes disturb less than the time of the clock.
+which other processes disturb less than the wall time.
 
     python3 benchmarks/bench_spmm.py [cpu | cuda]     prints tables and writes benchmarks/spmm.json
     python3 benchmarks/bench_spmm.py --table          the tables from that file
@@ -47,7 +47,7 @@ def sparse(rows, columns, shape):
 
 
 def seconds(function, least=0.3):
-    """The shortest time of some calls after a first one."""
+    """The shortest time of some calls, without the first one."""
     clock = time.perf_counter if DEVICE == "cuda" else time.process_time
 
     def once():
@@ -109,7 +109,7 @@ class Messages(torch.nn.Module):
         return x + self.sum(x, e) @ self.outer
 
     def concatenated(self, x, e):
-        """Gathered values side by side, one matrix for them."""
+        """Gathered values side by side, with one matrix."""
         message = torch.tanh(torch.cat([x[self.receivers], x[self.senders], e], dim=1) @ self.inner)
         return torch.zeros_like(x).index_add(0, self.receivers, message)
 
@@ -120,7 +120,7 @@ class Messages(torch.nn.Module):
         return torch.zeros_like(x).index_add(0, self.receivers, message)
 
     def products(self, x, e):
-        """The same, gathered and added by sparse products, with the same results in every run."""
+        """The same, gathered and added by sparse products, with reproducible results."""
         a, b, c = self.inner.split([WIDTH, WIDTH, FEATURES])
         send, receive = self.graph.send, self.graph.receive
         return receive.T @ torch.tanh(receive @ (x @ a) + send @ (x @ b) + e @ c)

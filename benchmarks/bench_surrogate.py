@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a learned RVE costs: stress and tangent by batch size, beside the exact RVE, a formula, and its own training.
+"""Cost of a learned RVE: stress and tangent by batch size, beside the exact RVE, a formula, and its own training.
 
-All on one core of a CPU, and on a GPU where there is one.
+All on one core of a CPU, and on a GPU if available.
 
 - points per second by batch size, in float64 and float32, and the ratio to the exact solver's, both for random strains
   and on one core;
@@ -58,7 +58,7 @@ def exact_rate(rve, strain):
 
 
 def membrane(law):
-    """The solved problem and its seconds, of a run after the forms are compiled."""
+    """The solved problem and its seconds, with the forms already compiled."""
     for _ in range(2):
         problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=SIDE), law)
         problem.prescribe("left", (0.0, 0.0))
@@ -93,7 +93,7 @@ def study(name):
     found = {"points_per_second": rates, "exact_per_second": random}
     found["ratio_to_exact"] = max(rates["cpu"]["float64"].values()) / random
 
-    # In turns, so that other load of the machine meets both; the best run has least of it.
+    # In turns, so that other load of the machine affects both; the best run has the least.
     laws = coupling.SurrogateLaw(model, outside="warn"), fe2.UFLLaw(learned.MATERIALS[1])
     runs = [[membrane(law) for law in laws] for _ in range(REPEATS)]
     (problem, with_model), (_, formula) = (min(r, key=lambda run: run[1]["seconds"]) for r in zip(*runs, strict=True))
@@ -125,7 +125,7 @@ def table(cells):
         row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES)]
         row += [f"{max(r.values()):.2g}" for r in (single, by_torch)]
         lines.append("| " + " | ".join([*row, f"{c['exact_per_second']:.1f}", f"{c['ratio_to_exact']:.2g}"]) + " |")
-    head = ["cell", "run, learned / formula [s]", "ratio", "ratio of an iteration", "law's share, learned / formula",
+    head = ["RVE", "run, learned / formula [s]", "ratio", "ratio of an iteration", "law's share, learned / formula",
             "snapshots + training [s]", "exact load step [s]", "ratio"]  # fmt: skip
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, c in cells.items():

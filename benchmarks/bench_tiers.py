@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The certified law on a structure that leaves the trained range: which tier each point needs, accuracy and time.
 
-First the time of each tier: stress and tangent at random strains of the trained range, in one batch, with
-the certificate's gap on the cubature where there is one.
+First the time of each tier: stress and tangent at random strains of the trained range, in one batch, with the gap of
+the certificate on the cubature for tiers that have one.
 
-Then Cook's membrane of RVE3 on a coarse mesh, moved twice as far as brings its strains to the end of the ±4 % range
-of the model's training; with exact FE², and with the certified law at its default tolerance with and without the
-tier of the model's modes. Errors are those of the force at equal displacement, the largest of all steps, and of the
+Then Cook's membrane of RVE3 on a coarse mesh, moved twice as far as the displacement at which its strains reach the
+limit of the trained range of ±4 %; with exact FE², and with the certified law at its default tolerance with and without
+the tier of the model's modes. Errors are those of the force at equal displacement, the largest of all steps, and of the
 macroscale stress at the quadrature points, as relative L² norm, the largest of all steps. Shares of points are those at
 the end of each step. One core.
 
-    python3 benchmarks/bench_tiers.py           all anew in benchmarks/tiers.json and docs/tiers.png
-    python3 benchmarks/bench_tiers.py --quick   a coarser mesh and fewer steps, printed and not kept
+    python3 benchmarks/bench_tiers.py           rewrites benchmarks/tiers.json and docs/tiers.png
+    python3 benchmarks/bench_tiers.py --quick   a coarser mesh and fewer steps, printed and not saved
     python3 benchmarks/bench_tiers.py --table   the table of the README
 """
 
@@ -120,7 +120,7 @@ def study(effort, stem):
 
 
 def table(found):
-    lines = ["| an answer by | points at a time | points per second | times as fast as exact |", "|---|---|---|---|"]
+    lines = ["| evaluation by | points at a time | points per second | times as fast as exact |", "|---|---|---|---|"]
     for name, record in found["answers"].items():
         ratio = record["rate"] / found["answers"]["exact"]["rate"]
         lines.append(f"| {name} | {record['batch']:,} | {record['rate']:.2g} | {ratio:.2g} |")
@@ -150,7 +150,7 @@ def draw(found, path):
         shares = np.array([step["tiers"] for step in steps]).T
         axis.stackplot(move, 100 * shares / shares.sum(0), labels=TIERS, colors=("#4c9f70", "#e0b13c", "#b03a2e"))
         outside = np.array([step["outside"] for step in steps]) / shares.sum(0)
-        axis.plot(move, 100 * outside, "k--", label="outside of the trained range")
+        axis.plot(move, 100 * outside, "k--", label="outside the trained range")
         axis.set(xlabel="displacement [mm]", ylabel="points [%]", ylim=(0, 100), xlim=(move[0], move[-1]), title=name)
     axes[0].legend(fontsize=8, loc="lower left")
     for name, style in (("exact", "k-"), ("certified", "o"), ("certified, without modes", "x")):

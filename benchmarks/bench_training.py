@@ -2,12 +2,12 @@
 """Costs of training: an RVE's snapshots and networks by stages, an operator's steps, and memory, on 1 and 2 ranks.
 
 RVE3 with 100 snapshots and the default settings of `spon.equino.train`: the exact problems, shared by the ranks; modes
-and cubature; what the law demands at the strains to learn at, by the reduced model; and the fit of three networks. Then
+and cubature; the training targets by the reduced model; and the fit of three networks. Then
 steps of the operator network of the Poisson problem of `bench_operators.py`, fluxes, on 32 × 32 squares, batches of 16
-samples that the ranks share. Memory is the most that a rank has had until then. A core for each rank.
+samples that the ranks share. Memory is the peak of a rank so far. One core for each rank.
 
-    python3 benchmarks/bench_training.py           all anew in benchmarks/training.json
-    python3 benchmarks/bench_training.py --quick   small ones, printed and not kept
+    python3 benchmarks/bench_training.py           rewrites benchmarks/training.json
+    python3 benchmarks/bench_training.py --quick   small problems, printed and not saved
     python3 benchmarks/bench_training.py --table   the table of the README
 """
 
@@ -50,7 +50,7 @@ QUICK = {
 
 
 class Clock:
-    """Seconds and memory of one stage after the other, the slowest and the largest rank's."""
+    """Seconds and memory of successive stages, those of the slowest and of the largest rank."""
 
     def __init__(self, comm):
         self.comm, self.stages = comm, {}
@@ -157,7 +157,7 @@ def main():
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
-    found = json.loads(json.dumps(study(given.quick)))  # numbers of ranks become text, as in a file
+    found = json.loads(json.dumps(study(given.quick)))  # numbers of ranks become strings, as in a file
     if not given.quick:
         keeping.keep(RESULTS, "found", record=found)
     print(table(found))

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Errors of operator networks by the width of the mesh and by the number of parameters, and on meshes of other widths.
 
-The reference is the solution with quadratic elements on a square of 64 × 64, for the forcing or the coefficient as it
-is; networks and linear elements see its nodal values on their own mesh. So errors are of both the mesh and the network.
-Norms are those of the reference's space; fields of unstructured meshes are interpolated there. Networks that have
-learned in a square are also used in an L-shape, whose reference is on a mesh as fine.
+The reference is the solution with quadratic elements on a square of 64 × 64, for the exact forcing or coefficient;
+networks and linear elements take its nodal values on their own mesh. So errors are those of mesh and network together.
+Norms are those of the reference's space; fields of unstructured meshes are interpolated in it. Networks that are
+trained on a square are also used on an L-shape, whose reference is on a mesh as fine.
 
-    python3 benchmarks/bench_width.py           all anew in benchmarks/width.json
-    python3 benchmarks/bench_width.py --quick   coarse meshes for a moment, no figures to keep
+    python3 benchmarks/bench_width.py           rewrites benchmarks/width.json
+    python3 benchmarks/bench_width.py --quick   coarse meshes for a moment, without saving figures
     python3 benchmarks/bench_width.py --table   the tables of the README from benchmarks/width.json
 """
 
@@ -34,7 +34,7 @@ FULL = {"widths": (4, 8, 16, 32), "others": (8, 16, 32, 64), "fine": 64, "sample
         "channels": (4, 8, 16, 32)}  # fmt: skip
 QUICK = {"widths": (4, 8), "others": (8,), "fine": 8, "samples": 20, "unseen": 4, "steps": 4, "channels": (4,)}
 SETTINGS = {"batch": 8, "rate": 1e-2}
-NESTED = {32: (0.4, 0.4), 16: (0.4,)}  # squares along an edge → shares, so that rounds are on 4 × 4 at first
+NESTED = {32: (0.4, 0.4), 16: (0.4,)}  # squares along an edge → fractions, so that the first rounds are on 4 × 4
 SEEDS = 3
 
 
@@ -63,8 +63,7 @@ def solved(kind, V, fields):
 
 
 class Reference:
-    """Unseen fields of a kind and their solutions in a space as good as exact on a domain, and errors relative to
-    them."""
+    """Unseen fields of a kind and their reference solutions on a domain, and errors relative to them."""
 
     def __init__(self, kind, effort, domain):
         self.kind, self.unseen, self.count = kind, effort["unseen"], effort["samples"] + effort["unseen"]
@@ -98,12 +97,12 @@ def squares(n):
 
 
 def unstructured(n):
-    """The same on meshes that have nothing in common."""
+    """The same on meshes that are not nested."""
     return spaces(domains.unstructured(1 / n), [domains.unstructured(1 / k) for k in (n // 2, n // 4)])
 
 
 def l_shape(n):
-    """In another domain."""
+    """Spaces on another domain."""
     return spaces(domains.l_shape(1 / n), [domains.l_shape(2 / n)])
 
 
@@ -111,7 +110,7 @@ OTHERS = {"squares": squares, "unstructured": unstructured, "L-shape": l_shape}
 
 
 def train(reference, n, effort, seed, **options):
-    """A network on squares in single precision, and the seconds of this core that its training took."""
+    """A network on squares in single precision, and the processor time of its training in seconds."""
     made = squares(n)
     fields = reference.fields(made["output"])[:, : effort["samples"]]
     solutions = solved(reference.kind, made["output"], fields)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random fields and meshes of the problems that operator networks are measured on."""
+"""Random fields and meshes of the benchmark problems of operator networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def gaussian(points: np.ndarray, samples: int, power: float, waves: int = 24) ->
     length = np.where(k > 0, 0.5, 1.0) ** 0.5  # of cos(πkx) in L²
     along_x, along_y = np.cos(np.pi * points.T[:2, :, None] * k) / length
     shapes = np.einsum("pi,pj,ij->pij", along_x, along_y, size).reshape(len(points), -1)
-    # One row of numbers for each sample, so that the first samples do not depend on how many there are.
+    # One row of numbers for each sample, so that the first samples do not depend on their number.
     return shapes @ np.random.default_rng(0).standard_normal((samples, waves**2)).T
 
 

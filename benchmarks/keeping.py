@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks share: their options, and files of figures with the machine and the versions they are of."""
+"""Common parts of the benchmarks: options, and files of figures with their machine and versions."""
 
 import argparse
 import importlib.metadata
@@ -12,15 +12,15 @@ import torch
 
 
 def parser(doc):
-    """Options that most benchmarks have, after the text at the top of the script."""
+    """Common options, with the text at the top of the script as description."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="a smoke test, no figures to keep")
+    made.add_argument("--quick", action="store_true", help="a smoke test, without saving figures")
     made.add_argument("--table", action="store_true", help="print the tables and run nothing")
     return made
 
 
 def processor():
-    """The name of the processor, where the system tells."""
+    """The name of the processor, if available."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def about(**more):
 
 
 def version(name):
-    """Of a package, without its build, or "none"."""
+    """Version of a package, without its build, or "none"."""
     try:
         return importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
@@ -59,16 +59,16 @@ def petsc():
 
 
 def write(path, figures):
-    """Replace a JSON file as a whole."""
+    """Replace a whole JSON file."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(figures, indent=1) + "\n")
     part.rename(path)
 
 
 def keep(path, *keys, record, **more):
-    """Put a record under these keys of a JSON file and leave the others; `more`: to be said of the run beside `about`.
+    """Put a record under these keys of a JSON file and keep the others; `more`: data of the run beside `about`.
 
-    The file says on what its last record was measured.
+    The file names the machine of its last record.
     """
     figures = json.loads(path.read_text()) if path.exists() else {}
     figures["about"] = about(**more)

@@ -2,7 +2,7 @@
 """RVEs, snapshots and models that several benchmarks use.
 
 The RVEs are RVE1-3 in the range of the published benchmark: 100 snapshots at a Latin hypercube in the box of ±4 %
-(shear as γ = 2 ε_xy). Snapshots and models are kept under results/equino and taken from there if they are of this RVE.
+(shear as γ = 2 ε_xy). Snapshots and models are saved under results/equino and reused if they are of the same RVE.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def solved(rve, stem, n, seed, comm=MPI.COMM_SELF):
 
 
 def trained(rve, stem, comm=MPI.COMM_SELF, **settings):
-    """The model of an RVE, from its file if it is of this very RVE; otherwise one rank trains it."""
+    """The model of an RVE, from its file if that is of the same RVE; otherwise one rank trains it."""
     path = FOLDER / f"{stem}.safetensors"
     fits = path.exists() and not differences(spon.load(path).fingerprint, fingerprint(rve))
     if not comm.bcast(fits):

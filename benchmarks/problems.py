@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Data of boundary value problems for operator networks: random inputs and the solutions that belong to them.
+"""Data of boundary value problems for operator networks: random inputs and their solutions.
 
-Each problem is a function of n, the cells along an edge of the unit square, and of the numbers of samples to learn from
-and of unseen ones. Random fields are the same functions for any n. Solutions are those of the finite element problem,
-by a direct solver, and with Newton's method where it is not linear.
+Each problem is a function of n, the cells along an edge of the unit square, and of the numbers of training samples and
+of unseen ones. Random fields are the same functions for any n. Solutions are those of the finite element problem, by a
+direct solver, and with Newton's method for nonlinear problems.
 """
 
 from collections.abc import Callable
@@ -28,18 +28,18 @@ class Problem:
     Args:
         name: of the problem.
         input: function space on MPI.COMM_SELF.
-        output: likewise.
+        output: function space on MPI.COMM_SELF.
         bcs: Dirichlet conditions on the output.
         coarse: Lagrange spaces below the output, from finer to coarser.
-        inputs: (dofs, samples), to learn from.
-        outputs: likewise.
+        inputs: (dofs, samples), for training.
+        outputs: (dofs, samples), for training.
         unseen_inputs: (dofs, samples), to test with.
-        unseen_outputs: likewise.
-        grid: (n + 1, n + 1), the number of the output's node at (i/n, j/n) where there is such a grid, else None.
+        unseen_outputs: (dofs, samples), to test with.
+        grid: (n + 1, n + 1), the number of the output's node at (i/n, j/n) of a regular grid, else None.
         velocity: the space of `outputs` if these are curls of fields in `output`, else None.
         integral: of the predictions, see `spon.Structure`.
-        increment: whether all networks predict what is added to the input.
-        runs: (2 m + 1, dofs, count), unseen series of states of which samples have the first m steps.
+        increment: whether all networks predict an increment of the input.
+        runs: (2 m + 1, dofs, count), unseen series of states, twice as long as those of the samples.
     """
 
     name: str
@@ -208,7 +208,7 @@ def navier_stokes(n: int, samples: int, unseen: int) -> Problem:
     series = np.stack(states)
 
     def pairs(which, wanted):
-        """Of some series, one after the other, (dofs, wanted) before and after a step."""
+        """States (dofs, wanted) of successive series before and after a step."""
         for k in (0, 1):
             yield series[k : steps + k, :, which].transpose(1, 2, 0).reshape(len(points), -1)[:, :wanted]
 
@@ -233,7 +233,7 @@ PROBLEMS: dict[str, Callable[[int, int, int], Problem]] = {
 }
 
 
-# What the problems share.
+# Common parts of the problems.
 
 
 def strain(u):
@@ -289,7 +289,7 @@ class _Newton:
         self.residual, self.jacobian = fem.form(residual), fem.form(ufl.derivative(residual, u))
 
     def solve(self, iterations=12):
-        """Whether it comes to rounding from the present value of the function; a value that is not a number ends it."""
+        """Whether Newton's method converges to rounding from the present value of the function; it ends at NaN."""
         for _ in range(iterations):
             residual = fem.assemble_vector(self.residual).array.copy()
             reaction, residual[self.fixed] = abs(residual[self.fixed]).max(), 0.0
@@ -348,7 +348,7 @@ def _lagrange(domains):
 
 
 def _coarser(n):
-    """Cells along an edge of coarser meshes, each of half as many, down to some four."""
+    """Cells along an edge of coarser meshes, each with half as many, down to about four."""
     return [n // k for k in (2, 4, 8, 16) if n // k >= 4]
 
 

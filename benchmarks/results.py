@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The performance page: what each benchmark has kept, as one Markdown file.
+"""The performance page: the saved figures of each benchmark as one Markdown file.
 
     python3 benchmarks/results.py                         writes benchmarks/RESULTS.md
-    python3 benchmarks/results.py --measure performance   first measures what is about time, half an hour; or all
+    python3 benchmarks/results.py --measure performance   first runs the benchmarks of time, half an hour; or all
 
-Each `bench_NAME.py` here whose `NAME.json` is there has a section: what is measured, the tables that it prints with
-`--table`, its picture in docs/ if it has one, and on what it ran.
+Each `bench_NAME.py` here with a `NAME.json` has a section: its title, the tables that it prints with `--table`, its
+picture in docs/ if it has one, and its machine.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from unittest import mock
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "RESULTS.md"
-# The benchmarks that are about time, in the order of the page; the others are about accuracy.
+# The benchmarks of time, in the order of the page; the others are of accuracy.
 PERFORMANCE = ("evaluation", "tiers", "micro", "grid", "training", "assembly", "surrogate", "spmm")
-HEAD = """# What was measured
+HEAD = """# Measurements
 
-Made by `make results` from the files beside this one; `make performance` measures anew what is about time, `make
-benchmark` everything. Ratios are of one run, side by side. How each figure is measured is said at the top of its
-script. Figures of a GPU: not yet measured, unless a section says otherwise.
+Written by `make results` from the files beside this one; `make performance` repeats the measurements of time, `make
+benchmark` all of them. Ratios are of one run, side by side. The top of each script describes how its figures are
+measured. Nothing is measured on a GPU so far, unless a section states otherwise.
 """
 
 
 def names() -> tuple[list[str], list[str]]:
-    """The benchmarks about time, and the others."""
+    """The benchmarks of time, and the others."""
     there = [script.stem.removeprefix("bench_") for script in sorted(FOLDER.glob("bench_*.py"))]
     return list(PERFORMANCE), [name for name in there if name not in PERFORMANCE]
 

@@ -36,7 +36,7 @@ class CertifiedLaw:
     Other points are solved in the modes of the model, without its networks (`spon.ModalCorrector`), many at once, and
     keep that response if its gap obeys the same rule, in the trained range or not: the fields are admissible
     everywhere. The remaining points go to the exact law. A point that has risen to a higher tier stays at least there
-    until the step is accepted or given up, see `coupling.fallback`.
+    until the step is accepted or rejected, see `coupling.fallback`.
 
     With a model that was loaded with its modes, `spon.load(path, whole=True)`, exact solutions start from the
     fluctuation that it predicts, which saves about one Newton iteration of each.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The surrogate law: a trained model for all points; outside of its range an error, a warning or another law."""
+"""The surrogate law: a trained model for all points; outside its range an error, a warning or another law."""
 
 import copy
 from typing import Literal
@@ -29,28 +29,28 @@ class SurrogateLaw:
     Args:
         model: e.g. `spon.EquiNO`. A copy of it is used.
         device: on which the copy is evaluated, "cpu" or a GPU, which is experimental, see
-            `spon.equino.evaluate.ExperimentalWarning`; or the result of `coupling.assign_devices`, perhaps a device
-            that several ranks share: all of them construct and evaluate the law then.
+            `spon.equino.evaluate.ExperimentalWarning`; or the result of `coupling.assign_devices`. If ranks share a
+            device, all of them construct and evaluate the law.
         dtype: precision of the evaluation, see `spon.Evaluator`.
-        tangent_dtype: precision of the tangent, see there.
-        chunk: points that are evaluated at a time, see there.
+        tangent_dtype: precision of the tangent, see `spon.Evaluator`.
+        chunk: points that are evaluated at a time, see `spon.Evaluator`.
         compiled: whether a `spon.EquiNO` is evaluated as machine code on a CPU, and by a fused kernel on a GPU, which
-            are faster than torch and differ from it by rounding. The one needs a C compiler (cc, or $CC), which DOLFINx
-            needs too, the other Triton; without them torch evaluates.
-        outside: for strains outside of the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
+            are faster than torch and differ from it by rounding. Machine code needs a C compiler (cc, or $CC), as does
+            DOLFINx, and the kernel Triton; without them the model is evaluated by torch.
+        outside: for strains outside the trained range: "error", "warn" (on rank 0, once per evaluation), or a law
             for these points, such as `fe2.ExactLaw(rve)` of the model's RVE, or a formula of the user's choice; see
             `coupling.fallback` for when a point returns to the model.
-        rve: of the model, for the fields inside of points with a model that was loaded with its modes (`whole=True`);
-            None for that of the law for the outside, if it has one.
+        rve: of the model, for micro fields by a model that was loaded with its modes (`whole=True`); None for that of
+            the law `outside`, if it has one.
 
     Attributes:
         strain_size: d.
         layout: of a state row, empty, or "law" and "solutions" as in `coupling.fallback`.
         state_size: of the layout.
         range: the trained range, `lower` and `upper` (d,).
-        outside: as given.
-        is_outside: (n,) which of this rank's points were outside in the last evaluation.
-        is_exact: (n,) which of them had the law for the outside.
+        outside: the argument.
+        is_outside: (n,) whether this rank's points were outside the range in the last evaluation.
+        is_exact: (n,) whether they were evaluated by the law `outside`.
 
     Raises:
         ValueError: another `outside`, a chunk below 1, laws of different strains, or an RVE that is not that of the
@@ -110,9 +110,9 @@ class SurrogateLaw:
         """See `fe2.Law.evaluate`.
 
         Raises:
-            ValueError: see there.
+            ValueError: see `fe2.Law.evaluate`.
             OutsideRange: on all ranks, if `outside` is "error"; names the worst strain.
-            Exception: whatever the law for the outside raises.
+            Exception: any error of the law `outside`.
         """
         with raise_on_all_ranks(comm):
             strain, state, guess = arguments.rows(self, strain, state, guess)
@@ -130,11 +130,11 @@ class SurrogateLaw:
         return out
 
     def count_outside(self, comm: MPI.Comm = MPI.COMM_SELF) -> int:
-        """Points that were outside in the last evaluation, of all ranks of `comm` (collective)."""
+        """Points outside the range in the last evaluation, on all ranks of `comm` (collective)."""
         return int(comm.allreduce(int(self.is_outside.sum())))
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
-        """The fields at a strain (d,): of the law for the outside if it has solved the point, else of the model.
+        """The fields at a strain (d,): of the law `outside` if it has solved the point, else of the model.
 
         Raises:
             TypeError: no RVE.

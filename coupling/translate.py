@@ -196,7 +196,7 @@ def translate(expression: Expr, inputs: Mapping[str, Expr], name: str = "express
 
     Raises:
         TranslationError: a node without translation, such as a coordinate or a coefficient that is no input; a constant
-        part that is not finite; or hundreds of levels.
+            part that is not finite; or hundreds of levels.
         TypeError: an input that is no terminal.
     """
     try:

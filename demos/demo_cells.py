@@ -2,8 +2,8 @@
 # %% [markdown]
 # # Models of three RVEs
 # RVE1 to RVE3 of the EquiNO paper: snapshots, training, and the errors of the model at unseen strains, in the stress
-# field, in its average and in the tangent. No operator with these stress modes has a smaller error in the field than
-# the *floor*, the projection of the exact field onto the modes.
+# field, in its average and in the tangent. The *floor*, the projection of the exact field onto the stress modes, is the
+# least error in the field of any operator with these modes.
 #
 #     mpirun -n 2 python3 demos/demo_cells.py          (--small for coarse meshes, --full for those of the benchmark)
 
@@ -34,7 +34,7 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
@@ -61,7 +61,7 @@ settings = pick(
 # %%
 domains = {name: meshes.benchmark(name, MPI.COMM_SELF, mesh_size=mesh_size) for name in meshes.BENCHMARKS}
 rves = {name: fe2.RVE(domain, materials) for name, domain in domains.items()}
-parts = {"train": (pick(16, 100, 100), 0), "test": (pick(4, 40, 100), 1)}  # how many, and the seed
+parts = {"train": (pick(16, 100, 100), 0), "test": (pick(4, 40, 100), 1)}  # number and seed
 files = {(name, part): options.folder / f"{name}-{part}-{mesh_size}.h5" for name in domains for part in parts}
 start = time.perf_counter()
 for (name, part), file in files.items():
@@ -86,8 +86,8 @@ results = {name: train(name) for name in domains} if comm.rank == 0 else {}
 
 # %% [markdown]
 # ## Errors on unseen strains
-# Of the local stress they are relative L² norms over the quadrature points, component by component; of the averages,
-# norms of the vector and the matrix. All are means over the unseen strains.
+# Errors of the local stress are relative L² norms over the quadrature points for each component, those of the averages
+# relative norms of the vector and the matrix. All are means over the unseen strains.
 
 
 # %%

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # Cook's membrane with an RVE at every quadrature point
-# A tapered panel (48 wide, 44 and 16 high, plane strain) is clamped at the left and sheared at the right. Its material
-# is a matrix whose shear stiffness fades, with three stiff inclusions: at every quadrature point a finite element
-# problem on the RVE is solved for the stress and the consistent tangent.
+# A tapered panel (48 wide, 44 and 16 high, plane strain) is clamped at the left and sheared at the right. Its RVE is a
+# matrix that softens in shear with three stiff inclusions: at every quadrature point a finite element problem on the
+# RVE gives the stress and the consistent tangent.
 #
 #     mpirun -n 2 python3 demos/demo_cook.py          (small; --full for a finer structure and RVE)
 
@@ -52,9 +52,9 @@ history = problem.solve(steps=4, folder=options.folder, restart=options.restart,
 seconds = time.perf_counter() - start
 
 # %% [markdown]
-# What it cost, and the picture: the macroscale stress, the RVEs at the points of the largest and the smallest
-# stress, and the force–displacement curve. ParaView opens the series `fields.xdmf`, and `micro-1.xdmf`, `micro-2.xdmf`
-# with the fields of the two RVEs.
+# The cost and the picture: the macroscale stress, the RVEs at the points of the largest and the smallest stress, and
+# the force–displacement curve. ParaView opens the series `fields.xdmf`, and `micro-1.xdmf`, `micro-2.xdmf` with the
+# fields of the two RVEs.
 
 
 # %%

@@ -2,9 +2,9 @@
 # %% [markdown]
 # # An elastoplastic plate, loaded and unloaded, stopped and continued
 # A square steel plate with a round hole is pulled and pushed beyond yield. Around the hole the steel is reinforced
-# with ceramic fibres: there, each quadrature point has a finite element problem on a cell of the composite, and
-# remembers the plastic strains in it. The rest is plain steel, whose law is a formula. The run is stopped half way, and
-# a new one goes on from its checkpoint.
+# with ceramic fibres: there, each quadrature point has a finite element problem on an RVE of the composite and keeps
+# the plastic strains in it. The rest is plain steel, whose law is a formula. The run is stopped half way, and a new one
+# continues from its checkpoint.
 #
 #     mpirun -n 2 python3 demos/demo_elastoplastic.py          (--full for a finer plate, --small for a coarse one)
 
@@ -30,8 +30,8 @@ comm = MPI.COMM_WORLD
 
 # %% [markdown]
 # ## The plate
-# By symmetry a quarter of it is enough. `meshes.plate_with_hole` gives all cells one tag; those near the hole, whose
-# radius is 0.25, get a tag of their own. Ghost cells are tagged as well, for which each rank needs no other.
+# By symmetry a quarter of it suffices. `meshes.plate_with_hole` gives all cells one tag; those near the hole, whose
+# radius is 0.25, get a tag of their own. Each rank tags its ghost cells as well, without communication.
 
 # %%
 STEEL, COMPOSITE = 1, 2
@@ -44,9 +44,9 @@ plate = replace(plate, cell_tags=tags, names={"steel": STEEL, "composite": COMPO
 
 # %% [markdown]
 # ## The materials
-# Steel with von Mises plasticity and linear hardening (MPa), and elastic fibres, one in the middle of each cell.
-# `fe2.J2` is written once, as an incremental potential in UFL. At the points of the plate it is the law `fe2.UFLLaw`,
-# in the cell it is the material of the matrix.
+# Steel with von Mises plasticity and linear hardening (MPa), and elastic fibres, one in the middle of each RVE.
+# `fe2.J2` is one incremental potential in UFL. At the points of the plate it is evaluated by the law `fe2.UFLLaw`, in
+# the RVE it is the material of the matrix.
 
 # %%
 young, poisson = 206_000.0, 0.3
@@ -58,7 +58,7 @@ laws = {STEEL: fe2.UFLLaw(steel), COMPOSITE: fe2.ExactLaw(rve)}
 
 # %% [markdown]
 # ## The load
-# The right edge is moved by 0.0025 of the plate's length, then by as much to the left, and back to where it was.
+# The right edge is moved by 0.0025 of the plate's length, then by as much to the left, and back to its place.
 # `load` gives the factor over the pseudo-time from 0 to 1.
 
 
@@ -79,9 +79,9 @@ def problem():
 
 # %% [markdown]
 # ## Half the way, and the other half
-# After each step there is a checkpoint, so a run that is killed loses one step. Here the first run just stops at
-# half of the pseudo-time. The second knows nothing of it but the folder. It ends with the very same numbers, bit by
-# bit, that a run without interruption has. The fields of all steps, for ParaView, are in `fields.xdmf`.
+# Each step ends with a checkpoint, so a killed run loses one step. Here the first run stops at half of the pseudo-time,
+# and the second continues from the folder alone. Its results equal those of an uninterrupted run, bit by bit. The
+# fields of all steps, for ParaView, are in `fields.xdmf`.
 
 # %%
 run = {"steps": 4 if options.small else 16, "load": cycle, "folder": options.folder, "fields": True}
@@ -93,9 +93,9 @@ second = problem()
 history = second.solve(restart=True, **run)
 
 # %% [markdown]
-# ## What is left
-# The edge is back where it began, but since the plate has yielded, a force is needed to hold it there. Of the cells we
-# look at the one whose macroscopic stress is largest.
+# ## The residual stress
+# The edge is back at its initial place, but since the plate has yielded, a force is needed to hold it there. The
+# pictures show the RVE with the largest macroscale stress.
 
 # %%
 sigma = second.sigma
@@ -114,8 +114,8 @@ level = von_mises(sigma.stresses()).reshape(len(sigma.cells), -1)[composite]
 shape, values = pictures.gather(plate.mesh, von_mises(sigma.means(sigma.stresses())))
 
 # %% [markdown]
-# What the body of an RVE remembers is in `memory`: of each material with a state, in the order of the tags, that of
-# each quadrature point. Here this is the steel alone, whose layout names the accumulated plastic strain.
+# `memory` holds the state of the RVE: that of each quadrature point of each material with a state, in the order of the
+# tags. Here this is the steel alone, whose layout names the accumulated plastic strain.
 
 # %%
 if comm.rank == 0:
@@ -136,7 +136,7 @@ if comm.rank == 0:
     a.set_title("stress at the end; fibres around the hole only", fontsize=10)
     pictures.field(b, cell.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
     b.text(0.0, 0.0, "fibre", ha="center", va="center")
-    b.set_title("accumulated plastic strain in the cell of the marked point", fontsize=10)
+    b.set_title("accumulated plastic strain in the RVE of the marked point", fontsize=10)
     travel = 1000 * np.array([0.0] + [s.displacement["right"][0] for s in history])
     force = np.array([0.0] + [s.force["right"][0] for s in history])
     names = {"xlabel": "displacement of the right edge [‰ of the length]", "ylabel": "force [MPa · length]"}

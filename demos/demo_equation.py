@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # An equation, learned without its solutions
-# A network learns to solve $-∇·((1 + u^2) ∇u) = f$ from the equation alone, as UFL has it: its loss is the residual, in
-# the norm dual to that of the energy. Solutions are computed as well, on all ranks, for comparison and for a network
-# that is trained on them.
+# # Learning an equation without its solutions
+# A network learns to solve $-∇·((1 + u^2) ∇u) = f$ from the equation alone, written in UFL: its loss is the residual in
+# the dual of the energy norm. Solutions are computed as well, on all ranks, for comparison and to train a second
+# network on them.
 #
 #     mpirun -n 2 python3 demos/demo_equation.py          (--small for a coarse mesh, --full for a finer one)
 
@@ -39,13 +39,13 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
 # %% [markdown]
 # ## The equation
-# Each rank has the whole mesh, and problems of its own.
+# Each rank has the whole mesh and solves problems of its own.
 
 # %%
 h = pick(0.2, 0.06, 0.03)
@@ -61,8 +61,8 @@ F = (1 + u**2) * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx - f * v * ufl.dx
 
 # %% [markdown]
 # ## Samples
-# Forcings of a few waves, and solutions by Newton's method. The file is written in parts: a killed run continues where
-# it was, and a run for more samples adds them.
+# Forcings of a few waves, and solutions by Newton's method. The file is written in parts: a killed run continues, and a
+# run with more samples adds them.
 
 # %%
 x, y = V.tabulate_dof_coordinates()[:, :2].T
@@ -95,7 +95,7 @@ if world.rank > 0:
 
 # %% [markdown]
 # ## Training
-# The same network, on the residual alone and on solutions.
+# The same network, trained on the residual alone and on solutions.
 
 # %%
 data = spon.load(path)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # A flow, step by step, by a learned operator
+# # A flow in steps of a learned operator
 # An incompressible flow in a box, by its vorticity $ω$: the velocity $u$ is the curl of $ψ$ with $-Δψ = ω$ and $ψ = 0$
-# at the walls, and $∂ω/∂t + u·∇ω = ν Δω$. Walls let neither fluid nor vorticity through, so that the circulation $∫ω$
-# is constant. A network is trained to predict the vorticity a time of 0.1 later, and is then applied to its own
+# at the walls, and $∂ω/∂t + u·∇ω = ν Δω$. Walls are impermeable to fluid and vorticity, so that the circulation $∫ω$ is
+# constant. A network is trained to predict the vorticity after a time step of 0.1, and is then applied to its own
 # predictions: for unseen flows, and for twice the time of the flows in training.
 #
 #     python3 demos/demo_flow.py                       (--small for a coarse mesh, --full for a finer one)
@@ -39,14 +39,14 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
 # %% [markdown]
 # ## Spaces
-# Linear elements on three unstructured meshes of which none is a refinement of another. The first is that of the flow,
-# the others are for the network.
+# Linear elements on three unstructured meshes, which are not nested. The first is that of the flow, the others are for
+# the network.
 
 # %%
 h = pick(0.15, 0.05, 0.03)
@@ -63,7 +63,7 @@ rest = fem.dirichletbc(0.0, walls, V)
 
 # %%
 viscosity, delta = 2e-3, 0.1
-parts = round(1 / (2 * h))  # of a step of the network, in each of which the flow comes not much farther than a cell
+parts = round(1 / (2 * h))  # of a step of the network; in each the flow moves by about a cell
 u, v, q = ufl.TrialFunction(V), ufl.TestFunction(V), ufl.TestFunction(fem.functionspace(V.mesh, ("DG", 0)))
 
 
@@ -89,7 +89,7 @@ def carried(omega):
 
 
 def advance(omega):
-    """Vorticities (dofs, flows) a time of 0.1 later."""
+    """Vorticities (dofs, flows) after a time of 0.1."""
     for _ in range(parts):
         middle, change = omega, np.inf
         while change > 1e-12 * abs(omega).max():
@@ -101,7 +101,8 @@ def advance(omega):
 
 # %% [markdown]
 # ## Data
-# Initial vorticities are sums of waves with random amplitudes. The networks see the first steps of some flows.
+# Initial vorticities are sums of waves with random amplitudes. The networks are trained on the first steps of some
+# flows.
 
 # %%
 seen, flows, unseen = pick(4, 10, 10), pick(6, 100, 300), pick(3, 20, 20)
@@ -120,7 +121,7 @@ before, after = (states[k : seen + k, :, :flows].movedim(0, 1).flatten(1) for k 
 
 # %% [markdown]
 # ## Networks, each trained for the same time
-# The first predicts the next vorticity. The second predicts the increment, and conserves the circulation to rounding
+# The first predicts the next vorticity. The second predicts the increment and conserves the circulation to rounding
 # for any weights.
 
 # %%
@@ -129,17 +130,17 @@ networks = {
     "conserving increments": {"structure": spon.Structure(increment=True, integral="input")},
 }
 budget = pick(0.05, 100.0, 900.0)  # seconds of one core for each
-trial = pick(2, 30, 30)  # steps that tell how many there are in that time
+trial = pick(2, 30, 30)  # steps to measure the time of a step
 
 
 def make(settings):
-    """A network in single precision, whose steps take half the time."""
+    """A network in single precision, which halves the time of a step."""
     network = spon.OperatorNetwork(input=V, output=V, coarse=coarse, processor="multigrid", **settings)
     return network.to(torch.float32)
 
 
 def train(network, steps, log=None):
-    """Train and return the seconds of this core that it took."""
+    """Train; returns the processor time in seconds."""
     start = time.process_time()
     operators.train(network, before, after, TrainingOptions(steps=steps), log=log)
     return time.process_time() - start
@@ -155,7 +156,7 @@ def errors(predicted):
 
 
 def show(name, seconds, predicted):
-    """A line of the table: errors, and by how much the circulation of some flow ever changes."""
+    """A line of the table: errors, and the largest change of the circulation of a flow."""
     found = errors(predicted).mean(1)
     circulation = constraints.integral(space.to(dtype=torch.float64), predicted.double().movedim(0, 1))[0]
     drift = (circulation - circulation[0]).abs().max() / circulation[0].abs().mean()
@@ -178,7 +179,7 @@ for name, settings in networks.items():
 
 # %% [markdown]
 # ## A file, and back
-# The network goes on where there is no FEniCSx, and conserves there too.
+# The network runs without FEniCSx, and conserves the circulation there, too.
 
 # %%
 best = list(networks)[-1]
@@ -187,7 +188,7 @@ network = spon.load(options.folder / "network.safetensors")
 
 # %% [markdown]
 # ## The picture
-# The unseen flow of median error at the end.
+# The unseen flow of median error at the last step.
 
 # %%
 import matplotlib
@@ -217,7 +218,7 @@ for name, fields in rollouts.items():
     style = ":" if name == "nothing changes" else "-"
     axis.plot(delta * np.arange(1, 2 * seen + 1), 100 * errors(fields).mean(1), style, label=name)
 axis.axvline(delta * seen, color="0.3", linestyle="--", linewidth=1)
-axis.text(delta * seen, 0.02, " end of the time seen", transform=axis.get_xaxis_transform(), fontsize=9)
+axis.text(delta * seen, 0.02, " end of training time", transform=axis.get_xaxis_transform(), fontsize=9)
 axis.set(xlabel="time", ylabel="mean relative L² error [%]", yscale="log")
 axis.legend(fontsize=9)
 print(f"picture: {pictures.save(figure, options.folder / 'flow.png', dpi=100)}")

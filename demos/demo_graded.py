@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A structure whose RVE differs from point to point
-# Cook's membrane of a polymer with glass fibres, many at its clamped end and few at the loaded one, at random places:
-# no two points have the same RVE, so there is no RVE to train a model of. Instead, a network predicts displacement
+# Cook's membrane of a polymer with glass fibres at random places, many at its clamped end and few at the loaded one: no
+# two points have the same RVE, so a model of a single RVE does not suffice. Instead, a network predicts displacement
 # modes of any RVE from its fibres, and each point minimises the energy of its RVE in these modes.
 #
 #     environment/run python3 demos/demo_graded.py        (--small for a coarse problem, --full for longer training)
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
@@ -46,8 +46,7 @@ def say(line):
 
 # %% [markdown]
 # ## RVEs
-# All RVEs have the same grid. They differ in the squares that are fibre: those whose midpoints are in one of some
-# discs, which keep a distance from each other.
+# All RVEs have the same grid. They differ in the squares of the fibres, those with midpoints in some separate discs.
 
 # %%
 n = pick(8, 32, 32)
@@ -72,7 +71,7 @@ some = np.stack(
 
 # %% [markdown]
 # ## Training
-# Training minimises the energies of these RVEs in their modes at random strains; no RVE has to be solved for that.
+# Training minimises the energies of these RVEs in their modes at random strains, without solving an RVE.
 
 # %%
 options.folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +93,8 @@ say(f"training: {time.perf_counter() - start:.0f} s, {len(some)} RVEs, none of t
 
 # %% [markdown]
 # ## The structure
-# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the RVE of
-# each point; these share nothing.
+# A law takes the tags of its points in the order of `fe2.law_coordinates`. The exact law solves the RVE of each
+# point, with matrices and factors of its own.
 
 # %%
 membrane = meshes.cook(comm, n=pick(1, 5, 10))
@@ -121,7 +120,7 @@ def solve(law):
 exact = fe2.VaryingLaw(rve, tags)
 start = time.perf_counter()
 for k in range(len(tags)):
-    exact.rve_at(k)  # sets it up, which the times below do not contain
+    exact.rve_at(k)  # set up here, not in the times below
 say(f"exact RVEs set up: {time.perf_counter() - start:.1f} s")
 start = time.perf_counter()
 learned = coupling.ModesLaw(network, tags)
@@ -188,7 +187,7 @@ if comm.rank == 0:
     for name, (problem, *_) in runs.items():
         travel, load = np.hstack([np.zeros((2, 1)), force(problem)])
         pictures.curve(c, travel, load, xlabel="displacement", ylabel="force", label=name, **styles[name])
-    # Inside of this rank's most loaded RVE, at the strain of the learned run.
+    # Fields of this rank's most loaded RVE, at the strain of the learned run.
     k = int(level.argmax())
     strain = runs["learned"][0].sigma.strains()[k : k + 1]
     coefficients = learned.respond(np.array([k]), strain).coefficients

@@ -2,10 +2,10 @@
 # %% [markdown]
 # # Homogenise your own RVE
 #
-# A composite looks homogeneous from afar. What a structure feels of it are averages over a small representative cell,
-# the RVE: prescribe an average strain $E$, solve for the periodic fluctuation $w$ of the displacement $u = E x + w$,
-# and average the stress. With the stress $S(E)$ comes the tangent $C = dS/dE$, which Newton's method on the macroscale
-# needs.
+# On the scale of a structure a composite is homogeneous. Its response is the average over a small representative volume
+# element, the RVE: prescribe an average strain $E$, solve for the periodic fluctuation $w$ of the displacement
+# $u = E x + w$, and average the stress. With the stress $S(E)$ comes the tangent $C = dS/dE$, which Newton's method on
+# the macroscale needs.
 #
 # Run it with `environment/run python3 demos/demo_homogenise.py`, on several ranks with
 # `environment/run mpirun -n 2 python3 demos/demo_homogenise.py`; `--full` takes a finer mesh, `--small` a coarse one.
@@ -29,9 +29,9 @@ options = parser.parse_args()
 comm = MPI.COMM_WORLD
 
 # %% [markdown]
-# ## The cell
+# ## The RVE
 # Three stiff fibres in a matrix: `RVE3` of `meshes.BENCHMARKS`. `meshes.rve` takes a list of circles, ellipses,
-# spheres, ... of your own in the same way. Each rank holds the whole cell, hence `COMM_SELF`.
+# spheres, ... of your own in the same way. Each rank holds the whole RVE, hence `COMM_SELF`.
 
 # %%
 cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.02 if options.full else 0.2 if options.small else 0.04)
@@ -42,8 +42,8 @@ if comm.rank == 0:
 
 # %% [markdown]
 # ## The materials
-# A material is an energy density in UFL of the 3×3 strain. Stress and tangent follow by differentiation, and plane
-# strain is taken care of. Here is one of our own: a matrix whose deviatoric stress saturates,
+# A material is an energy density in UFL of the 3×3 strain. Stress and tangent follow by differentiation, also in plane
+# strain. Here is a new one: a matrix whose deviatoric stress saturates,
 # $$ψ = \tfrac{K}{2} (\mathrm{tr}\,ε)^2 + τ γ \left(\sqrt{1 + e : e / γ^2} - 1\right), \qquad e = \mathrm{dev}\,ε,$$
 # so that $\mathrm{dev}\,σ = (τ/γ)\, e / \sqrt{1 + e : e/γ^2}$ has a norm below $τ$.
 
@@ -63,8 +63,8 @@ materials = {
 # %% [markdown]
 # ## A path of strains
 # Shear up to $γ_{xy} = 0.15$. Strains and stresses are Mandel vectors $(xx, yy, \sqrt2\, xy)$; engineering
-# strains are converted at the edge. The materials remember nothing, so each strain can be solved by itself and the
-# ranks share them. (For a material with state, such as `fe2.J2`, hand the `state` of one step on to the next.)
+# strains are converted at input and output. The materials have no state, so the strains are independent and the ranks
+# share them. (For a material with state, such as `fe2.J2`, pass the `state` of one step to the next.)
 
 # %%
 rve = fe2.RVE(cell, materials)
@@ -84,7 +84,7 @@ if comm.rank == 0:
         print(f"tangent at the end\n{tangent[-1]}")
 
 # %% [markdown]
-# The tangent is the derivative of the discrete law, not an approximation of it. A central difference says so.
+# The tangent is the exact derivative of the discrete law, which a central difference confirms.
 
 # %%
 step = 1e-5
@@ -97,9 +97,9 @@ if comm.rank == 0:
 assert error < 1e-5
 
 # %% [markdown]
-# ## Into the RVE
-# A row of `state` is all that is needed to come back to a solved problem. `rve.set_state` puts the body there, and the
-# micro stress can be had at every quadrature point. Its average is the stress above.
+# ## Fields of the RVE
+# A row of `state` defines a solved problem. `rve.set_state` sets the body to it, which then evaluates the micro stress
+# at every quadrature point. Its average is the stress above.
 
 # %%
 body = rve.set_state(state[-1])
@@ -109,7 +109,7 @@ assert np.allclose(average, stress[-1], rtol=1e-8, atol=1e-8)
 
 # %% [markdown]
 # ## The picture
-# For comparison, the curve of the matrix alone, which is known in closed form: $e_{xy} = γ_{xy}/2$ and
+# For comparison, the curve of the matrix alone in closed form: $e_{xy} = γ_{xy}/2$ and
 # $e : e = γ_{xy}^2/2$.
 
 # %%

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # Your own energy on your own mesh, and a model of it
-# A soft tissue-like matrix that stiffens along its fibres, a coated stiff inclusion, a void: neither the energy nor the
-# mesh comes with fe2x. From both to a structure with a learned law it takes a mesh file, one function in UFL, snapshots
-# and a model file.
+# A soft tissue-like matrix that stiffens along its fibres, a coated stiff inclusion and a void: neither the energy nor
+# the mesh is part of fe2x. A structure with a learned law needs a mesh file, one function in UFL, snapshots and a model
+# file.
 #
 #     mpirun -n 2 python3 demos/demo_own_energy.py        (--small for coarse meshes, --full for finer ones)
 
@@ -35,14 +35,14 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
 # %% [markdown]
 # ## Your mesh
-# A unit square with an ellipse in a coating and a round void, made with gmsh as you would make yours (any file will do
-# that gmsh or meshio reads). Each phase is a physical group, and opposite edges have matching nodes.
+# A unit square with a coated ellipse and a round void, made with gmsh as an example of your own mesh (any file that
+# gmsh or meshio reads). Each phase is a physical group, and opposite edges have matching nodes.
 
 
 # %%
@@ -83,7 +83,7 @@ domain = meshes.read(mesh_file, MPI.COMM_SELF)
 # Isotropic elasticity, and fibres of direction $a$ that stiffen exponentially (after Fung), with $e = \mathrm{dev}\,ε$
 # and $ε_a = a·ε a$:
 # $$ψ = \tfrac{K}{2} (\mathrm{tr}\,ε)^2 + G\, e : e + \tfrac{k_1}{2 k_2} (\exp(k_2 ε_a^2) - 1)$$
-# It is convex, so that a certificate exists. Stress, tangent, compiled code and the torch program follow from it.
+# It is convex, as the certificate requires. Stress, tangent, compiled code and the torch program follow from it.
 
 
 # %%
@@ -118,7 +118,7 @@ model = spon.load(model_file, whole=True)
 
 # %% [markdown]
 # ## A structure
-# A plate with a hole is pulled, once with each law.
+# A plate with a hole is pulled with each law.
 
 # %%
 laws: dict[str, fe2.Law] = {

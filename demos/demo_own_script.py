@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # FE² in your own DOLFINx script
-# You have a script of your own: mesh, residual, Newton's method. Its stress is a formula $σ(u)$. Here such a script is
-# taken, and the formula is replaced by finite element problems on a microstructure, one per quadrature point. In the
-# end one line changes, which chooses the law.
+# Your own script has a mesh, a residual and Newton's method. Its stress is a formula $σ(u)$. Here such a script gets
+# finite element problems on a microstructure instead, one per quadrature point. Finally one line chooses the law.
 #
 #     mpirun -n 2 python3 demos/demo_own_script.py          (--full for finer meshes, --small for coarse ones)
 
@@ -30,8 +29,8 @@ options = parser.parse_args()
 comm = MPI.COMM_WORLD
 
 # %% [markdown]
-# ## The script as it was
-# A cantilever, 4 by 1, clamped at its left end and pulled down at its right end. There is nothing of fe2x in it.
+# ## The script without fe2x
+# A cantilever, 4 by 1, clamped at its left end and pulled down at its right end.
 
 # %%
 n = 6 if options.full else 2 if options.small else 3
@@ -113,10 +112,9 @@ formula = u.x.array.copy()
 
 # %% [markdown]
 # ## The stress becomes a law
-# Instead of a formula, `sigma.stress` stands in the residual: a function at the quadrature points, as Mandel vector
-# $(xx, yy, \sqrt2\, xy)$. `sigma.derivative` has the law's tangent, and `sigma.update` evaluates the law at the
-# present $u$. For a start the law is the same polymer, of which fe2x needs the energy or, as here, the name. The
-# displacements are the same as before.
+# The residual has `sigma.stress` instead of a formula: a function at the quadrature points, as Mandel vector
+# $(xx, yy, \sqrt2\, xy)$. `sigma.derivative` contains the tangent of the law, and `sigma.update` evaluates the law at
+# the present $u$. At first the law is the same polymer, a material of fe2x. The displacements are the same as before.
 
 # %%
 polymer = fe2.SaturatingElastic(bulk=K, a1=a1, a2=a2)
@@ -136,7 +134,7 @@ assert difference < 1e-8 * comm.allreduce(abs(formula).max(), op=MPI.MAX)
 
 
 def result(sigma, norms):
-    """What the picture needs: cells moved with u, the norms of their mean strains in per cent, and the residuals."""
+    """Data of the picture: cells moved with u, the norms of their mean strains in per cent, and the residuals."""
     strain = 100 * np.linalg.norm(sigma.means(sigma.strains()), axis=1)
     return *pictures.gather(beam, strain, deformation=u), norms
 
@@ -145,8 +143,8 @@ results = [result(sigma, norms)]
 
 # %% [markdown]
 # ## One line
-# Now the polymer is filled with stiff fibres. Each rank holds the RVE of the composite; every quadrature point of the
-# beam has a problem on that RVE, and the problems are spread over the ranks.
+# Now the polymer is reinforced with stiff fibres. Each rank holds the RVE of the composite; every quadrature point of
+# the beam has a problem on that RVE, and the problems are spread over the ranks.
 
 # %%
 composite = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.06 if options.full else 0.2 if options.small else 0.12)
@@ -160,8 +158,8 @@ results.append(result(*solve(law)))
 
 # %% [markdown]
 # ## The picture
-# Both beams, drawn as they are displaced, with the same colours, and how fast Newton's method got there: as fast with
-# a microstructure as with a formula, since the tangent of the law is the derivative of what it computes.
+# Both beams in their deformed shapes, with the same colours, and the convergence of Newton's method: as fast with a
+# microstructure as with a formula, since the tangent of the law is consistent.
 
 # %%
 if comm.rank == 0:

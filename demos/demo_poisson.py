@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
-# # An operator between finite element spaces, learned
-# From the forcing $f$ to the solution of $-Δu = f$ in the unit square, $u = 0$ on its boundary. Where the forcing is
-# changed at one place, the solution changes everywhere: a network that passes messages to neighbours would need as many
-# rounds as there are cells across. SPON-MG does most of its work on a coarse mesh, where distances are short. A network
-# of fluxes learns a law at each point; a Poisson solver of the space turns the law's fluxes into fields.
+# # Learning an operator between finite element spaces
+# From the forcing $f$ to the solution of $-Δu = f$ in the unit square, $u = 0$ on its boundary. A local change of the
+# forcing changes the solution everywhere: a network that passes messages to neighbours would need as many rounds as
+# cells along an edge. SPON-MG does most of its work on a coarse mesh, with few cells. A network of fluxes learns a law
+# at each point; a Poisson solver of the space transforms the law's fluxes to fields.
 #
 #     python3 demos/demo_poisson.py                       (--small for a coarse mesh, --full for a finer one)
 
@@ -38,14 +38,14 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
 # %% [markdown]
 # ## Spaces
-# Linear elements on three unstructured meshes of which none is a refinement of another. The first is that of the
-# problem, the others are for the network.
+# Linear elements on three unstructured meshes, which are not nested. The first is that of the problem, the others are
+# for the network.
 
 # %%
 h = pick(0.15, 0.06, 0.03)
@@ -75,7 +75,7 @@ f, exact = (torch.from_numpy(fields).float() for fields in (forcings, solutions)
 
 # %% [markdown]
 # ## Networks, each trained for the same time
-# The solution is linear in the forcing. The first four networks do not know it, the others are told.
+# The solution is linear in the forcing. The first four networks are nonlinear, the others are linear by construction.
 
 # %%
 networks = {
@@ -88,16 +88,16 @@ networks = {
     "fluxes, linear": {"processor": "fluxes", "structure": spon.Structure(linear_in=[0])},
 }
 budget = pick(0.05, 25.0, 200.0)  # seconds of one core for each
-trial = pick(2, 30, 30)  # steps that tell how many there are in that time
+trial = pick(2, 30, 30)  # steps to measure the time of a step
 
 
 def make(settings):
-    """A network in single precision, whose steps take half the time."""
+    """A network in single precision, which halves the time of a step."""
     return spon.OperatorNetwork(input=V, output=V, bcs=[bc], coarse=coarse, **settings).to(torch.float32)
 
 
 def train(network, steps, log=None):
-    """Train and return the seconds of this core that it took."""
+    """Train; returns the processor time in seconds."""
     start = time.process_time()
     operators.train(network, f[:, :samples], exact[:, :samples], TrainingOptions(steps=steps), log=log)
     return time.process_time() - start
@@ -119,7 +119,7 @@ for name, settings in networks.items():
 
 # %% [markdown]
 # ## A file, and back
-# The file has all that the network needs, on a machine without FEniCSx too.
+# The file is complete: it loads on a machine without FEniCSx, too.
 
 # %%
 trained["fluxes"].save(options.folder / "network.safetensors")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A preconditioner, learned
-# Heat conduction through a square with a disc of ten times the conductivity, whose place changes from problem to
-# problem. An operator network $N$, linear in the residual and with the conductivity as another input, makes $B = ω
-# D^{-1} + N N^T$. This is symmetric positive definite for any weights, so that conjugate gradients converge with it to
-# any tolerance; training makes them converge fast.
+# Heat conduction through a square with a disc of ten times the conductivity, at another place in each problem. An
+# operator network $N$, linear in the residual and with the conductivity as another input, gives $B = ω D^{-1} + N N^T$.
+# This is symmetric positive definite for any weights, so that conjugate gradients converge with it to any tolerance;
+# training accelerates them.
 #
 #     python3 demos/demo_preconditioner.py                (--small for a coarse mesh, --full for a finer one)
 
@@ -40,7 +40,7 @@ options.folder.mkdir(parents=True, exist_ok=True)
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
@@ -74,7 +74,7 @@ def matrix(k):
 
 # %% [markdown]
 # ## Training
-# Nothing is solved for it: where $x$ is known, so is $A x$.
+# No system is solved: pairs $x$ and $A x$ suffice.
 
 # %%
 network = spon.OperatorNetwork(

@@ -2,8 +2,8 @@
 # %% [markdown]
 # # Three structures, three laws
 # A model of one RVE is trained once. Then Cook's membrane, an L-profile and a plate with a hole are solved with the
-# exact law, with the model, and with the model where its certificate is good enough and the exact law elsewhere: the
-# errors of force and stress, the points that needed the exact law, and the times.
+# exact law, with the model, and with the model where its certificate is below the tolerance and the exact law
+# elsewhere: the errors of force and stress, the points that needed the exact law, and the times.
 #
 #     mpirun -n 2 python3 demos/demo_structures.py        (--small for coarse meshes, --full for finer ones)
 
@@ -34,7 +34,7 @@ torch.set_num_threads(1)  # the ranks share the cores
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
@@ -74,8 +74,9 @@ say(f"snapshots and training: {time.perf_counter() - start:.1f} s, paid once")
 
 # %% [markdown]
 # ## The structures
-# Each is held somewhere and moved at its right end, so far that its largest strains need most of the range. With a
-# mesh there come the displacements of its boundaries (None is free) and the direction in which the force counts.
+# Each structure is fixed on some boundaries and moved at its right end, so far that its largest strains need most of
+# the range. A mesh comes with the displacements of its boundaries (None is free) and the direction of the reported
+# force.
 
 # %%
 structures = {
@@ -98,7 +99,7 @@ structures = {
 
 
 def laws():
-    """Fresh ones for each structure: they remember where they were exact."""
+    """New laws for each structure, since they record the points that were exact."""
     return {
         "exact": fe2.ExactLaw(rve),
         "surrogate": coupling.SurrogateLaw(model, outside="warn"),
@@ -107,7 +108,7 @@ def laws():
 
 
 def solve(structure, law):
-    """The solved problem, and the seconds that it took."""
+    """The solved problem, and its seconds."""
     domain, held, _ = structures[structure]
     problem = fe2.MacroProblem(domain, law)
     for boundary, values in held.items():
@@ -121,14 +122,14 @@ def solve(structure, law):
 solved = {}
 for structure in structures:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", coupling.OutsideRangeWarning)  # Newton's first guesses may be far out
-        solve(structure, laws()["surrogate"])  # compiles the forms of this structure, so that they are in no time below
+        warnings.simplefilter("ignore", coupling.OutsideRangeWarning)  # Newton's first iterates may be far outside
+        solve(structure, laws()["surrogate"])  # compiles the forms of this structure before the timing
     solved[structure] = {name: (law, *solve(structure, law)) for name, law in laws().items()}
 
 # %% [markdown]
 # ## Errors and speed
-# The force is compared at equal displacement, the largest error of all steps counts; the macroscale stress at the
-# quadrature points in the relative L² norm, at the end.
+# The error of the force, at equal displacement, is the largest of all steps; that of the macroscale stress is the
+# relative L² norm over the quadrature points at the last step.
 
 
 # %%

@@ -34,7 +34,7 @@ torch.set_num_threads(1)  # the ranks share the cores
 
 
 def pick(small, middle, full):
-    """A setting by the size that was asked for."""
+    """The setting for the size of the problem."""
     return full if options.full else small if options.small else middle
 
 
@@ -47,7 +47,7 @@ def say(line):
 # %% [markdown]
 # ## Snapshots
 # The RVE has three stiff circles in a matrix that softens in shear. It is solved on all ranks, at strains that fill the
-# range of the membrane. A run that is killed here continues where it was.
+# range of the membrane. A run that is killed here continues.
 
 # %%
 mesh_size = pick(0.3, 0.1, 0.05)
@@ -88,7 +88,7 @@ model = spon.load(path, whole=True)
 # %% [markdown]
 # The certificate compares the energies of a compatible strain field and of a stress field in equilibrium, both from the
 # model. One bounds the energy of the RVE from above, the other from below; for an exact model they are equal. With the
-# modes at all points the bounds hold; on the few points of the model's cubature they are estimates, and cheap.
+# modes at all points they are bounds; on the few points of the model's cubature they are cheap estimates.
 
 # %%
 one = torch.tensor([[0.004, 0.0, 0.01]], dtype=torch.float64)
@@ -99,8 +99,8 @@ say(f"gap over energy {everywhere.gap[0] / everywhere.upper[0]:.1e}, estimated {
 
 # %% [markdown]
 # ## One script, three laws
-# One line chooses the law; the rest is the same. The tolerance of the certified law is for the gap between the bounds,
-# relative to the energy.
+# One line chooses the law; the rest is the same. The tolerance of the certified law applies to the gap between the
+# bounds, relative to the energy.
 
 # %%
 tolerance = pick(4e-3, 5e-5, 3e-5)
@@ -148,7 +148,7 @@ say(f"paid once: snapshots {seconds['snapshots']:.1f} s, training {seconds['trai
 
 # %% [markdown]
 # ## Local fields
-# The model predicts the fields of the RVE, too: here beside the exact ones, at the point of the largest stress.
+# The model also predicts the fields of the RVE: here beside the exact ones, at the point of the largest stress.
 
 
 # %%

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A trained model in a program without Python
-# `spon.export_c` writes a model as one C file with all its numbers. Here a user material in Fortran, with the arguments
-# that Abaqus calls it with (`demos/umat/umat.f90`), is compiled with it and follows a path of strains. Needs cc and
-# gfortran, and no Abaqus.
+# `spon.export_c` writes a model as one C file with all its parameters. Here a user material in Fortran with the
+# interface of Abaqus (`demos/umat/umat.f90`) is compiled with it and evaluated along a path of strains. Needs cc and
+# gfortran, but no Abaqus.
 #
 #     python3 demos/demo_umat.py                  (--small for less training, --model FILE for a model of your own)
 
@@ -34,7 +34,7 @@ options = parser.parse_args()
 options.folder.mkdir(parents=True, exist_ok=True)
 for compiler in ("cc", "gfortran"):
     if shutil.which(compiler) is None:
-        sys.exit(f"there is no {compiler}, which this demo needs (Debian: apt install gcc gfortran)")
+        sys.exit(f"{compiler} is missing, which this demo needs (Debian: apt install gcc gfortran)")
 
 # %% [markdown]
 # ## The model
@@ -78,7 +78,7 @@ print(f"{source}: {source.stat().st_size / 1024:.0f} kB")
 # %% [markdown]
 # ## A path of strains
 # Stretched along x with some shear, in Abaqus's notation (11, 22, 33, 12) with the engineering shear; the last strain
-# is outside of the trained range, where the material asks for a smaller increment.
+# is outside the trained range, where the material requests a smaller increment.
 
 # %%
 d = model.lower.numel()

@@ -162,7 +162,7 @@ class Body:
         plane: as given.
         V: displacement space.
         u: the displacement, at which everything is evaluated.
-        memory_size: number of scalars that the materials remember in the whole body.
+        memory_size: size of the memory of the materials in the whole body.
         points: quadrature points of the reference cell.
         weights: (cells, points) [length^dim], summing to the volume.
 

@@ -29,7 +29,7 @@ class Bar:
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
             more = (TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-            # What is printed meanwhile goes above the bar, but not if it goes to a file.
+            # Other output is printed above the bar, unless it is redirected to a file.
             self._bar = Progress(*columns, *more, console=console, redirect_stdout=sys.stdout.isatty())
             self._task = self._bar.add_task(title, total=total, note="")
 

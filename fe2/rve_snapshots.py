@@ -77,7 +77,7 @@ def read(path: str | os.PathLike) -> Snapshots:
     """The snapshots of the file `path`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         SnapshotError: it is damaged or no file of snapshots.
     """
     with _opened(Path(path)) as file:
@@ -183,7 +183,7 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
     """A snapshot file open for reading, of the RVE with the fingerprint `mark` if given.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         SnapshotError: not readable, also inside the block; not of this kind; or of another RVE.
     """
     if not path.exists():
@@ -204,7 +204,7 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
             if mark is not None and (different := differences(mark, _mark(file))):
                 raise SnapshotError(
                     f"{path} belongs to another RVE; differences: {different}. Use another path or remove it to "
-                    "begin anew"
+                    "start again"
                 )
             yield file
     except (OSError, KeyError) as error:

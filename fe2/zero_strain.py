@@ -11,7 +11,7 @@ from fe2 import mandel
 from fe2.body import Body, LocalError
 
 # Poisson's ratio from which on linear elements are warned against. Around a stiff inclusion C11 − C12 of triangles and
-# quadrilaterals (a tenth and a sixteenth of the cell) is 2 % too high at 0.3, 14 % at 0.48, 110 to 170 % at 0.499.
+# quadrilaterals (a tenth and a sixteenth of the RVE) is 2 % too high at 0.3, 14 % at 0.48, 110 to 170 % at 0.499.
 _NEARLY_INCOMPRESSIBLE = 0.48
 
 # A negative stiffness below this, relative to the largest, counts as rounding.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Abaqus and CalculiX input files (meshio lacks the plane 4- and 8-node elements, surfaces, instances, and sets that
-name sets)."""
+"""Abaqus and CalculiX input files (meshio lacks the plane 4- and 8-node elements, surfaces, instances, and sets of
+sets)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _connectivity(model: Model, rows) -> tuple[list[tuple[str, npt.NDArray]], di
 
 
 def _element_sets(model: Model, sets, kinds, place) -> list[NamedSet]:
-    """The element sets; those that are no phases (see `read_abaqus`) are on request."""
+    """The element sets; sets that are no phases (see `read_abaqus`) are read on request only."""
     regions = {(home, find(s.element_sets, label)): label for home, s in model.items() for label in s.regions}
     for (_, k), label in regions.items():
         if k is None:
@@ -164,7 +164,7 @@ def _titles(model: Model, kind: str) -> dict[str, list[tuple[str, str]]]:
     for home, scope in model.items():
         for k, group in getattr(scope, kind).items():
             if any(other != k for _, other in found[scope.part, group.title]):
-                raise MeshError(f'two sets are called "{group.title}", one of them between quotation marks')
+                raise MeshError(f'two sets have the name "{group.title}", one of them between quotation marks')
             found[scope.part, group.title].append((home, k))
     parts = defaultdict(set)
     for part, name in found:
@@ -190,8 +190,8 @@ def _members(model: Model, home: str, kind: str, label: str, seen: tuple = ()) -
     for instance, tokens in group.entries:
         where = home if instance is None else key(instance)
         if where not in model:
-            raise MeshError(f'the set "{group.title}" is in the instance "{title(instance)}", which is not there')
-        if isinstance(tokens, range):  # which may have gaps
+            raise MeshError(f'the set "{group.title}" is in the instance "{title(instance)}", which does not exist')
+        if isinstance(tokens, range):  # may have gaps
             found[where].update(n for n in tokens if _exists(model[where], kind, n))
             continue
         for token in tokens:
@@ -223,7 +223,7 @@ def _looked_up(model: Model, where: str, kind: str, label: str) -> tuple[str, in
     found = find(getattr(model[where], kind), label)
     if found is None:
         what = kind.removesuffix("_sets")
-        raise MeshError(f'the file has no {what} set "{title(label)}", or {what} of this number, which it names')
+        raise MeshError(f'the file has no {what} set "{title(label)}", or {what} of this number, but refers to it')
     return where, found
 
 

@@ -93,7 +93,7 @@ def keywords(path: Path) -> Iterator[Keyword]:
         elif not head:
             raise MeshError(f"{where}: data before the first keyword; an Abaqus file begins with a line like *NODE")
         elif head.endswith(",") and not data and (line[0].isalpha() or line[0] == '"'):
-            head += line  # a keyword line that ends with a comma goes on in the next one; options begin with letters
+            head += line  # a keyword line that ends with a comma continues in the next one; options begin with letters
         else:
             data.append(_fields(line))
     if head:
@@ -136,7 +136,7 @@ def _keyword(head: str, data: list[list[str]], place: str, folder: Path) -> Keyw
 
 
 def _fields(line: str) -> list[str]:
-    """A line split at commas outside of quotation marks, without empty fields at the end."""
+    """A line split at commas outside quotation marks, without empty fields at the end."""
     fields = [field.strip() for field in (BARE_COMMA.split(line) if '"' in line else line.split(","))]
     while len(fields) > 1 and not fields[-1]:
         fields.pop()

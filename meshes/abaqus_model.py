@@ -25,8 +25,8 @@ WITHOUT_VOLUME = re.compile(r"MASS|ROTARYI|SPRING|DASHPOT|CONN|GAP|HEATCAP|DCOUP
 
 REGIONS = ("SOLIDSECTION", "SHELLSECTION", "MEMBRANESECTION")
 
-# Keywords that move, add, join or remove nodes or elements, so that ignoring them would change the mesh, and what to
-# do instead.
+# Keywords that move, add, join or remove nodes or elements, so that ignoring them would change the mesh, with the
+# remedy.
 REFUSED = {
     "NCOPY": "write out the nodes",
     "NFILL": "write out the nodes",
@@ -70,13 +70,13 @@ class Group:
 
 @dataclass(slots=True)
 class Scope:
-    """Everything with one numbering: a part, an instance of one, or what is outside of all parts.
+    """A scope of numbers: a part, an instance of one, or the rest of the file.
 
     Args:
         part: name of the part, "" outside.
         nodes: number → (3,) coordinates.
         elements: number → meshio's name of the type and node numbers.
-        without_volume: numbers of masses, springs and the like.
+        without_volume: numbers of masses, springs and similar elements.
         element_sets: `key` of the name → members.
         node_sets: `key` of the name → members.
         surfaces: `key` of the name → members.
@@ -258,7 +258,7 @@ def _generated_nodes(scope: Scope, k: Keyword) -> None:
 
 
 def _generated_elements(scope: Scope, k: Keyword) -> None:
-    """Copies of an element in up to three directions: how many there are in each, steps of nodes and of elements."""
+    """Copies of an element in up to three directions: number in each, steps of nodes and of elements."""
     for fields in k.lines:
         master, *rest = [k.whole(f) if f else 1 for f in fields]
         kind, nodes = scope.elements[_existing(k, scope.elements, "element", master)]

@@ -39,7 +39,7 @@ class NamedSet:
         name: its name, or None for a set that has only a number.
         tag: its number in the file, or None for a set that has only a name.
         members: for each block of the file the indices of its members.
-        on_request: whether it becomes a tag only if it is requested by name.
+        on_request: whether it becomes a tag only if requested by name.
     """
 
     name: str | None
@@ -198,7 +198,7 @@ def _tagged(members, count):
     """Tag of each of ``count`` cells, and the names of the tags.
 
     Of nested sets the inner one determines the tag; sets with the same members share a tag; sets that overlap partly
-    are refused.
+    are rejected.
     """
     values = np.full(count, UNTAGGED, dtype=np.int32)
     taken = {s.tag for s, _ in members if s.tag is not None}
@@ -223,7 +223,9 @@ def _tagged(members, count):
     names: dict[str, int] = {}
     for (s, _), tag in zip(members, tags):
         if s.name is not None and tag in present and names.setdefault(s.name, tag) != tag:
-            raise MeshError(f'two sets are called "{s.name}" (tags {names[s.name]} and {tag}); their names must differ')
+            raise MeshError(
+                f'two sets have the name "{s.name}" (tags {names[s.name]} and {tag}); their names must differ'
+            )
     return values, names
 
 

@@ -33,7 +33,7 @@ def check_periodic(tagged_mesh: TaggedMesh) -> None:
 def check_cells(tagged_mesh: TaggedMesh) -> None:
     """Check that no cell is flat or partly inverted.
 
-    DOLFINx accepts cells that are mirrored as a whole, but no Jacobian determinant that vanishes or changes sign.
+    DOLFINx accepts mirrored cells, but the Jacobian determinant of a cell must not vanish or change sign.
 
     Args:
         tagged_mesh: the mesh.
@@ -76,10 +76,10 @@ def bad_cells(
 
 
 def _folded(points, cells, cell):
-    """Which (m,) cells overlap more than half of their neighbours; without any such, which overlap any neighbour."""
+    """Whether cells (m,) overlap more than half of their neighbours or, without such cells, any neighbour."""
     local = facet_vertices(cell)
     vertices = cells[:, : local.max() + 1]
-    facets = np.sort(vertices[:, local], axis=2)  # sorted, so that both neighbours see the same orientation
+    facets = np.sort(vertices[:, local], axis=2)  # sorted, for the same orientation from both sides
     corners = points[facets]
     middle = np.broadcast_to(points[vertices].mean(axis=1)[:, None, None], corners[:, :, :1].shape)
     side = np.sign(np.linalg.det(np.concatenate([corners[:, :, 1:], middle], axis=2) - corners[:, :, :1]))

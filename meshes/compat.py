@@ -12,7 +12,7 @@ import numpy as np
 
 
 def _show_warnings() -> None:
-    """Show Python warnings again where FFCx (of DOLFINx 0.9) has redirected them to a log without a handler."""
+    """Restore Python warnings that FFCx (of DOLFINx 0.9) has redirected to a log without a handler."""
     captured = getattr(logging, "_warnings_showwarning", None) is not None
     if captured and not logging.getLogger("py.warnings").handlers and not logging.getLogger().handlers:
         logging.captureWarnings(False)

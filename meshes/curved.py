@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Curved cells of a periodic mesh that their curvature has inverted."""
+"""Curved cells of a periodic mesh that are inverted by their curvature."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def untangled(arrays: Arrays, *, images: npt.NDArray[np.int64]) -> Arrays:
     corners = arrays.points[cells[:, : linear.dim]]
     straight[cells] = np.einsum("qv,mvi->mqi", linear.tabulate(0, element.points)[0, :, :, 0], corners)
     curvature = np.ones((len(straight), 1))
-    for _ in range(20):  # a cell may become the next bad one when its neighbour has been straightened
+    for _ in range(20):  # straightening a cell may invert its neighbour
         points = straight + curvature * (arrays.points - straight)
         bad = bad_cells(points, cells, arrays.cell, arrays.degree)
         moving = np.isin(images, images[np.unique(cells[bad])])

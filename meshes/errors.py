@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The exception of this package, and how an error on rank 0 is raised on all ranks."""
+"""The exception of this package, and errors on rank 0 raised on all ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class MeshError(ValueError):
-    """A mesh, or its description, is invalid; the message says what is wrong and what is needed."""
+    """A mesh, or its description, is invalid; the message names the fault and the remedy."""
 
 
 def on_root(comm: MPI.Intracomm, work: Callable[[], T]) -> T | None:

@@ -81,7 +81,9 @@ def read_gmsh(path: Path) -> Blocks:
         numbers = physical_numbers(path, lambda kind: model.mesh.getElementProperties(kind)[3])
         points, row = nodes(model)
         blocks: list[Block] = []
-        incomplete: list[tuple[int, tuple[str, npt.NDArray[np.int64]]]] = []  # which block, and meshio's name and rows
+        incomplete: list[
+            tuple[int, tuple[str, npt.NDArray[np.int64]]]
+        ] = []  # index of the block, meshio's name and rows
         groups: list[npt.NDArray[np.int64] | list[int]] = []  # of each block: one per cell, or those of the entity
         entities: list[tuple[int, int]] = []
         for dim, entity in model.getEntities():
@@ -112,7 +114,7 @@ def read_gmsh(path: Path) -> Blocks:
         blocks[i] = block
     if numbers.elements is None:
         members = [{g: np.arange(len(b.nodes)) for g in mine} for b, mine in zip(blocks, groups)]
-    else:  # which put a cell into several groups as one element for each
+    else:  # a cell in several groups is one element for each
         once = [_each_once(b, np.asarray(mine)) for b, mine in zip(blocks, groups)]
         blocks, members = [b for b, _ in once], [m for _, m in once]
     top = max((dim for dim, _ in entities), default=0)
@@ -252,7 +254,7 @@ def _labels(fields):
 
 
 def _are_labels(values):
-    """Whether each number can be a tag of DOLFINx."""
+    """Whether each number is a valid tag of DOLFINx."""
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= LARGEST) & (values == np.floor(values))
     return good if values.ndim == 1 else np.all(good, axis=1)

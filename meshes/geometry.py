@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def reference(cell: str, degree: int):
-    """Basix element of the geometry: equispaced Lagrange, as DOLFINx meshes have it."""
+    """Basix element of the geometry: equispaced Lagrange, as in DOLFINx meshes."""
     return basix.create_element(basix.ElementFamily.P, basix.CellType[cell], degree, basix.LagrangeVariant.equispaced)
 
 

@@ -51,7 +51,7 @@ def session() -> Iterator:
 
     started_here = not gmsh.isInitialized()
     if started_here:
-        # interruptible would install a signal handler, which is not up to a library
+        # interruptible=True would install a signal handler, which a library should not do
         gmsh.initialize(readConfigFiles=False, interruptible=False)
     model = gmsh.model.getCurrent()
     options = {name: gmsh.option.getNumber(name) for name in DEFAULTS}

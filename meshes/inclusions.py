@@ -46,7 +46,7 @@ def rve(
         order: degree of the geometry; from 2 on the interfaces are curved (except edges whose curvature would invert
             a cell).
         quads: quadrilaterals (2D only); simplices otherwise.
-        edges_per_circle: fewest edges on a full circle of an interface, whatever ``mesh_size``.
+        edges_per_circle: fewest edges on a full circle of an interface, for any ``mesh_size``.
         cells_per_gap: cells across a gap between inclusions that is narrower than ``cells_per_gap * mesh_size``.
         names: name of a phase → tag; "matrix" for 1 and "inclusion" for 2 if None, "inclusion t" for another tag t.
 
@@ -100,7 +100,7 @@ def rve(
             return attempt(len(SEAMS) - 1)
         except Exception as error:
             raise MeshError(
-                f"gmsh made no mesh that is fit for use: {error}. Perhaps an interface is almost tangent to a face of "
+                f"gmsh made no valid mesh: {error}. Perhaps an interface is almost tangent to a face of "
                 "the RVE: move the inclusions with shift, or use a smaller mesh_size"
             ) from error
 
@@ -150,7 +150,7 @@ def benchmark(
     """
     known = BENCHMARKS | AS_MESHED
     if name not in known:
-        raise MeshError(f'there is no benchmark RVE "{name}"; there are {", ".join(known)}')
+        raise MeshError(f'no benchmark RVE has the name "{name}"; need one of {", ".join(known)}')
     return rve(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
 
 

@@ -18,7 +18,7 @@ def mark(rve: TaggedMesh, inclusions: Sequence[Shape], *, tag: int = MATRIX) -> 
     Args:
         rve: a mesh on one rank, whose bounding box is the period.
         inclusions: shapes, e.g. of `meshes.packing`.
-        tag: tag of cells outside of all inclusions.
+        tag: tag of cells outside all inclusions.
 
     Returns:
         (cells,), for `TaggedMesh.with_tags`.

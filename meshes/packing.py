@@ -12,7 +12,7 @@ from .errors import MeshError
 from .shapes import Circle, Sphere
 from .tagged import INCLUSION
 
-ATTEMPTS = 200  # places tried for one inclusion before the packing is relaxed instead
+ATTEMPTS = 200  # random places for one inclusion before the packing is relaxed
 SWEEPS = 4000  # relaxation steps
 
 
@@ -29,7 +29,7 @@ def packing(
 ) -> list[Circle | Sphere]:
     """Circles or spheres at random places that overlap neither each other nor their periodic images.
 
-    Inclusions are placed one after the other where there is room (random sequential addition); when there is none,
+    Inclusions are placed one after the other without overlap (random sequential addition); when no free place is found,
     the remaining ones are placed at random and all overlapping pairs are pushed apart until none overlaps. The RVE is
     centred at the origin.
 
@@ -74,7 +74,7 @@ def packing(
     if placed < count and not _relaxed(rng, centers, distance, size):
         reached = placed * unit * radius**dim / room
         raise MeshError(
-            f"{count} inclusions of radius {radius:.6g} with min_gap {min_gap:.6g} (fraction {fraction}) have no room; "
+            f"{count} inclusions of radius {radius:.6g} with min_gap {min_gap:.6g} (fraction {fraction}) do not fit; "
             f"{placed} did, fraction {reached:.4f}. Use a smaller fraction or min_gap, or another seed"
         )
     kind = Circle if dim == 2 else Sphere

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Largest distance of two images of one point, relative to the longest lattice vector.
 CLOSE = 1e-8
-# Coordinates that are rounded to more than this, relative to the shortest side of the RVE, are refused.
+# Largest rounding of coordinates, relative to the shortest side of the RVE.
 COARSEST = 1e-9
 GIVE = "Give the lattice vectors, one a row: period=[[...], ...] of meshes.read or meshes.TaggedMesh"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a periodic RVE meets its translates: which parts of its boundary are the same point or facet.
+"""The contact of a periodic RVE with its translates: equal points and facets of its boundary.
 
 Two points are the same if they differ by a whole combination of the lattice vectors, the rows of an array (dim, dim).
 A facet of the boundary either has a partner, which is its translate, or it is a free surface, with a void behind it. It
@@ -50,7 +50,7 @@ def periodic_labels(points: npt.NDArray[np.float64], period: npt.NDArray[np.floa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seam:
-    """The boundary of an RVE and how it meets its translates.
+    """The boundary of an RVE and its contact with translates.
 
     Args:
         period: (dim, dim) lattice vectors.
@@ -68,7 +68,7 @@ class Seam:
 
 
 def seam(rve: TaggedMesh) -> Seam:
-    """How the boundary of an RVE meets its translates (collective).
+    """The contact of the boundary of an RVE with its translates (collective).
 
     Args:
         rve: the RVE.
@@ -154,7 +154,7 @@ def match(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) -> 
 
 
 def _first(corners, faulty, period) -> str:
-    """What is wrong with the first of the `faulty` facets, in the order of their coordinates."""
+    """Description of the fault of the first of the `faulty` facets, in the order of their coordinates."""
     dim = len(period)
     nodes = corners.reshape(-1, dim)
     label = periodic_labels(nodes, period)

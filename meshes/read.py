@@ -42,7 +42,7 @@ def read(
     dimension lower become facet tags. Sets keep their number in the file; sets without a number count from 1 in the
     order of the file. Of nested sets the inner one determines the tag. In an Abaqus file with sections, the sets with a
     section become tags. A file without sets takes its tags from the integers on its cells, or from whole numbers if it
-    has no integers; 0 is a valid label there. A file without any of these has one phase with tag 1. Cells outside of
+    has no integers; 0 is a valid label there. A file without any of these has one phase with tag 1. Cells outside
     all sets have no tag (``check_materials`` finds them). 8-node quadrilaterals and 20-node hexahedra are completed to
     9 and 27 nodes of the same shape.
 
@@ -57,7 +57,7 @@ def read(
             of them, "keep" leaves them apart (a crack). Nodes coincide if they are closer than 1e-6 of the mesh's size
             and 1 % of its shortest edge.
         period: lattice vectors of an RVE, (dim, dim), one a row, or the lengths (dim,) of a box; if None, the bounding
-            box where that is certain. RVEs that are no boxes, or that have voids on their faces, need it.
+            box if that is certain. RVEs that are no boxes, or that have voids on their faces, need it.
 
     Returns:
         The mesh, its cells checked.
@@ -123,7 +123,7 @@ def _dolfinx_grids(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _read_dolfinx(path, comm, grids, data, functions) -> TaggedMesh:
-    """Mesh and mesh tags that DOLFINx wrote, read in parallel; without cell tags, `functions` on cells are refused."""
+    """Mesh and mesh tags that DOLFINx wrote, read in parallel; without cell tags, `functions` on cells are rejected."""
     (mesh_name, mesh_type), *others = grids
     try:
         with dolfinx.io.XDMFFile(comm, str(path), "r") as file:

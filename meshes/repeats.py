@@ -47,7 +47,7 @@ def refuse_coincident(points: npt.NDArray[np.float64], pairs: npt.NDArray[np.int
     if len(pairs):
         where = ", ".join(f"{x:.9g}" for x in points[pairs[0, 0]])
         raise MeshError(
-            f"{len(np.unique(pairs[:, 1]))} nodes are where another node is already (within {close:.3g}), the first at "
+            f"{len(np.unique(pairs[:, 1]))} nodes coincide with another node (within {close:.3g}), the first at "
             f"({where}): the cells that meet there are not connected, as if cracked. "
             'coincident="merge" makes one node of those at one place, coincident="keep" leaves the cracks open'
         )

@@ -71,7 +71,7 @@ class TaggedMesh:
             tags: (cells,) tags of the cells of this rank, ghosts included.
 
         Raises:
-            MeshError: a wrong number of tags, or tags outside of 0 to 2³¹ − 1.
+            MeshError: a wrong number of tags, or tags outside 0 to 2³¹ − 1.
         """
         from dolfinx.mesh import meshtags
 

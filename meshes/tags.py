@@ -37,12 +37,12 @@ def by_tag(given: ByPhase[T], names: Mapping[str, int], what: str) -> dict[int, 
         if isinstance(key, str):
             if key not in names:
                 known = ", ".join(f'"{name}" (tag {tag})' for name, tag in names.items()) or "none; use its tag"
-                raise MeshError(f'there is a {what} for "{key}", but no phase has this name. Names of phases: {known}')
+                raise MeshError(f'a {what} is given for "{key}", but no phase has this name. Names of phases: {known}')
             tag = names[key]
         elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
             tag = int(key)
         else:
-            raise TypeError(f"there is a {what} for {key!r}, need the tag of a phase, an integer, or its name")
+            raise TypeError(f"a {what} is given for {key!r}, need the tag of a phase, an integer, or its name")
         if tag in found:
             raise MeshError(f"there are two {what}s for the phase of {phase_label(tag, names)}")
         found[tag] = value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an RVE meets its translates without matching nodes: near pairs of facets, contact and overlap."""
+"""Contact of an RVE with its translates without matching nodes: near pairs of facets, contact and overlap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOUCHING = 0.02
 # Most points of one translate that are located in the RVE.
 MOST_POINTS = 2000
-# Two facets that are translates of each other but for this fraction of their size were meant to be.
+# Two facets are meant to be translates of each other if they differ by less than this fraction of their size.
 NEARLY = 0.1
 
 
@@ -52,7 +52,7 @@ def refuse_near_pairs(corners: npt.NDArray[np.float64], period: npt.NDArray[np.f
 
 
 def touching(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which (f,) of the free facets (f, v, dim) lie on a free facet of a translate."""
+    """Whether the free facets (f, v, dim) lie on a free facet of a translate, (f,)."""
     found = np.zeros(len(corners), dtype=bool)
     if not len(corners):
         return found

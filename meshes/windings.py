@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether points are inside of a closed surface, by the solid angle of the surface."""
+"""Whether points are inside a closed surface, by the solid angle of the surface."""
 
 from __future__ import annotations
 

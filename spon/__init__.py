@@ -10,9 +10,9 @@ The packages, from the top down; each imports only those below it:
     spon.spaces, spon.training, spon.constitutive          spaces as tensors; fitting; laws at points
     spon.sparse, spon.archive, spon.jit, spon.arguments    matrices, files, machine code, input
 
-What most scripts need is here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, `certify`; `OperatorNetwork`,
-`Preconditioner`; `ModeNetwork`, `GridRVEs`. Only reading a function space needs DOLFINx, which is imported there:
-models are trained, evaluated and benchmarked on machines without FEniCSx.
+The names that most scripts need are also here: `load`; `EquiNO`, `EquiNOOptions`, `Evaluator`, `certify`;
+`OperatorNetwork`, `Preconditioner`; `ModeNetwork`, `GridRVEs`. Only `spon.spaces` needs DOLFINx, to read a function
+space: models are trained, evaluated and benchmarked on machines without FEniCSx.
 """
 
 from spon import constitutive, equino, microstructure, operators, reduced, spaces, training
@@ -93,7 +93,7 @@ __all__ = [
     "training",
 ]
 
-# Names of the last release → where they are now.
+# Old name → new name.
 _NEW_NAMES = {
     "Operator": "spon.operators.network.OperatorNetwork.from_discretisation",
     "CellData": "spon.RVESnapshots",

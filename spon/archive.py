@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Files of named tensors with a JSON header, in the safetensors format; nothing in them is executed.
 
-A file is written under a temporary name and renamed. Reading checks the SHA-256 sums that the file carries and refuses
-a truncated, damaged or alien file by its name. `load` loads whatever a file holds: each module that writes a kind of
+A file is written under a temporary name and renamed. Reading checks the SHA-256 sums in the file and rejects a
+truncated or damaged file, or one of another format. `load` loads any kind of file: each module that writes a kind of
 file registers the function that reads it, see `reads`.
 """
 
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 VERSION = "1"
-_FORMAT = "spon "  # and the kind, in files of either format
+_FORMAT = "spon "  # followed by the kind
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,19 +43,19 @@ def reads(kind: str) -> Callable[[Function], Function]:
 
 
 def load(path: str | os.PathLike, **options: Any) -> Any:
-    """Load what was saved to a file: a model, an operator network, a network of modes, a space, or samples.
+    """Load the content of a file: a model, an operator network, a network of modes, a space, or samples.
 
     Models and networks are on the CPU. No file needs DOLFINx.
 
     Args:
         path: of the file.
-        **options: of the kind of file. `whole=True` for models: also the modes at all points of the RVE, which exact
-            certificates and local fields need and which are most of the file. `network=...` for samples: the operator
-            network whose spaces the samples must have.
+        **options: of the kind of file. `whole=True` for models: also the modes at all points of the RVE, most of the
+            file, for exact certificates and local fields. `network=...` for samples: the operator network whose spaces
+            the samples must have.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a damaged or alien file.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or of another format.
         TypeError: an option that this kind of file does not have.
     """
     kind = _kind(Path(path))
@@ -68,7 +68,7 @@ def load(path: str | os.PathLike, **options: Any) -> Any:
 
 
 def _kind(path: Path) -> str:
-    """What a file says that it holds."""
+    """The kind of a file."""
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -83,7 +83,7 @@ def _kind(path: Path) -> str:
             opened: Any = safetensors.safe_open(path, framework="pt")
             with opened as tensors:
                 found = (tensors.metadata() or {}).get("format", "")
-    except Exception as error:  # safetensors has its own type, which is no public name in all versions
+    except Exception as error:  # safetensors has its own type, which is not public in all versions
         raise ModelFileError(f"{path} is damaged or no file of spon: {error}") from error
     if not found.startswith(_FORMAT):
         raise ModelFileError(f"{path} is no file of spon")
@@ -96,7 +96,7 @@ def write(path: str | os.PathLike, kind: str, header: dict[str, Any], tensors: d
     Args:
         path: of the file, which is replaced.
         kind: of the file, such as "model" or "space".
-        header: what else the reader needs, as JSON has it.
+        header: further data for the reader, values that JSON can represent.
         tensors: by name.
 
     Raises:
@@ -121,13 +121,13 @@ def _sum(tensor: Tensor) -> str:
 
 @contextmanager
 def assembling(path: str | os.PathLike) -> Iterator[None]:
-    """A block that puts together what a file holds; parts that do not fit raise ModelFileError."""
+    """A block that constructs an object from a file; inconsistent parts raise ModelFileError."""
     try:
         yield
     except ModelFileError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path}: its parts do not fit together: {error}") from error
+        raise ModelFileError(f"{path}: its parts are inconsistent: {error}") from error
 
 
 class Reader:
@@ -135,11 +135,11 @@ class Reader:
 
     Args:
         path: of the file.
-        kind: that it must have.
+        kind: the required kind.
 
     Raises:
-        FileNotFoundError: on entry, there is no such file.
-        ModelFileError: on entry, see there.
+        FileNotFoundError: on entry, the file does not exist.
+        ModelFileError: on entry, the file is damaged or of another kind or version.
     """
 
     def __init__(self, path: str | os.PathLike, kind: str):
@@ -150,7 +150,7 @@ class Reader:
     def __enter__(self):
         try:
             self.file = safetensors.safe_open(self.path, framework="pt")
-        except Exception as error:  # safetensors has its own type, which is no public name in all versions
+        except Exception as error:  # safetensors has its own type, which is not public in all versions
             raise ModelFileError(f"{self.path} is damaged or no {self.kind} file: {error}") from error
         about = self.file.metadata() or {}
         if about.get("format") != _FORMAT + self.kind:
@@ -159,7 +159,7 @@ class Reader:
             raise ModelFileError(f"{self.path} has version {about.get('version')}, need {VERSION}")
         text = about.get("header", "")
         if hashlib.sha256(text.encode()).hexdigest() != about.get("sum"):
-            raise ModelFileError(f"{self.path} is damaged: its header does not have the sum that it claims")
+            raise ModelFileError(f"{self.path} is damaged: the checksum of its header is wrong")
         self.header = json.loads(text)
         return self
 
@@ -176,6 +176,6 @@ class Reader:
                 except Exception as error:
                     raise ModelFileError(f"{self.path} is damaged: {name} cannot be read: {error}") from error
                 if _sum(value) != self.header["sums"][name]:
-                    raise ModelFileError(f"{self.path} is damaged: {name} does not have the sum that the file claims")
+                    raise ModelFileError(f"{self.path} is damaged: the checksum of {name} is wrong")
                 found[name.removeprefix(prefix)] = value
         return found

@@ -21,16 +21,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Not by cffi: its API mode builds extension modules, for which it needs the headers of Python and setuptools; its ABI
-# mode only loads libraries, as ctypes does.
+# Not by cffi: its API mode builds extension modules, which needs the headers of Python and setuptools; its ABI mode
+# only loads libraries, as ctypes does.
 
-# For this processor, with the freedom to vectorise, but none that changes NaN and ∞.
+# For this processor, with vectorisation, but without options that change NaN and ∞.
 _FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
           "-fopenmp", "-fPIC", "-shared")  # fmt: skip
 
 
 def compiler() -> tuple[str, ...]:
-    """The command of the C compiler, `$CC` or cc; empty if there is none."""
+    """The command of the C compiler, `$CC` or cc; empty without one."""
     command = shlex.split(os.environ.get("CC", "")) or ["cc"]
     found = shutil.which(command[0])
     return (found, *command[1:]) if found else ()
@@ -49,12 +49,11 @@ def library(text: str, constants: Mapping[str, str | int]) -> ctypes.CDLL:
         constants: macros to define.
 
     Raises:
-        OSError: there is no compiler or no folder for the cache.
-        OSError: the compiler fails; quotes its output.
+        OSError: no compiler, no folder for the cache, or the compiler fails; the message quotes its output.
     """
     cc = compiler()
     if not cc:
-        raise OSError("there is no C compiler: need cc, or one that $CC names")
+        raise OSError("no C compiler: need cc, or $CC")
     return _library(text, tuple(constants.items()), cc)
 
 
@@ -66,7 +65,7 @@ def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[
     name = hashlib.sha256("\n".join([text, macros, *flags]).encode()).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if cache.startswith("~"):
-        raise OSError("there is no home folder to keep machine code in: set $XDG_CACHE_HOME")
+        raise OSError("no home folder for the cache of machine code: set $XDG_CACHE_HOME")
     path = Path(cache) / "spon" / f"{name}.so"
     if path.exists():
         try:
@@ -74,7 +73,7 @@ def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[
         except OSError:  # damaged, or compiled on another system with the same home
             path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may compile at once: each in a folder of its own, and renamed when it is complete.
+    # Several processes may compile at once: each uses a folder of its own and renames the complete library.
     with tempfile.TemporaryDirectory(dir=path.parent) as own:
         c_file, part = Path(own) / "source.c", Path(own) / "part.so"
         c_file.write_text(text)
@@ -84,7 +83,7 @@ def _library(text: str, constants: tuple[tuple[str, str | int], ...], cc: tuple[
 
 
 def _run(*command: str) -> str:
-    """What a command prints to its output; OSError with what it prints to its errors if it fails."""
+    """The output of a command; OSError with its error output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
@@ -92,7 +91,7 @@ def _run(*command: str) -> str:
 
 
 class Compiled:
-    """The shared library of C source, which copies and unpickled objects load again.
+    """The shared library of C source; copies and unpickled objects load it again.
 
     Args:
         text: the source.
@@ -115,11 +114,11 @@ class Compiled:
 
 
 def or_torch(make: Callable[[], T], what: str) -> T | None:
-    """What `make` returns; None, with a warning that torch evaluates instead, if the compiler fails.
+    """The result of `make`; if the compiler fails, None with a warning that torch is used instead.
 
     Args:
-        make: compiles something.
-        what: it is, for the warning.
+        make: function that compiles.
+        what: name of its result, for the warning.
     """
     try:
         return make()

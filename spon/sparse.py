@@ -20,11 +20,11 @@ class SparseOperator:
     """A constant matrix in CSR format, applied from the left: `A @ x`, and `A.T @ y`.
 
     Products are differentiable in x any number of times, in reverse and in forward mode and under `torch.func`;
-    derivatives are products with the same matrix and its transpose. Results are the same in every run.
+    derivatives are products with the same matrix and its transpose. Results are reproducible.
 
     Args:
         shape: (rows, columns).
-        pointers: (rows + 1,) int64, where each row begins.
+        pointers: (rows + 1,) int64, start of each row.
         columns: (entries,) int64.
         values: (entries,).
     """
@@ -91,13 +91,13 @@ class SparseOperator:
     def _product(self, x: Tensor) -> Tensor:
         """The product (rows, b) with x (columns, b), without derivatives."""
         if x.device.type == "cpu":
-            # SciPy's kernel is faster than torch's on the CPU (benchmarks/spmm.json), whatever torch is built with.
+            # SciPy's kernel is faster than torch's on the CPU (benchmarks/spmm.json), for any build of torch.
             return torch.from_numpy(self.scipy @ x.detach().contiguous().numpy())
         return self._torch @ x
 
 
 class _Product(torch.autograd.Function):
-    """y = A x. It is linear, so that each derivative is a product again."""
+    """y = A x, whose derivatives are products, too."""
 
     @staticmethod
     def forward(operator, x):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # %% [markdown]
 # # A run on a cluster
-# A structure with the law of your choice, in a folder with its configuration. The time limit of a batch system ends it
-# with a signal, and it leaves a checkpoint; the same command then continues, until the run is done.
+# A structure with the law of your choice, in a folder with its configuration. At its time limit a batch system ends the
+# run by a signal; the run has written a checkpoint, from which the same command continues until the run is complete.
 #
 #     mpirun -n 2 python3 demos/batch/demo_batch.py --structure cook --law exact
 #
@@ -36,7 +36,7 @@ comm = MPI.COMM_WORLD
 
 # %% [markdown]
 # ## The structures
-# Each is held somewhere and moved at its right end.
+# Each structure is clamped or supported by symmetry and moved at its right end.
 
 # %%
 structures: dict[str, tuple[Callable, dict]] = {
@@ -48,9 +48,9 @@ make, held = structures[options.structure]
 
 # %% [markdown]
 # ## The law
-# The RVE has three stiff circles in a matrix whose shear stiffness fades. A surrogate is evaluated on the GPUs of each
-# node (experimental), shared by the ranks if there are fewer of them, or on the ranks' own cores without GPUs. At
-# strains outside of the trained range the exact law takes over, so that the run does not end there.
+# The RVE has three stiff circles in a matrix that softens in shear. A surrogate is evaluated on the GPUs of each
+# node (experimental), which ranks share if there are fewer GPUs, or on the ranks' own cores without GPUs. At strains
+# outside the trained range the exact law replaces it, so that the run does not fail there.
 
 # %%
 microstructure = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=options.mesh_size)
@@ -73,7 +73,7 @@ def law(log: Callable[[str], None]) -> fe2.Law:
 
 # %% [markdown]
 # ## The run
-# The options are its configuration. The folder of a run with another configuration is refused.
+# The options are its configuration. The folder of a run with another configuration is rejected.
 
 # %%
 config = {name: value for name, value in vars(options).items() if name != "folder"}

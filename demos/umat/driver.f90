@@ -1,6 +1,6 @@
 ! SPDX-License-Identifier: MIT
-! Calls the user material as Abaqus would, without Abaqus: reads NTENS and then strains, a row each, and writes for each
-! the stress, the tangent by columns, and PNEWDT. Strains are reached in one increment from the one before.
+! Calls the user material like Abaqus: reads NTENS and then strains, a row each, and writes for each
+! the stress, the tangent by columns, and PNEWDT. Each strain is one increment from the previous one.
 
 program driver
   implicit none

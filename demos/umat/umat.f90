@@ -1,7 +1,7 @@
 ! SPDX-License-Identifier: MIT
-! A learned cell as Abaqus's user material: total strain to stress and consistent tangent, by the C file that
-! spon.export_c wrote. Small strains; plane strain (NTENS = 4: 11, 22, 33, 12) and 3D (6: 11, 22, 33, 12, 13, 23), with
-! engineering shears. Strains outside of the trained range ask for half the increment.
+! A learned RVE as a user material of Abaqus: total strain to stress and consistent tangent, by the C file of
+! spon.export_c. Small strains; plane strain (NTENS = 4: 11, 22, 33, 12) and 3D (6: 11, 22, 33, 12, 13, 23), with
+! engineering shears. Strains outside the trained range request half the increment.
 !
 !     cc -O3 -c cell.c && gfortran -O2 -c umat.f90
 
@@ -19,8 +19,8 @@ module learned_cell
   end interface
 
   real(c_double), parameter :: root2 = 1.4142135623730951d0
-  ! Mandel components (xx, yy, √2 xy) and (xx, yy, zz, √2 yz, √2 xz, √2 xy): where they are among Abaqus's, and how many
-  ! times the component of the stress they are. An engineering shear is √2 times the strain's.
+  ! Mandel components (xx, yy, √2 xy) and (xx, yy, zz, √2 yz, √2 xz, √2 xy): their places among those of Abaqus, and their
+  ! factors relative to the stress components. An engineering shear is √2 times the Mandel component of the strain.
   integer, parameter :: place_2d(3) = [1, 2, 4], place_3d(6) = [1, 2, 3, 6, 5, 4]
   real(c_double), parameter :: factor_2d(3) = [1d0, 1d0, root2], factor_3d(6) = [1d0, 1d0, 1d0, root2, root2, root2]
 end module
@@ -60,7 +60,7 @@ contains
       pnewdt = min(pnewdt, 0.5d0)
       return
     end if
-    ! In plane strain the cell says nothing of the stress along 33, which does no work.
+    ! In plane strain the model does not predict the stress along 33, which does no work.
     stress = 0d0
     ddsdde = 0d0
     stress(place) = s / factor

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Constitutive laws at points as programs that torch and machine code evaluate, and convex duality of their energies.
+"""Constitutive laws at points as programs, evaluated by torch or machine code, and convex duality of their energies.
 
 Program, ProgramError                     elementwise operations, as data
 PhaseLaw, LocalSolve, LocalLaws           the law of a phase, and those of all points of an RVE
-conjugate, constitutive_relation_error    the conjugate energy, and how far strain and stress are from a law
-largest_tangent                           the tangent that no other one exceeds
+conjugate, constitutive_relation_error    the conjugate energy, and the distance of strain and stress from a law
+largest_tangent                           an upper bound of all tangents
 """
 
 from spon.constitutive.duality import conjugate, constitutive_relation_error, largest_tangent

@@ -60,7 +60,7 @@ static void block(const constants *law, lanes stress[D], lanes e[D], lanes value
     for (int i = 0; i < D; ++i) EACH step[i][b] = residual[i][b];
     solve(matrix, step);
     EACH length[b] = 1;
-    /* Newton's direction decreases the norm of the residual, however short the step has to be. */
+    /* Newton's direction decreases the norm of the residual for short enough steps. */
     for (int halving = 0; halving <= 20; ++halving) {
       for (int i = 0; i < D; ++i) EACH trial[i][b] = e[i][b] + length[b] * step[i][b];
       residual_at(law, trial, stress, after, size_after);
@@ -72,7 +72,7 @@ static void block(const constants *law, lanes stress[D], lanes e[D], lanes value
       }
       if (!any) break;
     }
-    /* Where no step helps, the residual is rounding, or no strain has the stress. */
+    /* Where no step decreases it, the residual is rounding, or no strain has the stress. */
     for (int i = 0; i < D; ++i) EACH {
       const int better = active[b] && size_after[b] < size[b];
       e[i][b] = better ? trial[i][b] : e[i][b];

@@ -20,12 +20,12 @@ class CompiledConjugate(Compiled):
 
     Raises:
         ValueError: a law without energy.
-        OSError: there is no compiler, or it fails; quotes its output.
+        OSError: no compiler, or it fails; the message quotes its output.
     """
 
     def __init__(self, law: PhaseLaw):
         if law.energy_program is None:
-            raise ValueError(f"{law.name} has no energy, and so no conjugate energy")
+            raise ValueError(f"{law.name} has no energy and no conjugate energy")
         programs = {"energy": law.energy_program, "stress": law.stress_program, "tangent": law.tangent_program}
         functions = "".join(function(f"law_{name}", program) for name, program in programs.items())
         constants: dict[str, str | int] = {"REAL": "double", "D": law.strain_size, "LANES": 64}
@@ -40,10 +40,10 @@ class CompiledConjugate(Compiled):
 
         Args:
             stress: (n, d) [MPa].
-            start: (n, d), strains to start the iteration from.
-            resolved: residual that is accepted, relative to the stress.
-            least: residual that is accepted in addition [MPa], for rounding.
-            iterations: at most.
+            start: (n, d), initial strains of the iteration.
+            resolved: tolerance of the residual, relative to the stress.
+            least: absolute tolerance of the residual, for rounding [MPa], added to the relative one.
+            iterations: number of iterations, at most.
 
         Raises:
             ValueError: tensors of other shapes or types, or not on the CPU.

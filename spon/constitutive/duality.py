@@ -10,8 +10,8 @@ from spon.constitutive.conjugate_c import compiled_conjugate
 from spon.constitutive.phase_law import LocalLaws, PhaseLaw
 
 _BLOCK = 16384  # points at a time, so that their intermediate values stay in the cache
-# Residual that Newton's method leaves, relative to the stress. The conjugate is stationary in the strain, so that its
-# error is of the square of it.
+# Tolerance of Newton's method, relative to the stress. The conjugate is stationary in the strain, so that its error is
+# quadratic in the residual.
 _RESOLVED = 1e-8
 _ITERATIONS = 40
 _HALVINGS = 20
@@ -29,7 +29,7 @@ def constitutive_relation_error(
         laws: with convex energies.
         strain: (..., P, d).
         stress: (..., P, d) [MPa].
-        energy: ψ(ε) (..., P) [MPa], if it is known already.
+        energy: ψ(ε) (..., P) [MPa], if it is already computed.
 
     Raises:
         ValueError: a phase without energy.
@@ -47,7 +47,7 @@ def conjugate(law: PhaseLaw, stress: Tensor, start: Tensor) -> Tensor:
     Args:
         law: with a convex energy.
         stress: (..., d) [MPa].
-        start: (..., d), strains to start the iteration from, such as those of a nearby stress.
+        start: (..., d), initial strains of the iteration, such as those of a nearby stress.
 
     Raises:
         ValueError: start strains of another shape, type or device than the stresses.
@@ -73,16 +73,16 @@ def conjugate(law: PhaseLaw, stress: Tensor, start: Tensor) -> Tensor:
 
 
 def _conjugate(law: PhaseLaw, stress: Tensor, start: Tensor, least: float) -> Tensor:
-    """`conjugate` (n,) at stresses (n, d), by Newton's method with step halving for the strain whose stress it is.
+    """`conjugate` (n,) at stresses (n, d), by Newton's method with step halving for the strain of each stress.
 
-    `least` [MPa] is the residual that rounding may leave. Newton's direction decreases the norm of the residual.
+    `least` [MPa] is the residual due to rounding. Newton's direction decreases the norm of the residual.
     """
     ones = stress.new_ones(stress.shape[1])
 
     def square(x: Tensor) -> Tensor:
         return x.square() @ ones  # torch computes norms of such short rows far more slowly
 
-    resolved = max(_RESOLVED, 1e3 * torch.finfo(stress.dtype).eps)  # single precision resolves no more
+    resolved = max(_RESOLVED, 1e3 * torch.finfo(stress.dtype).eps)  # the limit in single precision
     strain, enough = start.clone(), resolved**2 * square(stress) + least**2
     residual = stress - law.stress(strain)
     active: Tensor | slice = slice(None)
@@ -92,7 +92,7 @@ def _conjugate(law: PhaseLaw, stress: Tensor, start: Tensor, least: float) -> Te
         count = int(unsolved.sum())
         if not count:
             break
-        if 2 * count < len(unsolved):  # else it is cheaper to keep the solved ones among them
+        if 2 * count < len(unsolved):  # otherwise it is cheaper to keep the solved ones
             active = torch.arange(len(stress))[active][unsolved]
             size, unsolved = size[unsolved], unsolved[unsolved]
         here, target = strain[active], stress[active]
@@ -107,7 +107,7 @@ def _conjugate(law: PhaseLaw, stress: Tensor, start: Tensor, least: float) -> Te
             trial[worse] = here[worse] + length * step[worse]
             after[worse] = target[worse] - law.stress(trial[worse])
             worse = worse[~(square(after[worse]) < size[worse])]
-        # Where no step helps, the residual is rounding, or no strain has the stress.
+        # Where no step decreases it, the residual is rounding, or no strain has the stress.
         trial[worse], after[worse] = here[worse], torch.inf
         strain[active], residual[active] = trial, after
     value = (stress * strain).sum(-1) - law.energy(strain)
@@ -144,7 +144,7 @@ def solve_positive_definite(matrix: Tensor, rhs: Tensor) -> Tensor:
 def largest_tangent(law: PhaseLaw) -> Tensor | None:
     """The tangent at zero strain (d, d) [MPa] if no tangent and no secant at random strains exceeds it, else None.
 
-    Laws that soften are stiffest at zero strain. This, and convexity, is tested at strains up to 1, not proved.
+    Softening laws are stiffest at zero strain. This and convexity are tested at strains up to 1, not proved.
 
     Args:
         law: with an energy.

@@ -19,15 +19,15 @@ from spon.constitutive.rounding import rounding
 
 @dataclass(frozen=True)
 class LocalSolve:
-    """Solver for the local unknowns of a point, which make a local residual g(strain, local) zero.
+    """Solver for the local unknowns of a point, the zero of a local residual g(strain, local).
 
-    It takes a fixed number of Newton steps from zero outside of autograd, and two more inside. Each step squares the
-    error of the value and of its dependence on the strain, so that derivatives up to the third are those of the
-    implicit function. The unknowns are NaN where the last step is still large.
+    It takes a fixed number of Newton steps from zero without autograd, and two more with autograd. Each step squares
+    the error of the value and of its dependence on the strain, so that derivatives up to the third are those of the
+    implicit function. The unknowns are NaN where the last step is large.
 
     Args:
         step: program (strain, local) → (m,), the Newton step (∂g/∂local)⁻¹ g.
-        iterations: Newton steps outside of autograd.
+        iterations: Newton steps without autograd.
 
     Raises:
         ProgramError: a step with other inputs or another shape, or iterations below 1.
@@ -50,8 +50,8 @@ class LocalSolve:
         for _ in range(self.iterations):
             local = local - self.step(still, local)
         change, size, unit = (x.abs().amax(-1, keepdim=True) for x in (self.step(still, local), local, still))
-        # Newton's method converges quadratically: a change of √eps leaves an error of eps. The strain's own rounding
-        # counts where an unknown vanishes, such as the thickness strain in pure shear.
+        # Newton's method converges quadratically: after a change of √eps the error is eps. Where an unknown vanishes,
+        # such as the thickness strain in pure shear, the rounding of the strain is the limit.
         eps = torch.finfo(strain.dtype).eps
         settled = change.isfinite() & (change <= eps**0.5 * size + 8 * eps * unit)
         local = torch.where(settled, local, torch.nan).detach()
@@ -88,7 +88,7 @@ class PhaseLaw:
         stress_program: strain (d,) → stress (d,) [MPa]; of (strain, local) if there are local unknowns.
         tangent_program: of the same inputs, d stress/d strain (d, d) [MPa] with the local unknowns condensed.
         energy_program: of the same inputs, the energy density () [MPa]; None for a law without energy.
-        local: solves for the local unknowns, if there are any. Where it fails to converge, all results are NaN.
+        local: solver for the local unknowns, if any. Where it fails to converge, all results are NaN.
 
     Raises:
         ProgramError: programs whose inputs or shapes do not fit.
@@ -128,7 +128,7 @@ class PhaseLaw:
     def matrix(self) -> tuple[float, ...] | None:
         """The tangent [MPa], row by row, of a linear law, None for any other.
 
-        Linear is a law with a constant tangent, no stress at zero strain and no jumps.
+        A linear law has a constant tangent, no stress at zero strain and no jumps.
         """
         values, d = self.tangent_program.values, self.strain_size
         if values is None:
@@ -142,7 +142,7 @@ class PhaseLaw:
 
     @property
     def linear(self) -> bool:
-        """Whether the stress is a constant matrix times the strain, and is evaluated so."""
+        """Whether the stress is evaluated as a constant matrix times the strain."""
         return self.matrix is not None
 
     def energy(self, strain: torch.Tensor) -> torch.Tensor:
@@ -208,7 +208,7 @@ class PhaseLaw:
             return program(strain)
         local = self.local(strain)
         lost = local.isnan().any(-1).reshape(strain.shape[:-1] + (1,) * len(program.shape))
-        return torch.where(lost, torch.nan, program(strain, local))  # also where the program does not use them
+        return torch.where(lost, torch.nan, program(strain, local))  # also if the program does not use them
 
     def to_json(self) -> dict[str, Any]:
         """The law as lists, strings and numbers."""
@@ -324,7 +324,7 @@ class LocalLaws:
         ends = list(itertools.accumulate(self.counts))
         phases = [bisect.bisect_right(ends, i) for i in chosen]
         if phases != sorted(phases):
-            raise ValueError("the indices must be sorted by phase, as the points are; ascending indices are")
+            raise ValueError("the indices must be sorted by phase, as the points are: use ascending indices")
         return LocalLaws(self.laws, tuple(phases.count(k) for k in range(len(self.laws))))
 
     def to_json(self) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Programs: sequences of elementwise operations on torch tensors, as data.
 
-A constitutive law translated from UFL is such a program. A model file stores it as JSON. Torch evaluates it, at any
-number of points, dtype and device; autograd and `torch.func` differentiate it.
+A constitutive law translated from UFL is such a program, stored in a model file as JSON. Torch evaluates it at any
+number of points, in any floating dtype and on any device; autograd and `torch.func` differentiate it.
 
 The values of a program are numbered: first the components of the inputs, then the constants, then one for each step.
 
-Derivatives of `select`: autograd multiplies the derivatives of the branch not taken by zero, and 0·∞ = NaN spoils the
-sum. So a branch needs finite derivatives also where it is not taken. Forward evaluation is not affected; this is why a
-law has its stress and its tangent as programs of their own. The same holds for UFL's derivatives of a conditional,
+Derivatives of `select`: autograd multiplies the derivatives of the branch not taken by zero, and 0·∞ = NaN enters the
+sum. So a branch needs finite derivatives also where it is not taken. Forward evaluation is not affected; therefore the
+stress and the tangent of a law are programs of their own. The same holds for UFL's derivatives of a conditional,
 unless the translation has merged them into one `select`.
 """
 
@@ -68,7 +68,7 @@ OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], str, str]] = {
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
     """Tensor of `values`, copied to its device once."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not take part in training later
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
         return torch.tensor(values, dtype=dtype, device=device).reshape(shape)
 
 
@@ -116,13 +116,13 @@ class Program:
                 raise ProgramError(f"steps[{k}]: {name!r} takes operands of kinds {wanted!r}, not {''.join(found)!r}")
             # Python would evaluate constants with its own rounding; `axpy` needs x and y to be tensors.
             if set(found) == {"c"} or (name == "axpy" and "c" in found[:2]):
-                raise ProgramError(f"steps[{k}]: {name!r} of constants, which should have been folded")
+                raise ProgramError(f"steps[{k}]: {name!r} has constant operands only, need its value")
             kinds.append(result)
         for k, i in enumerate(self.outputs):
             if self._kind(kinds, i, f"outputs[{k}]") == "b":
                 raise ProgramError(f"outputs[{k}] = {i} is a truth value")
         if math.prod(self.shape) != len(self.outputs):
-            raise ProgramError(f"shape = {self.shape} does not hold {len(self.outputs)} outputs")
+            raise ProgramError(f"shape = {self.shape} does not fit {len(self.outputs)} outputs")
 
     @staticmethod
     def _kind(kinds: list[str], i: int, where: str) -> str:
@@ -136,7 +136,7 @@ class Program:
 
     @cached_property
     def values(self) -> tuple[float, ...] | None:
-        """The outputs, row by row, if they do not depend on the inputs; else None."""
+        """The outputs, row by row, if they do not depend on the inputs, else None."""
         numbered = dict(enumerate(self.constants, self._components))
         return tuple(numbered[i] for i in self.outputs) if set(self.outputs) <= numbered.keys() else None
 
@@ -242,7 +242,7 @@ def beside(*programs: Program) -> Program:
     inputs, size = programs[0].inputs, sum(size for _, size in programs[0].inputs)
     if any(program.inputs != inputs for program in programs):
         raise ProgramError(f"the programs have the inputs {[program.inputs for program in programs]}, need the same")
-    # By their digits, since 0.0 and -0.0 are two constants.
+    # By their digits, since 0.0 and -0.0 are different constants.
     constants = {value.hex(): value for program in programs for value in program.constants}
     number = {digits: size + k for k, digits in enumerate(constants)}
     first = size + len(constants)

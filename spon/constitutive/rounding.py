@@ -3,8 +3,8 @@
 
 Each value has an error bound. Each step propagates the bounds of its operands by its derivatives and adds its own
 rounding (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM 2002, section 3.3, after Wilkinson).
-Where terms cancel, as in n − ln(1 + n) at small n, the errors of the terms remain, so the bound holds also where the
-result is nothing but rounding. Bounds are of first order in the unit roundoff.
+Where terms cancel, as in n − ln(1 + n) at small n, the errors of the terms remain, so the bound is valid even if the
+result is only rounding. Bounds are of first order in the unit roundoff.
 """
 
 import torch
@@ -43,7 +43,7 @@ _PROPAGATED = {
     "tanh": lambda v, x, e: (1 - v**2) * e[0],
     "erf": lambda v, x, e: 1.13 * e[0],
 }
-# Roundings of the operation itself: two where a library function may be off by a unit in the last place.
+# Roundings of the operation itself: two for library functions with errors up to a unit in the last place.
 _OWN = dict.fromkeys(OPERATIONS, 2) | dict.fromkeys(("add", "sub", "mul"), 1)
 _OWN |= dict.fromkeys(("min", "max", "select", "neg", "abs"), 0)
 
@@ -53,7 +53,7 @@ def _unit(like: Tensor) -> float:
 
 
 def _unless_exact(error: Tensor, factor: Tensor) -> Tensor:
-    """The product of error and factor; zero for exact operands, however steep the function is there."""
+    """The product of error and factor; zero for exact operands, also if the factor is infinite."""
     return torch.where(error == 0, error, error * factor)
 
 

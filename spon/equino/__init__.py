@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""EquiNO: the model, its training, the certificate of its error, and what to compare it with.
+"""EquiNO: the model, its training, the certificate of its error, and baselines.
 
 train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
 EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
-certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and what corrects it
+certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and its correction
 energy_bounds, energy_at_zero_strain                         bounds of the energy alone, and their reference
 Evaluator, export_c                                          fast evaluation
-baselines, vpionet                                           other trainings, to compare with
+baselines, vpionet                                           other models, for comparison
 """
 
 import warnings as _warnings
@@ -45,7 +45,7 @@ __all__ = [
     "vpionet",
 ]
 
-# Names of the last release → where they are now.
+# Old name → new name.
 _NEW_NAMES = {
     "CellFields": "spon.RVEModes",
     "Fields": "spon.ModesAtPoints",
@@ -65,5 +65,5 @@ def _as_published(data: _Any, **options: _Any) -> tuple[_Any, _Any]:
     return result.model, result.history
 
 
-# Here, as the model does not import the baselines.
+# Assigned here, because the model does not import the baselines.
 EquiNO.as_published = staticmethod(_as_published)  # type: ignore[attr-defined]  # a deprecated name

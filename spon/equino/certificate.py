@@ -204,7 +204,7 @@ def energy_bounds(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_stra
     """Bounds of the mean energy by a model's prediction, without its certificate of the stress.
 
     Args:
-        model: as it was loaded, in float64.
+        model: as loaded, in float64.
         strain: (n, d), finite.
         at: modes at the points, of the RVE of the model.
         at_zero_strain: see `energy_at_zero_strain`.

@@ -2,7 +2,7 @@
 """Many RVEs on regular grids at once: full-field problems by FFT, an element for each pixel or voxel.
 
 The elements are those of `fe2.RVE(degree=1)` on `meshes.from_labels`, multilinear with two Gauss points in each
-direction, and so is the solution. The fluctuation of the displacement is periodic, and equilibrium
+direction; the solution is theirs. The fluctuation of the displacement is periodic, and equilibrium
 
     r(u) = ∫ Bᵀ σ(E + B u) = 0
 
@@ -28,11 +28,11 @@ from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import RVENotConverged
 
 _NEWTON, _LINEAR, _HALVINGS = 30, 2000, 12  # iterations, at most: of Newton's method, of CG, of the line search
-_SOFTEST = 1e-6  # of the stiffest phase's stiffness at zero strain, below which a phase counts as a void
+_SOFTEST = 1e-6  # stiffness at zero strain, relative to the stiffest phase, below which a phase counts as a void
 
 
 class GridNotConverged(RVENotConverged):
-    """The equilibrium of an RVE on a grid was not found."""
+    """An RVE on a grid without convergence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class GridResponse:
 
     Args:
         stress: (n, d), homogenised [MPa].
-        tangent: (n, d, d), homogenised [MPa]; NaN if it was not wanted.
+        tangent: (n, d, d), homogenised [MPa]; NaN if not computed.
         energy: (n,), mean density [MPa]; NaN if a law has none.
         fluctuation: (n, *grid, dim), of the nodes [length].
         iterations: (n,), of Newton's method.
@@ -57,7 +57,7 @@ class GridResponse:
 
 
 class GridRVEs:
-    """n RVEs with a phase for each pixel or voxel; `coupling.grid_rves` makes them of materials in UFL.
+    """n RVEs with a phase for each pixel or voxel; `coupling.grid_rves` makes them from materials in UFL.
 
     Args:
         labels: integers (n, nx, ny) or (n, nx, ny, nz); `labels[k, i, j]` is the i-th element in x and the j-th in y of
@@ -90,7 +90,7 @@ class GridRVEs:
                 raise ValueError(f"the law of label {tag} takes {law.strain_size} strain components, need {d}")
         present = torch.unique(labels).tolist()
         if unknown := [tag for tag in present if tag not in laws]:
-            raise ValueError(f"label {unknown[0]} has no law, there are {sorted(laws)}")
+            raise ValueError(f"label {unknown[0]} has no law; the labels with a law are {sorted(laws)}")
         self._laws = [laws[tag] for tag in present]
         self.dtype, self.device = dtype, torch.device(device)
         self.phase = torch.searchsorted(torch.tensor(present), labels.cpu().contiguous()).flatten(1).to(self.device)
@@ -170,13 +170,13 @@ class GridRVEs:
 
         Args:
             strain: (n, d), Mandel.
-            start: (n, *grid, dim), initial fluctuations; they change the result within the tolerance only.
+            start: (n, *grid, dim), initial fluctuations; they change the result only within the tolerance.
             tolerance: of the residual, relative to the stress, both in the norm of the reference medium.
-            tangent: whether it is wanted; without it a third of the work or more is saved.
+            tangent: whether to compute it; without it a third of the work or more is saved.
 
         Raises:
             ValueError: strains or fluctuations that are not real, finite and of this shape.
-            GridNotConverged: the equilibrium of an RVE was not found; names the first.
+            GridNotConverged: RVEs without convergence; names the first.
         """
         n, d = len(self), self.strain_size
         strain = real_tensor("strains", strain)
@@ -191,7 +191,7 @@ class GridRVEs:
             given = real_tensor("fluctuations", start)
             if given.shape != u.shape or not bool(given.isfinite().all()):
                 raise ValueError(
-                    f"fluctuations to start from have the shape {tuple(given.shape)}, need {tuple(u.shape)}, all finite"
+                    f"initial fluctuations have the shape {tuple(given.shape)}, need {tuple(u.shape)}, all finite"
                 )
             u = given.to(u, copy=True)
         iterations, products = (torch.zeros(n, dtype=torch.int64, device=self.device) for _ in range(2))
@@ -207,7 +207,7 @@ class GridRVEs:
             active, local, phase, r = active[open_], local[open_], phase[open_], r[open_]
             off, size = off[open_], size[open_]
             C = self._at("tangent", local, phase)
-            # As exact as Newton's step is good.
+            # Tolerance by the progress of Newton's method.
             enough = torch.maximum((off / size).clamp(max=0.1), 0.1 * tolerance * size / off)
             step, count = self._solve(C, -r[:, None], enough[:, None])
             step = step[:, 0]
@@ -232,7 +232,7 @@ class GridRVEs:
         return r, off, size
 
     def _shortened(self, mean: Tensor, phase: Tensor, u: Tensor, step: Tensor, off: Tensor) -> Tensor:
-        """u + t step, t halved where the residual would grow."""
+        """u + t step, with t halved while the residual would grow."""
         length = torch.ones(len(u), dtype=self.dtype, device=self.device)
         wide = (-1, *[1] * (self.dim + 1))
         for _ in range(_HALVINGS):
@@ -247,7 +247,7 @@ class GridRVEs:
 
     def _solve(self, C: Tensor, right: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
         """Conjugate gradients for c right sides (n, c, *grid, dim) of each RVE, to relative residuals `enough` (n, c)
-        in the dual norm, and the number of products (n,). A converged column does not change any more."""
+        in the dual norm, and the number of products (n,). A converged column no longer changes."""
         x, r = torch.zeros_like(right), right
         z = self._precondition(r)
         p, rz = z, _dot(r, z)
@@ -275,7 +275,7 @@ class GridRVEs:
         if tangent:
             C = self._at("tangent", local, self.phase)
             # Unit strains and the sensitivities of the fluctuation to them. The tangent is their least energy, so that
-            # its error is the square of theirs.
+            # its error is quadratic in theirs.
             enough = mean.new_full((len(self), d), 0.1 * tolerance**0.5)
             sensitivities, count = self._solve(C, -self._force(C.movedim(-1, 1)), enough)
             products = products + count

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """RVEs that differ from point to point: a network from the phases of an RVE to its modes.
 
-All RVEs have the same mesh, and each its own phases. From the phases the network predicts, for each of r modes, a
-polarisation: a stress τ at each point, smooth within a phase. The mode is the response of a homogeneous medium of
+All RVEs have the same mesh, but each has its own phases. From the phases the network predicts a polarisation for each
+of r modes: a stress τ at each point, smooth within a phase. The mode is the response of a homogeneous medium of
 stiffness C⁰ to it, the periodic field of least energy ∫ ½ ε·C⁰ε + τ·ε. So modes are periodic by construction, and an
 inclusion acts on the whole RVE. (Lippmann–Schwinger equation, see Moulinec & Suquet, CMAME 157, 1998.)
 
 The first d modes are then corrected: they are replaced by the best solutions of the RVE's linear problem at zero
-strain among all modes and the homogeneous medium's response to the residual forces; this is repeated a few times. It is
-what an iterative solver does that starts from the network's prediction, and training differentiates through it.
+strain among all modes and the homogeneous medium's response to the residual forces; this is repeated a few times. These
+are iterations of a solver that starts from the network's prediction, and training differentiates through them.
 
 In these r modes the energy of the RVE is minimised at each macroscale strain: r equations with the user's own law.
 Hence, for any weights of the network, the fluctuation is compatible and periodic, the energy an upper bound of that of
@@ -49,10 +49,10 @@ class ModeNetwork(nn.Module):
         mesh: of all RVEs.
         laws: of the m phases, with energies, all for strains of d components.
         tags: of the phases, ascending.
-        r: number of modes, d at least.
+        r: number of modes, at least d.
         half_range: (d,) largest strains to train for, in float64.
         corrections: number of corrections of the first d modes.
-        fingerprint: of the mesh and the materials, without the phases of any RVE; None if it is not known.
+        fingerprint: of the mesh and the materials, without the phases of any RVE; None if unknown.
         **options: of `spon.OperatorNetwork`: processor, channels, seed, ...
 
     Raises:
@@ -85,7 +85,7 @@ class ModeNetwork(nn.Module):
         self.fingerprint = fingerprint
         self.laws, self.r, self.corrections, d = tuple(laws), r, corrections, len(half_range)
         if r < d:
-            raise ValueError(f"r = {r}, need {d} modes at least")
+            raise ValueError(f"r = {r}, need at least {d} modes")
         for law in self.laws:
             if law.energy_program is None or law.local is not None or law.strain_size != d:
                 raise ValueError(f"{law.name}: need a law with an energy, no local unknowns and {d} strain components")
@@ -93,7 +93,7 @@ class ModeNetwork(nn.Module):
         if m < 2 or components != r * m * d or len(discretisation.encoders) != m - 1:
             raise ValueError(
                 f"{m} phases and {r} modes need {m - 1} inputs and {r * m * d} components, not "
-                f"{len(discretisation.encoders)} and {components}; and two phases at least"
+                f"{len(discretisation.encoders)} and {components}; and at least two phases"
             )
         self.network = OperatorNetwork.from_settings(discretisation, options)
         self.tags, self.mesh, self._half_range = tuple(tags), mesh, half_range
@@ -109,7 +109,7 @@ class ModeNetwork(nn.Module):
         }
         self._cast_shared()
         with torch.no_grad():
-            # The untrained network predicts the polarisation of a lone inclusion under each unit strain.
+            # The untrained network predicts the polarisation of a single inclusion under each unit strain.
             start = self.network.mean.view(r, m, d)
             for k in range(r):
                 start[k, 1 + (k // d) % (m - 1) if k < d * (m - 1) else k % m, k % d] = 1.0
@@ -131,13 +131,13 @@ class ModeNetwork(nn.Module):
         return self
 
     def require(self, fingerprint: Fingerprint) -> None:
-        """Require the mesh and the materials of an RVE, whatever its phases.
+        """Raise unless an RVE has the mesh and the materials of the network; its phases may be any.
 
         Args:
             fingerprint: of the RVE, see `fe2.fingerprints`.
 
         Raises:
-            ValueError: the network was made for another mesh or other materials; names what differs.
+            ValueError: the network was made for another mesh or other materials; names the differences.
         """
         shared = {part: value for part, value in fingerprint.items() if part not in ("phases", "whole")}
         require_same("the network of modes", self.fingerprint, shared)
@@ -149,12 +149,14 @@ class ModeNetwork(nn.Module):
             tags: (n, cells), of n RVEs.
 
         Raises:
-            ValueError: a tag that is none of the network's.
+            ValueError: a tag that the network does not have.
         """
         known = torch.tensor(self.tags, device=tags.device)
         found = torch.searchsorted(known, tags.contiguous()).clamp(max=len(known) - 1)
         if not bool((known[found] == tags).all()):
-            raise ValueError(f"tag {int(tags[known[found] != tags][0])} is none of the network's, {list(self.tags)}")
+            raise ValueError(
+                f"tag {int(tags[known[found] != tags][0])} is none of the network, which has {list(self.tags)}"
+            )
         return found.T.contiguous()
 
     def phase(self, phases: Tensor) -> Tensor:
@@ -212,8 +214,8 @@ class ModeNetwork(nn.Module):
         return ModeFields(displacements / size, strains / size[:, None])
 
     def _linear_solution(self, modes: ModeFields, phase: Tensor) -> tuple[ModeFields, Tensor]:
-        """The best solution of the linear problem at zero strain under each unit strain, as d modes, and the residual
-        forces (dofs, d, n) that it leaves."""
+        """The best solution of the linear problem at zero strain under each unit strain, as d modes, and its residual
+        forces (dofs, d, n)."""
         d, (n, points) = len(self.half_range), phase.shape
         at_zero_strain = torch.cat([law.tangent(self.weights.new_zeros(1, d)) for law in self.laws])[phase]
         unit = torch.eye(d).to(modes.strain)
@@ -237,7 +239,7 @@ class ModeNetwork(nn.Module):
             iterations: of Newton's method, at most.
 
         Raises:
-            RVENotConverged: the r equations were not solved at a strain, the first of which it names.
+            RVENotConverged: the r equations were not solved at some strains; names the first.
         """
         coefficients, residual = self._minimise(modes, phase, strain, tolerance, iterations)
         if not (residual <= tolerance).all():
@@ -280,10 +282,10 @@ class ModeNetwork(nn.Module):
         return self._evaluate("stress", strain, phase)
 
     def energy_error_bound(self, phase: Tensor, strain: Tensor) -> Tensor:
-        """Bound (n, s) [MPa] of the energy above the least one, where no tangent is below the homogeneous medium's.
+        """Bound (n, s) [MPa] of the energy above the least one, if no tangent is below that of the homogeneous medium.
 
-        ½ f·u, with the residual forces f and the homogeneous medium's displacements u under them. Where tangents from
-        here to the minimum are below that medium's stiffness C⁰, divide by the least c with C ≥ c C⁰: a uniformly
+        ½ f·u, with the residual forces f and the homogeneous medium's displacements u under them. If tangents C on the
+        way to the minimum are below the stiffness C⁰ of that medium, divide by the largest c with C ≥ c C⁰: a uniformly
         convex function is above its minimum by at most half its squared gradient over c.
 
         Args:
@@ -300,7 +302,7 @@ class ModeNetwork(nn.Module):
         return self.energy_error_bound(phase, strain)
 
     def energies(self, phases: Tensor, strain: Tensor, iterations: int = 3) -> Tensor:
-        """Energies (n, s) over those without fluctuation, which training minimises.
+        """Energies (n, s) relative to those without fluctuation; training minimises them.
 
         Args:
             phases: (cells, n), of n RVEs.
@@ -339,7 +341,7 @@ class ModeNetwork(nn.Module):
         return found
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network and all that it needs to one file, see `spon.load`."""
+        """Write the network with its spaces and matrices to one file, see `spon.load`."""
         spaces, tensors = self.network.discretisation.pack()
         tensors = {f"spaces.{name}": value for name, value in tensors.items()}
         shapes = {}
@@ -365,13 +367,13 @@ class ModeNetwork(nn.Module):
 
 @reads("modes")
 def load_modes(path: str | os.PathLike) -> ModeNetwork:
-    """The network of a file, on the CPU in the precision that it was saved in. It needs no DOLFINx.
+    """The network of a file, on the CPU in the precision of the file. It needs no DOLFINx.
 
     Args:
         path: of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds no network of modes.
     """
     with Reader(path, "modes") as file, assembling(path):

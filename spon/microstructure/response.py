@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class RVENotConverged(RuntimeError):
-    """The equilibrium of an RVE was not found.
+    """An RVE without convergence.
 
     Args:
         rve: its number in the batch.

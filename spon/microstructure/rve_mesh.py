@@ -20,7 +20,7 @@ class RVEMesh:
         tying: (dofs, unknowns), periodic displacements of unknowns.
         interpolation: (P, nodes), values at the points of a nodal field of the network.
         weights: (P,), the mean of a field being Σ_p w_p field_p.
-        cells: (P,), the cell of the mesh that each point is in.
+        cells: (P,), the cell of the mesh that contains each point.
     """
 
     strains: SparseOperator
@@ -31,7 +31,7 @@ class RVEMesh:
 
 
 def homogeneous_compliance(mesh: RVEMesh, law: PhaseLaw) -> Tensor:
-    """Displacements (dofs, dofs) per unit force of a homogeneous periodic RVE, with one node held.
+    """Displacements (dofs, dofs) per unit force of a homogeneous periodic RVE with one node fixed.
 
     Args:
         mesh: of the RVE.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training networks of modes on the energies of random RVEs, without solving anything."""
+"""Training networks of modes on the energies of random RVEs, without solved problems."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +26,8 @@ def train(
 ) -> TrainingResult[ModeNetwork]:
     """Train for the least mean logarithm of the energy of random RVEs at random strains.
 
-    The energies are bounded from below by the exact ones alone. As the coefficients of the modes are those of least
-    energy, their derivatives drop out of the gradient (envelope theorem).
+    The exact energies are lower bounds. As the coefficients of the modes minimise the energy, their derivatives drop
+    out of the gradient (envelope theorem).
 
     Args:
         network: changed in place.
@@ -35,10 +35,10 @@ def train(
         options: steps, rate, seed, ...
         strains: number of strains for each RVE, uniform in the box of `half_range`.
         comm: a communicator of mpi4py, whose ranks share each batch (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
-        ValueError: phases that the network does not know, or too few RVEs.
+        ValueError: phases that the network does not have, or too few RVEs.
         FloatingPointError: energies that are not finite at the start.
     """
     samples = network.phase(phases).shape[0]

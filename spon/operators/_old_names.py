@@ -22,7 +22,7 @@ _AT_NODES = (
 
 
 def rename_state(state: dict[str, Any], prefix: str) -> None:
-    """Give the parameters of a network below a prefix, of a file of the first release, their present names."""
+    """Rename the parameters of a network below a prefix, in a file of the first release, to their present names."""
     old = [name for name in state if name.startswith(prefix)]
     if prefix + "readout.weight" not in old:
         return

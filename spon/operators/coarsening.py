@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Coarse spaces for networks whose user gives none: bilinear or trilinear fields on regular grids over the mesh."""
+"""Default coarse spaces: bilinear or trilinear fields on regular grids over the mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from spon.spaces.space import Space
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-_ON_FACE = 1e-9  # how near to a face of a grid cell a node lies on it, in sizes of the cell; rounding is far below
-# How far outside of the grid a node may lie, in sizes of a grid cell; prolongations take the nearest cell's polynomial
-# up to half a size.
+_ON_FACE = 1e-9  # distance from a face of a grid cell, in sizes of the cell, at which a node counts as on the face
+# Distance from the grid up to which a node may lie outside, in sizes of a grid cell; prolongations extrapolate the
+# polynomial of the nearest cell up to half a size.
 _REACH = 0.45
 
 
@@ -28,13 +28,13 @@ _REACH = 0.45
 class CoarseGrids:
     """Lagrange spaces of degree one on regular grids, each with half as many cells along an edge as the one before.
 
-    A grid covers the bounding box of the mesh, without the cells that lie outside of the mesh, in any dimension and for
+    A grid covers the bounding box of the mesh, without the cells that lie outside the mesh, in any dimension and for
     any kind of cell. The first has cells of twice the mean distance of the output's nodes. A grid that would tear
     the mesh into pieces, as where the mesh is strongly graded, is left out.
 
     Args:
-        cells: the coarsest grid has at least so many along its longest edge.
-        count: of grids, at most; None for as many as there are.
+        cells: least number along the longest edge of the coarsest grid.
+        count: of grids, at most; None for all.
     """
 
     cells: int
@@ -45,11 +45,11 @@ class CoarseGrids:
 
         Args:
             mesh: of DOLFINx, on one rank.
-            space: on it, whose nodes the grids cover.
+            space: on the mesh; the grids cover its nodes.
             periodic: axes along which grids have partner nodes on opposite faces.
 
         Returns:
-            As many as there are; none for a mesh that fills no part of its box, such as a surface in space.
+            All such spaces; none for a mesh that fills no part of its box, such as a surface in space.
         """
         made: list[Any] = []
         points = space.points.numpy()
@@ -85,17 +85,17 @@ class _Grid:
 
 
 def _spacing(size: Array, periodic: Sequence[bool], nodes: float) -> float:
-    """Edge of the cells of a regular grid in a box that has so many independent nodes, rounding aside."""
+    """Edge of the cells of a regular grid in a box with so many independent nodes."""
     even = float(np.prod(size) / nodes) ** (1 / len(size))
     if all(periodic):
         return even
     ends = np.where(periodic, 0.0, 1.0)
-    largest = 1e6 * float(size.max())  # of which a grid has no more than the nodes at its ends
+    largest = 1e6 * float(size.max())  # a grid of such cells has no nodes but those at its ends
     return float(brentq(lambda h: float(np.prod(size / h + ends)) - nodes, even, largest, rtol=1e-12))
 
 
 def _pieces(groups: Numbers) -> int:
-    """Number of parts of a mesh that do not share a number, which its cells have in `groups` (cells, n)."""
+    """Number of connected parts of a mesh, whose cells are connected by equal numbers in `groups` (cells, n)."""
     cells = np.arange(len(groups)).repeat(groups.shape[1])
     _, numbers = np.unique(groups, return_inverse=True)
     incidence = scipy.sparse.csr_array((np.ones(groups.size), (cells, numbers.ravel())))
@@ -104,21 +104,21 @@ def _pieces(groups: Numbers) -> int:
 
 
 def _covering(space: Space, places: Array, cells: Numbers, periodic: Sequence[bool]) -> _Grid | None:
-    """The grid of so many cells along each axis, without those that have a corner which no node's value depends on.
+    """The grid of so many cells along each axis, without cells with a corner on which no node's value depends.
 
     Args:
-        space: whose nodes the grid covers.
+        space: the grid covers its nodes.
         places: (nodes, d) of them, from 0 to the number of cells along each axis.
         cells: (d,) numbers of cells.
         periodic: (d,) whether the grid needs partner vertices on opposite faces.
 
     Returns:
-        None if some node or cell of the mesh is too far outside of what remains.
+        None if some node or cell of the mesh is too far outside the remaining cells.
     """
     d = len(cells)
     ends = np.array(list(product((0, 1), repeat=d)))[:, ::-1]  # corners of a cell, the first axis fastest
     used = np.zeros((int(np.prod(cells)), 2**d), dtype=bool)
-    for end in ends:  # a node on faces is in the cells on both sides
+    for end in ends:  # a node on a face is in the cells on both sides
         here = np.clip(np.floor(places + np.where(end, _ON_FACE, -_ON_FACE)).astype(int), 0, cells - 1)
         along = places - here
         moves = np.stack([along < 1 - _ON_FACE, along > _ON_FACE], -1)  # weight on the lower and on the upper corner
@@ -152,7 +152,7 @@ def _covering(space: Space, places: Array, cells: Numbers, periodic: Sequence[bo
 
 
 def _with_partners(kept: Numbers, cells: Numbers, periodic: Sequence[bool]) -> Numbers:
-    """The cells (n, d) without those that have a vertex on a periodic face whose partner is of no other cell."""
+    """The cells (n, d) without those with a vertex on a periodic face whose partner belongs to no cell."""
     ends = np.array(list(product((0, 1), repeat=len(cells))))
     while True:
         corners = kept[:, None] + ends

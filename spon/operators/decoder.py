@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From predicted values at nodes to a field that meets all conditions."""
+"""From predicted values at nodes to a field that satisfies all conditions."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from spon.spaces import constraints
 
 
 def decode(spaces: Discretisation, structure: Structure, values: Sequence[Tensor], before: Tensor | None) -> Tensor:
-    """The field (dofs, batch) of the answer's space.
+    """The field (dofs, batch) of the space of the prediction.
 
     Args:
         spaces: in the precision and on the device of the values.
-        structure: integrals that the field has, and whether it is an increment.
+        structure: prescribed integrals of the field, and whether it is an increment.
         values: (nodes, batch, components) of each part.
-        before: (dofs, batch), the input in the space of the answer, None if there is none.
+        before: (dofs, batch), the input in the space of the prediction, or None.
     """
     fields = []
     for space, y, target in zip(spaces.parts, values, structure.integrals(len(spaces.parts))):
@@ -43,7 +43,7 @@ def given(before: Tensor | None) -> Tensor:
     """The input that increments are added to.
 
     Raises:
-        ValueError: there is none, which `Structure.check` refuses for a network.
+        ValueError: no such input; `Structure.check` rejects such a network.
     """
     if before is None:
         raise ValueError("increments and integral = 'input' need an input in the space of the prediction")

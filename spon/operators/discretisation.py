@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Spaces of an operator network, output and coarse ones, and the matrices that connect them.
 
-They are read from DOLFINx once; from then on they are tensors, as those of `spon.spaces`.
+They are read from DOLFINx once and stored as tensors, as those of `spon.spaces`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from spon.spaces.space import MixedSpace, Space, pack, unpack
 from spon.sparse import SparseOperator
 
 ENCODERS = ("interpolation", "integrals")
-_REACH = 0.5  # how far outside of another mesh a node may be, in sizes of the nearest cell, as at curved boundaries
+_REACH = 0.5  # distance of a node from another mesh, as at curved boundaries, in sizes of the nearest cell, at most
 # Attributes → their names in files, which are those of the first release.
 _FILE_NAMES = {"point_encoders": "sights", "coordinates": "places"}
 
@@ -31,14 +31,14 @@ class Discretisation:
         output: the space that the network predicts in, with its strong conditions.
         coarse: spaces from finer to coarser.
         encoders: per input (nodes · components, input dofs), its values at each node of the output.
-        prolongations: (finer nodes, coarser nodes), from the coarsest but one of (output, *coarse) back to the output.
-        velocity: the space of the answer if that is the curl of what the network predicts in `output`, else None.
+        prolongations: (finer nodes, coarser nodes), from the last but one of (output, *coarse) back to the output.
+        velocity: the space of the prediction if that is the curl of a field in `output`, else None.
         curl: (velocity dofs, output dofs), or None.
-        others: further parts of the answer, if it is of a mixed space, whose first part is then `output`.
-        carry: to each of them (nodes, output nodes), the values that a field of the output has there.
+        others: further parts of the prediction if its space is mixed; the first part is then `output`.
+        carry: for each of them (nodes, output nodes), the values of a field of the output at its nodes.
         join: (mixed dofs, dofs of all parts), the fields of the parts as one, or None.
-        same: number of the first input that is in the space of the answer, or None.
-        points: quadrature points of the output and of the coarse spaces, or none.
+        same: number of the first input that is in the space of the prediction, or None.
+        points: quadrature points of the output and of the coarse spaces, or empty.
         point_encoders: per input (points · components, input dofs), its values at the output's points.
     """
 
@@ -57,18 +57,18 @@ class Discretisation:
 
     @property
     def parts(self) -> tuple[Space, ...]:
-        """The spaces that the network has values in: the output and, if that is mixed, all others."""
+        """The spaces of the network's values: the output and, if that is mixed, all others."""
         return (self.output, *self.others)
 
     @property
     def answer(self) -> Space | MixedSpace:
-        """The space of what the network returns."""
+        """The space of the prediction."""
         if self.join is not None:
             return MixedSpace(self.parts, self.join.T.columns.split([part.dofs for part in self.parts]))
         return self.output if self.velocity is None else self.velocity
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Discretisation":
-        """The same on another device or, its numbers, in another precision."""
+        """A copy on another device or, its numbers, in another precision."""
 
         def moved(value):
             if isinstance(value, tuple):
@@ -109,7 +109,7 @@ class Discretisation:
 
         Args:
             header: from `pack`.
-            tensors: function that returns the tensors below a name, by the rest of their names.
+            tensors: name → the tensors below it, by the rest of their names.
         """
 
         def space(name, about):
@@ -154,13 +154,13 @@ def discretise(
 
     Args:
         inputs: see `spon.OperatorNetwork`.
-        output: likewise.
-        bcs: likewise.
-        periodic: likewise.
-        velocity: likewise.
-        coarse: Lagrange spaces from finer to coarser, or how they are made.
+        output: see `spon.OperatorNetwork`.
+        bcs: see `spon.OperatorNetwork`.
+        periodic: see `spon.OperatorNetwork`.
+        velocity: see `spon.OperatorNetwork`.
+        coarse: Lagrange spaces from finer to coarser, or the grids to make.
         encoder: see `spon.OperatorNetwork`.
-        points: whether quadrature points are read too, of a Lagrange output.
+        points: whether to read the quadrature points of a Lagrange output, too.
 
     Raises:
         ValueError: see `spon.OperatorNetwork`.
@@ -174,7 +174,7 @@ def discretise(
     read, others = read_space(output, bcs=bcs, periodic=periodic), _Others()
     if isinstance(read, MixedSpace):
         if velocity is not None:
-            raise ValueError("the output space is mixed, and a potential of a velocity is not: leave velocity out")
+            raise ValueError("the output space is mixed, but a potential of a velocity must not be: leave velocity out")
         output, space, others = _parts(output, read)
     else:
         space = read
@@ -186,7 +186,7 @@ def discretise(
         if space.family != "P":
             raise ValueError(f"the output is {space.family}, need Lagrange for fields that have gradients everywhere")
         if encoder != "interpolation":
-            raise ValueError(f"encoder = {encoder!r}, but inputs at points are interpolated: need 'interpolation'")
+            raise ValueError(f"encoder = {encoder!r}: need 'interpolation' for inputs at points")
         levels, cells = read_levels([output, *given], [node_tying(level) for level in (space, *below)])
         point_encoders = [at_points(V, output.mesh, cells, levels[0].coordinates.numpy()) for V in inputs]
     return Discretisation(
@@ -207,7 +207,7 @@ def discretise(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Others:
-    """What a mixed output has beside its first part, see `Discretisation`."""
+    """The other parts of a mixed output, see `Discretisation`."""
 
     spaces: tuple[Space, ...] = ()
     carry: tuple[SparseOperator, ...] = ()
@@ -215,7 +215,7 @@ class _Others:
 
 
 def _parts(output: Any, mixed: MixedSpace) -> tuple[Any, Space, _Others]:
-    """The first part of a mixed output, as DOLFINx has it and read, and the others."""
+    """The first part of a mixed output, in DOLFINx and as tensors, and the others."""
     from meshes.compat import collapse
     from spon.spaces.transfer import evaluation
 
@@ -223,7 +223,7 @@ def _parts(output: Any, mixed: MixedSpace) -> tuple[Any, Space, _Others]:
     join = SparseOperator.of(scipy.sparse.eye_array(len(order), format="csr")[order])
     V, parts = collapse(output.sub(0))[0], [part for part in mixed.parts if isinstance(part, Space)]
     if len(parts) < len(mixed.parts) or parts[0].family != "P":
-        raise ValueError("the output space is mixed: its first part must be Lagrange, and none mixed again")
+        raise ValueError("the output space is mixed: its first part must be Lagrange, and no part mixed")
     first, *others = parts
     carry, b = [], first.block_size
     for part in others:
@@ -243,12 +243,12 @@ def _lagrange(V: Any, name: str, periodic: Sequence[int]) -> Space:
 
     space = read_space(V, periodic=periodic)
     if not isinstance(space, Space) or space.family != "P":
-        raise ValueError(f"{name} is not Lagrange, whose fields have a value at each finer node")
+        raise ValueError(f"{name} is not Lagrange: need fields with a value at each finer node")
     return space
 
 
 def _prolongation(V: Any, finer: Space, coarser: Space) -> SparseOperator:
-    """(finer nodes, coarser nodes), the values of fields of V, which is read as `coarser`, at finer nodes."""
+    """(finer nodes, coarser nodes), the values of fields of V, read as `coarser`, at finer nodes."""
     from spon.spaces.transfer import evaluation
 
     here, b = nodes(finer), coarser.block_size
@@ -256,12 +256,12 @@ def _prolongation(V: Any, finer: Space, coarser: Space) -> SparseOperator:
     if matrix.shape[1] >= matrix.shape[0]:
         raise ValueError(f"a coarse space has {matrix.shape[1]} nodes, need fewer than {matrix.shape[0]}")
     if not (abs(matrix).sum(axis=0) > 0).all():
-        raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has some far from all finer ones")
+        raise ValueError(f"a coarse space of {matrix.shape[1]} nodes has nodes far from all finer ones")
     return SparseOperator.of(matrix)
 
 
 def _encoder(V: Any, output: Any, space: Space, encoder: str) -> SparseOperator:
-    """(nodes · components, input dofs), see `Discretisation.encoders`; output: as `space` was read from it."""
+    """(nodes · components, input dofs), see `Discretisation.encoders`; `space` was read from `output`."""
     from spon.spaces.read import family
     from spon.spaces.transfer import evaluation, integrals, patch_means
 
@@ -271,12 +271,12 @@ def _encoder(V: Any, output: Any, space: Space, encoder: str) -> SparseOperator:
         return SparseOperator.of(scipy.sparse.kron(node_tying(space).T, components, "csr") @ matrix)
     if family(V) == "P":
         return evaluation(V, space.points[nodes(space)].numpy(), reach=_REACH)
-    # A field that jumps has no value at a node; its mean around the node leaves no cell out.
+    # A field that jumps has no value at a node; its mean over the cells around the node is used.
     return patch_means(V, output, node_tying(space))
 
 
 def _same(V: Any, W: Any) -> bool:
-    """Whether two function spaces are equal, dof by dof."""
+    """Whether two function spaces are equal for each dof."""
     alike = V.mesh == W.mesh and V.ufl_element() == W.ufl_element()
     return alike and np.array_equal(V.dofmap.list, W.dofmap.list)
 

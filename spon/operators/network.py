@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Structure-preserving operator networks between finite element spaces.
 
-S = D ∘ P ∘ E (Bouziani & Boullé, arXiv 2410.01065): the encoder E brings input fields to the nodes of the output space,
-the processor P is learned (`spon.operators.processors`), the decoder D turns its prediction into a field of the output
-space, with all its strong conditions.
+S = D ∘ P ∘ E (Bouziani & Boullé, arXiv 2410.01065): the encoder E maps input fields to the nodes of the output space,
+the processor P is learned (`spon.operators.processors`), and the decoder D maps its prediction to a field of the output
+space that satisfies all strong conditions.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from spon.operators.structure import UNSTRUCTURED, Structure
 from spon.spaces import constraints, norms
 from spon.spaces.space import Space
 
-_TRIAL = 8  # samples by which the size of an untrained network's predictions is found
+_TRIAL = 8  # samples to estimate the size of an untrained network's predictions
 
 
 class OperatorNetwork(nn.Module):
@@ -39,11 +39,11 @@ class OperatorNetwork(nn.Module):
     It is a torch module of float64 on the CPU, which `.to(device, dtype)` moves.
 
     Args:
-        input: a function space, or several if there are several input fields; any that `spon.read_space` knows and are
-            not mixed, on meshes that cover that of the output.
-        output: the space of the prediction, or, if there is a `velocity`, of its potential. It may be mixed of a
-            Lagrange space, at whose nodes the network works, and others.
-        bcs: `dolfinx.fem.DirichletBC` on the output, met to the last bit.
+        input: the function space of the input field, or those of several; any spaces of `spon.read_space` that are not
+            mixed, on meshes that cover that of the output.
+        output: the space of the prediction, or, with a `velocity`, of its potential. It may be mixed of a Lagrange
+            space, whose nodes the network uses, and others.
+        bcs: `dolfinx.fem.DirichletBC` on the output, satisfied exactly.
         periodic: axes along which the output is periodic, by tied dofs.
         velocity: Raviart-Thomas on the mesh of a scalar Lagrange `output` in 2D; the prediction is the curl of a field
             in `output`, and its divergence is zero.
@@ -51,11 +51,11 @@ class OperatorNetwork(nn.Module):
             they are made: fields of degree one on regular grids that cover the mesh, each with half as many cells
             along an edge as the one before, down to four cells for "fluxes" and two for the others; see
             `spon.operators.coarsening.CoarseGrids`.
-        encoder: "interpolation", values of the inputs at the nodes of the output, or, of inputs that jump, means over
-            the cells around a node; "integrals", of the inputs against the basis of the output.
+        encoder: "interpolation", values of the inputs at the nodes of the output, or, for inputs that jump, means over
+            the cells around a node; "integrals" of the inputs against the basis of the output.
         processor: "fluxes", "multigrid", "messages", "mgno", "attention" or "mlp". If None, "fluxes" for a Lagrange
             output and the encoder "interpolation", the most accurate in the project's benchmarks, else "multigrid".
-        structure: what the operator keeps exactly beside its strong conditions: linearity, integrals, increments,
+        structure: exact properties of the operator beside its strong conditions: linearity, integrals, increments,
             symmetry.
         seed: of the initial parameters.
         **options: of the processor: channels (features at a node), depth, ..., see `spon.operators.processors`.
@@ -63,10 +63,10 @@ class OperatorNetwork(nn.Module):
     Attributes:
         discretisation: the spaces in float64 on the CPU.
         spaces: the same in the precision and on the device of the network.
-        mean, scale: (components,), by which scaled predictions become values.
+        mean, scale: (components,), from scaled predictions to values.
 
     Raises:
-        ValueError: a space or an option that is not as said above, or what `spon.read_space` refuses.
+        ValueError: a space or an option other than above, or an error of `spon.read_space`.
     """
 
     mean: Tensor
@@ -108,17 +108,17 @@ class OperatorNetwork(nn.Module):
         seed: int = 0,
         **options: Any,
     ) -> "OperatorNetwork":
-        """A network on spaces that have been read before.
+        """A network on spaces that are read already.
 
         Args:
             discretisation: in float64 on the CPU.
-            processor: see above; if None, "fluxes" where quadrature points have been read, else "multigrid".
-            structure: see above.
-            seed: see above.
-            **options: see above.
+            processor: see `OperatorNetwork`; if None, "fluxes" if quadrature points have been read, else "multigrid".
+            structure: see `OperatorNetwork`.
+            seed: see `OperatorNetwork`.
+            **options: see `OperatorNetwork`.
 
         Raises:
-            ValueError: an option that is not as said above.
+            ValueError: an unknown option or value.
         """
         network = cls.__new__(cls)
         default = "fluxes" if discretisation.points else "multigrid"
@@ -167,7 +167,7 @@ class OperatorNetwork(nn.Module):
         """The prediction (dofs, batch) for input fields, (dofs, batch) each.
 
         Raises:
-            ValueError: another number of inputs, or of other shapes, precision or device.
+            ValueError: another number of inputs, or inputs of other shapes, precision or device.
         """
         if len(inputs) != len(self.spaces.encoders):
             raise ValueError(f"got {len(inputs)} inputs, need {len(self.spaces.encoders)}")
@@ -179,7 +179,7 @@ class OperatorNetwork(nn.Module):
     def _predict(self, *inputs: Tensor) -> Tensor:
         """Encode, process, decode."""
         hidden = self.processor(self._encode_normalised(inputs))
-        # The other parts of a mixed space take the hidden features where their own nodes are.
+        # The other parts of a mixed space are read out of the hidden features at their own nodes.
         at_parts = [hidden, *(matrix @ hidden for matrix in self.spaces.carry)]
         values = [self.processor.predict(h) * self.scale + self.mean for h in at_parts]
         parts = [y.split(self.components, -1)[k] for k, y in enumerate(values)]
@@ -205,7 +205,7 @@ class OperatorNetwork(nn.Module):
         Args:
             k: number of the input.
             x: (dofs, batch).
-            points: whether at the quadrature points of the output, instead of its nodes.
+            points: at the quadrature points of the output instead of its nodes.
 
         Raises:
             ValueError: an input of another shape.
@@ -226,7 +226,7 @@ class OperatorNetwork(nn.Module):
         return Encoded(at_nodes, linear, *self._scaled(inputs, points=True))
 
     def _scaled(self, inputs: Sequence[Tensor], points: bool) -> list[Tensor]:
-        """Scaled values (nodes or points, batch, .) of other inputs, and of those that predictions are linear in."""
+        """Scaled values (nodes or points, batch, .) of the nonlinear inputs, and of the linear ones."""
         pairs = zip(inputs, self.input_scalings)
         fields = [scaling(self.encode(k, x, points=points)) for k, (x, scaling) in enumerate(pairs)]
         empty = fields[0][..., :0]
@@ -234,7 +234,7 @@ class OperatorNetwork(nn.Module):
         return [torch.cat([empty, *(fields[k] for k in which)], -1) for which in kinds]
 
     def decode(self, *values: Tensor, before: Tensor | None = None) -> Tensor:
-        """The field (dofs, batch) that meets all conditions.
+        """The field (dofs, batch) that satisfies all conditions.
 
         Args:
             *values: (nodes, batch, components) of each part.
@@ -258,11 +258,11 @@ class OperatorNetwork(nn.Module):
         before = given(self._before(inputs)) if self.structure.increment else torch.zeros_like(outputs)
         outputs = outputs - before
         if self.spaces.curl is not None or self.structure.symmetric:
-            # The potential is not known; that of the untrained network is scaled until its fields are as large.
+            # The potential is unknown; that of the untrained network is scaled until its fields are as large.
             self.scale.fill_(1.0)
             found = self(*(x[:, :_TRIAL] for x in inputs)) - before[:, :_TRIAL]
             space = self.spaces.answer
-            assert isinstance(space, Space)  # as `Structure.check` makes sure of
+            assert isinstance(space, Space)  # by `Structure.check`
             self.scale.fill_(float(norms.l2(space, outputs).mean() / norms.l2(space, found).mean()))
             return
         scales = []
@@ -279,9 +279,9 @@ class OperatorNetwork(nn.Module):
     def normalise_by(self, inputs: Sequence[Tensor], loss: Callable[..., Tensor]) -> None:
         """Scale inputs by the means and deviations of fields (dofs, samples), and predictions by a loss.
 
-        Predictions of the untrained network, which have nothing to do with the right ones, are scaled to the size of
-        these: to a factor of two, so that they double the loss of predictions of zero. A network with less than half of
-        that loss has been trained before and stays as it is.
+        Predictions of the untrained network, which are unrelated to the exact ones, are scaled to their size up to a
+        factor of two, so that they double the loss of predictions of zero. A network with less than half of that loss
+        has been trained before and is not changed.
         """
         some = [x[:, :_TRIAL] for x in inputs]
 
@@ -309,9 +309,9 @@ class OperatorNetwork(nn.Module):
         coarse: Sequence[Any] | None = None,
         encoder: str = "interpolation",
     ) -> "OperatorNetwork":
-        """The same network on other spaces, of a refined mesh or another domain: its parameters belong to no node.
+        """The same network on other spaces, of a refined mesh or another domain, as no parameter belongs to a node.
 
-        It is as accurate there as the law that it has learned holds there.
+        Its accuracy there depends on how well the learned law holds there.
 
         Args:
             input: as of the network, with as many components.
@@ -340,7 +340,7 @@ class OperatorNetwork(nn.Module):
         if wrong:
             raise ValueError(
                 f"the network does not fit these spaces, as {wrong[0]} shows: need as many inputs, components and "
-                "coarse spaces as it was made for"
+                "coarse spaces as in its own spaces"
             )
         network.load_state_dict(mine)
         return network
@@ -360,7 +360,7 @@ class OperatorNetwork(nn.Module):
         return cls.from_discretisation(discretisation, structure=Structure(**structure), **options)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network and all that it needs to one file, see `spon.load`."""
+        """Write the network with its spaces and matrices to one file, see `spon.load`."""
         spaces, tensors = self.discretisation.pack()
         tensors = {f"spaces.{name}": value for name, value in tensors.items()}
         tensors |= {f"state.{name}": value for name, value in self.state_dict().items()}
@@ -373,11 +373,11 @@ class OperatorNetwork(nn.Module):
 
 @reads("operator")
 def load_network(path: str | os.PathLike) -> OperatorNetwork:
-    """The network of a file, on the CPU in the precision that it was saved in. It needs no DOLFINx.
+    """The network of a file, on the CPU in the precision of the file. It needs no DOLFINx.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds no operator network.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds no operator network.
     """
     with Reader(path, "operator") as file, assembling(path):
         spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))

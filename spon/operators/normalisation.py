@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Scales of what a network takes and predicts, from samples."""
+"""Scales of the inputs and predictions of a network, from samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from spon.spaces.space import Space
 
-_POWERS = 64  # scales are sought among 2^-64 ... 2^64
+_POWERS = 64  # scales are among 2^-64 ... 2^64
 
 
 class InputScaling(nn.Module):
     """Scaled components of one input and, unless the network is linear in it, their logarithms.
 
-    Only components that are positive in all samples have logarithms, as coefficients do; values below the least of the
-    samples have the logarithm of that. Those of other components are zero.
+    Only components that are positive in all samples, such as coefficients, have logarithms; values below the least of
+    the samples get its logarithm. The logarithms of other components are zero.
 
     Args:
         components: of the input.
@@ -82,5 +82,5 @@ def scale_of_loss(loss: Callable[[float], float], bound: float) -> float:
 
 
 def positive(scale: Tensor) -> Tensor:
-    """A scale to divide by: zero, which fields have that are the same everywhere, becomes one."""
+    """A scale to divide by: zero, the scale of uniform fields, becomes one."""
     return torch.where(scale > 0, scale, 1.0)

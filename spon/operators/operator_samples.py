@@ -28,7 +28,7 @@ class OperatorSamples:
     Args:
         inputs: (dofs, n), of each input field.
         output: (dofs, n).
-        seed: that they were drawn with.
+        seed: of the samples.
     """
 
     inputs: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class Signature:
 
     Args:
         about: element and numbers of the dofs in each cell, as text.
-        points: (nodes, d), coordinates of the nodes, which machines may round differently.
+        points: (nodes, d), coordinates of the nodes, whose rounding may differ between machines.
     """
 
     about: str
@@ -85,10 +85,10 @@ def load_samples(path: str | os.PathLike, network: OperatorNetwork | None = None
 
     Args:
         path: of the file.
-        network: that the samples are for, whose output space and numbers of input dofs they must have; None for any.
+        network: the samples must have its output space and numbers of input dofs; None for any.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged, or holds no samples or those of other spaces.
     """
     path = Path(path)
@@ -126,7 +126,7 @@ def opened(path: Path, wanted: Mapping[str, Signature | None] | None = None, see
         seed: that the samples must have; None for any.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ModelFileError: the file cannot be read, also inside the block; is of another kind; or holds other samples.
     """
     import h5py

@@ -4,10 +4,10 @@
     B = ω D⁻¹ + N Nᵀ,
 
 with an operator network N that is linear in the residual. B is symmetric positive definite for any weights of the
-network, so that conjugate gradients converge with it. The first term is a smoother, which leaves smooth errors; the
-second is a correction for these: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
+network, so that conjugate gradients converge with it. The first term is a smoother, which damps rough errors; the
+second corrects smooth ones: the additive form of two-level methods (Xu, SIAM Rev. 34, 1992), with a learned space.
 
-The network may have other inputs, such as the coefficient of the form, and then serves many matrices A.
+With further inputs, such as the coefficient of the form, one network preconditions many matrices A.
 """
 
 import warnings
@@ -104,11 +104,11 @@ class Preconditioner(nn.Module):
         return self.weight * residual / self.diagonal[:, None]
 
     def smooth(self, x: Tensor, sweeps: int) -> Tensor:
-        """Fields x (dofs, batch) after sweeps of relaxation for A x = 0, which leave the smooth part.
+        """Fields x (dofs, batch) after sweeps of relaxation for A x = 0, which keep the smooth part.
 
         Args:
             x: (dofs, batch).
-            sweeps: how many.
+            sweeps: number of sweeps.
         """
         for _ in range(sweeps):
             x = x - self.relax(self.matrix(x))
@@ -116,7 +116,7 @@ class Preconditioner(nn.Module):
 
 
 def _largest_eigenvalue(matrix: SparseOperator, diagonal: Tensor) -> Tensor:
-    """Of D⁻¹A (), to one per cent: ω need not be known better."""
+    """The largest eigenvalue of D⁻¹A (), to one per cent, which suffices for ω."""
     size = scipy.sparse.diags_array(diagonal.double().cpu().numpy() ** -0.5)
     scaled = size @ matrix.scipy.astype(np.float64) @ size  # symmetric, with the same eigenvalues
     start = np.random.default_rng(0).standard_normal(len(diagonal))
@@ -142,8 +142,8 @@ def train_preconditioner(
 ) -> TrainingResult[OperatorNetwork]:
     """Train the network of one or several preconditioners for the least mean ‖x − B A x‖ / ‖x‖, in the norms of A.
 
-    Nothing is solved for that: fields x are noise after some sweeps of relaxation, so that rough and smooth fields
-    are among them alike.
+    No system is solved: the fields x are noise after some sweeps of relaxation, so that they include rough and smooth
+    fields.
 
     Args:
         preconditioners: with one network, which is changed in place and is the model of the result.
@@ -151,7 +151,7 @@ def train_preconditioner(
         samples: number of fields, spread over the preconditioners and over the numbers of `sweeps`.
         sweeps: numbers of sweeps.
         comm: a communicator of mpi4py, whose ranks share each batch (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: none, or preconditioners of different networks; too few samples, or no numbers of sweeps.
@@ -164,8 +164,8 @@ def train_preconditioner(
     if any(p.network is not network for p in all_):
         raise ValueError("the preconditioners have different networks, need one")
     if samples < len(all_):
-        raise ValueError(f"{samples} samples for {len(all_)} matrices: need one for each at least")
-    options.held_out(samples)  # refuses before the work
+        raise ValueError(f"{samples} samples for {len(all_)} matrices: need at least one for each")
+    options.held_out(samples)  # raises before the work
     generator, fixed = torch.Generator().manual_seed(options.seed), network.spaces.output.fixed
     noise = torch.randn(len(fixed), samples, generator=generator, dtype=torch.float64).to(all_[0].diagonal)
     fields = torch.where(fixed[:, None], 0.0, noise)
@@ -192,7 +192,7 @@ def train_preconditioner(
     for k, x in enumerate(others, 1):
         network.normalise_input(k, x)
     with torch.no_grad():
-        # Scale the correction to the error that the relaxation leaves.
+        # Scale the correction to the error after relaxation.
         remaining, found = fields - relaxed, _correction(network, forces, others)
         remaining, found = ((x * forces_of(x, everything)).sum() for x in (remaining, found))
         network.scale.mul_((remaining / found) ** 0.25)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an operator network keeps exactly, whatever its parameters are."""
+"""Properties of an operator network that hold exactly for any parameters."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +15,12 @@ class Structure:
     """Properties of the operator that hold exactly, beside the strong conditions of the output space.
 
     Args:
-        linear_in: numbers of the inputs that the prediction is linear in, whatever the others are.
+        linear_in: numbers of the inputs in which the prediction is linear, for any values of the others.
         integral: of each component of the prediction; None if it is free; "input" for that of the first input in the
             space of the prediction, which `spon.operators.rollout` then conserves. A sequence with one entry for each
             part if the output is mixed.
-        increment: whether the network predicts what is added to the first input in the space of the prediction. The
-            sum meets Dirichlet values, ties and integrals even if the input does not; to a velocity a curl is added.
+        increment: whether the network predicts an increment of the first input in the space of the prediction. The sum
+            satisfies Dirichlet values, ties and integrals even if the input does not; to a velocity a curl is added.
         symmetric: whether the prediction is the derivative of a learned potential by the one input, which has the dofs
             of the output. Its Jacobian is a symmetric matrix, as that of the map from loads ∫ f φ_i to the dofs of a
             minimiser.
@@ -52,14 +52,14 @@ class Structure:
         return given
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as JSON knows them."""
+        """The fields, for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def check(self, discretisation: Discretisation) -> None:
-        """Whether a network on these spaces can have this structure.
+        """Raise unless a network on these spaces can have this structure.
 
         Raises:
-            ValueError: naming what contradicts it.
+            ValueError: names the contradiction.
         """
         count, parts, same = len(discretisation.encoders), discretisation.parts, discretisation.same
         if not all(0 <= k < count for k in self.linear_in):
@@ -74,7 +74,7 @@ class Structure:
             raise ValueError("the integral of a curl is that of the potential's boundary values: leave integral out")
         for value, part in zip(integrals, parts):
             if value is not None and part.correction.shape[1] == 0:
-                raise ValueError(f"integral = {self.integral}, but the Dirichlet values leave the integral no room")
+                raise ValueError(f"integral = {self.integral}, but the Dirichlet values fix the integral")
         if self.symmetric:
             several = len(parts) > 1 or discretisation.velocity is not None
             if self.linear_in or constrained or self.increment or several:
@@ -96,7 +96,7 @@ class Structure:
         same = discretisation.same
         if continued and same not in self.linear_in:
             raise ValueError(
-                f"the prediction follows input {same}, so that linear_in = {self.linear_in} needs {same} too"
+                f"the prediction depends on input {same}, so that linear_in = {self.linear_in} needs {same} too"
             )
 
 

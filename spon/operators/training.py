@@ -32,10 +32,10 @@ def train(
     comm: Any = None,
     log: Callable[[str], None] | None = None,
 ) -> TrainingResult[OperatorNetwork]:
-    """Train a network in place for the least mean relative error, the least mean of a `loss`, or that of their sum.
+    """Train a network in place to minimise the mean relative error, the mean of a `loss`, or their sum.
 
-    AdamW with a learning rate that falls to zero, then L-BFGS on all samples, see `spon.training.fit.fit_samples`. The
-    network ends with the parameters of the least validation loss.
+    AdamW with a learning rate that decreases to zero, then L-BFGS on all samples, see `spon.training.fit.fit_samples`.
+    The network gets the parameters of the least validation loss.
 
         result = operators.train(network, f, u, TrainingOptions(steps=800), log=print)
         min(result.history.validation)
@@ -50,13 +50,13 @@ def train(
             of a mixed one, the mean of the relative errors of its parts.
         loss: (batch,) of predictions (dofs, batch) and their inputs (dofs, batch). `coupling.Residual` makes one of a
             form in UFL.
-        nested: of the processor "fluxes", fractions of the steps in which its rounds are on coarser spaces, from there
-            on to finer ones, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then
-            the output's own. Such steps take a fraction of the time, and what they learn holds on finer spaces too, as
-            long as the coarsest of them has some four elements along an edge.
+        nested: for the processor "fluxes", fractions of the steps whose rounds are on coarser spaces, from coarser to
+            finer, e.g. (0.4, 0.4): two spaces coarser for four tenths of the steps, one for as many, then the
+            output's own. Such steps take a fraction of the time, and the learned law is valid on finer spaces, too, if
+            the coarsest of them has about four elements along an edge.
         comm: a communicator of mpi4py, whose ranks share each batch; all have the same samples and end with the same
             network (collective).
-        log: takes a line at each evaluation, on the first rank.
+        log: called with a line at each evaluation, on the first rank.
 
     Raises:
         ValueError: fractions that leave no step, or another processor; neither outputs nor a loss, fields of other
@@ -65,10 +65,12 @@ def train(
     """
     fields = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if nested and not (network.processor.nests and min(nested) > 0 and sum(nested) < 1):
-        raise ValueError(f"nested = {tuple(nested)}, need positive shares below one in all, and the processor 'fluxes'")
+        raise ValueError(
+            f"nested = {tuple(nested)}: need positive fractions with a sum below 1 and the processor 'fluxes'"
+        )
     following = _states(network, fields, outputs, norm, loss)
     samples = fields[0].shape[-1]
-    options.held_out(samples)  # refuses before the network changes
+    options.held_out(samples)  # raises before the network changes
     if following is None:
         network.normalise_by(fields, loss)
     else:
@@ -106,12 +108,12 @@ def _states(
     norm: str,
     loss: Callable[..., Tensor] | None,
 ) -> Tensor | None:
-    """The right outputs (dofs, n, samples) of n steps, or None without any; raises ValueError for what does not fit."""
+    """The target outputs (dofs, n, samples) of n steps, or None; raises ValueError for fields that do not fit."""
     space = network.spaces.answer
     if norm not in NORMS:
         raise ValueError(f"norm = {norm!r}, need one of {', '.join(map(repr, NORMS))}")
     if outputs is None and loss is None:
-        raise ValueError("there is nothing to learn from: give outputs, a loss, or both")
+        raise ValueError("neither outputs nor a loss: need one or both")
     samples = fields[0].shape[-1] if outputs is None else outputs.shape[-1]
     if outputs is not None and (outputs.shape[-2:] != (space.dofs, samples) or outputs.ndim > 3):
         raise ValueError(f"outputs have the shape {tuple(outputs.shape)}, need ({space.dofs}, samples)")
@@ -123,18 +125,18 @@ def _states(
     following = (outputs if outputs.ndim == 3 else outputs[None]).movedim(0, 1)
     for part, x in norms.split(space, following):
         if not bool((size := NORMS[norm](part, x).amin(0)).all()):
-            raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, relative to which there is no error")
+            raise ValueError(f"outputs[:, {int(size.argmin())}] has the norm zero, and no relative error")
     return following
 
 
 def rollout(network: OperatorNetwork, start: Tensor | Sequence[Tensor], steps: int) -> Tensor:
-    """States (steps + 1, dofs, batch): the start, and from each state the next one that the network predicts.
+    """States (steps + 1, dofs, batch): the start, then the prediction from each previous state.
 
     Args:
         network: with an input in the space of its output.
         start: (dofs, batch), one for each input field. The first one in the output's space is the state; the others
             are kept.
-        steps: how many.
+        steps: number of steps.
 
     Raises:
         ValueError: a network without such an input, no steps, or fields of other shapes.
@@ -143,7 +145,7 @@ def rollout(network: OperatorNetwork, start: Tensor | Sequence[Tensor], steps: i
     if k is None:
         raise ValueError("a rollout needs an input in the space of the output")
     if steps < 1:
-        raise ValueError(f"steps = {steps}, need one at least")
+        raise ValueError(f"steps = {steps}: need at least 1")
     if len(fields) <= k:
         raise ValueError(f"got {len(fields)} inputs, need {len(network.spaces.encoders)}")
     states = [fields[k]]
@@ -159,9 +161,9 @@ def relative_errors(
     """Relative errors (samples,) of a network's predictions.
 
     Args:
-        network: of any training.
+        network: trained or not.
         inputs: (dofs, samples), one for each input field.
-        outputs: (dofs, samples), the right ones.
+        outputs: (dofs, samples), the exact ones.
         norm: see `train`.
         batch: samples at a time.
     """

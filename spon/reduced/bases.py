@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From snapshots to bases: displacement and stress modes by POD, and a cubature that integrates what they need."""
+"""From snapshots to bases: displacement and stress modes by POD, and their cubature."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from spon.reduced.snapshots import RVESnapshots
 
 Array = npt.NDArray[np.float64]
 
-_INTEGRATED = 25  # stress fields, at least, that the cubature integrates with all modes, if there are as many
+_INTEGRATED = 25  # least number of stress fields that the cubature integrates with all modes, of those available
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +52,11 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
         tolerance: relative error of the cubature.
 
     Raises:
-        ValueError: stresses whose means do not span all components, or what `RVESnapshots.half_range` and
-            `RVESnapshots.tangents_at_zero_strain` refuse.
+        ValueError: stresses whose means do not span all components, or an error of `RVESnapshots.half_range` or
+            `RVESnapshots.tangents_at_zero_strain`.
     """
     w, d, resolved = data.weights, data.strain.shape[1], max(r, resolved)
-    # Strains are weighted by their energy, so that those of a stiff phase count.
+    # Strains are weighted by their energy, so that the modes resolve those of a stiff phase.
     strain, stress = pod(data.local_strain, w, resolved, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
     stress_modes = with_unit_mean_stresses(stress, w)
     # The cubature integrates some stress fields and their products with all modes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cubature: few points that integrate given functions as well as all points do."""
+"""Cubature: few points that integrate given functions to a tolerance."""
 
 from typing import NamedTuple
 
@@ -26,9 +26,9 @@ class Cubature(NamedTuple):
 def empirical_cubature(integrands: Array, weights: Array, tolerance: float = 1e-6) -> Cubature:
     """Points and positive weights that integrate given functions to a relative tolerance.
 
-    Points join a few at a time, first those whose function values are most aligned with the residual of the integrals.
-    The weights are the non-negative least squares solution, and points with zero weight leave (after the empirical
-    cubature of Hernández, Caicedo & Ferrer, Comput. Methods Appl. Mech. Eng. 313, 2017, 687–722).
+    Points are added a few at a time, first those whose function values are most aligned with the residual of the
+    integrals. The weights are the non-negative least squares solution, and points with zero weight are removed (after
+    the empirical cubature of Hernández, Caicedo & Ferrer, Comput. Methods Appl. Mech. Eng. 313, 2017, 687–722).
 
     Args:
         integrands: (P, f) values of f functions at all points; the constant is added to them.

@@ -13,7 +13,7 @@
 #define F (D + R)
 #define PAIRS (F * (F + 1) / 2)
 
-/* Lanes as one value, which the compiler keeps in a register; unaligned, and may alias numbers. */
+/* Lanes as one value in a register; unaligned, and may alias numbers. */
 typedef REAL pack __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
 typedef void (*law)(const REAL *constants, lanes *strain, lanes *response);
@@ -102,8 +102,8 @@ static int solve(REAL a[R][R], REAL *columns, int count)
 static REAL at(const sums *s, int j, int l) { return s->stiffness[j >= l ? j * (j + 1) / 2 + l : l * (l + 1) / 2 + j]; }
 
 /* n points with RVEs `rve`, at strains (n, D), from initial coefficients (n, R) to those of least energy; writes stress
- * (n, D), tangent (n, D, D), sensitivities of the coefficients (n, R, D), and the number of iterations, or -1 where
- * it found no minimum. */
+ * (n, D), tangent (n, D, D), sensitivities of the coefficients (n, R, D), and the number of iterations, or -1 without
+ * convergence. */
 void respond(long n, const REAL *const *numbers, int blocks, const long *rve, const int *phase, const REAL *modes,
              const REAL *weights, const REAL *constant, const REAL *strain, REAL *coefficients, REAL *stress,
              REAL *tangent, REAL *sensitivities, int *iterations, REAL tolerance, int most, int threads)
@@ -134,7 +134,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
       if (!solve(a, &columns[0][0], D + 1)) break;
       for (int j = 0; j < R; ++j) gain -= now.force[D + j] * columns[j][D];
       for (int j = 0; j < F; ++j) work += now.force[j] * x[j];
-      /* The error of the energy is that of a step squared, and the last step, which is taken, squares it again. */
+      /* The error of the energy is quadratic in the step, and the last step squares it again. */
       if (gain >= 0 && gain <= tolerance * tolerance * work + EPSILON * EPSILON * trace) {
         for (int i = 0; i < D; ++i) {
           REAL sum = now.force[i];

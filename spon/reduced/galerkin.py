@@ -2,8 +2,8 @@
 """The reduced model of an RVE: Galerkin's method in displacement modes, on the points of a cubature.
 
 The strain at a point is E + Σ_j φ_j b_j with the strains φ_j of r periodic modes. Stationarity of the mean energy in b
-gives r equations for each macroscale strain, which Newton's method solves for all strains at once. It has no network:
-networks are trained on its solutions and compared with it.
+gives r equations for each macroscale strain, which Newton's method solves for all strains at once. Networks are trained
+on its solutions and compared with it.
 """
 
 import os
@@ -22,7 +22,7 @@ _KIND = "reduced model"
 
 
 class ReducedNotConverged(RuntimeError):
-    """Newton's method did not solve the reduced equations of some strains."""
+    """Reduced equations without convergence at some strains."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ class ReducedModel(Model):
         modes: (m, d, r), strains of the displacement modes.
         weights: (m,), the mean of a field over the RVE is Σ_p w_p field_p.
         half_range: (d,), largest strains of the snapshots that the modes are from.
-        fingerprint: of the RVE; None if it is not known.
+        fingerprint: of the RVE; None if unknown.
     """
 
     modes: Tensor
@@ -97,7 +97,7 @@ class ReducedModel(Model):
         return LocalFields(local, at.laws.stress(local))
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
-        """Solve at strains (n, d), starting from no fluctuation.
+        """Solve at strains (n, d), starting from zero coefficients.
 
         Args:
             strain: (n, d).
@@ -120,7 +120,7 @@ class ReducedModel(Model):
     def attempt(
         self, strain: Tensor, start: Tensor, *, tolerance: float = 1e-10, iterations: int = 30
     ) -> ReducedSolution:
-        """The same as `solve` from given coefficients (n, r); rows of strains without solution are NaN."""
+        """`solve` from initial coefficients (n, r); rows of strains without solution are NaN."""
         solution, residual = self._newton(strain, start, tolerance, iterations)
         found = residual <= tolerance
         parts = (getattr(solution, field.name) for field in fields(solution))
@@ -168,11 +168,11 @@ def load_reduced_model(path: str | os.PathLike, *, whole: bool = False) -> Reduc
 
     Args:
         path: of the file.
-        whole: as for all models; a reduced model has the points of its cubature alone.
+        whole: as for all models; a reduced model has only the points of its cubature.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelFileError: a file that is damaged or holds something else.
+        FileNotFoundError: the file does not exist.
+        ModelFileError: the file is damaged or holds another kind of object.
     """
     with Reader(path, _KIND) as file, assembling(path):
         state = file.tensors("")

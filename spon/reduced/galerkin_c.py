@@ -42,7 +42,7 @@ class CompiledModes(Compiled):
         r: number of modes.
 
     Raises:
-        OSError: there is no compiler, or it fails; the message has its output.
+        OSError: no compiler, or it fails; the message quotes its output.
     """
 
     lanes = 8
@@ -109,7 +109,7 @@ class CompiledModes(Compiled):
             which: (n,) number of the RVE of each strain.
             strain: (n, d).
             start: (n, r), initial coefficients.
-            tolerance: of the last step but one, relative to the strain in the norm of energy; the last step squares it.
+            tolerance: of the last step but one, relative to the strain in the energy norm; the last step squares it.
             most: number of iterations, at most.
 
         Raises:
@@ -124,7 +124,7 @@ class CompiledModes(Compiled):
                 f"{(len(which), self.strain_size)} and {(len(which), self.r)}"
             )
         if n and not 0 <= which.min() <= which.max() < len(rves.phase):
-            raise ValueError(f"RVEs {which.min()} to {which.max()} of {len(rves.phase)}")
+            raise ValueError(f"RVEs {which.min()} to {which.max()}, need 0 to {len(rves.phase) - 1}")
         stress, tangent, sensitivities = np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.r, d))
         iterations = np.empty(n, dtype=np.intc)
         numbers = (ctypes.c_void_p * len(self.laws))(*(a.ctypes.data for a in self._arrays))

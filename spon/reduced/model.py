@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-# What identifies an RVE, by parts, as in `fe2.fingerprints`: texts such as the boundary condition, or hashes.
+# The identity of an RVE by parts, as in `fe2.fingerprints`: texts such as the boundary condition, or hashes.
 Fingerprint = Mapping[str, str]
 
 
@@ -26,13 +26,13 @@ class LocalFields(NamedTuple):
 def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None) -> None:
     """Raise ValueError, naming the differences, if two fingerprints are those of different RVEs.
 
-    A file may be older than a part of the fingerprint: only parts that both have are compared, or else "whole", the
-    hash of everything. None is not compared.
+    As old files lack some parts of the fingerprint, only common parts are compared, or else "whole", the hash of
+    everything. None is not compared.
 
     Args:
         what: subject of the message.
         mine: fingerprint of the subject.
-        other: fingerprint of the RVE that it is used for.
+        other: fingerprint of the RVE in use.
     """
     if mine is None or other is None:
         return
@@ -46,12 +46,12 @@ def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None)
 
 
 def fingerprint_to_json(fingerprint: Fingerprint | None) -> dict[str, str] | None:
-    """A fingerprint as JSON has it."""
+    """A fingerprint for JSON."""
     return None if fingerprint is None else dict(fingerprint)
 
 
 def fingerprint_from_json(header: dict[str, Any]) -> Fingerprint | None:
-    """The fingerprint in the header of a file; the first files have one hash, or none."""
+    """The fingerprint in the header of a file; files of the first format have one hash, or none."""
     found = header.get("fingerprint")
     return {"whole": found} if isinstance(found, str) else found
 
@@ -66,7 +66,7 @@ class Model(nn.Module):
     Args:
         lower: (d,) smallest strains of the trained range.
         upper: (d,) largest strains of the trained range.
-        fingerprint: of the RVE that the model was trained for; None if it is not known.
+        fingerprint: of the RVE that the model was trained for; None if unknown.
     """
 
     lower: Tensor
@@ -95,5 +95,5 @@ class Model(nn.Module):
         require_same("the model", self.fingerprint, fingerprint)
 
     def inside(self, strain: Tensor) -> Tensor:
-        """Which strains (n,) are in the trained range."""
+        """Whether strains (n,) are in the trained range."""
         return ((strain >= self.lower) & (strain <= self.upper)).all(dim=1)

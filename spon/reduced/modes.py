@@ -16,14 +16,14 @@ from spon.reduced.pod import Basis
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModesAtPoints:
-    """Modes at m points of an RVE, all of them or those of a cubature, which turn coefficients into fields.
+    """Modes at m points of an RVE, all points or those of a cubature.
 
     Args:
         laws: at the points.
         weights: (m,), the mean of a field over the RVE is Σ_p w_p field_p.
         strain_modes: (m, d, r), strains of the displacement modes.
         stress_modes: (m, d, r), or (m, d, 0) where the law gives the stress.
-        fingerprint: of the RVE; None if it is not known.
+        fingerprint: of the RVE; None if unknown.
     """
 
     laws: LocalLaws
@@ -71,7 +71,7 @@ class RVEModes:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """Of the RVE."""
+        """The fingerprint of the RVE."""
         return self.at_points.fingerprint
 
     @property
@@ -103,12 +103,12 @@ class RVEModes:
         return cls(ModesAtPoints(laws, **rest, fingerprint=fingerprint), displacements, order)
 
     def __deepcopy__(self, memo: dict) -> "RVEModes":
-        """Itself: it is large and never changes."""
+        """The object itself, as it is large and never changes."""
         return self
 
 
 def with_unit_mean_stresses(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Stress modes (P, d, r) with the span of `basis`, of which the first d have unit stresses as means, the others 0.
+    """Stress modes (P, d, r) with the span of `basis`; the means of the first d are the unit stresses, the others zero.
 
     The others are orthonormal, and the first d are orthogonal to them.
 

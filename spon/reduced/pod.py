@@ -25,7 +25,7 @@ class Basis:
     combination: Array
 
 
-# Relative accuracy of fields that an iterative solver has found: smaller singular values are rounding.
+# Relative accuracy of fields from an iterative solver: smaller singular values are errors of the solver.
 _ROUNDING = 1e-9
 
 

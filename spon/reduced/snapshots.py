@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Solved problems of an RVE as arrays at weighted points, to train with."""
+"""Solved problems of an RVE as arrays at weighted points, for training."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from spon.reduced.model import Fingerprint
 
 Array = npt.NDArray[np.float64]
 
-# Relative to the largest strain or stress in the snapshots, below which a component is zero but for rounding.
+# Fraction of the largest strain or stress in the snapshots below which a component is rounding.
 _ZERO = 1e-9
 
 
@@ -100,7 +100,7 @@ class RVESnapshots:
         return self.laws.tangent(zero.expand(self.laws.size, -1)).numpy()
 
     def require_no_stress_at_zero_strain(self) -> None:
-        """Raise ValueError for a law with stress at zero strain, which the networks cannot have."""
+        """Raise ValueError for a law with stress at zero strain, which the networks cannot represent."""
         largest, zero = abs(self.local_stress).max(), torch.zeros(1, self.laws.strain_size, dtype=torch.float64)
         for law in self.laws.laws:
             stress = law.stress(zero)[0]

@@ -4,7 +4,7 @@
     read_space, load_space, Space, MixedSpace    spaces, from DOLFINx or from a file
     norms, constraints                           norms and strong conditions of fields
     transfer                                     evaluation and interpolation, as sparse matrices
-    graph, Graph                                 which nodes share a cell
+    graph, Graph                                 nodes that share a cell
 
 Below them, for the packages above: `quadrature` (points, gradients, means between meshes) and `geometry`.
 """

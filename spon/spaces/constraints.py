@@ -14,7 +14,7 @@ from spon.spaces.space import Space
 
 
 def prescribe(space: Space, x: Tensor) -> Tensor:
-    """The field with the Dirichlet values of the space, to the last bit."""
+    """The field with exactly the Dirichlet values of the space."""
     shape = (space.dofs,) + (1,) * (x.ndim - 1)
     return torch.where(space.fixed.view(shape), space.lifting.view(shape), x)
 
@@ -44,17 +44,17 @@ def integral(space: Space, x: Tensor) -> Tensor:
 
 
 def with_integral(space: Space, x: Tensor, target: Tensor | float = 0.0) -> Tensor:
-    """The field nearest in L² that has a given integral and meets the same strong conditions.
+    """The field nearest in L² with a given integral and the same strong conditions.
 
     Args:
         space: of the field.
         x: (dofs, ...).
-        target: (components, ...), or what broadcasts to it.
+        target: (components, ...), or broadcast to it.
 
     Raises:
         ValueError: the Dirichlet values determine the integral of some component.
     """
     if space.correction.shape[1] == 0:
-        raise ValueError("the Dirichlet values fix all dofs of some component, and with them its integral")
+        raise ValueError("the Dirichlet values fix all dofs of some component and thus its integral")
     residual = target - integral(space, x)
     return x + torch.tensordot(space.correction, residual, 1)

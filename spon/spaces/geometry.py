@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Points of a DOLFINx mesh: maps from the reference cell and back, and which cell a point lies in."""
+"""Points of a DOLFINx mesh: maps from the reference cell and back, and the cells of points."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ Array = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int32]
 
 _NEWTON_STEPS = 20
-# Newton's method squares the error of reference coordinates: after such a step it is below rounding.
+# Newton's method squares the error of reference coordinates: after a step of this size it is below rounding.
 _LAST_STEP = 1e-9
-# A reference coordinate this far outside of a cell is rounding: the point lies on the boundary.
+# A point up to this reference distance outside a cell is on its boundary, by rounding.
 _ON_BOUNDARY = 1e-10
 
 
@@ -45,7 +45,7 @@ def pull(mesh, cells: Cells, points: Array) -> Array:
 
     Args:
         mesh: a `dolfinx.mesh.Mesh`.
-        cells: (n,), the cell of each point. A point outside of it lies on the cell's polynomial continuation.
+        cells: (n,), the cell of each point. Outside the cell, its polynomial map is continued.
         points: (n, d) [length].
     """
     x = np.full((len(points), mesh.topology.dim), 1 / (mesh.topology.dim + 1))
@@ -71,7 +71,7 @@ def midpoints(mesh) -> Array:
 
 
 def depth(mesh, reference: Array) -> Array:
-    """How deep (n,) points (n, t) lie inside of the reference cell: their least barycentric coordinate."""
+    """Least barycentric coordinate (n,) of points (n, t) in the reference cell; negative outside."""
     inside = reference.min(axis=1)
     simplex = mesh.topology.cell_name() in ("interval", "triangle", "tetrahedron")
     return np.minimum(inside, 1 - (reference.sum(axis=1) if simplex else reference.max(axis=1)))
@@ -80,12 +80,12 @@ def depth(mesh, reference: Array) -> Array:
 def locate(mesh, points: Array, reach: float) -> Cells:
     """The cell (n,) of each point: one that contains it, else the nearest.
 
-    Reference coordinates decide, which have no unit of length.
+    The comparison uses reference coordinates, which have no unit of length.
 
     Args:
         mesh: a `dolfinx.mesh.Mesh`.
         points: (n, d) [length].
-        reach: how far outside of the nearest cell a point may be, in sizes of that cell.
+        reach: largest distance of a point outside the nearest cell, in sizes of that cell.
 
     Raises:
         ValueError: a point that is farther outside; names it.
@@ -100,7 +100,9 @@ def locate(mesh, points: Array, reach: float) -> Cells:
     point, candidates = np.repeat(np.arange(len(points)), np.diff(boxes.offsets)), boxes.array
     inside = depth(mesh, pull(mesh, candidates, points[point]))
     cells, best = np.full(len(points), -1, dtype=np.int32), np.full(len(points), -np.inf)
-    order = np.argsort(np.nan_to_num(inside, nan=-np.inf), kind="stable")  # the deepest comes last, and stays
+    order = np.argsort(
+        np.nan_to_num(inside, nan=-np.inf), kind="stable"
+    )  # the deepest is last and overwrites the others
     cells[point[order]], best[point[order]] = candidates[order], inside[order]
     outside = np.flatnonzero(~(best > -_ON_BOUNDARY))
     if len(outside):
@@ -109,9 +111,9 @@ def locate(mesh, points: Array, reach: float) -> Cells:
         cells[outside] = geometry.compute_closest_entity(tree, middle, mesh, padded[outside])
         best[outside] = depth(mesh, pull(mesh, cells[outside], points[outside]))
         if not (best >= -reach).all():
-            p = int(np.argmin(best))  # a NaN, if there is one
+            p = int(np.argmin(best))  # the first NaN, if any
             raise ValueError(
-                f"point {points[p].tolist()} is outside of the mesh by {-best[p]:.3g} times the size of the nearest "
-                f"cell, need {reach:g} at most"
+                f"point {points[p].tolist()} is outside the mesh by {-best[p]:.3g} times the size of the nearest "
+                f"cell, need at most {reach:g}"
             )
     return cells

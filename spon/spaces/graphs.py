@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The graph of a space: which nodes share a cell, for networks that pass messages."""
+"""The graph of a space, with edges between nodes that share a cell, for networks that pass messages."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +16,11 @@ from spon.sparse import SparseOperator
 class Graph:
     """Directed edges between the independent nodes of a space, both ways and without loops, sorted by receiver.
 
-    Products with `send`, `receive` and their transposes carry values to edges and messages to nodes. They are faster
-    than indexing and `index_add`, gradient included, and the same in every run (`benchmarks/bench_spmm.py`).
+    Products with `send`, `receive` and their transposes move values to edges and messages to nodes. Including the
+    gradient they are faster than indexing and `index_add`, and reproducible (`benchmarks/bench_spmm.py`).
 
     Args:
-        nodes: their number.
+        nodes: number of nodes.
         senders: (edges,).
         receivers: (edges,).
         features: (edges, d + 3), the vector from receiver to sender and its length [length], and the entries of mass
@@ -47,7 +47,7 @@ class Graph:
         return SparseOperator((len(ends), self.nodes), pointers, ends, torch.ones_like(self.features[:, 0]))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Graph":
-        """The same graph on another device or, its features, in another precision."""
+        """A copy on another device or, its features, in another precision."""
         return Graph(self.nodes, self.senders.to(device), self.receivers.to(device), self.features.to(device, dtype))
 
 

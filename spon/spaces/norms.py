@@ -19,7 +19,7 @@ def l2(space: Space, x: Tensor) -> Tensor:
 
 
 def seminorm(space: Space, x: Tensor) -> Tensor:
-    """‖∇x‖, ‖div x‖ or ‖curl x‖ in L², whichever is `Space.seminorm`."""
+    """‖∇x‖, ‖div x‖ or ‖curl x‖ in L², by `Space.seminorm`."""
     return _root(_form(space.stiffness, x))
 
 

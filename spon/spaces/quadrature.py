@@ -26,8 +26,7 @@ class Points:
             point.
         above: (P, P'), from the P' points of the next finer level to their mean in the cell of each point; None on the
             finest level.
-        below: (P', P), from these points to the mean of the cell that each finer point lies in; None on the finest
-            level.
+        below: (P', P), from these points to their mean in the cell of each finer point; None on the finest level.
     """
 
     coordinates: Tensor
@@ -37,7 +36,7 @@ class Points:
     below: SparseOperator | None = None
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Points":
-        """The same points on another device or, their numbers, in another precision."""
+        """A copy on another device or, its numbers, in another precision."""
         above, below = (None if means is None else means.to(device, dtype) for means in (self.above, self.below))
         return Points(
             self.coordinates.to(device, dtype),
@@ -49,7 +48,7 @@ class Points:
 
 
 class PointsInCells(NamedTuple):
-    """Quadrature points of a space, and the cell (P,) of its mesh that each lies in."""
+    """Quadrature points of a space, and the cell (P,) of each."""
 
     points: Points
     cells: Cells
@@ -106,7 +105,7 @@ def read_levels(spaces: list[Any], tyings: list[scipy.sparse.csr_array]) -> Leve
     for V, tying in zip(spaces[1:], tyings[1:]):
         coarse, owner = read_points(V, tying)
         finer = levels[-1]
-        # A point on an edge belongs to the cell on one side of it, which rounding must not choose.
+        # A point on an edge belongs to the cell on one side of it, chosen independently of rounding.
         aside = 1e-6 * np.ptp(finer.coordinates.numpy(), axis=0) * [1.0, 0.7, 0.4][: V.mesh.geometry.dim]
         found = locate(V.mesh, finer.coordinates.numpy() + aside, 0.5)
         count = len(V.dofmap.list)
@@ -128,7 +127,7 @@ def _membership(cells: Cells, count: int) -> scipy.sparse.csr_array:
 
 
 def _means(inside: scipy.sparse.sparray, weights: Tensor) -> scipy.sparse.csr_array:
-    """Weighted means (cells, points) over the points inside of each cell; over all points for a cell without any."""
+    """Weighted means (cells, points) over the points in each cell, or over all points for a cell without any."""
     weighted = scipy.sparse.csr_array(inside @ scipy.sparse.diags_array(weights.numpy()))
     sums: npt.NDArray[np.float64] = np.asarray(weighted.sum(axis=1)).ravel()
     if not sums.all():

@@ -47,7 +47,7 @@ def read_space(V: Any, *, bcs: Sequence[Any] = (), periodic: Sequence[int] = ())
     fixed, lifting = np.zeros(count, dtype=bool), np.zeros(count)
     for bc in bcs:
         if not V._cpp_object.contains(bc.function_space):
-            raise ValueError("a Dirichlet condition is on another function space than the one that is read")
+            raise ValueError("a Dirichlet condition is on another function space: need one on V")
         fixed[bc.dof_indices()[0]] = True
         bc.set(lifting)
     return _read(V, fixed, lifting, periodic)
@@ -140,7 +140,7 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
         scalar, dofs = collapse(V.sub(0))
         node, one = np.argsort(dofs), _matrices(scalar, kind)
         integral: Array = np.kron(one[2][node], np.eye(b))  # type: ignore[assignment]  # NumPy's stubs lose the type
-        if b == size:  # DOLFINx may have no matrices of so large blocks
+        if b == size:  # DOLFINx may not support matrices of such large blocks
             blocks = (scipy.sparse.kron(m[node][:, node], scipy.sparse.eye_array(b)) for m in one[:2])
             mass, stiffness = map(scipy.sparse.csr_array, blocks)
             return mass, stiffness, integral
@@ -148,13 +148,13 @@ def _matrices(V: Any, kind: str) -> tuple[scipy.sparse.csr_array, scipy.sparse.c
 
     def matrix(integrand):
         assembled = fem.assemble_matrix(fem.form(integrand * ufl.dx, dtype=np.float64))
-        return scipy.sparse.csr_array(assembled.to_scipy(), copy=True)  # the memory goes with the assembled matrix
+        return scipy.sparse.csr_array(assembled.to_scipy(), copy=True)  # the assembled matrix frees its memory
 
     mass = matrix(ufl.inner(u, v))
     differential = {"grad": ufl.grad, "div": ufl.div, "curl": ufl.curl}[SEMINORMS[kind]]
-    constant = unblocked(V).degree == 0  # a form that UFL finds to be zero cannot be assembled
+    constant = unblocked(V).degree == 0  # UFL simplifies the form to zero, which cannot be assembled
     stiffness = 0 * mass if constant else matrix(ufl.inner(differential(u), differential(v)))
-    if b > 1:  # a symmetric tensor, in whose norm what is off the diagonal counts twice
+    if b > 1:  # a symmetric tensor, whose off-diagonal components count twice in the norm
         return mass, stiffness, integral
     units = np.eye(size).reshape(-1, *V.value_shape)
     direction = fem.Constant(V.mesh, units[0])
@@ -202,7 +202,7 @@ def _neighbours(mesh: Any) -> npt.NDArray[np.int64]:
 
 
 def _masters(points: Array, periodic: Sequence[int], kind: str) -> npt.NDArray[np.int64]:
-    """The master (nodes,) that each node is tied to, itself if it is independent."""
+    """The master (nodes,) of each node; the node itself if it is independent."""
     master = np.arange(len(points))
     if not len(periodic) or kind == "DG":  # DG has no dofs to tie
         return master
@@ -227,7 +227,7 @@ def _masters(points: Array, periodic: Sequence[int], kind: str) -> npt.NDArray[n
                 distance = np.linalg.norm(across[there[:, axis]] - across[alone[0]], axis=1).min()
                 raise ValueError(
                     f"periodic along axis {axis}: the node at {points[alone[0]].tolist()} has no partner on the "
-                    f"opposite face, the nearest is off by {distance:.3g}, need {close:.3g} at most"
+                    f"opposite face, the nearest is off by {distance:.3g}, need at most {close:.3g}"
                 )
     # On edges and corners the master is the node on the smallest coordinates of all periodic axes.
     label, tied = _labels(points, lower, upper, axes), at_upper[:, axes].any(axis=1)
@@ -247,14 +247,14 @@ def _labels(points: Array, lower: Array, upper: Array, axes: Sequence[int]) -> n
     from meshes import periodic_labels
 
     size = upper - lower
-    # Along the other axes the period is longer than the box by more than what counts as equal, and joins nothing.
+    # Along the other axes the period exceeds the box by more than the tolerance, so that no nodes are joined.
     return periodic_labels(
         points, np.diag(np.where(np.isin(np.arange(len(size)), axes), size, size + 4 * _CLOSE * size.max()))
     )
 
 
 def _correction(mass: scipy.sparse.csr_array, integral: Array, free: scipy.sparse.csr_array) -> Array:
-    """See `Space.correction`; the columns of `free` (dofs, k) span the fields that meet all homogeneous conditions."""
+    """See `Space.correction`; the columns of `free` (dofs, k) span the fields with all homogeneous conditions."""
     if free.shape[1]:
         matrix, right = free.T @ mass @ free, free.T @ integral
         # Scaled by its diagonal, a mass matrix is well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Finite element spaces as tensors.
 
-`spon.read_space` reads a space from DOLFINx once. From then on it consists of arrays: evaluated, differentiated, saved
-and loaded on machines without FEniCSx. A field is a tensor (dofs, ...) of coefficients, batch axes last.
+`spon.read_space` reads a space from DOLFINx once as arrays, which are evaluated, differentiated, saved and loaded
+without FEniCSx. A field is a tensor (dofs, ...) of coefficients, batch axes last.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ class Space:
     Args:
         family: "P", "DG", "RT" or "N1curl".
         cell: of the mesh, "interval", "triangle", ...
-        degree: of the element, as DOLFINx counts it.
+        degree: of the element, as in DOLFINx.
         block_size: components of a node; 1 for scalars, RT and N1curl.
-        seminorm: what `stiffness` belongs to, "grad", "div" or "curl".
+        seminorm: the derivative in `stiffness`, "grad", "div" or "curl".
         volume: of the domain [length^d].
         cell_dofs: (cells, n), the nodes of each cell.
         points: (nodes, d), coordinates of the nodes [length]; for RT and N1curl the means of the points at which their
@@ -38,12 +38,12 @@ class Space:
         mass: (dofs, dofs), ∫ φ_i·φ_j.
         stiffness: (dofs, dofs), ∫ ∇φ_i:∇φ_j, ∫ div φ_i div φ_j or ∫ curl φ_i·curl φ_j, cell by cell.
         integral: (dofs, components), ∫ φ_i of each component: of the block or, for RT and N1curl, of space.
-        correction: (dofs, components), the field that meets all strong conditions, has the integral one in one
-            component and zero in the others, and is smallest in L²; (dofs, 0) if the strong conditions determine the
+        correction: (dofs, components), the smallest fields in L² with all homogeneous strong conditions, whose
+            integral is one in one component and zero in the others; (dofs, 0) if the strong conditions determine the
             integral of some component.
-        fixed: (dofs,) bool, where there are Dirichlet values.
+        fixed: (dofs,) bool, dofs with Dirichlet values.
         lifting: (dofs,), these values; zero elsewhere.
-        independent: (m,), dofs that have no master.
+        independent: (m,), dofs without master.
         tying: (dofs, m), all dofs from the independent ones.
     """
 
@@ -71,7 +71,7 @@ class Space:
         return len(self.fixed)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Space":
-        """The same space on another device or, its numbers, in another precision."""
+        """A copy on another device or, its numbers, in another precision."""
 
         def moved(value):
             if isinstance(value, Tensor):
@@ -111,7 +111,7 @@ class MixedSpace:
         return torch.cat(list(fields))[torch.cat(self.numbers).argsort()]
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "MixedSpace":
-        """The same space on another device or, its numbers, in another precision."""
+        """A copy on another device or, its numbers, in another precision."""
         parts = tuple(part.to(device, dtype) for part in self.parts)
         return MixedSpace(parts, tuple(n.to(device) for n in self.numbers))
 
@@ -125,7 +125,7 @@ def load_space(path: str | os.PathLike) -> Space | MixedSpace:
     """Load a space from a file, on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds no space.
     """
     with Reader(path, "space") as file, assembling(path):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Sparse matrices that evaluate fields and carry them between meshes, from DOLFINx function spaces.
+"""Sparse matrices that evaluate fields and transfer them between meshes, from DOLFINx function spaces.
 
 `interpolation(coarse, fine)` is the prolongation P of fields; its transpose P.T restricts residuals and other dual
 vectors; `interpolation(fine, coarse)` is the injection of fields.
 
-DOLFINx has no such matrices: `fem.interpolation_matrix` needs both spaces on one mesh, and between meshes it carries
-functions, by `create_interpolation_data`, without a matrix.
+DOLFINx has no such matrices: `fem.interpolation_matrix` needs both spaces on one mesh, and between meshes
+`create_interpolation_data` transfers functions without a matrix.
 """
 
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ from spon.sparse import SparseOperator
 Array = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int32]
 
-# How far outside of the nearest cell, in sizes of that cell, a node of another mesh of the same domain may be: two
+# Largest distance of a node of another mesh of the same domain outside the nearest cell, in sizes of that cell: two
 # meshes resolve a curved boundary differently.
 _REACH = 0.5
-# What is smaller, relative to the largest of its row, is rounding of basis functions that vanish there.
+# An entry below this fraction of the largest in its row is the rounding of a basis function that vanishes there.
 _ROUNDING = 1e-14
-# How far nodes are moved into their own cell, relative to its size, to choose a side where the source jumps.
+# Shift of nodes into their own cell, relative to its size, to choose a side where the source jumps.
 _INWARDS = 1e-6
 
 
@@ -37,10 +37,10 @@ def evaluation(V: Any, points: Array, reach: float = 1e-6) -> SparseOperator:
     Where fields jump, the value is that of one of the cells.
 
     Args:
-        V: a function space that `spon.read_space` knows, not mixed.
+        V: a function space of a kind that `spon.read_space` supports, not mixed.
         points: (n, d) [length].
-        reach: how far outside of the nearest cell a point may be, in sizes of that cell; the cell's polynomial is
-            continued to it.
+        reach: largest distance of a point outside the nearest cell, in sizes of that cell, whose polynomial is
+            continued to the point.
 
     Raises:
         ValueError: no points, or points of another dimension.
@@ -56,11 +56,11 @@ def evaluation(V: Any, points: Array, reach: float = 1e-6) -> SparseOperator:
 def interpolation(source: Any, target: Any) -> SparseOperator:
     """The matrix (target dofs, source dofs) that interpolates fields of one space in another, on any two meshes.
 
-    Each node of the target takes the value of the field there. Nodes outside of the source's mesh, as where two meshes
-    resolve a curved boundary differently, take the polynomial of the nearest cell.
+    Each node of the target gets the value of the field there. For nodes outside the mesh of the source, as where two
+    meshes resolve a curved boundary differently, the polynomial of the nearest cell is continued.
 
     Args:
-        source: a function space that `spon.read_space` knows, not mixed.
+        source: a function space of a kind that `spon.read_space` supports, not mixed.
         target: Lagrange or DG, with as many components.
 
     Raises:
@@ -68,7 +68,7 @@ def interpolation(source: Any, target: Any) -> SparseOperator:
         ValueError: a node that is farther outside than half the size of the nearest cell.
     """
     if is_mixed(target) or family(target) not in ("P", "DG"):
-        raise ValueError("the target is neither Lagrange nor DG, whose dofs are values at points: take its parts, or P")
+        raise ValueError("the target is neither Lagrange nor DG, whose dofs are values at points: use its parts, or P")
     if _components(source) != target.dofmap.bs:
         raise ValueError(f"fields of the source have {_components(source)} components, the target {target.dofmap.bs}")
     points = target.tabulate_dof_coordinates()[:, : target.mesh.geometry.dim]
@@ -85,11 +85,11 @@ def integrals(source: Any, target: Any) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of ∫ f φ_i, fields of the source against the target's basis.
 
     It is exact, jumps included, for fields on the target's own mesh with straight cells. Jumps and kinks of fields on
-    another mesh, inside of the target's cells, are integrated with the error of the quadrature. Components are those of
+    another mesh, inside the target's cells, are integrated with the error of the quadrature. Components are those of
     `evaluation`.
 
     Args:
-        source: a function space that `spon.read_space` knows, not mixed.
+        source: a function space of a kind that `spon.read_space` supports, not mixed.
         target: Lagrange or DG, not mixed.
     """
     at = _at_quadrature(source, target)
@@ -102,8 +102,8 @@ def at_points(source: Any, mesh: Any, cells: Cells, points: Array) -> SparseOper
     """The matrix (points · components, source dofs) that evaluates fields at points of the cells of a mesh.
 
     Args:
-        source: a function space that `spon.read_space` knows, not mixed.
-        mesh: of the cells. If it is not that of the source, the source's cell with the point, or the nearest, counts.
+        source: a function space of a kind that `spon.read_space` supports, not mixed.
+        mesh: of the cells. If it is not that of the source, the cell of the source at or nearest to the point is used.
         cells: (points,), the cell of each point.
         points: (points, d) [length].
     """
@@ -114,10 +114,10 @@ def patch_means(source: Any, target: Any, tying: Any = None) -> SparseOperator:
     """The matrix (target nodes · components, source dofs) of the means of fields over the cells around a node.
 
     Args:
-        source: a function space that `spon.read_space` knows, not mixed.
+        source: a function space of a kind that `spon.read_space` supports, not mixed.
         target: Lagrange or DG, not mixed.
-        tying: a SciPy matrix (target nodes, independent nodes). There are then rows for the independent nodes, and the
-            cells around a node are those around all nodes tied to it.
+        tying: a SciPy matrix (target nodes, independent nodes). The rows are then those of the independent nodes, and
+            the cells around a node are those around all nodes tied to it.
     """
     at = _at_quadrature(source, target)
     nodes = target.dofmap.list
@@ -163,7 +163,7 @@ def _at_quadrature(source: Any, target: Any) -> _AtQuadrature:
 def curl(potential: Any, velocity: Any) -> SparseOperator:
     """The matrix (velocity dofs, potential dofs) of the curl (∂ψ/∂y, −∂ψ/∂x) in the plane, whose divergence is zero.
 
-    It is exact: the contravariant Piola map takes the curl on the reference cell to that on the cell.
+    It is exact: the contravariant Piola map transforms the curl on the reference cell to that on the cell.
 
     Args:
         potential: scalar Lagrange.
@@ -172,15 +172,15 @@ def curl(potential: Any, velocity: Any) -> SparseOperator:
     Raises:
         ValueError: other spaces.
     """
-    # `dolfinx.fem.discrete_curl` (from 0.10) takes Nédélec in space, `discrete_gradient` goes to Nédélec: neither takes
-    # a scalar potential to Raviart-Thomas.
+    # `dolfinx.fem.discrete_curl` (from 0.10) is for Nédélec spaces in 3D, `discrete_gradient` maps to Nédélec: neither
+    # maps a scalar potential to Raviart-Thomas.
     mesh = potential.mesh
     if velocity.mesh != mesh or mesh.geometry.dim != 2 or mesh.topology.dim != 2:
         raise ValueError("potential and velocity need one mesh, in the plane")
     psi, v = unblocked(potential).basix_element, unblocked(velocity).basix_element
     wrong = is_mixed(potential) or is_mixed(velocity) or family(potential) != "P" or family(velocity) != "RT"
     if wrong or potential.dofmap.bs > 1 or v.degree < psi.degree:
-        raise ValueError("the curl takes scalar Lagrange to Raviart-Thomas of at least its degree")
+        raise ValueError("the curl maps scalar Lagrange to Raviart-Thomas of at least its degree")
     _, along_x, along_y = psi.tabulate(1, v.points)[..., 0]
     local = v.interpolation_matrix @ np.concatenate([along_y, -along_x])
     cells = np.arange(len(velocity.dofmap.list), dtype=np.int32)
@@ -197,7 +197,7 @@ def curl(potential: Any, velocity: Any) -> SparseOperator:
 
 def _components(V: Any) -> int:
     if is_mixed(V):
-        raise ValueError("the space is mixed: take its parts, V.sub(k).collapse()[0]")
+        raise ValueError("the space is mixed: use its parts, V.sub(k).collapse()[0]")
     return V.mesh.geometry.dim if family(V) in ("RT", "N1curl") else V.dofmap.bs
 
 

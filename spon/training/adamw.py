@@ -14,12 +14,12 @@ from spon.training.options import TrainingOptions
 from spon.training.ranks import SharedLoss
 from spon.training.result import History
 
-WEIGHT_DECAY = 1e-5  # small against the losses, which are relative: it keeps weights without use from growing
+WEIGHT_DECAY = 1e-5  # small compared with the relative losses; unused weights do not grow
 LARGEST_GRADIENT = 1.0  # norm above which gradients are clipped
 
 
 def rate_factor(step: int, *, steps: int) -> float:
-    """Learning rate over the largest one: up over the first tenth of the steps, down along a cosine."""
+    """Learning rate relative to the largest: up over the first tenth of the steps, then down along a cosine."""
     return min(10 * (step + 1) / steps, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -36,13 +36,13 @@ def adamw(
     """Fit the parameters of a loss; see `spon.training.fit.fit_samples`.
 
     Args:
-        loss: of samples, with the parameters.
+        loss: loss of samples, with the fitted parameters.
         learn: (n,) numbers of the samples to train on.
         check: (n,) numbers of the validation samples.
-        options: see there.
+        options: steps, batch, rate, ...
         generator: of the batches.
-        changes: changes of the loss, each before the step with its number; all are done in the end.
-        log: takes a line at each evaluation.
+        changes: step → change of the loss before it; all are made by the end.
+        log: called with a line at each evaluation.
     """
     pending = dict(sorted(changes.items()))
     best = BestParameters(loss.parameters, options.patience, log)

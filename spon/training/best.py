@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parameters of the least validation loss so far, and the losses on the way to them."""
+"""The parameters of the least validation loss so far, and the history of the losses."""
 
 import time
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from spon.training.result import History
 
 
 class BestParameters:
-    """Records losses, keeps the best parameters and tells when to stop.
+    """Records losses, keeps the best parameters and decides when to stop.
 
     Args:
         parameters: tensors that are fitted in place.
         patience: evaluations without an improvement by one per cent after which to stop.
-        log: takes a line at each evaluation; None for silence.
+        log: called with a line at each evaluation; None for none.
     """
 
     def __init__(self, parameters: list[Tensor], patience: int, log: Callable[[str], None] | None):
@@ -28,7 +28,7 @@ class BestParameters:
         self.least, self.best, self.since = float("inf"), [p.detach().clone() for p in parameters], 0
 
     def record(self, step: int, name: str, loss: float, validation: float) -> bool:
-        """Record losses; True when it is time to stop.
+        """Record losses; returns whether to stop.
 
         Raises:
             FloatingPointError: the first losses are not finite.
@@ -42,23 +42,25 @@ class BestParameters:
         if self.log is not None:
             self.log(f"{name} {step}: loss {loss:.3e}, validation {validation:.3e}, {self.seconds:.0f} s")
         if not (self.loss[0] < float("inf") and self.least < float("inf")):
-            raise FloatingPointError(f"at the start the loss is {loss}, in validation {validation}")
+            raise FloatingPointError(
+                f"the initial loss is {loss}, the validation loss {validation}: need finite numbers"
+            )
         return self.since >= self.patience or not validation < float("inf")
 
     @property
     def seconds(self) -> float:
-        """Wall time since the beginning."""
+        """Wall time since the start."""
         return time.monotonic() - self.begin
 
     def restart(self) -> None:
-        """Forget the least loss: what follows has another loss."""
+        """Discard the least loss, before a change of the loss."""
         self.least, self.since = float("inf"), 0
 
     def finish(self, stopped: str) -> History:
         """Restore the best parameters; returns the history.
 
         Args:
-            stopped: why training ended.
+            stopped: reason for the end of training.
         """
         with torch.no_grad():
             for p, value in zip(self.parameters, self.best, strict=True):

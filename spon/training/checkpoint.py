@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The state of a training in a file from which it continues to the same parameters."""
+"""Checkpoint of a training, from which it continues to the same parameters."""
 
 import os
 import time
@@ -18,7 +18,7 @@ KIND = "training"
 
 @dataclass(slots=True, eq=False)
 class TrainingState:
-    """All that changes from step to step.
+    """The state of a training.
 
     Args:
         parameters: fitted tensors.
@@ -26,8 +26,8 @@ class TrainingState:
         schedule: of its learning rate.
         best: the best parameters so far and the history.
         generator: of the batches.
-        queue: numbers of the samples that are still to come in this epoch.
-        step: the last step that was done.
+        queue: numbers of the remaining samples of this epoch.
+        step: the last completed step.
     """
 
     parameters: list[Tensor]
@@ -45,7 +45,7 @@ class TrainingCheckpoint:
 
     Args:
         path: of the file.
-        settings: what a training must have in common with the one in the file to continue it.
+        settings: settings that must equal those in the file to continue.
     """
 
     path: str | os.PathLike
@@ -70,28 +70,28 @@ class TrainingCheckpoint:
         write(self.path, KIND, header, tensors)
 
     def exists(self) -> bool:
-        """Whether there is a file to continue from."""
+        """Whether the file exists."""
         return Path(self.path).exists()
 
     def remove(self) -> None:
-        """Remove the file if it is there."""
+        """Remove the file if it exists."""
         Path(self.path).unlink(missing_ok=True)
 
     def restore(self, state: TrainingState) -> None:
         """Set a training to the state in the file.
 
         Args:
-            state: of the same training at its beginning; changed in place.
+            state: initial state of the same training; changed in place.
 
         Raises:
-            ModelFileError: a file that is damaged, holds something else, is of an earlier version, or of parameters of
-                other shapes.
+            ModelFileError: the file is damaged, of another kind or of an earlier version, or has parameters of other
+                shapes.
             ValueError: another training.
         """
         with Reader(self.path, KIND) as file:
             header = file.header
             if "schedule" not in header:
-                raise ModelFileError(f"{self.path} is of an earlier version: remove it to train from the beginning")
+                raise ModelFileError(f"{self.path} is of an earlier version: remove it to train from the start")
             for name, value in self.settings.items():
                 if (before := header["settings"].get(name)) != value:
                     raise ValueError(f"{self.path} is of a training with {name} = {before}, this one has {value}")

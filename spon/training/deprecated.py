@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names and keywords of the last release, which still work for one more."""
+"""Deprecated names and keywords of the last release."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ def renamed(module: str, name: str, new_names: Mapping[str, str]) -> Any:
 
 
 def takes_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """A function with a frozen record as its parameter `options` that takes its fields as keywords, too, and warns."""
+    """Let a function with a frozen record `options` also take the fields of the record as keywords, with a warning."""
     signature = inspect.signature(function)
     default = signature.parameters["options"].default
     fields = {field.name: field.name for field in dataclasses.fields(default)}

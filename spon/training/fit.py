@@ -29,13 +29,13 @@ def fit(
     memory: int = 50,
     log: Log = None,
 ) -> History:
-    """Minimise `loss` over `parameters`; they end where the validation loss was least.
+    """Minimise `loss` over `parameters`, which get the values of the least validation loss.
 
     Args:
         parameters: fitted in place.
         loss: of all samples at the present parameters.
         validation: loss of the validation samples.
-        options: steps and rate of Adam, iterations of L-BFGS, of which `every` and `patience` are.
+        options: steps and rate of Adam, iterations of L-BFGS; `every` and `patience` count the latter.
         memory: pairs that L-BFGS keeps.
         log: called with lines of progress; None for none.
 
@@ -93,15 +93,15 @@ def fit_samples(
     After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
 
     Args:
-        parameters: fitted in place; they end where the validation loss was least.
+        parameters: fitted in place, to the values of the least validation loss.
         loss: mean over samples with given numbers (n,).
-        samples: how many there are; some are held out for validation.
-        options: see there.
+        samples: number of samples; some are held out for validation.
+        options: steps, batch, rate, ...
         generator: draws the held-out samples and the batches; None for one with the seed of the options.
-        changes: changes of the loss, each before the step with its number; training may stop early after the last one.
-        comm: ranks that share each batch, with the same arguments on all (collective); None for this one alone. Each
-            rank does all of L-BFGS.
-        log: takes a line at each evaluation on the first rank; None for none.
+        changes: step → change of the loss before it; training may stop early after the last one.
+        comm: ranks that share each batch, with the same arguments on all (collective); None for this rank alone. Each
+            rank runs all of L-BFGS.
+        log: called with a line at each evaluation on the first rank; None for none.
 
     Raises:
         ValueError: no validation samples, or a checkpoint of other steps, batches, rates or samples.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long and how fast to train: one record for all that is trained on samples."""
+"""Options of all trainings on samples."""
 
 import os
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """Length, step size and stopping of a training; all have a default.
+    """Length, step size and stopping criterion of a training.
 
     Args:
-        steps: steps of AdamW on batches of samples; of Adam where each step takes all samples.
+        steps: steps of AdamW on batches of samples, or of Adam on all samples.
         batch: samples in each of these steps.
-        rate: their largest learning rate.
+        rate: largest learning rate.
         lbfgs: iterations of L-BFGS on all samples afterwards.
-        validation: fraction of the samples that are held out, to measure the error and to stop.
+        validation: fraction of the samples that are held out to measure the error and to stop early.
         every: steps between two evaluations of the validation loss.
         patience: evaluations without an improvement by one per cent after which training stops.
         seed: of the held-out samples and of the batches.
-        checkpoint: file that is written at each evaluation and removed at the end. If it is there, the steps of AdamW
-            continue from it, to the same parameters on the same number of ranks; L-BFGS starts anew.
+        checkpoint: file that is written at each evaluation and removed at the end. If it exists, the steps of AdamW
+            continue from it, to the same parameters on the same number of ranks; L-BFGS starts again.
 
     Raises:
         ValueError: a negative number, or no samples in a batch.

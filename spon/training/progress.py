@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lines that report the progress of long work: one that is renewed on a terminal, few in the log of a batch job."""
+"""Progress of long computations: a line that is replaced on a terminal, few lines in the log of a batch job."""
 
 import sys
 import time
@@ -7,16 +7,16 @@ from typing import Any, TextIO
 
 
 class Live:
-    """Takes lines: on a terminal, with rich, each replaces the last one; elsewhere one is printed every some seconds.
+    """Prints lines: on a terminal with rich each replaces the last one, elsewhere one is printed every few seconds.
 
-    The last line of each kind, which is the text before its colon, is always printed and stays.
+    The last line of each kind, the text before its colon, is always printed and kept.
 
         with Live() as live:
             operators.train(network, f, u, log=live)
 
     Args:
-        stream: where to; None for stderr.
-        every: seconds between two lines of one kind where there is no terminal, or no rich.
+        stream: to print to; None for stderr.
+        every: seconds between two lines of one kind without a terminal or rich.
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0):
@@ -44,7 +44,7 @@ class Live:
         self.close()
 
     def close(self) -> None:
-        """Print the last line if it is not there yet, and end it."""
+        """Print the last line unless it is printed already, and end it."""
         if self._display is not None:
             self._display.stop()
             self._display = None
@@ -58,7 +58,7 @@ class Live:
         import rich.text
 
         if self._display is None:
-            # What is printed meanwhile goes above the line, but not if it goes to a file.
+            # Other output is printed above the line, unless it is redirected to a file.
             printed = sys.stdout.isatty()
             self._display = rich.live.Live(console=self._console, auto_refresh=False, redirect_stdout=printed)
             self._display.start()
@@ -66,7 +66,7 @@ class Live:
 
 
 def _console(stream: TextIO) -> Any:
-    """A console of rich on a terminal; None elsewhere, or without rich."""
+    """A console of rich on a terminal, else None."""
     if not stream.isatty():
         return None
     try:

@@ -13,7 +13,7 @@ class Ranks:
     """The ranks of a communicator of mpi4py, or this process alone.
 
     Args:
-        comm: the same on all ranks, or None. spon itself does not import mpi4py.
+        comm: the same on all ranks, or None (`spon` does not import mpi4py).
     """
 
     def __init__(self, comm: Any = None):
@@ -21,7 +21,7 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether there is one rank only."""
+        """Whether this is the only rank."""
         return self._comm is None
 
     @property
@@ -38,12 +38,12 @@ class Ranks:
         return which if self._comm is None else which.tensor_split(self._comm.size)[self._comm.rank]
 
     def sum(self, work: Callable[[], Tensor]) -> Tensor:
-        """The sum over all ranks of the tensor that `work` returns, the same bits on all of them (collective).
+        """The sum over all ranks of the tensor that `work` returns, bitwise equal on all of them (collective).
 
         An error of `work` on one rank is raised on all.
 
         Args:
-            work: makes this rank's term; not collective itself.
+            work: computes this rank's term; not collective.
         """
         if self._comm is None:
             return work()
@@ -66,7 +66,7 @@ class Ranks:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it can be pickled for another rank, else its text."""
+    """The error itself if it can be pickled, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
         return error
@@ -75,7 +75,7 @@ def _portable(error: Exception) -> Exception:
 
 
 class SharedLoss:
-    """The mean loss of samples and its gradient, each rank doing its share of the samples.
+    """The mean loss of samples and its gradient; each rank computes its share of the samples.
 
     Args:
         parameters: fitted tensors.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a training returns: the model and how its losses fell."""
+"""Results of a training: the model and the history of its losses."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Losses on the way.
+    """History of the losses.
 
     Args:
         step: numbers of the steps at which the losses were evaluated.
-        loss: mean loss since the evaluation before.
+        loss: mean loss since the previous evaluation.
         validation: loss of the validation samples.
-        seconds: wall time in all.
-        stopped: why training ended.
+        seconds: total wall time.
+        stopped: reason for the end of training.
     """
 
     step: tuple[int, ...] = ()
@@ -27,7 +27,7 @@ class History:
     stopped: str = "all steps done"
 
     def then(self, other: "History") -> "History":
-        """This history and `other`, which continued it."""
+        """This history followed by `other`."""
         return History(
             self.step + tuple(self.step[-1] + k for k in other.step),
             self.loss + other.loss,
@@ -53,7 +53,7 @@ class TrainingResult(Generic[Model]):
 
     Args:
         model: the trained model, with the parameters of the least validation loss.
-        history: the losses on the way.
+        history: of the losses.
     """
 
     model: Model

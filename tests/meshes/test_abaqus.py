@@ -115,7 +115,7 @@ def test_names_are_equal_in_upper_and_lower_case(read):
     assert tagged.names == {"Matrix": 1, "fibre": 2} and tagged.fractions() == QUARTER
     tagged = read(MESH + '*ELSET, ELSET="Matrix"\n1, 2, 3\n*ELSET, ELSET="MATRIX"\n4\n')
     assert tagged.names == {"Matrix": 1, "MATRIX": 2} and tagged.fractions() == QUARTER
-    with pytest.raises(meshes.MeshError, match='two sets are called "Matrix"'):
+    with pytest.raises(meshes.MeshError, match='two sets have the name "Matrix"'):
         read(MESH + '*ELSET, ELSET="Matrix"\n1, 2, 3\n*ELSET, ELSET=Matrix\n4\n')
     text = MESH + '*ELSET, ELSET="Resin x"\n1, 2, 3\n*ELSET, ELSET="Fibre"\n4\n*SOLID SECTION, ELSET=Fibre\n'
     assert read(text + '*SOLID SECTION, ELSET="resin X"\n').fractions() == QUARTER
@@ -154,7 +154,7 @@ def test_an_instance_is_moved_and_then_turned(read):
 def test_instances_of_one_part_share_their_sets(read):
     """Two cells side by side; their common nodes are written twice."""
     two = "".join(f"*INSTANCE, NAME=C-{i}, PART=Cell\n{i}., 0.\n*END INSTANCE\n" for i in range(2))
-    with pytest.raises(meshes.MeshError, match=r"3 nodes are where another node is already.*first at \(1, 0\)"):
+    with pytest.raises(meshes.MeshError, match=r"3 nodes coincide with another node.*first at \(1, 0\)"):
         read(in_parts(two))
     tagged = read(in_parts(two), coincident="merge")
     assert tagged.names == {"MATRIX": 1, "FIBRE": 2} and tagged.fractions() == QUARTER
@@ -308,7 +308,7 @@ REFUSED = {
     "lost member": (MESH + "*ELSET, ELSET=s\n1, 77\n", r'no element set "77"'),
     "itself": (MESH + "*ELSET, ELSET=s\nt\n*ELSET, ELSET=t\ns\n", 'set "s" contains itself'),
     "option": (MESH + "*ELSET, ELSET=s,\nt, u\n", r"\*ELSET has no option \['T', 'U'\]"),
-    "no instance": (MESH + "*ELSET, ELSET=s, INSTANCE=I\n1\n", 'instance "I", which is not there'),
+    "no instance": (MESH + "*ELSET, ELSET=s, INSTANCE=I\n1\n", 'instance "I", which does not exist'),
     "no part": ("*ASSEMBLY, NAME=a\n*INSTANCE, NAME=I, PART=p\n", 'no part "p" before it'),
     "unfinished": ("*PART, NAME=p\n*END PART\n*INSTANCE, NAME=I, PART=p\n" + MESH, "no .END INSTANCE"),
     "element type": (MESH.replace("CPE4", "COH2D4"), "elements of the type COH2D4 are not supported"),

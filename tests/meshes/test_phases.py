@@ -136,7 +136,7 @@ def test_coincident_nodes(tmp_path):
     """They are reported; merged, the laminate is one; kept, it is cracked."""
     path = tmp_path / "a.vtu"
     cracked(path)
-    with pytest.raises(meshes.MeshError, match=r"1 nodes are where another node .*first at \(0\.5, 0\.5\).*merge"):
+    with pytest.raises(meshes.MeshError, match=r"1 nodes coincide with another node .*first at \(0\.5, 0\.5\).*merge"):
         meshes.read(path, MPI.COMM_SELF)
     materials = {1: SOFT, 2: HARD}
     merged = meshes.read(path, MPI.COMM_SELF, coincident="merge")
@@ -162,7 +162,7 @@ def test_places_are_told_apart_at_any_size(tmp_path, scale):
     quads = QUADS.copy()
     quads[1, [0, 3]], quads[3, [0, 3]] = (9, 10), (10, 11)
     meshio.Mesh(scale * points, [("quad", quads)]).write(path)
-    with pytest.raises(meshes.MeshError, match="3 nodes are where another node is already"):
+    with pytest.raises(meshes.MeshError, match="3 nodes coincide with another node"):
         meshes.read(path, MPI.COMM_SELF)
 
 
@@ -180,7 +180,7 @@ def test_coincident_nodes_in_a_file_of_dolfinx(comm, mpi_tmp_path):
         with dolfinx.io.XDMFFile(MPI.COMM_SELF, str(path), "w") as file:
             file.write_mesh(mesh)
     comm.barrier()
-    with pytest.raises(meshes.MeshError, match="3 nodes are where another node is already"):
+    with pytest.raises(meshes.MeshError, match="3 nodes coincide with another node"):
         meshes.read(path, comm)
     with pytest.raises(meshes.MeshError, match="DOLFINx wrote are not merged"):
         meshes.read(path, comm, coincident="merge")
@@ -319,7 +319,7 @@ def test_groups_of_single_cells(tmp_path):
     with pytest.raises(meshes.MeshError, match="1 element numbers occur twice, the first is 10"):
         meshes.read(path, MPI.COMM_SELF)
     path.write_text(GMSH.format(matrix="fibre", number=20))
-    with pytest.raises(meshes.MeshError, match=r'two sets are called "fibre" \(tags 7 and 8\)'):
+    with pytest.raises(meshes.MeshError, match=r'two sets have the name "fibre" \(tags 7 and 8\)'):
         meshes.read(path, MPI.COMM_SELF)
 
 

@@ -109,8 +109,8 @@ def test_a_bare_mesh_is_told_how_to_come_in():
         ({1: SOFT, 2: abs}, TypeError, "of tag 2 .* is the function abs: give fe2.Energy"),
         ({1: fe2.J2, 2: STIFF}, TypeError, r"of tag 1 .* is the class J2: give an instance, J2\("),
         ({1: 1000.0, 2: STIFF}, TypeError, r"of tag 1 .* is 1000.0 \(float\)"),
-        ({1: SOFT, 2.0: STIFF}, TypeError, "a material for 2.0, need the tag of a phase"),
-        ({True: SOFT, 2: STIFF}, TypeError, "a material for True, need the tag of a phase"),
+        ({1: SOFT, 2.0: STIFF}, TypeError, "a material is given for 2.0, need the tag of a phase"),
+        ({True: SOFT, 2: STIFF}, TypeError, "a material is given for True, need the tag of a phase"),
         ([SOFT, STIFF], TypeError, "the materials are .*need one for each phase"),
         (SOFT, TypeError, "the materials are LinearElastic.*need one for each phase"),
     ],
@@ -138,5 +138,5 @@ def test_other_laws_are_refused(tagged):
     ):
         with pytest.raises(TypeError, match=message):
             fe2.QuadratureLaw(laws, u, cell_tags=tagged.cell_tags, names=tagged.names)
-    with pytest.raises(meshes.MeshError, match='there is a law for "fibre"'):
+    with pytest.raises(meshes.MeshError, match='a law is given for "fibre"'):
         fe2.QuadratureLaw({1: law, "fibre": law}, u, cell_tags=tagged.cell_tags, names=tagged.names)

@@ -441,7 +441,7 @@ def test_lbfgs_does_the_given_number_of_iterations():
             x.zero_()
         history = fit([x], loss, loss, replace(FULL_BATCH, steps=0, lbfgs=lbfgs))
         assert list(history.step) == looks and (lbfgs == 0 or history.loss[-1] < history.loss[0])
-    with pytest.raises(FloatingPointError, match="at the start the loss is nan, in validation 6"):
+    with pytest.raises(FloatingPointError, match="the initial loss is nan, the validation loss 6"):
         fit([x], lambda: torch.tensor(torch.nan), lambda: torch.tensor(6.0))
 
 

@@ -181,7 +181,7 @@ def test_arrays_and_lists_are_taken():
     for wrong in (e + 0.1j, torch.from_numpy(e + 0.1j), [["a", "b", "c"]] * 2):
         with pytest.raises(ValueError, match=r"strains are of the type .*, need real numbers"):
             cells.homogenise(wrong)
-    with pytest.raises(ValueError, match=r"fluctuations to start from .* \(1, 4, 4, 2\), need \(2, 4, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"initial fluctuations have .* \(1, 4, 4, 2\), need \(2, 4, 4, 2\)"):
         cells.homogenise(e, start=right.fluctuation[:1])
     with pytest.raises(ValueError, match=r"fluctuations are of the type torch\.complex128, need real"):
         cells.homogenise(e, start=right.fluctuation + 0j)
@@ -196,7 +196,7 @@ def test_wrong_use_is_told():
         coupling.GridLaw(discs(8, 1) + 0.7, materials())
     with pytest.raises(TypeError, match=r"the material of tag 2 \(\"fibre\"\) is None: give a fe2.Material"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": None}, names={"fibre": 2})
-    with pytest.raises(ValueError, match=r"material for \"fibre\", but no phase has this name"):
+    with pytest.raises(ValueError, match=r"material is given for \"fibre\", but no phase has this name"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1], "fibre": MATERIALS[2]})
     with pytest.raises(ValueError, match=r"label 2 has no material; the labels with material are \[1\]"):
         coupling.grid_rves(discs(8, 1), {1: MATERIALS[1]})

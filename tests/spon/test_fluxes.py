@@ -258,7 +258,7 @@ def test_nested_training():
         operators.train(network, f, options=TrainingOptions(steps=20), loss=broken, nested=(0.3, 0.4))
     assert network.processor.coarsening == 0
     for nested in ((1.0,), (0.5, 0.5), (-0.1,), (0.0, 0.5)):
-        with pytest.raises(ValueError, match=r"nested = \(.*\), need positive shares below one in all"):
+        with pytest.raises(ValueError, match=r"nested = \(.*\): need positive fractions with a sum below 1"):
             operators.train(network, f, u, nested=nested)
     other = spon.OperatorNetwork(input=V, output=V, bcs=[bc], processor="multigrid", coarse=coarse)
     with pytest.raises(ValueError, match="and the processor 'fluxes'"):
@@ -463,10 +463,10 @@ def test_wrong_use_of_fluxes_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="the output is DG, need Lagrange"):
         D = fem.functionspace(V.mesh, ("DG", 1))
         spon.OperatorNetwork(input=V, output=D, processor="fluxes")
-    with pytest.raises(ValueError, match="encoder = 'integrals', but inputs at points are interpolated"):
+    with pytest.raises(ValueError, match="encoder = 'integrals': need 'interpolation' for inputs at points"):
         spon.OperatorNetwork(input=V, output=V, processor="fluxes", encoder="integrals")
     with pytest.raises(ValueError, match="read with its points"):
         spon.OperatorNetwork.from_discretisation(discretise([V], V), processor="fluxes")
     monkeypatch.setattr(poisson, "INVERTED", 50)
-    with pytest.raises(ValueError, match="the coarsest space has 81 free nodes, need 50 at most"):
+    with pytest.raises(ValueError, match="the coarsest space has 81 free nodes, need at most 50"):
         spon.OperatorNetwork(input=V, output=V, coarse=[])

@@ -176,7 +176,7 @@ def test_parts_that_do_not_fit_are_told(trained, tmp_path):
         tensors = file.tensors("")
     del tensors["model.means"]
     write(tmp_path / "model", "model", header, tensors)
-    with pytest.raises(spon.ModelFileError, match=r"its parts do not fit together: 'means'"):
+    with pytest.raises(spon.ModelFileError, match=r"its parts are inconsistent: 'means'"):
         spon.load(tmp_path / "model")
     write(tmp_path / "other", "recipe", {}, {"flour": torch.ones(1)})
     with pytest.raises(spon.ModelFileError, match=r"holds a 'recipe', which cannot be loaded: need one of \['displ"):

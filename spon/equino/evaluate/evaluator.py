@@ -33,9 +33,8 @@ class Prediction(NamedTuple):
 class Evaluator:
     """A copy of a model that evaluates many points on a device.
 
-    On a CPU it runs as machine code, on a GPU as one kernel. Torch evaluates where there is no compiler or no Triton,
-    and models of another kind than `spon.EquiNO` or with wide layers. Evaluation on a GPU is experimental: it has never
-    run on a GPU so far.
+    It runs as machine code on a CPU and as one kernel on a GPU; in torch without a compiler or Triton, for wide layers,
+    and for models other than `spon.EquiNO`. Evaluation on a GPU is experimental: it has never run on a GPU so far.
 
     Args:
         model: such as `spon.EquiNO`.
@@ -50,8 +49,8 @@ class Evaluator:
 
     Raises:
         ValueError: a chunk below 1.
-        ValueError: a device that is not there.
-        ValueError: precisions that the GPU kernel does not have.
+        ValueError: a device that does not exist.
+        ValueError: precisions that the GPU kernel does not support.
     """
 
     def __init__(
@@ -74,13 +73,13 @@ class Evaluator:
         self._fused = _fused(model, device, dtype, tangent_dtype) if compiled and device.type == "cuda" else None
         self._gpu = None
         if device.type == "cuda":
-            # Another class may synchronise with the GPU in between, which cannot be recorded.
+            # Models of other classes may synchronise with the GPU, which cannot be recorded.
             recorded = response_network(model) is not None
             self._gpu = CudaGraphs(self._fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
 
     @property
     def way(self) -> Literal["machine code", "fused kernel", "torch"]:
-        """How the model is evaluated."""
+        """The kind of evaluation."""
         if self._code is not None:
             return "machine code"
         return "torch" if self._fused is None else "fused kernel"
@@ -131,7 +130,7 @@ class Evaluator:
 
 
 def _device(name: str | torch.device) -> torch.device:
-    """The CPU, or a GPU with its number; ValueError if it is not there."""
+    """The CPU, or a GPU with its number; ValueError if it does not exist."""
     device = torch.device(name)
     if device.type not in CHUNKS:
         raise ValueError(f"device = {str(device)!r}: need 'cpu' or 'cuda'")
@@ -172,7 +171,7 @@ def _fused(
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32, which a program may have allowed: products in float32 are computed in float32, not with 10 bits."""
+    """Without TF32, which the program may have allowed: products in float32 keep 23 bits instead of 10."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -27,7 +27,7 @@ def processor_class(name: str) -> type[Processor]:
     """The class of a processor.
 
     Raises:
-        ValueError: a name that is not known.
+        ValueError: an unknown name.
     """
     if name not in PROCESSORS:
         raise ValueError(f"processor = {name!r}, need one of {', '.join(map(repr, PROCESSORS))}")

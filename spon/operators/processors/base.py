@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an operator network requires of its processor."""
+"""The interface of processors to operator networks."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from spon.operators.discretisation import Discretisation, nodes
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many scaled values a processor takes and predicts.
+    """Numbers of scaled values that a processor takes and predicts.
 
     Args:
         node_features: at each node, coordinates and Dirichlet conditions.
@@ -42,7 +42,7 @@ class Encoded:
         nodes: (nodes, batch, node features + inputs).
         linear_nodes: (nodes, batch, linear inputs).
         points: (points, batch, inputs) at the quadrature points of the output, None unless the processor uses them.
-        linear_points: (points, batch, linear inputs), likewise.
+        linear_points: (points, batch, linear inputs) at the same points.
     """
 
     nodes: Tensor
@@ -54,12 +54,12 @@ class Encoded:
 class Processor(nn.Module, ABC):
     """A learned map from encoded inputs to hidden features at the nodes, and its readout.
 
-    A class is built by `cls(discretisation, sizes, generator, **options)`; its parameters belong to no node, so that
-    the same ones fit any mesh.
+    An instance is `cls(discretisation, sizes, generator, **options)`; its parameters belong to no node, so that they
+    are valid for any mesh.
 
     Attributes:
-        at_points: whether it takes inputs at the quadrature points too, which only Lagrange outputs have.
-        coarse_grids: the coarse spaces that are made for it where none are given; None if it uses none.
+        at_points: whether it also takes inputs at the quadrature points, which only Lagrange outputs have.
+        coarse_grids: its default coarse spaces; None if it uses none.
         needs_coarse: whether it requires at least one coarse space.
         nests: whether `coarsen` moves its work to coarser spaces.
         vanishes: whether its prediction of the first part vanishes where all its Dirichlet values do.
@@ -87,14 +87,14 @@ class Processor(nn.Module, ABC):
         return torch.zeros(len(nodes(space)), space.block_size, dtype=torch.float64)
 
     def fixed_options(self) -> dict[str, Any]:
-        """Options whose values the network keeps on other spaces, where their defaults would differ."""
+        """Options whose values the network keeps on other spaces, because their defaults depend on the spaces."""
         return {}
 
     def coarsen(self, levels: int) -> None:
-        """Move all work to spaces that are coarser by so many levels, as far as there are any.
+        """Move all work to spaces that are coarser by so many levels, at most to the coarsest.
 
         Raises:
-            ValueError: a processor that cannot.
+            ValueError: the processor does not support it.
         """
         if levels:
             raise ValueError(f"the processor {type(self).__name__} cannot move to coarser spaces, need 'fluxes'")

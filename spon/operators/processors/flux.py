@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A processor with learned laws at quadrature points, and a fixed solver that turns their fluxes into fields.
+"""A processor with learned laws at quadrature points, and a fixed solver from their fluxes to fields.
 
-A round goes as an iteration of a nonlinear finite element program: gradients of fields → law at the points → fluxes and
+A round is like an iteration of a nonlinear finite element program: gradients of fields → law at the points → fluxes and
 sources → loads → fields, by the inverse of the stiffness matrix of the space. Only the law is learned. Each round
-reaches everywhere, as the solution of an elliptic problem does, on any mesh; with the right laws it is the iteration of
-a homogeneous medium for a heterogeneous one (Lippmann and Schwinger's equation, see Moulinec & Suquet, CMAME 157,
+acts on the whole domain, as the solution of an elliptic problem does, on any mesh; with the exact laws it is the fixed
+point iteration with a homogeneous reference medium (Lippmann–Schwinger equation, see Moulinec & Suquet, CMAME 157,
 1998), whose number of rounds does not grow with the mesh. Fields vanish where the output has Dirichlet values.
 
 Most rounds are on a coarser mesh, and a few on that of the output, to which fields and states are interpolated.
@@ -30,12 +30,12 @@ from spon.sparse import SparseOperator
 class FluxLaw(nn.Module):
     """At each point: state ← state + f(state, x), fluxes (1 + tanh γ) ⊙ W x + s, with f, γ and s learned of both.
 
-    If it is linear, it is so in the input x: f and γ are of the state alone, and there is no s.
+    If it is linear, it is linear in the input x: f and γ depend on the state alone, and s is omitted.
 
     Args:
-        state: numbers of a state.
-        inputs: numbers that the law takes beside it.
-        fluxes: numbers that it predicts.
+        state: size of the state.
+        inputs: number of the other inputs of the law.
+        fluxes: number of predicted values.
         generator: of the initial parameters.
         linear: whether fluxes are linear in the inputs.
     """
@@ -50,24 +50,24 @@ class FluxLaw(nn.Module):
         """The new state and the fluxes, (points, batch, ...)."""
         found = self.coefficients(state if self.linear else torch.cat([state, inputs], -1))
         change, gates, *sources = found.split(self.sizes, -1)
-        # The gates are bounded, so that rounds of them grow no faster than their inputs.
+        # The gates are bounded, so that repeated rounds do not grow faster than their inputs.
         return state + change, sum(sources, (1 + gates.tanh()) * self.mix(inputs))
 
 
 class FluxProcessor(Processor):
     """Rounds of laws at the points of the spaces of a discretisation, from a coarse one to that of the output.
 
-    Fields are multiplied in the end by learned functions of the inputs at the nodes. A component of the output is made
-    of the fields that vanish where it has Dirichlet values.
+    At the end, fields are multiplied by learned functions of the inputs at the nodes. A component of the output is a
+    combination of the fields that vanish where it has Dirichlet values.
 
     Args:
         discretisation: read with quadrature points.
         sizes: of inputs and prediction.
         generator: of the initial parameters.
-        channels: twice the number of fields; laws have states of as many numbers.
+        channels: twice the number of fields, and the size of the states of laws.
         depth: rounds on the first coarse space.
-        finer: rounds on the output's space, which has them all if there is no other.
-        unit: of length, that of the domain if None; a network that is used on another domain keeps its own.
+        finer: rounds on the output's space, added to `depth` without coarse spaces.
+        unit: of length, the size of the domain if None; on another domain the network keeps its unit.
 
     Attributes:
         coarsening: by how many spaces all rounds are moved to coarser ones, see `coarsen`.
@@ -103,7 +103,7 @@ class FluxProcessor(Processor):
         member = np.arange(self.outputs) * patterns.shape[1] // self.outputs
         self.counts = [int(count) for count in np.bincount(member)]
         own = torch.from_numpy((group.ravel()[:, None] == member).astype(float))
-        others = torch.ones(sizes.components - b, self.outputs, dtype=torch.float64)  # may be made of all fields
+        others = torch.ones(sizes.components - b, self.outputs, dtype=torch.float64)  # combinations of all fields
         self.register_buffer("reach", torch.cat([own, others]), persistent=False)
         solvers = (poisson_solvers(levels, discretisation.prolongations, fixed, space.volume) for fixed in patterns.T)
         self.solvers = nn.ModuleList(map(nn.ModuleList, solvers))
@@ -123,7 +123,7 @@ class FluxProcessor(Processor):
         self.readout = dense(self.outputs, sizes.components, generator, offset=False)
 
     def _unit(self, finest: Points, volume: float) -> float:
-        """The unit of length in which a source of one makes a field of one, on average."""
+        """The unit of length in which a unit source gives a field of mean one."""
         d = finest.coordinates.shape[1]
         sources = torch.zeros(len(finest.weights), d + 1, dtype=torch.float64)
         sources[:, d] = finest.weights
@@ -178,7 +178,7 @@ class FluxProcessor(Processor):
         return fields * (1 + self.scaling(encoded.nodes))
 
     def predict(self, hidden: Tensor) -> Tensor:
-        """Scaled components of fields, each of those that vanish where it has Dirichlet values."""
+        """Scaled components, each from the fields that vanish where it has Dirichlet values."""
         return nn.functional.linear(hidden, self.readout.weight * self.reach)
 
     def extension(self, discretisation: Discretisation) -> Tensor:
@@ -191,13 +191,13 @@ class FluxProcessor(Processor):
         return torch.cat([x - solvers[i](stiffness @ x) for i, x in zip(which, values.T[..., None])], 1)
 
     def fixed_options(self) -> dict[str, Any]:
-        """The unit of length: the law is dimensional, and keeps the one of its training."""
+        """The unit of length: the flux law is dimensional and keeps the unit of its training."""
         return {"unit": self.unit}
 
     def coarsen(self, levels: int) -> None:
-        """Move all rounds to spaces that are coarser by so many levels, as far as there are any.
+        """Move all rounds to spaces that are coarser by so many levels, at most to the coarsest.
 
-        Fields are interpolated from there to the output: cheap, and at first as good to learn from.
+        Fields are interpolated from there to the output: cheap, and as accurate in the first steps of training.
         """
         self.coarsening = levels
 
@@ -207,7 +207,7 @@ class FluxProcessor(Processor):
         return torch.cat([solvers[level](part) for solvers, part in zip(self.solvers, parts)], -1)  # type: ignore[index]  # of torch's nested lists of modules
 
     def _prolong(self, fields: Tensor, level: int) -> Tensor:
-        """Fields of a level from those (nodes, batch, outputs) of the one below."""
+        """Fields of a level from those (nodes, batch, outputs) of the next coarser one."""
         parts = fields.split(self.counts, -1)
         return torch.cat([solvers[level].prolong(part) for solvers, part in zip(self.solvers, parts)], -1)  # type: ignore[index]  # of torch's nested lists of modules
 

@@ -4,8 +4,7 @@
 Each is called with the features and the `Hierarchy` of the space. With `linear=True` it has neither activations nor
 offsets and is a linear map of its features; its coefficients may still vary in space.
 
-Parameters belong to the kind of node, edge or level and to no single node, so that results do not depend on the
-numbering of the mesh.
+Parameters belong to no single node or edge, so that results do not depend on the numbering of the mesh.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = 
         inputs: number of inputs.
         outputs: number of outputs.
         generator: of the weights.
-        offset: whether there are offsets.
+        offset: whether the layer has offsets.
         gain: factor of the weights.
     """
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=offset, dtype=torch.float64)
@@ -44,7 +43,7 @@ def perceptron(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequentia
 
 
 class Update(nn.Module):
-    """h + f(h, m) at each node by itself, with features h and `more` channels m."""
+    """h + f(h, m) at each node separately, with features h and `more` channels m."""
 
     def __init__(self, channels: int, more: int, generator: torch.Generator, linear: bool):
         super().__init__()
@@ -73,7 +72,7 @@ class Message(nn.Module):
 
 
 class NodeWise(nn.Module):
-    """A perceptron at each node by itself."""
+    """A perceptron at each node separately."""
 
     def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 3):
         super().__init__()
@@ -106,11 +105,11 @@ class Multigrid(nn.Module):
 
     Args:
         channels: features at a node.
-        hierarchy: with one coarse space or more.
+        hierarchy: with at least one coarse space.
         generator: of the initial parameters.
-        linear: see the module.
+        linear: without activations and offsets.
         depth: rounds of messages on the coarsest space.
-        wide: channels there over those elsewhere.
+        wide: channels on the coarsest space relative to those on the others.
         cycle: "V" or "W", which visits each coarser space twice.
         shared: whether all finer spaces have the same weights.
 
@@ -141,7 +140,7 @@ class Multigrid(nn.Module):
         self.narrow = dense(wide * channels, channels, generator, offset=False)
 
     def forward(self, h: Tensor, hierarchy: Hierarchy, k: int = 0) -> Tensor:
-        """From the k-th space downwards and back."""
+        """From the k-th space to the coarsest and back."""
         level = hierarchy.levels[k]
         if k == len(hierarchy.prolong):
             h = self.widen(h)
@@ -161,7 +160,7 @@ class Stencil(nn.Module):
 
     def __init__(self, channels: int, d: int, generator: torch.Generator):
         super().__init__()
-        # A cycle is a product of many stencils: this gain keeps it from growing or vanishing at the start.
+        # A cycle is a product of many stencils: this gain keeps its initial size near one.
         self.mix = dense((3 + d) * channels, channels, generator, offset=False, gain=0.5)
 
     def forward(self, h: Tensor, level: Level) -> Tensor:
@@ -173,13 +172,13 @@ class Stencil(nn.Module):
 class Cycle(nn.Module):
     """A linear V-cycle: on each space u ← u + S (f − A u), first from u = 0, with learned A and S.
 
-    After He, Liu & Xu, arXiv 2310.19809, whose convolutions are here stencils of the space.
+    After He, Liu & Xu, arXiv 2310.19809, with stencils of the space in place of convolutions.
 
     Args:
         channels: features at a node.
         hierarchy: of spaces.
         generator: of the initial parameters.
-        residual: restrict the residual f − A u and begin at zero, as multigrid does; else f and u, as published.
+        residual: restrict the residual f − A u and start from zero, as in multigrid; else f and u, as published.
     """
 
     def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, residual: bool):
@@ -267,7 +266,7 @@ class Attend(nn.Module):
 
 
 class Attention(nn.Module):
-    """Rounds of attention of all nodes to all others, at a cost that grows with the number of nodes."""
+    """Rounds of attention between all nodes, at a cost proportional to the number of nodes."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The output space and its coarser ones as processors at nodes use them, and fixed matrices inside of modules."""
+"""The output space and its coarser ones for processors at nodes, and fixed matrices as torch modules."""
 
 import numpy as np
 import scipy.sparse
@@ -32,10 +32,10 @@ class Fixed(nn.Module):
 def node_coordinates(space: Space, lower: Tensor, upper: Tensor) -> Tensor:
     """Coordinates (nodes, d) of the independent nodes, from −1 to 1 in a box; zero along periodic axes.
 
-    Along those no node is distinguished from the next.
+    All nodes along a periodic axis are equivalent.
 
     Args:
-        space: whose nodes are tied along its periodic axes.
+        space: with its nodes tied along its periodic axes.
         lower: (d,) the smallest coordinates of the box [length].
         upper: (d,) the largest ones.
     """
@@ -47,7 +47,7 @@ def node_coordinates(space: Space, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def node_features(space: Space) -> Tensor:
-    """What is known at each node (nodes, features): coordinates, and where and how large Dirichlet values are."""
+    """Features of the nodes (nodes, features): coordinates, and Dirichlet conditions with their values."""
     here, largest = nodes(space), space.lifting.abs().max()
     conditions = [space.fixed.double(), space.lifting / torch.where(largest > 0, largest, 1.0)]
     coordinates = node_coordinates(space, space.points.min(0).values, space.points.max(0).values)
@@ -63,7 +63,7 @@ class Level(nn.Module):
         upper: (d,) the largest ones.
 
     Attributes:
-        send: (edges, nodes), the sender's value.
+        send: (edges, nodes), the value at the sender.
         gather: (nodes, edges), the mean of the messages that arrive.
         features: (edges, d + 3), as those of `spon.Graph`.
         coordinates: (nodes, d), see `node_coordinates`.

@@ -14,7 +14,7 @@ from spon.operators.processors.levels import Hierarchy
 
 
 class NodeProcessor(Processor):
-    """Lifts inputs to channels at each node, and maps those by its `map`.
+    """A lift of inputs to channels at each node, followed by a `map` of the channels.
 
     A prediction that is linear in some inputs is b(h) ⊙ M(a(h) ⊙ L f), with the features h of the other inputs, learned
     gates a and b, a lift L of the linear inputs f and a linear map M of the same kind.
@@ -58,7 +58,7 @@ class NodeProcessor(Processor):
 
 
 class PerceptronProcessor(NodeProcessor):
-    """A perceptron at each node by itself."""
+    """A perceptron at each node separately."""
 
     map = NodeWise
 
@@ -85,6 +85,6 @@ class MgNOProcessor(NodeProcessor):
 
 
 class AttentionProcessor(NodeProcessor):
-    """Attention of all nodes to all others."""
+    """Attention between all nodes."""
 
     map = Attention

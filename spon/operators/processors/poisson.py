@@ -12,17 +12,17 @@ from spon.operators.processors.levels import Fixed
 from spon.spaces.quadrature import Points
 from spon.sparse import SparseOperator
 
-INVERTED = 2000  # nodes up to which the inverse is a dense matrix, the fastest way by far
+INVERTED = 2000  # nodes up to which the inverse is a dense matrix, by far the fastest
 SWEEPS = 2  # of relaxation, before and after the coarser space
-ACCURACY = 0.01  # of the solution on larger spaces, in the norm of energy
-_GROWTH_STEPS = 40  # of power iterations, whose estimates are then right to the five per cent added to them
+ACCURACY = 0.01  # of the solution on larger spaces, in the energy norm
+_GROWTH_STEPS = 40  # of power iterations; the error of the estimate is then below the five per cent added to it
 
 
 class PoissonSolver(nn.Module):
     """Fields v of loads f: (∇v, ∇w) = f·w for all w that vanish at the fixed nodes, as v does.
 
-    By the inverse of the stiffness matrix K, or, of a large space, by so many symmetric multigrid cycles B that the
-    result is accurate to `ACCURACY`: a Chebyshev polynomial of B K, and so a linear map, symmetric too.
+    By the inverse of the stiffness matrix K, or, on a large space, by as many symmetric multigrid cycles B as the
+    accuracy `ACCURACY` needs: a Chebyshev polynomial of B K, hence a symmetric linear map.
 
     Args:
         stiffness: (nodes, nodes).
@@ -54,7 +54,7 @@ class PoissonSolver(nn.Module):
             return
         if prolong is None or below is None:
             raise ValueError(
-                f"the coarsest space has {len(free)} free nodes, need {INVERTED} at most: give coarser ones, "
+                f"the coarsest space has {len(free)} free nodes, need at most {INVERTED}: give coarser ones, "
                 "coarse = [...]"
             )
         mask = scipy.sparse.diags_array((~fixed).astype(float))
@@ -103,7 +103,7 @@ class PoissonSolver(nn.Module):
         return v.view_as(load)
 
     def cycle(self, f: Tensor) -> Tensor:
-        """B f (nodes, columns): one multigrid cycle, or the solution where there is an inverse."""
+        """B f (nodes, columns): one multigrid cycle, or the solution by the inverse on a small space."""
         if self.below is None or self.prolong is None:
             return self.inverse @ f
         v = self.relax * f
@@ -128,9 +128,9 @@ def poisson_solvers(
 ) -> list[PoissonSolver]:
     """A solver for each level, with some of the finest nodes fixed.
 
-    Coarser nodes are fixed that are nearer to a fixed finer node than to any other coarse one, where coarse fields are
-    half as large or more; at least one is. The meshes need not have the same boundary, so that a little of others is
-    fixed too. Without any fixed node, constants get a stiffness of their own.
+    A coarse node is fixed if a fixed finer node is nearer to it than to any other coarse node, where coarse fields have
+    half their size or more; at least one is. As the boundaries of the meshes may differ, this is approximate. Without
+    any fixed node, constants get a stiffness of their own.
 
     Args:
         levels: quadrature points, from finer to coarser.
