@@ -88,6 +88,8 @@ class Homogenised:
             rounding in the material's own terms leaves no more digits.
         unstable: (n,) equilibria that are no minimum of the energy, as in softening materials. They are not unique,
             and the one found depends on the path.
+        fluctuation: (n, dofs) of the displacement, in the order of `x.array` [length]; without `fields` no rows.
+        local_stress: (n, cells, points, d) Mandel at the quadrature points [MPa]; without `fields` no rows.
         failures: points without convergence (their rows are NaN).
     """
 
@@ -99,6 +101,8 @@ class Homogenised:
     work: Array
     residual: Array
     unstable: npt.NDArray[np.bool_]
+    fluctuation: Array
+    local_stress: Array
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -204,6 +208,7 @@ class RVE:
         state: Array | None = None,
         *,
         guess: Array | None = None,
+        fields: bool = False,
         on_failure: str = "raise",
     ) -> Homogenised:
         """Solve the RVE problem for each strain and average.
@@ -215,6 +220,7 @@ class RVE:
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
             guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
                 None for that of `state`.
+            fields: also return the fluctuation and the local stress, as `displacement` and `set_state` give them.
             on_failure: "raise" NotConverged at the first point without convergence, or "report" all of them in the
                 record's `failures`.
 
@@ -241,6 +247,8 @@ class RVE:
             work=np.zeros(n),
             residual=np.full(n, np.nan),
             unstable=np.zeros(n, dtype=bool),
+            fluctuation=np.full((n if fields else 0, self.body.u.x.array.size), np.nan),
+            local_stress=np.full((n if fields else 0, *self.body.weights.shape, d), np.nan),
         )
         self.stiffness.reset()
         for first in range(0, n, self.group):
@@ -265,6 +273,9 @@ class RVE:
                 solved = {"strain": strains[k], "fluctuation": point.w, "memory": point.updated}
                 (out.state[k],) = self.layout.rows(1, **solved)
                 out.residual[k], out.unstable[k] = point.relative_residual, point.unstable
+                if fields:
+                    out.fluctuation[k] = self.displacement(out.state[k], fluctuation=True).x.array
+                    out.local_stress[k] = self.set_state(out.state[k]).stress()
         if out.unstable.any():
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "

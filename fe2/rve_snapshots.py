@@ -213,24 +213,18 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
 
 def _write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint) -> None:
     """Solve for the strains (m, d) of chunk `k` and write its part."""
-    solved = rve.homogenise(strains, on_failure="report")
-    m, body = len(strains), rve.body
-    failed = np.zeros(m, dtype=bool)
+    solved = rve.homogenise(strains, fields=True, on_failure="report")
+    failed = np.zeros(len(strains), dtype=bool)
     failed[[f.point for f in solved.failures]] = True
-    fluctuation = np.full((m, body.u.x.array.size), np.nan)
-    local_stress = np.full((m, *body.weights.shape, rve.strain_size), np.nan)
-    for i in np.flatnonzero(~failed):
-        fluctuation[i] = rve.displacement(solved.state[i], fluctuation=True).x.array
-        local_stress[i] = rve.set_state(solved.state[i]).stress()
     arrays = {
         "strain": strains,
         "stress": solved.stress,
         "tangent": solved.tangent,
         "energy": solved.energy,
-        "fluctuation": fluctuation,
-        "local_stress": local_stress,
+        "fluctuation": solved.fluctuation,
+        "local_stress": solved.local_stress,
         "failed": failed,
-        "weights": body.weights,
+        "weights": rve.body.weights,
     }
     with chunked_hdf5.writing(folder, k, digest(strains)) as file:
         _describe(file, mark)
