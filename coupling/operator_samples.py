@@ -12,7 +12,7 @@ import numpy as np
 from dolfinx import fem
 from mpi4py import MPI
 
-from fe2 import chunked_hdf5
+from fe2.chunked_hdf5 import ChunkedFile
 from fe2.ranks import raise_on_all_ranks
 from spon import ModelFileError, read_space
 from spon.operators.operator_samples import FORMAT, VERSION, Signature, names, opened
@@ -75,21 +75,32 @@ def sample_operator(
             different = [name for name in mine if mine[name] != first.get(name)]
             raise ValueError(f"differs from rank 0 in: {', '.join(different) or 'the number of inputs'}")
 
-    folder = chunked_hdf5.folder(path)
     open_ = partial(opened, wanted=spaces, seed=seed)
-    missing: tuple[list[range], list[int]] | None = None
+    have = 0
     with raise_on_all_ranks(comm):
+        if comm.rank == 0 and path.exists():
+            with open_(path) as existing:
+                have = len(existing["output"])
+    have = comm.bcast(have)
+    pieces = [range(k, min(k + chunk, n)) for k in range(have, n, chunk)]
+    file = ChunkedFile(
+        path,
+        "samples",
+        rows=list(functions),
+        keys=[f"{piece.start} to {piece.stop}" for piece in pieces],
+        opened=open_,
+        describe=partial(_describe, spaces=spaces, seed=seed),
+        error=ModelFileError,
+    )
+    if not pieces:
         if comm.rank == 0:
-            missing = _missing(path, folder, n, chunk, open_)
-    missing = comm.bcast(missing)
-    if missing is None:
+            shutil.rmtree(file.folder, ignore_errors=True)  # of a run that was killed between its last two lines
         return
-    pieces, pending = missing
     begin = {name: x.x.array.copy() for name, x in functions.items()}
 
-    def write(k: int) -> None:
+    def solved(numbers: range) -> dict[str, np.ndarray]:
         found: dict[str, list] = {name: [] for name in functions}
-        for number in pieces[k]:
+        for number in numbers:
             for name, x in functions.items():
                 x.x.array[:] = begin[name]
             draw(np.random.default_rng([seed, number]))
@@ -98,47 +109,15 @@ def sample_operator(
                 if not np.isfinite(x.x.array).all():
                     raise ValueError(f"sample {number}: {name} has values that are not finite")
                 found[name].append(x.x.array.copy())
-        with chunked_hdf5.writing(folder, k, _key(pieces[k])) as file:
-            _describe(file, spaces, seed)
-            for name, rows in found.items():
-                chunked_hdf5.extend(file, name, np.array(rows))
-
-    def add(file: h5py.File, part: h5py.File) -> None:
-        _describe(file, spaces, seed)
-        for name in functions:
-            chunked_hdf5.extend(file, name, part[name][:])
+        return {name: np.array(rows) for name, rows in found.items()}
 
     try:
-        chunked_hdf5.fill(
-            comm, folder, pending, write, partial(chunked_hdf5.Progress, "samples", len(pieces), folder, progress)
-        )
+        with file.completed(comm, progress) as chunks:
+            for k in chunks:
+                file.write(k, solved(pieces[k]))
     finally:
         for name, x in functions.items():
             x.x.array[:] = begin[name]
-    with raise_on_all_ranks(comm):
-        if comm.rank == 0:
-            chunked_hdf5.merge(path, folder, len(pieces), open_, add)
-
-
-def _missing(
-    path: Path, folder: Path, n: int, chunk: int, open_: chunked_hdf5.Opened
-) -> tuple[list[range], list[int]] | None:
-    """Samples of all parts, and numbers of the parts to be solved; None if the file has all n. Makes their folder."""
-    have = 0
-    if path.exists():
-        with open_(path) as file:
-            have = len(file["output"])
-    if have >= n:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
-        return None
-    pieces = [range(k, min(k + chunk, n)) for k in range(have, n, chunk)]
-    done = chunked_hdf5.finished(folder, [_key(piece) for piece in pieces], open_, "samples", ModelFileError)
-    folder.mkdir(parents=True, exist_ok=True)
-    return pieces, [k for k in range(len(pieces)) if k not in done]
-
-
-def _key(piece: range) -> str:
-    return f"{piece.start} to {piece.stop}"
 
 
 def _describe(file: h5py.File, spaces: dict[str, Signature], seed: int) -> None:

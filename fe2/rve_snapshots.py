@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2 import arguments, chunked_hdf5
+from fe2 import arguments
+from fe2.chunked_hdf5 import ChunkedFile
 from fe2.fingerprints import Fingerprint, differences, digest, fingerprint
 from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE
@@ -136,46 +137,63 @@ def compute(
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
 
-    folder = chunked_hdf5.folder(path)
     pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
-    pending = None
+    file = ChunkedFile(
+        path,
+        "snapshots",
+        rows=_ROWS,
+        keys=[digest(piece) for piece in pieces],
+        opened=partial(_opened, mark=mark),
+        describe=partial(_describe, mark=mark, weights=rve.body.weights),
+        error=SnapshotError,
+    )
+    complete = False
     with raise_on_all_ranks(comm):
         if comm.rank == 0:
-            pending = _pending(path, folder, mark, strains, pieces, append)
-    pending = comm.bcast(pending)
-    if pending is None:
+            complete = _is_complete(file, strains, append)
+    if comm.bcast(complete):
         return
-    chunked_hdf5.fill(
-        comm,
-        folder,
-        pending,
-        lambda k: _write_part(folder, k, rve, pieces[k], mark),
-        partial(chunked_hdf5.Progress, "snapshots", len(pieces), folder, progress),
-    )
+    with file.completed(comm, progress) as chunks:
+        for k in chunks:
+            file.write(k, _solve(rve, pieces[k]))
     failed = 0
     with raise_on_all_ranks(comm):
         if comm.rank == 0:
-            failed = _merge(path, folder, len(pieces), mark)
+            with file.opened(path) as merged:
+                failed = int(merged["failed"][-len(strains) :].sum())
     if failed:
         warnings.warn(f"{path}: {failed} of {len(strains)} RVE problems did not converge; see `failed`", stacklevel=2)
 
 
-def _pending(
-    path: Path, folder: Path, mark: Fingerprint, strains: Array, pieces: list[Array], append: bool
-) -> list[int] | None:
-    """Numbers of the chunks still to be solved; None if the file has all strains. Makes the folder of the parts."""
-    keys = [digest(piece) for piece in pieces]
-    done = chunked_hdf5.finished(folder, keys, lambda part: _opened(part, mark), "strains", SnapshotError)
-    if path.exists():
-        with _opened(path, mark) as file:
-            known = file["strain"][:]
-        if np.array_equal(known[-len(strains) :] if append else known, strains):
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed between its last two lines
-            return None
-        if not append:
-            raise SnapshotError(f"{path} holds {len(known)} snapshots of other strains; append, or use another path")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [k for k in range(len(pieces)) if k not in done]
+def _is_complete(file: ChunkedFile, strains: Array, append: bool) -> bool:
+    """Whether the file has all strains. Parts left by a run that was killed between its last two lines are removed."""
+    file.finished()  # raises if the parts belong to another run
+    if not file.path.exists():
+        return False
+    with file.opened(file.path) as opened:
+        known = opened["strain"][:]
+    if np.array_equal(known[-len(strains) :] if append else known, strains):
+        shutil.rmtree(file.folder, ignore_errors=True)
+        return True
+    if not append:
+        raise SnapshotError(f"{file.path} holds {len(known)} snapshots of other strains; append, or use another path")
+    return False
+
+
+def _solve(rve: RVE, strains: Array) -> dict[str, npt.NDArray]:
+    """The rows of the snapshots at strains (m, d)."""
+    solved = rve.homogenise(strains, fields=True, on_failure="report")
+    failed = np.zeros(len(strains), dtype=bool)
+    failed[[f.point for f in solved.failures]] = True
+    return {
+        "strain": strains,
+        "stress": solved.stress,
+        "tangent": solved.tangent,
+        "energy": solved.energy,
+        "fluctuation": solved.fluctuation,
+        "local_stress": solved.local_stress,
+        "failed": failed,
+    }
 
 
 @contextmanager
@@ -211,48 +229,12 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
         raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def _write_part(folder: Path, k: int, rve: RVE, strains: Array, mark: Fingerprint) -> None:
-    """Solve for the strains (m, d) of chunk `k` and write its part."""
-    solved = rve.homogenise(strains, fields=True, on_failure="report")
-    failed = np.zeros(len(strains), dtype=bool)
-    failed[[f.point for f in solved.failures]] = True
-    arrays = {
-        "strain": strains,
-        "stress": solved.stress,
-        "tangent": solved.tangent,
-        "energy": solved.energy,
-        "fluctuation": solved.fluctuation,
-        "local_stress": solved.local_stress,
-        "failed": failed,
-        "weights": rve.body.weights,
-    }
-    with chunked_hdf5.writing(folder, k, digest(strains)) as file:
-        _describe(file, mark)
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
-
-
-def _merge(path: Path, folder: Path, count: int, mark: Fingerprint) -> int:
-    """Append the snapshots of all parts to the file; return the number of failed ones."""
-    failed = 0
-
-    def add(file: h5py.File, part: h5py.File) -> None:
-        nonlocal failed
-        _describe(file, mark)
-        for name in _ROWS:
-            chunked_hdf5.extend(file, name, part[name][:])
-        if "weights" not in file:
-            file.create_dataset("weights", data=part["weights"][:], chunks=True, fletcher32=True)
-        failed += int(part["failed"][:].sum())
-
-    chunked_hdf5.merge(path, folder, count, lambda part: _opened(part, mark), add)
-    return failed
-
-
-def _describe(file: h5py.File, mark: Fingerprint) -> None:
+def _describe(file: h5py.File, mark: Fingerprint, weights: Array) -> None:
     text = json.dumps(mark, sort_keys=True)
     for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": text, "units": UNITS}.items():
         file.attrs[name] = value
+    if "weights" not in file:
+        file.create_dataset("weights", data=weights, chunks=True, fletcher32=True)
 
 
 def _mark(file: h5py.File) -> Fingerprint:

@@ -57,30 +57,38 @@ def test_file_holds_what_homogenise_gives(rve, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
+def kill_after(chunks, monkeypatch):
+    """Interrupt runs after some chunks; undone by `monkeypatch.undo`."""
+    solve_chunk, calls = rve_snapshots._solve, []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) > chunks:
+            raise KeyboardInterrupt
+        return solve_chunk(*args)
+
+    monkeypatch.setattr(rve_snapshots, "_solve", killed)
+
+
 def test_a_killed_run_goes_on(rve, tmp_path, monkeypatch):
     whole = solve(rve, STRAINS, tmp_path / "whole.h5")
     path, parts = tmp_path / "s.h5", tmp_path / "s.h5.parts"
-    write, calls = rve_snapshots._write_part, []
-
-    def killed(folder, k, *args):
-        if k == 2:
-            raise KeyboardInterrupt
-        write(folder, k, *args)
-
-    monkeypatch.setattr(rve_snapshots, "_write_part", killed)
+    kill_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         solve(rve, STRAINS, path)
+    monkeypatch.undo()
     assert count(parts) == 2 and not path.exists()
     (parts / "chunk-000002.h5.tmp").write_bytes(b"half")
+    solve_chunk, solved = rve_snapshots._solve, []
     monkeypatch.setattr(
-        rve_snapshots, "_write_part", lambda folder, k, *args: (calls.append(k), write(folder, k, *args))
+        rve_snapshots, "_solve", lambda rve, strains: (solved.append(strains), solve_chunk(rve, strains))[1]
     )
     assert_equal(solve(rve, STRAINS, path), whole)
-    assert calls == [2, 3]
+    np.testing.assert_array_equal(np.concatenate(solved), STRAINS[4:])
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     stamp = path.stat().st_mtime_ns
     solve(rve, STRAINS, path)  # nothing left to do
-    assert path.stat().st_mtime_ns == stamp and calls == [2, 3] and not parts.exists()
+    assert path.stat().st_mtime_ns == stamp and len(solved) == 2 and not parts.exists()
 
 
 def test_append_adds_once(rve, tmp_path):
@@ -101,10 +109,11 @@ def test_other_strains_and_other_cells_are_refused(rve, tmp_path):
     assert fingerprint(make_rve()) == fingerprint(rve)
 
 
-def test_parts_of_another_run_are_refused(rve, tmp_path):
-    parts = tmp_path / "s.h5.parts"
-    parts.mkdir()
-    rve_snapshots._write_part(parts, 0, rve, STRAINS[:3], fingerprint(rve))
+def test_parts_of_another_run_are_refused(rve, tmp_path, monkeypatch):
+    kill_after(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        solve(rve, STRAINS, tmp_path / "s.h5", chunk=3)
+    monkeypatch.undo()
     with pytest.raises(rve_snapshots.SnapshotError, match="another chunk size"):
         solve(rve, STRAINS, tmp_path / "s.h5")
     with pytest.raises(rve_snapshots.SnapshotError, match="another RVE"):

@@ -24,7 +24,7 @@ from scipy.sparse.linalg import splu
 
 import coupling
 import spon
-from fe2 import chunked_hdf5
+from fe2.chunked_hdf5 import count
 from spon import operators
 from spon.operators.operator_samples import Signature
 from spon.training import TrainingOptions
@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on(problem, tmp_path, monkeypatch):
     monkeypatch.setattr(problem, "solve", killed)
     with pytest.raises(KeyboardInterrupt):
         sampled(problem, 7, path)
-    assert chunked_hdf5.count(folder) == 2 and not path.exists() and problem.solved == 5
+    assert count(folder) == 2 and not path.exists() and problem.solved == 5
     (folder / "chunk-000002.h5.tmp").write_bytes(b"half")
     monkeypatch.setattr(problem, "solve", solve)
     assert_equal(sampled(problem, 7, path), whole)
@@ -131,11 +131,13 @@ def test_files_of_something_else_are_refused(problem, tmp_path):
         sampled(problem, 5, path, inputs=[problem.f])
     folder = tmp_path / "t.h5.parts"
     folder.mkdir()
-    with chunked_hdf5.writing(folder, 0, "0 to 3") as file:
-        pass
+    part = folder / "chunk-000000.h5"
+    with h5py.File(part, "w") as file:
+        file.attrs["key"] = "0 to 2"
     with pytest.raises(spon.ModelFileError, match=r"chunk-000000\.h5 is no file of samples"):
         sampled(problem, 5, tmp_path / "t.h5")
-    with h5py.File(path) as source, chunked_hdf5.writing(folder, 0, "0 to 3") as file:
+    with h5py.File(path) as source, h5py.File(part, "w") as file:
+        file.attrs["key"] = "0 to 3"
         for name in source:
             source.copy(name, file)
         for name, value in source.attrs.items():
@@ -242,7 +244,7 @@ def test_wrong_use_is_refused(problem, tmp_path):
         coupling.sample_operator(
             problem.draw, broken, 3, tmp_path / "s.h5", MPI.COMM_SELF, inputs=[problem.f, problem.k], output=problem.u
         )
-    assert chunked_hdf5.count(tmp_path / "s.h5.parts") == 0
+    assert count(tmp_path / "s.h5.parts") == 0
 
 
 def test_lines_of_progress(problem, tmp_path, capsys):
