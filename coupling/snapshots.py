@@ -30,7 +30,8 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnap
         snapshots: of `fe2.rve_snapshots.read`, or the file.
 
     Raises:
-        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, none that converged, or a file that cannot be read.
+        fe2.rve_snapshots.SnapshotError: snapshots of another RVE, no snapshots, none that converged, or a file
+            that cannot be read.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
     if not isinstance(snapshots, Snapshots):
@@ -40,7 +41,7 @@ def rve_snapshots(rve: RVE, snapshots: Snapshots | str | os.PathLike) -> RVESnap
         raise SnapshotError(f"the snapshots belong to another RVE; differences: {different}")
     good = ~snapshots.failed
     if not good.any():
-        raise SnapshotError("no snapshot converged")
+        raise SnapshotError("no snapshot converged" if good.size else "there are no snapshots")
     laws, order = local_laws(rve)
     d = rve.strain_size
     fluctuation = snapshots.fluctuation[good]

@@ -104,7 +104,7 @@ def compute(
 
     Args:
         rve: the same on all ranks (its mesh on MPI.COMM_SELF).
-        strains: Mandel strains (n, d), the same on all ranks.
+        strains: Mandel strains (n, d), the same on all ranks; none, (0, d), give a file without snapshots.
         path: of the file, on a file system that all ranks share; see `read`.
         comm: the ranks that share the work.
         chunk: strains that are solved between two writes.
@@ -112,15 +112,13 @@ def compute(
         append: add the strains to those of the file, unless it ends with them already; a missing file is created.
 
     Raises:
-        ValueError: strains of wrong shape, none, not finite or not real; chunk < 1; a material with state.
+        ValueError: strains of wrong shape, not finite or not real; chunk < 1; a material with state.
         SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; or
             arguments differ between ranks. An error on one rank is raised on all.
     """
     path = Path(path)
     with raise_on_all_ranks(comm):
         strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
-        if not len(strains):
-            raise ValueError("strains are empty: need at least one")
         if not isinstance(chunk, (int, np.integer)) or chunk < 1:
             raise ValueError(f"chunk = {chunk!r}: need a whole number of at least 1")
         for tag, material in rve.body.materials.items():
@@ -137,7 +135,7 @@ def compute(
         if different:
             raise SnapshotError(f"differs from rank 0 in: {', '.join(different)}")
 
-    pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)]
+    pieces = [strains[i : i + chunk] for i in range(0, len(strains), chunk)] or [strains]
     file = ChunkedFile(
         path,
         "snapshots",
@@ -160,7 +158,7 @@ def compute(
     with raise_on_all_ranks(comm):
         if comm.rank == 0:
             with file.opened(path) as merged:
-                failed = int(merged["failed"][-len(strains) :].sum())
+                failed = int(_last(merged["failed"][:], len(strains)).sum())
     if failed:
         warnings.warn(f"{path}: {failed} of {len(strains)} RVE problems did not converge; see `failed`", stacklevel=2)
 
@@ -172,12 +170,17 @@ def _is_complete(file: ChunkedFile, strains: Array, append: bool) -> bool:
         return False
     with file.opened(file.path) as opened:
         known = opened["strain"][:]
-    if np.array_equal(known[-len(strains) :] if append else known, strains):
+    if np.array_equal(_last(known, len(strains)) if append else known, strains):
         shutil.rmtree(file.folder, ignore_errors=True)
         return True
     if not append:
         raise SnapshotError(f"{file.path} holds {len(known)} snapshots of other strains; append, or use another path")
     return False
+
+
+def _last(rows: npt.NDArray, n: int) -> npt.NDArray:
+    """The last n rows, or all if there are fewer."""
+    return rows[max(len(rows) - n, 0) :]
 
 
 def _solve(rve: RVE, strains: Array) -> dict[str, npt.NDArray]:

@@ -98,6 +98,25 @@ def test_append_adds_once(rve, tmp_path):
         assert_equal(solve(rve, STRAINS[4:], path, append=True), solve(rve, STRAINS, tmp_path / "whole.h5"))
 
 
+def test_no_strains_give_no_snapshots(rve, tmp_path):
+    none, whole = STRAINS[:0], solve(rve, STRAINS, tmp_path / "whole.h5")
+    for append in (False, True):
+        path = tmp_path / f"{append}.h5"
+        for _ in range(2):
+            empty = solve(rve, none, path, append=append)
+            for field in fields(empty):
+                if field.name not in ("weights", "fingerprint"):
+                    assert getattr(empty, field.name).shape == (0, *getattr(whole, field.name).shape[1:]), field.name
+        assert_equal(solve(rve, STRAINS, path, append=True), whole)
+        assert_equal(solve(rve, none, path, append=True), whole)
+    with pytest.raises(rve_snapshots.SnapshotError, match="7 snapshots of other strains"):
+        solve(rve, none, path)
+    with pytest.raises(rve_snapshots.SnapshotError, match="another RVE"):
+        solve(make_rve(a1=51.0), none, path, append=True)
+    with pytest.raises(ValueError, match=r"shape \(0, 6\), need \(n, 3\)"):
+        solve(rve, np.zeros((0, 6)), path)
+
+
 def test_other_strains_and_other_cells_are_refused(rve, tmp_path):
     path = tmp_path / "s.h5"
     solve(rve, STRAINS, path)

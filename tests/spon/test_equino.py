@@ -450,6 +450,9 @@ def test_wrong_use_is_told(cell):
     other = fe2.RVE(rve.domain, {**PHASES, meshes.MATRIX: fe2.SaturatingElastic(a1=40.0)})
     with pytest.raises(fe2.rve_snapshots.SnapshotError, match="belong to another RVE"):
         coupling.rve_snapshots(other, _snapshots(data))
+    for failed, match in ((np.ones(40, dtype=bool), "no snapshot converged"), (np.zeros(0, dtype=bool), "are no snap")):
+        with pytest.raises(fe2.rve_snapshots.SnapshotError, match=match):
+            coupling.rve_snapshots(rve, dataclasses.replace(_snapshots(data), failed=failed))
     with pytest.raises(ValueError, match="another RVE"):
         equino.refit(model, dataclasses.replace(data, fingerprint={"whole": "other"}))
     with pytest.raises(ValueError, match=r"largest strains of the snapshots are \[.*, 0.0\]: need some of every"):
