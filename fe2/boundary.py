@@ -243,7 +243,7 @@ def _hold_parts(
                 "the solid does not run through the RVE in all directions and carries no load across the others; if it "
                 f"should, the period differs from {period.tolist()}",
                 meshes.PeriodWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
     fixed = np.zeros(x.shape, dtype=bool)
     order = np.argsort(part, kind="stable")

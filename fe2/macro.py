@@ -25,6 +25,7 @@ from fe2.ranks import raise_on_all_ranks
 from fe2.rve import NotConverged
 from fe2.signals import SIGNALS, SignalListener, Stopped
 from fe2.xdmf import Series, at_nodes, named
+from meshes.deprecation import renamed_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,20 +353,20 @@ class MacroProblem:
 
     def _fields(self) -> tuple[dict, dict]:
         """Fields of this rank at the nodes of the mesh and in its cells, for a `Series`."""
-        sigma = self.sigma
-        stress, strain = (sigma.means(v) for v in (sigma.stresses(), sigma.strains()))
+        stress, strain = (self.sigma.means(v) for v in (self.sigma.stresses(), self.sigma.strains()))
         return {"displacement": at_nodes(self.u)}, named("stress", stress) | named("strain", strain)
 
+    @renamed_arguments(places="coordinates")
     def micro(self, coordinates: npt.ArrayLike) -> list[MicroPoint]:
         """The quadrature points nearest to `coordinates` (k, dim), at the last accepted step; the same on all ranks."""
         return micro.nearest(self.sigma, coordinates)
 
+    @renamed_arguments(places="coordinates")
     def write_micro(self, folder: str | Path, coordinates: npt.ArrayLike) -> list[MicroPoint]:
-        """Write the micro fields at the points nearest to `coordinates` (k, dim) to `folder`/micro-1.xdmf, ...
-        (collective).
+        """Write the micro fields nearest to `coordinates` (k, dim) to `folder`/micro-1.xdmf, ... (collective).
 
-        Each file holds displacement, stress and strain (cell means) and the tag of each cell of one RVE, and is for
-        ParaView and `meshio.read`. Exact laws and laws of trained models have micro fields.
+        Each file holds displacement, stress and strain (cell means) and the cell tags of one RVE, for ParaView and
+        `meshio.read`. Exact laws and laws of trained models have micro fields.
 
         Returns:
             The points, see `micro`.
@@ -382,8 +383,7 @@ class MacroProblem:
         return points
 
     def _measure(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-        displacement, force = {}, {}
-        dim = self.mesh.geometry.dim
+        displacement, force, dim = {}, {}, self.mesh.geometry.dim
         if self._recorded:
             b = newton.internal_forces()
         for name, (mean, area, nodes) in self._recorded.items():

@@ -33,6 +33,7 @@ from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
 from fe2.state import StateLayout
 from fe2.zero_strain import check_at_zero_strain
+from meshes.deprecation import renamed_arguments
 
 Array = npt.NDArray[np.float64]
 
@@ -117,7 +118,7 @@ def _with_former(solver: SolverOptions, former: dict[str, Any]) -> SolverOptions
         raise TypeError(f"RVE has no argument {', '.join(map(repr, sorted(unknown)))}")
     if former:
         text = ", ".join(f"{name}={value!r}" for name, value in former.items())
-        warnings.warn(f"RVE({text}) is now RVE(solver=fe2.SolverOptions({text}))", DeprecationWarning, stacklevel=3)
+        warnings.warn(f"RVE({text}) is now RVE(solver=fe2.SolverOptions({text}))", DeprecationWarning, stacklevel=4)
     return replace(solver, **former)
 
 
@@ -154,6 +155,7 @@ class RVE:
         TypeError: another kind of mesh or material.
     """
 
+    @renamed_arguments(cell="domain")
     def __init__(
         self,
         domain: meshes.TaggedMesh,

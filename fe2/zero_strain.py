@@ -115,5 +115,5 @@ def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
                 f"{type(body.materials[tag]).__name__} of {called.get(tag, f'tag {tag}')} is nearly incompressible "
                 f"(Poisson's ratio {poisson:.4g} at zero strain), and elements of degree 1 are then far too stiff: "
                 "use degree=2",
-                stacklevel=4,
+                stacklevel=5,
             )

@@ -7,11 +7,13 @@ import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
 
+from .deprecation import renamed_arguments
 from .errors import MeshError
 from .shapes import Shape, extent, images
 from .tagged import MATRIX, TaggedMesh
 
 
+@renamed_arguments(cell="rve")
 def mark(rve: TaggedMesh, inclusions: Sequence[Shape], *, tag: int = MATRIX) -> npt.NDArray[np.int32]:
     """Tag of each cell of the mesh: that of the last inclusion that contains its midpoint, periodic images included.
 

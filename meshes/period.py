@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from .deprecation import renamed_arguments
 from .errors import MeshError
 from .geometry import cell_volumes, facet_areas, facet_corners, lattice
 
@@ -29,6 +30,7 @@ class PeriodWarning(UserWarning):
     """The period was taken from the bounding box without certainty, or the solid does not touch its translates."""
 
 
+@renamed_arguments(cell="rve")
 def known_period(rve: TaggedMesh) -> npt.NDArray[np.float64]:
     """Lattice vectors (dim, dim) of an RVE: as given, else those of the bounding box if that is certain (collective).
 
@@ -66,7 +68,7 @@ def known_period(rve: TaggedMesh) -> npt.NDArray[np.float64]:
             f"the faces of the bounding box across {'xyz'[axis]} are solid to {covered[:, axis].min():.0%}; the period "
             f"is taken to be the box, {size.tolist()}. {GIVE}",
             PeriodWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return np.diag(size)
 

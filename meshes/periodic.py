@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from .deprecation import renamed_arguments
 from .errors import MeshError
 from .geometry import facet_corners
 from .period import CLOSE, GIVE, known_period, refuse_coarse, refuse_wrong_volume
@@ -67,6 +68,7 @@ class Seam:
     free: npt.NDArray[np.bool_]
 
 
+@renamed_arguments(cell="rve")
 def seam(rve: TaggedMesh) -> Seam:
     """The contact of the boundary of an RVE with its translates (collective).
 
@@ -177,6 +179,7 @@ def _first(corners, faulty, period) -> str:
     )
 
 
+@renamed_arguments(cell="rve")
 def faces(rve: TaggedMesh) -> npt.NDArray[np.int32]:
     """Facets on the faces of an RVE on one rank: those of its parallelepiped, or all facets that have a partner.
 

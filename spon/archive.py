@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,13 +43,14 @@ def reads(kind: str) -> Callable[[Function], Function]:
     return register
 
 
-def load(path: str | os.PathLike, **options: Any) -> Any:
+def load(path: str | os.PathLike, *former: Any, **options: Any) -> Any:
     """Load the content of a file: a model, an operator network, a network of modes, a space, or samples.
 
     Models and networks are on the CPU. No file needs DOLFINx.
 
     Args:
         path: of the file.
+        *former: the network of samples by position, as `load_samples` of the last release took it; deprecated.
         **options: of the kind of file. `whole=True` for models: also the modes at all points of the RVE, most of the
             file, for exact certificates and local fields. `network=...` for samples: the operator network whose spaces
             the samples must have.
@@ -58,6 +60,13 @@ def load(path: str | os.PathLike, **options: Any) -> Any:
         ModelFileError: the file is damaged or of another format.
         TypeError: an option that this kind of file does not have.
     """
+    if former:
+        if len(former) > 1 or "network" in options:
+            raise TypeError("load takes the path by position, and options by name")
+        warnings.warn(
+            "spon.load(path, network) is now spon.load(path, network=network)", DeprecationWarning, stacklevel=2
+        )
+        options["network"] = former[0]
     kind = _kind(Path(path))
     if kind not in _READERS:
         raise ModelFileError(f"{path} holds a {kind!r}, which cannot be loaded: need one of {sorted(_READERS)}")

@@ -675,3 +675,17 @@ def test_old_names_of_prescribe_and_record_warn_and_work():
         problem.watch("right")
     problem.solve(steps=1, log=None)
     assert np.allclose(problem.history[0].displacement["right"], (0.08, 0.0))
+
+
+def test_the_old_name_of_coordinates_warns_and_works(tmp_path):
+    domain = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 1))
+    law = fe2.ExactLaw(fe2.RVE(domain, {1: MATERIALS[2], 2: MATERIALS[2]}))
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(4.0, 1.0), n=(4, 2)), law)
+    near = [[0.1, 0.05]]
+    (point,) = problem.micro(near)
+    with pytest.warns(DeprecationWarning, match=r"^MacroProblem\.micro\(places=.* is now .*\.micro\(coordinates="):
+        (found,) = problem.micro(places=near)
+    assert np.array_equal(found.coordinates, point.coordinates)
+    with pytest.warns(DeprecationWarning, match=r"write_micro\(coordinates=\.\.\.\)$"):
+        problem.write_micro(tmp_path, places=near)
+    assert (tmp_path / "micro-1.xdmf").exists()

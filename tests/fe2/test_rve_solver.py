@@ -337,12 +337,18 @@ def test_an_equilibrium_that_is_no_minimum_is_said_to_be_none():
 
 def test_the_old_name_of_the_domain_warns():
     domain = cell()
+    with pytest.warns(DeprecationWarning, match=r"^RVE\(cell=\.\.\.\) is now RVE\(domain=\.\.\.\)$") as warned:
+        assert fe2.RVE(cell=domain, materials={meshes.MATRIX: STIFF, meshes.INCLUSION: STIFF}).domain is domain
+    assert warned[0].filename == __file__
+    with pytest.raises(TypeError, match="cell is the old name of domain"):
+        fe2.RVE(cell=domain, domain=domain, materials={})
     with pytest.warns(DeprecationWarning, match=r"RVE\.domain"):
         assert fe2.RVE(domain, {meshes.MATRIX: STIFF, meshes.INCLUSION: STIFF}).cell is domain
 
 
 def test_former_arguments_of_the_solver_warn():
-    with pytest.warns(DeprecationWarning, match=r"solver=fe2.SolverOptions\(tolerance=1e-09\)"):
+    with pytest.warns(DeprecationWarning, match=r"solver=fe2.SolverOptions\(tolerance=1e-09\)") as warned:
         assert rve(STIFF, tolerance=1e-9).solver == fe2.SolverOptions(tolerance=1e-9)
+    assert warned[0].filename == __file__
     with pytest.raises(TypeError, match="no argument 'tolerence'"):
         rve(STIFF, tolerence=1e-9)

@@ -487,3 +487,15 @@ def test_a_sheared_block_is_its_material():
     whole = meshes.from_labels([[[1]]], SELF)
     for boundary in ("periodic", "linear displacement", "uniform traction"):
         same(solve(sheared, strain=strain, degree=1, boundary=boundary), solve(whole, strain=strain, degree=1))
+
+
+def test_the_old_name_of_the_rve_warns_and_works():
+    domain = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(4, 2))
+    for function in (meshes.faces, meshes.known_period, lambda **given: meshes.seam(**given).facets):
+        with pytest.warns(DeprecationWarning, match=r"\(cell=\.\.\.\) is now \w+\(rve=\.\.\.\)$"):
+            found = function(cell=domain)
+        assert np.array_equal(found, function(rve=domain))
+    disc = [meshes.Circle((0.5, 0.5), 0.3)]
+    with pytest.warns(DeprecationWarning, match=r"^mark\(cell=\.\.\.\) is now mark\(rve=\.\.\.\)$"):
+        found = meshes.mark(cell=domain, inclusions=disc)
+    assert np.array_equal(found, meshes.mark(domain, disc))

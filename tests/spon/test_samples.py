@@ -183,6 +183,10 @@ def test_a_network_takes_its_own_samples_only(problem, tmp_path):
     data = spon.load(path, network=network)
     history = operators.train(network, data.inputs, data.output, TrainingOptions(steps=20, every=10)).history
     assert min(history.validation) < history.validation[0]
+    with pytest.warns(DeprecationWarning, match=r"spon\.load\(path, network=network\)"):
+        assert_equal(spon.load(path, network), data)
+    with pytest.raises(TypeError, match="options by name"):
+        spon.load(path, network, network=network)
     other = spon.OperatorNetwork(input=[spaces[0], spaces[0]], output=V, processor="mlp")
     with pytest.raises(spon.ModelFileError, match=r"inputs of \[81, 32\] dofs, the network takes \[81, 81\]"):
         spon.load(path, network=other)
