@@ -7,6 +7,7 @@ and are used in training, on GPUs and without a compiler.
 
 import ctypes
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -165,9 +166,15 @@ class CompiledResponse(Compiled):
         if not lanes:
             raise ValueError("the layers of the network are too wide for machine code: use torch, which is as fast")
         precision: dict[str, str | int] = {"REAL": real, "SINGLE": int(real == "float"), "LANES": lanes}
+        self._parameters = code.parameters.astype(self.dtype)
         super().__init__(code.text, precision | code.constants)
-        self._network = code.parameters.astype(self.dtype)
-        self.library.set_at_zero_strain(ctypes.c_void_p(self._network.ctypes.data))
+
+    @cached_property
+    def _network(self) -> npt.NDArray:
+        """The C struct `network`: the parameters, and what the network predicts at zero strain, to be subtracted."""
+        network = self._parameters.copy()
+        self.library.set_at_zero_strain(ctypes.c_void_p(network.ctypes.data))
+        return network
 
     def __call__(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
         """Write stress and tangent to arrays, on as many threads as torch uses.
@@ -195,6 +202,20 @@ class CompiledResponse(Compiled):
             *(ctypes.c_void_p(a.ctypes.data) for a in (self._network, strain, stress, tangent)),
             ctypes.c_int(torch.get_num_threads()),
         )
+
+    def fill(self, strain: npt.NDArray, stress: npt.NDArray, tangent: npt.NDArray) -> None:
+        """Write stress and tangent to float64 arrays, whatever the precision of the code.
+
+        Args:
+            strain: (n, d).
+            stress: (n, d) [MPa], written.
+            tangent: (n, d, d) [MPa], written.
+        """
+        found = [a if a.dtype == self.dtype else np.empty(a.shape, self.dtype) for a in (stress, tangent)]
+        self(np.ascontiguousarray(strain, self.dtype), *found)
+        for out, values in zip((stress, tangent), found, strict=True):
+            if values is not out:
+                out[:] = values
 
 
 def compiled_response(model: Model, dtype: torch.dtype = torch.float64) -> CompiledResponse | None:

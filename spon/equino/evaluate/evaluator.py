@@ -96,9 +96,9 @@ class Evaluator:
         strain = np.asarray(strain, dtype=np.float64)
         if strain.ndim != 2 or strain.shape[1] != self.model.lower.numel():
             raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.model.lower.numel()})")
-        stress, tangent = (empty(shape, self.device) for shape in (strain.shape, (*strain.shape, strain.shape[1])))
-        self.fill(strain, stress, tangent)
-        return Prediction(stress, tangent)
+        found = Prediction(*(empty(shape, self.device) for shape in (strain.shape, (*strain.shape, strain.shape[1]))))
+        self.fill(strain, *found)
+        return found
 
     def fill(self, strain: Array, stress: Array, tangent: Array) -> None:
         """Write stress and tangent to arrays.
@@ -109,12 +109,7 @@ class Evaluator:
             tangent: (n, d, d) float64 [MPa], written.
         """
         if self._code is not None:
-            real = self._code.dtype
-            found = [a if a.dtype == real else np.empty(a.shape, real) for a in (stress, tangent)]
-            self._code(np.ascontiguousarray(strain, real), *found)
-            for out, values in zip((stress, tangent), found, strict=True):
-                if values is not out:
-                    out[:] = values
+            self._code.fill(strain, stress, tangent)
         elif self._gpu is not None:
             self._gpu(strain, stress, tangent)
         else:
