@@ -8,18 +8,19 @@ from mpi4py import MPI
 
 from coupling.fallback import Fallback
 from coupling.micro_fields import corrected_fields, micro_fields
-from coupling.relative_gap import RelativeGap
 from coupling.same_rve import has_same_rve, require_same_stress
 from coupling.strain_collection import StrainCollection
 from coupling.trained_range import TrainedRange
-from coupling.warm_start import WarmStart
 from fe2 import Law, MicroFields, Response, StateLayout, arguments, raise_on_all_ranks
-from spon import EquiNO, Evaluator, ModalCorrector, ModesAtPoints
+from spon import EquiNO, Evaluator, ModalCorrector, ModesAtPoints, certify
+from spon.equino import energy_at_zero_strain, energy_bounds
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 MODEL, MODES, EXACT = range(3)  # the tiers
+# Quadrature points of RVEs whose certificates are computed at a time: some MB, so that the cache holds them.
+_LOCAL_POINTS = 2**16
 
 
 class CertifiedLaw:
@@ -30,7 +31,7 @@ class CertifiedLaw:
 
         |gap| ≤ tolerance (upper + floor² energy of the softest strain that spans the trained range),
 
-    see `coupling.relative_gap`. Energies are quadratic in errors: the relative error of the stress is of the order of
+    see `RelativeGap`. Energies are quadratic in errors: the relative error of the stress is of the order of
     √tolerance, and far below at most points.
 
     Other points are solved in the modes of the model, without its networks (`spon.ModalCorrector`), many at once, and
@@ -93,10 +94,9 @@ class CertifiedLaw:
         self._gap = RelativeGap(self._model, at, floor)
         self.floor_energy = self._gap.floor_energy
         self._correct = ModalCorrector(self._model) if modes else None
-        self._fallback = Fallback(exact, self.strain_size)
+        self._fallback = Fallback(exact, self.strain_size, self._model)
         if not has_same_rve(model, exact):
             require_same_stress(self._predict, exact, self._gap.at)
-        self._warm_start = WarmStart(self._model, exact)
         self.layout = StateLayout(raised=(), fallback=self._fallback.layout)
         self.state_size = self.layout.size
         self.tier: npt.NDArray[np.int8] = np.zeros(0, dtype=np.int8)
@@ -123,17 +123,16 @@ class CertifiedLaw:
         """
         view = self.layout.view
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             self.is_outside = self.range.outside(strain)
-            self.gap = self._gap.of_model(strain)
+            self.gap, predicted = self._gap(strain), self._predict(strain)
             self.tier = self._first_tier(state, guess)
-            out = Response(*self._predict(strain), guess.copy())
+            out = Response(predicted.stress, predicted.tangent, guess.copy())
             self._solve_in_modes(strain, out)
-            start, predicted = guess.copy(), self.is_exact & ~self.is_outside
-            view(start, "law")[predicted] = self._warm_start(view(start, "law")[predicted], strain[predicted])
+            view(out.state, "raised")[self.tier > MODEL] += 1
         rows = Response(out.stress, out.tangent, view(out.state, "fallback"))
-        self._fallback.solve(self.is_exact, strain, view(state, "fallback"), view(start, "fallback"), rows, comm)
-        view(out.state, "raised")[self.tier > MODEL] += 1
+        self._fallback.solve(self.is_exact, strain, view(state, "fallback"), view(guess, "fallback"), rows, comm)
         self._evaluations += 1
         self._counts += np.bincount(self.tier, minlength=3)
         self._unmet.add(strain[self.tier > MODEL])
@@ -157,7 +156,7 @@ class CertifiedLaw:
         for part in np.split(here, range(self._gap.chunk, len(here), self._gap.chunk)):
             found = self._correct(torch.from_numpy(strain[part]), self._gap.at)
             out.stress[part], out.tangent[part] = found.stress.numpy(), found.tangent.numpy()
-            self.gap[part] = self._gap.of(found.gap, found.upper)
+            self.gap[part] = found.bounds.relative_gap(self.floor_energy)
         self.tier[here[~(self.gap[here] <= self.tolerance)]] = EXACT
 
     def gaps(self, strain: Array) -> Array:
@@ -166,7 +165,7 @@ class CertifiedLaw:
         Raises:
             ValueError: strains of another shape, or not real and finite.
         """
-        return self._gap.of_model(arguments.strains(strain, self.strain_size))
+        return self._gap(arguments.strains(strain, self.strain_size))
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields at a strain (d,) and a row (state_size,).
@@ -209,3 +208,61 @@ class CertifiedLaw:
         `fe2.rve_snapshots.compute(rve, law.collected(comm), path, comm, append=True)`.
         """
         return self._unmet.gather(comm)
+
+
+class RelativeGap:
+    """|gap| / (upper + floor² energy of the softest strain that spans the trained range), energies from zero strain.
+
+    The error of a model does not vanish with the strain: without the second term the gap at zero strain would be
+    divided by zero, and points with almost no load would be the most expensive. The term is the energy of the softest
+    strain, mostly a shear, because the energy of a dilatation would hide any error of a shear. It is that of an RVE of
+    uniform stress (Reuss), a lower bound that does not depend on the networks. A gap below zero is rounding.
+
+    Args:
+        model: the model, on the CPU in float64.
+        at: the points of the RVE at which the certificate is computed; None for the model's cubature.
+        floor: a strain as a fraction of the trained range.
+
+    Attributes:
+        at: the points.
+        floor_energy: the second term [MPa].
+        chunk: points of the structure that are evaluated at a time.
+
+    Raises:
+        ValueError: points of another RVE, materials without energy or with one that is not convex.
+    """
+
+    def __init__(self, model: EquiNO, at: ModesAtPoints | None, floor: float):
+        self.at = model.cubature if at is None else at
+        for law in self.at.laws.laws:
+            if law.energy_program is None:
+                raise ValueError(f"{law.name} has no energy, which the certificate needs")
+        # Raises for modes of another RVE or precision, and for an energy that is not convex.
+        certify(model, torch.zeros_like(model.lower)[None], self.at)
+        self._model = model
+        self._at_rest = energy_at_zero_strain(self.at)
+        corner = torch.maximum(model.lower.abs(), model.upper.abs())
+        softest = torch.linalg.eigvalsh(corner[:, None] * _reuss_stiffness(self.at) * corner)[0] / 2
+        # Bounded away from zero, the divisor.
+        self.floor_energy = max(floor, 1e-6) ** 2 * float(softest)
+        self.chunk = max(1, _LOCAL_POINTS // len(self.at.weights))
+
+    def __call__(self, strain: Array) -> Array:
+        """Relative gaps (n,) of the model at strains (n, d)."""
+        found = np.empty(len(strain))
+        with torch.no_grad():
+            for first in range(0, len(strain), self.chunk):
+                part = slice(first, first + self.chunk)
+                some = torch.from_numpy(np.ascontiguousarray(strain[part]))
+                fields = self._model.fields(some, self.at)
+                found[part] = energy_bounds(self.at, fields, self._at_rest).relative_gap(self.floor_energy)
+        return found
+
+
+def _reuss_stiffness(at: ModesAtPoints) -> torch.Tensor:
+    """Stiffness (d, d) [MPa] at zero strain of the phases under uniform stress."""
+    rest = at.weights.new_zeros(1, at.laws.strain_size)
+    shares = (w.sum() for w in at.weights.split(list(at.laws.counts)))
+    return torch.linalg.inv(
+        sum(share * torch.linalg.inv(law.tangent(rest)[0]) for law, share in zip(at.laws.laws, shares, strict=True))
+    )

@@ -133,7 +133,8 @@ class GridLaw:
             fe2.StepFailed: on all ranks; no equilibrium at the point that the message names.
         """
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             if not np.array_equal(self.layout.view(state, "point"), np.arange(self._count)):

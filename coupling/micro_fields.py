@@ -9,7 +9,8 @@ from dolfinx import fem
 from fe2 import RVE, MicroFields, arguments
 from fe2.fingerprints import fingerprint
 from spon import EquiNO, ModalCorrector, RVEModes
-from spon.constitutive import constitutive_relation_error
+from spon.constitutive import energy_pair
+from spon.reduced import LocalFields
 
 Array = npt.NDArray[np.float64]
 
@@ -30,8 +31,8 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     """
     one = _checked(rve, model, strain)
     with torch.no_grad():
-        epsilon, sigma = model.fields(one, model.rve_modes.at_points)
-        return _in_the_body(rve, model.rve_modes, one, model.displacement(one), epsilon, sigma)
+        fields = model.fields(one, model.rve_modes.at_points)
+        return _in_the_body(rve, model.rve_modes, one, model.displacement(one), fields)
 
 
 def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:
@@ -48,9 +49,8 @@ def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -
     one, modes = _checked(rve, correct.model, strain), correct.model.rve_modes
     with torch.no_grad():
         found = correct(one)
-        epsilon = one[:, None] + torch.einsum("pdr,nr->npd", modes.at_points.strain_modes, found.coefficients)
-        sigma = torch.einsum("pdr,nr->npd", modes.at_points.stress_modes, found.stress_coefficients)
-        return _in_the_body(rve, modes, one, found.coefficients, epsilon, sigma)
+        fields = modes.at_points.fields(one, found.coefficients, found.stress_coefficients)
+        return _in_the_body(rve, modes, one, found.coefficients, fields)
 
 
 def _checked(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
@@ -60,12 +60,7 @@ def _checked(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
 
 
 def _in_the_body(
-    rve: RVE,
-    modes: RVEModes,
-    strain: torch.Tensor,
-    coefficients: torch.Tensor,
-    epsilon: torch.Tensor,
-    sigma: torch.Tensor,
+    rve: RVE, modes: RVEModes, strain: torch.Tensor, coefficients: torch.Tensor, fields: LocalFields
 ) -> MicroFields:
     """Fields (1, P, d) at the points of the modes, in the order of the body, cells × points."""
 
@@ -78,5 +73,5 @@ def _in_the_body(
     known = all(law.energy_program is not None for law in laws.laws)
     displacement = fem.Function(rve.body.V, name="displacement")
     displacement.x.array[:] = rve.affine @ strain[0].numpy() + modes.displacements @ coefficients[0].numpy()
-    error = ordered(constitutive_relation_error(laws, epsilon, sigma)) if known else None
-    return MicroFields(displacement, ordered(epsilon), ordered(sigma), rve, error)
+    error = ordered(energy_pair(laws, fields.strain, fields.stress).error) if known else None
+    return MicroFields(displacement, ordered(fields.strain), ordered(fields.stress), rve, error)

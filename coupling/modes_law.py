@@ -221,7 +221,8 @@ class ModesLaw:
         """
         view, fallback = self.layout.view, self._fallback
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             which = view(state, "point").astype(np.int64)
             last, before, sensitivities = (view(guess, name) for name in _SOLUTION)
             change = sensitivities @ (strain - last)[:, :, None]

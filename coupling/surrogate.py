@@ -71,9 +71,7 @@ class SurrogateLaw:
     ):
         placement = Placement.of(device)
         with raise_on_all_ranks(placement.group):
-            self.outside = outside
-            self.range = TrainedRange.of(model)
-            self.strain_size = self.range.lower.size
+            self.outside, self.range, self.strain_size = outside, TrainedRange.of(model), model.lower.numel()
             self._fallback = self._fallback_for(model)
             if rve is not None:
                 model.require(fingerprint(rve))
@@ -115,15 +113,15 @@ class SurrogateLaw:
             Exception: any error of the law `outside`.
         """
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             self.is_outside = self.range.outside(strain)
             self.is_exact = np.zeros(len(strain), dtype=bool)
             if self.outside == "error":
                 self.range.require(strain)
-        stress, tangent = self._predict(strain, comm)
-        out = Response(stress, tangent, guess.copy())
         if self.outside == "warn":
             self.range.warn(strain, comm)
+        out = Response(*self._predict(strain, comm), guess.copy())
         if self._fallback is not None:
             self.is_exact = self.is_outside | self._fallback.has_solved(state, guess)
             self._fallback.solve(self.is_exact, strain, state, guess, out, comm)

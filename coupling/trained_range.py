@@ -45,8 +45,7 @@ class TrainedRange:
 
     def outside(self, strain: Array) -> Mask:
         """Whether strains (n, d) are outside the range."""
-        inside = (strain >= self.lower) & (strain <= self.upper)
-        return ~np.logical_and.reduce(inside, axis=1)
+        return ~np.logical_and.reduce((strain >= self.lower) & (strain <= self.upper), axis=1)
 
     def require(self, strain: Array) -> None:
         """Raise OutsideRange with the worst strain unless all strains (n, d) are in the range."""

@@ -36,8 +36,8 @@ def strains(given: npt.ArrayLike, d: int) -> Array:
     return found
 
 
-def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[Array, Array, Array]:
-    """The checked strain, state and guess of `fe2.Law.evaluate`, the strain as float64.
+def check_rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> None:
+    """Check the strain, the state and the guess of `fe2.Law.evaluate`.
 
     Args:
         law: the law, with the sizes of its rows.
@@ -48,10 +48,9 @@ def rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> tuple[A
     Raises:
         ValueError: strains or rows of another shape, not real or not finite.
     """
-    found, name = strains(strain, law.strain_size), type(law).__name__
+    n, name = len(strains(strain, law.strain_size)), type(law).__name__
     for what, given in (("state", state), ("guess", guess)):
-        state_rows(name, what, given, (len(found), law.state_size))
-    return found, state, guess
+        state_rows(name, what, given, (n, law.state_size))
 
 
 def state_rows(name: str, what: str, given: Array, shape: tuple[int, int]) -> None:

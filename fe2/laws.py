@@ -14,7 +14,7 @@ from mpi4py import MPI
 from fe2 import arguments
 from fe2.body import Body
 from fe2.micro_fields import MicroFields
-from fe2.ranks import raise_on_all_ranks, send, spread
+from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE, Failure, NotConverged
 from fe2.state import StateLayout
 
@@ -34,6 +34,10 @@ class Response:
     stress: Array
     tangent: Array
     state: Array
+
+    def put(self, points: npt.NDArray[np.bool_], part: "Response") -> None:
+        """Write the response of some of the points, a mask (n,), in their order."""
+        self.stress[points], self.tangent[points], self.state[points] = part.stress, part.tangent, part.state
 
 
 class Law(Protocol):
@@ -139,14 +143,14 @@ class ExactLaw:
                 `FailureOfRank`.
         """
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
         d, m, n = self.strain_size, self.rve.state_size, len(strain)
         # Rows that go to the rank which solves the point, and rows that come back.
         task = StateLayout(strain=d, state=m, guess=m, point=())
         result = StateLayout(stress=d, tangent=(d, d), state=self.layout)
         state, work, guess = (self.layout.view(*part) for part in ((state, "rve"), (guess, "work"), (guess, "rve")))
         tasks = task.rows(n, strain=strain, state=state, guess=guess, point=np.arange(n))
-        received = send(comm, tasks, spread(comm, work))
+        received = _send(comm, tasks, _spread(comm, work))
         tasks = np.concatenate(received)
         home = np.repeat(np.arange(comm.size), [len(r) for r in received])
         handed_in = [(int(rank), int(k)) for rank, k in zip(home, task.view(tasks, "point"), strict=True)]
@@ -155,8 +159,26 @@ class ExactLaw:
             h = self.rve.homogenise(strain, state, guess=guess)
             results = result.rows(len(tasks), stress=h.stress, tangent=h.tangent, rve=h.state, work=h.work)
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
-        results = np.concatenate(send(comm, results, home))
+        results = np.concatenate(_send(comm, results, home))
         return Response(*(np.ascontiguousarray(result.view(results, k)) for k in ("stress", "tangent", "state")))
+
+
+def _spread(comm: MPI.Intracomm, work: Array) -> npt.NDArray[np.int64]:
+    """The rank to solve each local point, with equal shares of `work` (n,) for all ranks (collective).
+
+    The order of the points is kept, so that most points stay on their rank, and neighbours stay together.
+    """
+    work = np.maximum(work, 1.0)
+    mine = float(work.sum())
+    before = comm.exscan(mine) or 0.0
+    total = comm.allreduce(mine)
+    middle = before + np.cumsum(work) - work / 2
+    return np.minimum((middle / max(total, 1e-300) * comm.size).astype(np.int64), comm.size - 1)
+
+
+def _send(comm: MPI.Comm, rows: Array, to: npt.NDArray[np.int64]) -> list[Array]:
+    """Send each row (n, m) to its rank; returns the rows received from each rank, in rank order (collective)."""
+    return comm.alltoall([rows[to == r] for r in range(comm.size)])
 
 
 class VaryingLaw:
@@ -247,7 +269,8 @@ class VaryingLaw:
                 `FailureOfRank`.
         """
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), guess.copy())
             before, start, after = (self.layout.view(rows, "rve") for rows in (state, guess, out.state))

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Distribution of points over ranks, and errors that are raised on all ranks."""
+"""Errors that are raised on all ranks."""
 
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import numpy.typing as npt
 from mpi4py import MPI
 
 
@@ -35,21 +33,3 @@ def _portable(error: Exception | None) -> Exception | None:
         return error
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def spread(comm: MPI.Intracomm, work: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """The rank to solve each local point, with equal shares of `work` (n,) for all ranks (collective).
-
-    The order of the points is kept, so that most points stay on their rank, and neighbours stay together.
-    """
-    work = np.maximum(work, 1.0)
-    mine = float(work.sum())
-    before = comm.exscan(mine) or 0.0
-    total = comm.allreduce(mine)
-    middle = before + np.cumsum(work) - work / 2
-    return np.minimum((middle / max(total, 1e-300) * comm.size).astype(np.int64), comm.size - 1)
-
-
-def send(comm: MPI.Comm, rows: npt.NDArray[np.float64], to: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:
-    """Send each row (n, m) to its rank; returns the rows received from each rank, in rank order (collective)."""
-    return comm.alltoall([rows[to == r] for r in range(comm.size)])

@@ -99,7 +99,8 @@ class UFLLaw:
             LocalError: on all ranks, when the local unknowns of some point do not converge; names the strain.
         """
         with raise_on_all_ranks(comm):
-            strain, state, guess = arguments.rows(self, strain, state, guess)
+            arguments.check_rows(self, strain, state, guess)
+            strain = np.asarray(strain, dtype=np.float64)
             n, d = strain.shape
             out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
             for start in range(0, n, self.chunk):

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Convex duality of laws at points: conjugate energy, error in the constitutive relation, largest tangent."""
 
+import ctypes
 import functools
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from spon.constitutive.conjugate_c import compiled_conjugate
+from spon.constitutive.c_code import function
 from spon.constitutive.phase_law import LocalLaws, PhaseLaw
+from spon.jit import Compiled, compiler, or_torch, source
 
 _BLOCK = 16384  # points at a time, so that their intermediate values stay in the cache
 # Tolerance of Newton's method, relative to the stress. The conjugate is stationary in the strain, so that its error is
@@ -17,19 +21,37 @@ _ITERATIONS = 40
 _HALVINGS = 20
 
 
-def constitutive_relation_error(
-    laws: LocalLaws, strain: Tensor, stress: Tensor, energy: Tensor | None = None
-) -> Tensor:
-    """The error in the constitutive relation, ψ(ε) + ψ*(σ) − σ·ε ≥ 0 (..., P) [MPa].
+@dataclass(frozen=True, slots=True, eq=False)
+class EnergyPair:
+    """The terms of Fenchel's inequality ψ(ε) + ψ*(σ) ≥ σ·ε at points, (..., P) each [MPa].
 
-    It is zero where the stress is that of the strain, and infinite where no strain has the stress (Ladevèze and
-    Leguillon, SIAM J. Numer. Anal. 20, 1983).
+    Args:
+        energy: ψ(ε).
+        conjugate: ψ*(σ), infinite where no strain has the stress.
+        work: σ·ε.
+    """
+
+    energy: Tensor
+    conjugate: Tensor
+    work: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        """The error in the constitutive relation, ψ(ε) + ψ*(σ) − σ·ε ≥ 0 (..., P) [MPa].
+
+        It is zero where the stress is that of the strain, and infinite where no strain has the stress (Ladevèze and
+        Leguillon, SIAM J. Numer. Anal. 20, 1983).
+        """
+        return self.energy + self.conjugate - self.work
+
+
+def energy_pair(laws: LocalLaws, strain: Tensor, stress: Tensor) -> EnergyPair:
+    """Energy of strains and conjugate energy of stresses at points.
 
     Args:
         laws: with convex energies.
         strain: (..., P, d).
         stress: (..., P, d) [MPa].
-        energy: ψ(ε) (..., P) [MPa], if it is already computed.
 
     Raises:
         ValueError: a phase without energy.
@@ -37,8 +59,7 @@ def constitutive_relation_error(
     counts = list(laws.counts)
     blocks = zip(laws.laws, stress.split(counts, dim=-2), strain.split(counts, dim=-2), strict=True)
     dual = torch.cat([conjugate(law, s, e) for law, s, e in blocks], dim=-1)
-    energy = laws.energy(strain) if energy is None else energy
-    return energy + dual - (stress * strain).sum(-1)
+    return EnergyPair(laws.energy(strain), dual, (stress * strain).sum(-1))
 
 
 def conjugate(law: PhaseLaw, stress: Tensor, start: Tensor) -> Tensor:
@@ -138,6 +159,73 @@ def solve_positive_definite(matrix: Tensor, rhs: Tensor) -> Tensor:
             x[k] = x[k] - a[k][j] * x[j]
         x[k] = x[k] / a[k][k]
     return torch.stack(x, dim=-1)
+
+
+class CompiledConjugate(Compiled):
+    """The conjugate energy ψ*(σ) = max_ε σ·ε − ψ(ε) as machine code in float64; `_conjugate` is the reference in torch.
+
+    Args:
+        law: with an energy and without local unknowns.
+
+    Raises:
+        ValueError: a law without energy.
+        OSError: no compiler, or it fails; the message quotes its output.
+    """
+
+    def __init__(self, law: PhaseLaw):
+        if law.energy_program is None:
+            raise ValueError(f"{law.name} has no energy and no conjugate energy")
+        programs = {"energy": law.energy_program, "stress": law.stress_program, "tangent": law.tangent_program}
+        functions = "".join(function(f"law_{name}", program) for name, program in programs.items())
+        constants: dict[str, str | int] = {"REAL": "double", "D": law.strain_size, "LANES": 64}
+        super().__init__(source(__package__, "lanes.h") + functions + source(__package__, "conjugate.c"), constants)
+        self.strain_size = law.strain_size
+        self._arrays = [np.array(program.constants, dtype=np.float64) for program in programs.values()]
+
+    def __call__(self, stress: Tensor, start: Tensor, resolved: float, least: float, iterations: int) -> Tensor:
+        """Conjugate energies (n,) [MPa], infinite where no strain has the stress.
+
+        Args:
+            stress: (n, d) [MPa].
+            start: (n, d), initial strains of the iteration.
+            resolved: tolerance of the residual, relative to the stress.
+            least: absolute tolerance of the residual, for rounding [MPa], added to the relative one.
+            iterations: number of iterations, at most.
+
+        Raises:
+            ValueError: tensors of other shapes or types, or not on the CPU.
+        """
+        for name, x in (("stress", stress), ("start", start)):
+            if x.shape != (len(stress), self.strain_size) or x.dtype != torch.float64 or x.device.type != "cpu":
+                raise ValueError(
+                    f"{name} has shape {tuple(x.shape)} and type {x.dtype} on {x.device}, need "
+                    f"({len(stress)}, {self.strain_size}) and torch.float64 on the CPU"
+                )
+        stress, start = stress.contiguous(), start.contiguous()
+        value = stress.new_empty(len(stress))
+        self.library.conjugates(
+            ctypes.c_long(len(stress)),
+            (ctypes.c_void_p * 3)(*(a.ctypes.data for a in self._arrays)),  # the C struct `constants`
+            *(ctypes.c_void_p(x.data_ptr()) for x in (stress, start, value)),
+            ctypes.c_double(resolved),
+            ctypes.c_double(least),
+            ctypes.c_int(iterations),
+            ctypes.c_int(torch.get_num_threads()),
+        )
+        return value
+
+
+def compiled_conjugate(law: PhaseLaw) -> CompiledConjugate | None:
+    """The conjugate energy as machine code.
+
+    None without a compiler or for a law with local unknowns; also, with a warning, if the compiler fails.
+    """
+    return None if law.local is not None or not (cc := compiler()) else _compiled(law, cc)
+
+
+@functools.cache
+def _compiled(law: PhaseLaw, cc: tuple[str, ...]) -> CompiledConjugate | None:
+    return or_torch(lambda: CompiledConjugate(law), law.name)
 
 
 @functools.cache

@@ -4,7 +4,7 @@
 train, refit, EquiNOOptions, RefitOptions, EquiNOTraining    snapshots → model
 EquiNO, DisplacementOperator, StressNetwork                  models; `spon.load` loads them
 certify, Certificate, ModalCorrector, ModalSolution          error of a prediction, and its correction
-energy_bounds, energy_at_zero_strain                         bounds of the energy alone, and their reference
+energy_bounds, EnergyBounds, energy_at_zero_strain           bounds of the energy alone, and their reference
 Evaluator, export_c                                          fast evaluation
 baselines, vpionet                                           other models, for comparison
 """
@@ -14,7 +14,7 @@ from typing import Any as _Any
 
 from spon.equino import baselines, vpionet
 from spon.equino.baselines import StressNetwork
-from spon.equino.certificate import Certificate, certify, energy_at_zero_strain, energy_bounds
+from spon.equino.certificate import Certificate, EnergyBounds, certify, energy_at_zero_strain, energy_bounds
 from spon.equino.corrector import ModalCorrector, ModalSolution
 from spon.equino.displacement_operator import DisplacementOperator
 from spon.equino.evaluate.evaluator import Evaluator
@@ -27,6 +27,7 @@ from spon.training.deprecated import renamed as _renamed
 __all__ = [
     "Certificate",
     "DisplacementOperator",
+    "EnergyBounds",
     "EquiNO",
     "EquiNOOptions",
     "EquiNOTraining",

@@ -39,8 +39,9 @@ from scipy.stats import binom
 from torch import Tensor
 
 from spon.arguments import real_tensor
-from spon.constitutive.duality import constitutive_relation_error, largest_tangent
+from spon.constitutive.duality import energy_pair, largest_tangent
 from spon.equino.model import EquiNO
+from spon.reduced.model import LocalFields
 from spon.reduced.modes import ModesAtPoints
 
 COVERAGE = 0.95  # fraction of the errors of a component that the estimate covers
@@ -83,10 +84,21 @@ class EnergyBounds(NamedTuple):
     Args:
         upper: (n,), upper bound [MPa].
         gap: (n,), upper minus lower bound [MPa].
+        at_zero_strain: (), the energy from which energies are counted [MPa], see `energy_at_zero_strain`.
     """
 
     upper: Tensor
     gap: Tensor
+    at_zero_strain: Tensor
+
+    @property
+    def energy(self) -> Tensor:
+        """The upper bound from zero strain (n,) [MPa]."""
+        return self.upper - self.at_zero_strain
+
+    def relative_gap(self, floor: float) -> Tensor:
+        """|gap| over the sum of `energy` and `floor` [MPa], which keeps it finite at zero strain, (n,)."""
+        return self.gap.abs() / (self.energy + floor)
 
 
 def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | None = None) -> Certificate:
@@ -120,7 +132,7 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
     tangents = [largest_tangent(law) for law in at.laws.laws]
     at_zero_strain = energy_at_zero_strain(at)
     found = _branches(model, strain, at, at_zero_strain)
-    upper, gap = found.bounds
+    upper, gap = found.bounds.upper, found.bounds.gap
     bound = torch.full_like(strain, torch.nan)
     known = [d.diagonal().to(strain) for d in tangents if d is not None]
     if len(known) == len(tangents):
@@ -168,13 +180,11 @@ def _needed_factors(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPo
 
 
 class _Branches(NamedTuple):
-    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], the energy bounds, and the energy at
-    zero strain () [MPa]."""
+    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], and the energy bounds."""
 
     stress: Tensor
     corrected: Tensor
     bounds: EnergyBounds
-    at_zero_strain: Tensor
 
     @property
     def known_error(self) -> Tensor:
@@ -184,7 +194,7 @@ class _Branches(NamedTuple):
     @property
     def remainder(self) -> Tensor:
         """Unit of the error of the corrected stress (n, 1) [MPa]: the stress times the gap over the energy."""
-        energy = self.bounds.upper - self.at_zero_strain
+        energy = self.bounds.energy
         # At zero strain all factors vanish.
         tiny = torch.finfo(energy.dtype).tiny
         return (self.corrected.norm(dim=1) * self.bounds.gap.abs() / energy.clamp(min=tiny))[:, None]
@@ -192,42 +202,28 @@ class _Branches(NamedTuple):
 
 def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> _Branches:
     """Stress and energy of both branches at strains (n, d)."""
-    epsilon, sigma = model.fields(strain, at)
-    law = at.laws.stress(epsilon) * at.weights[:, None]
+    fields = model.fields(strain, at)
+    law = at.laws.stress(fields.strain) * at.weights[:, None]
     forces = torch.einsum("npd,pdr->nr", law, at.strain_modes)
     _, derivatives = model.displacement.with_tangent(strain)
     corrected = law.sum(dim=1) + torch.einsum("nr,nrd->nd", forces, derivatives)
-    return _Branches(model(strain)[0], corrected, bounds(at, epsilon, sigma, at_zero_strain), at_zero_strain)
+    return _Branches(model(strain)[0], corrected, energy_bounds(at, fields, at_zero_strain))
 
 
-def energy_bounds(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> EnergyBounds:
-    """Bounds of the mean energy by a model's prediction, without its certificate of the stress.
-
-    Args:
-        model: as loaded, in float64.
-        strain: (n, d), finite.
-        at: modes at the points, of the RVE of the model.
-        at_zero_strain: see `energy_at_zero_strain`.
-    """
-    return bounds(at, *model.fields(strain, at), at_zero_strain)
-
-
-def bounds(at: ModesAtPoints, strain: Tensor, stress: Tensor, at_zero_strain: Tensor) -> EnergyBounds:
+def energy_bounds(at: ModesAtPoints, fields: LocalFields, at_zero_strain: Tensor) -> EnergyBounds:
     """Bounds of the mean energy by admissible fields, moved apart by rounding and the tolerance of the solver.
 
     Args:
-        at: modes at the points.
-        strain: (n, m, d), kinematically admissible.
-        stress: (n, m, d), in equilibrium [MPa].
+        at: modes at the points, in float64.
+        fields: at the points, the strain kinematically admissible and the stress in equilibrium.
         at_zero_strain: see `energy_at_zero_strain`.
     """
-    energies = at.laws.energy(strain)
-    gap = constitutive_relation_error(at.laws, strain, stress, energies) @ at.weights
-    energy = energies @ at.weights
+    pair = energy_pair(at.laws, fields.strain, fields.stress)
+    energy, gap = pair.energy @ at.weights, pair.error @ at.weights
     unit = torch.finfo(energy.dtype).eps / 2
-    slack = 2 * _rounding(at, strain) + unit * len(at.weights) * energy.abs()
+    slack = 2 * _rounding(at, fields.strain) + unit * len(at.weights) * energy.abs()
     slack += _SOLVED * at.strain_modes.shape[2] * (energy - at_zero_strain).abs()
-    return EnergyBounds(energy + slack, gap + 2 * slack)
+    return EnergyBounds(energy + slack, gap + 2 * slack, at_zero_strain)
 
 
 def _rounding(at: ModesAtPoints, strain: Tensor) -> Tensor:

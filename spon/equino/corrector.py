@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spon.archive import Reader, assembling, reads, write
-from spon.equino.certificate import EnergyBounds, bounds, energy_at_zero_strain
+from spon.equino.certificate import EnergyBounds, energy_at_zero_strain, energy_bounds
 from spon.equino.model import EquiNO, pack, unpack
 from spon.reduced.galerkin import ReducedModel
 from spon.reduced.galerkin_c import CompiledModes, RVEsInModes, compiled_modes
@@ -37,16 +37,24 @@ class ModalSolution:
         tangent: (n, d, d) homogenised [MPa].
         coefficients: (n, r) of the displacement modes.
         stress_coefficients: (n, r) of the nearest stress in equilibrium.
-        upper: (n,), upper bound of the mean energy, as in `spon.Certificate` [MPa].
-        gap: (n,), as in `spon.Certificate` [MPa].
+        bounds: of the mean energy.
     """
 
     stress: Tensor
     tangent: Tensor
     coefficients: Tensor
     stress_coefficients: Tensor
-    upper: Tensor
-    gap: Tensor
+    bounds: EnergyBounds
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bound of the mean energy (n,), as in `spon.Certificate` [MPa]."""
+        return self.bounds.upper
+
+    @property
+    def gap(self) -> Tensor:
+        """Upper minus lower bound (n,), as in `spon.Certificate` [MPa]."""
+        return self.bounds.gap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,9 +104,11 @@ class ModalCorrector:
         # Far outside the trained range the network's prediction may be worse than zero coefficients.
         start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
         least = self._minimise(strain, start)
-        stress_coefficients, (upper, gap) = self._bounds(strain, least.coefficients, at)
-        gap = torch.where(least.stress.isfinite().all(1), gap, torch.inf)
-        return ModalSolution(least.stress, least.tangent, least.coefficients, stress_coefficients, upper, gap)
+        stress_coefficients = self._nearest_stress(self.at.strain(strain, least.coefficients))
+        fields = at.fields(strain, least.coefficients, stress_coefficients)
+        bounds = energy_bounds(at, fields, energy_at_zero_strain(at))
+        bounds = bounds._replace(gap=torch.where(least.stress.isfinite().all(1), bounds.gap, torch.inf))
+        return ModalSolution(least.stress, least.tangent, least.coefficients, stress_coefficients, bounds)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the corrector with its model to one file, see `spon.load`.
@@ -119,15 +129,6 @@ class ModalCorrector:
         for values in (found.stress, found.tangent, found.coefficients):
             values[found.iterations < 0] = np.nan
         return _LeastEnergy(*(torch.from_numpy(x) for x in (found.stress, found.tangent, found.coefficients)))
-
-    def _bounds(self, strain: Tensor, coefficients: Tensor, at: ModesAtPoints) -> tuple[Tensor, EnergyBounds]:
-        """Coefficients (n, r) of the nearest stress in equilibrium, and the bounds with it."""
-        epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", self.at.strain_modes, coefficients)
-        stress_coefficients = self._nearest_stress(epsilon)
-        if at is not self.at:
-            epsilon = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, coefficients)
-        sigma = torch.einsum("pdr,nr->npd", at.stress_modes, stress_coefficients)
-        return stress_coefficients, bounds(at, epsilon, sigma, energy_at_zero_strain(at))
 
     def _nearest_stress(self, epsilon: Tensor) -> Tensor:
         """Coefficients (n, r) of the stress nearest to that of the law at strains (n, m, d) of the cubature."""

@@ -57,7 +57,7 @@ class DisplacementOperator(Model):
             at: modes at the points; None for all points of the RVE.
         """
         at = self.rve_modes.at_points if at is None else at
-        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, self.displacement(strain))
+        local = at.strain(strain, self.displacement(strain))
         return LocalFields(local, at.laws.stress(local))
 
     def save(self, path: str | os.PathLike) -> None:

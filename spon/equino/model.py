@@ -115,9 +115,7 @@ class EquiNO(Model):
             at: modes at the points; None for the points of the cubature.
         """
         at = self.cubature if at is None else at
-        b, c = self.coefficients(strain)
-        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, b)
-        return LocalFields(local, torch.einsum("pdr,nr->npd", at.stress_modes, c))
+        return at.fields(strain, *self.coefficients(strain))
 
     def mismatch(self, strain: Tensor, at: ModesAtPoints | None = None) -> Tensor:
         """Root mean square over the RVE of stress branch minus law on the displacement branch, relative to the latter.

@@ -93,7 +93,7 @@ class ReducedModel(Model):
         solution = self.solve(strain)
         if at is None:
             return LocalFields(solution.strain, solution.local_stress)
-        local = strain[:, None] + torch.einsum("pdr,nr->npd", at.strain_modes, solution.coefficients)
+        local = at.strain(strain, solution.coefficients)
         return LocalFields(local, at.laws.stress(local))
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spon.constitutive.phase_law import LocalLaws
-from spon.reduced.model import Fingerprint, require_same
+from spon.reduced.model import Fingerprint, LocalFields, require_same
 from spon.reduced.pod import Basis
 
 
@@ -45,6 +45,21 @@ class ModesAtPoints:
         rows = torch.as_tensor(points)
         laws = self.laws.subset([int(p) for p in points])
         return ModesAtPoints(laws, weights, self.strain_modes[rows], self.stress_modes[rows], self.fingerprint)
+
+    def strain(self, strain: Tensor, coefficients: Tensor) -> Tensor:
+        """Kinematically admissible strains (n, m, d) of macroscale strains (n, d) and displacement modes (n, r)."""
+        return strain[:, None] + torch.einsum("pdr,nr->npd", self.strain_modes, coefficients)
+
+    def fields(self, strain: Tensor, displacement: Tensor, stress: Tensor) -> LocalFields:
+        """Kinematically admissible strain and stress in equilibrium.
+
+        Args:
+            strain: (n, d) of the macroscale.
+            displacement: (n, r), coefficients of the displacement modes.
+            stress: (n, r), coefficients of the stress modes.
+        """
+        local = self.strain(strain, displacement)
+        return LocalFields(local, torch.einsum("pdr,nr->npd", self.stress_modes, stress))
 
     def pack(self) -> dict[str, Tensor]:
         """The tensors by name, for a file."""
