@@ -156,7 +156,7 @@ class CertifiedLaw:
         for part in np.split(here, range(self._gap.chunk, len(here), self._gap.chunk)):
             found = self._correct(torch.from_numpy(strain[part]), self._gap.at)
             out.stress[part], out.tangent[part] = found.stress.numpy(), found.tangent.numpy()
-            self.gap[part] = found.bounds.relative_gap(self.floor_energy)
+            self.gap[part] = found.bounds.relative_gap(self.floor_energy).numpy()
         self.tier[here[~(self.gap[here] <= self.tolerance)]] = EXACT
 
     def gaps(self, strain: Array) -> Array:
@@ -247,16 +247,14 @@ class RelativeGap:
         self.floor_energy = max(floor, 1e-6) ** 2 * float(softest)
         self.chunk = max(1, _LOCAL_POINTS // len(self.at.weights))
 
+    @torch.no_grad()
     def __call__(self, strain: Array) -> Array:
         """Relative gaps (n,) of the model at strains (n, d)."""
-        found = np.empty(len(strain))
-        with torch.no_grad():
-            for first in range(0, len(strain), self.chunk):
-                part = slice(first, first + self.chunk)
-                some = torch.from_numpy(np.ascontiguousarray(strain[part]))
-                fields = self._model.fields(some, self.at)
-                found[part] = energy_bounds(self.at, fields, self._at_rest).relative_gap(self.floor_energy)
-        return found
+        model, at, floor = self._model, self.at, self.floor_energy
+        parts = torch.from_numpy(np.ascontiguousarray(strain)).split(self.chunk)
+        return torch.cat(
+            [energy_bounds(at, model.fields(part, at), self._at_rest).relative_gap(floor) for part in parts]
+        ).numpy()
 
 
 def _reuss_stiffness(at: ModesAtPoints) -> torch.Tensor:

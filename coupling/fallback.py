@@ -11,6 +11,8 @@ solutions of its point so far, and the point was exact in this step if the numbe
 of the accepted state.
 """
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -104,12 +106,15 @@ class WarmStart:
     """
 
     def __init__(self, model: EquiNO, law: Law):
-        self._model, self._layout = model, layout_of(law)
-        self._modes: Array | None = None  # (unknowns, r), displacement modes as fluctuations of the RVE
-        rve = getattr(law, "rve", None)
-        if rve is not None and model.is_whole and "fluctuation" in self._layout:
-            unknowns, dofs = np.unique(rve.unknowns.index, return_index=True)
-            self._modes = np.ascontiguousarray(model.rve_modes.displacements[dofs[unknowns >= 0]])
+        self._model, self._rve, self._layout = model, getattr(law, "rve", None), layout_of(law)
+
+    @cached_property
+    def _modes(self) -> Array | None:
+        """Displacement modes (unknowns, r) as fluctuations of the RVE, or None."""
+        if self._rve is None or not self._model.is_whole or "fluctuation" not in self._layout:
+            return None
+        unknowns, dofs = np.unique(self._rve.unknowns.index, return_index=True)
+        return np.ascontiguousarray(self._model.rve_modes.displacements[dofs[unknowns >= 0]])
 
     @torch.no_grad()
     def __call__(self, rows: Array, strain: Array) -> Array:

@@ -55,3 +55,13 @@ def test_a_law_without_layout_has_one_field():
 
     assert layout_of(Own()) == fe2.StateLayout(state=4)
     assert fe2.UFLLaw(fe2.LinearElastic(2.0, 1.0)).layout.size == 0
+
+
+def test_a_response_takes_that_of_some_points():
+    """Also through views of its rows; the other points keep what they have."""
+    rows = fe2.StateLayout(law=2, count=())
+    out = fe2.Response(np.zeros((3, 2)), np.zeros((3, 2, 2)), np.zeros((3, rows.size)))
+    part = fe2.Response(np.ones((2, 2)), np.ones((2, 2, 2)), np.ones((2, 2)))
+    fe2.Response(out.stress, out.tangent, rows.view(out.state, "law")).put(np.array([True, False, True]), part)
+    assert out.stress[:, 0].tolist() == out.tangent[:, 0, 0].tolist() == rows.view(out.state, "law")[:, 0].tolist()
+    assert out.stress[:, 1].tolist() == [1, 0, 1] and not rows.view(out.state, "count").any()

@@ -168,6 +168,15 @@ def test_wide_layers_do_not_overflow_the_stack(width):
     assert difference(by_machine(p, strain), by_torch(p, strain)) < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_float64_arrays_are_filled_in_any_precision(dtype):
+    p, strain = potential(), 0.05 * np.random.default_rng(0).uniform(-1, 1, (10, 3))
+    stress, tangent = np.empty((10, 3)), np.empty((10, 3, 3))
+    CompiledResponse(p, dtype=dtype).fill(strain, stress, tangent)
+    right = by_machine(p, strain, dtype)
+    assert np.array_equal(stress, right[0]) and np.array_equal(tangent, right[1])
+
+
 def test_it_can_be_copied_and_sent():
     p, strain = potential(), 0.05 * np.random.default_rng(0).uniform(-1, 1, (10, 3))
     code = CompiledResponse(p)
