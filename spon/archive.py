@@ -3,18 +3,18 @@
 
 A file is written under a temporary name and renamed. Reading checks the SHA-256 sums in the file and rejects a
 truncated or damaged file, or one of another format. `load` loads any kind of file: each module that writes a kind of
-file registers the function that reads it, see `reads`.
+file registers the function that constructs the object from the open file, see `unpacks`.
 """
 
+import functools
 import hashlib
 import inspect
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import safetensors
 import torch
@@ -26,6 +26,8 @@ _FORMAT = "spon "  # followed by the kind
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of an HDF5 file
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 _READERS: dict[str, Callable[..., Any]] = {}
 
 
@@ -39,6 +41,35 @@ def reads(kind: str) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         _READERS[kind] = function
         return function
+
+    return register
+
+
+def unpacks(
+    kind: str,
+) -> "Callable[[Callable[Concatenate[Reader, P], T]], Callable[Concatenate[str | os.PathLike, P], T]]":
+    """Decorator of the function that constructs an object from the `Reader` of a file and options.
+
+    The decorated function takes a path instead, as does `load`: it opens and checks the file, and raises ModelFileError
+    if its parts are inconsistent.
+
+    Args:
+        kind: of the files.
+    """
+
+    def register(function: Callable[..., T]) -> Callable[..., T]:
+        @reads(kind)
+        @functools.wraps(function)
+        def from_path(path: str | os.PathLike, *args: Any, **options: Any) -> T:
+            with Reader(path, kind) as file:
+                try:
+                    return function(file, *args, **options)
+                except ModelFileError:
+                    raise
+                except (KeyError, TypeError, RuntimeError, ValueError) as error:
+                    raise ModelFileError(f"{path}: its parts are inconsistent: {error}") from error
+
+        return from_path
 
     return register
 
@@ -126,17 +157,6 @@ def write(path: str | os.PathLike, kind: str, header: dict[str, Any], tensors: d
 def _sum(tensor: Tensor) -> str:
     about = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
     return hashlib.sha256(about + tensor.numpy().tobytes()).hexdigest()
-
-
-@contextmanager
-def assembling(path: str | os.PathLike) -> Iterator[None]:
-    """A block that constructs an object from a file; inconsistent parts raise ModelFileError."""
-    try:
-        yield
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path}: its parts are inconsistent: {error}") from error
 
 
 class Reader:

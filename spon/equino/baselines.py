@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.equino.model import EquiNO
 from spon.equino.network_fit import Log, sobolev_errors
 from spon.equino.networks import Branch
@@ -139,23 +139,22 @@ class StressNetwork(Model):
         write(path, _KIND, header, self.state_dict())
 
 
-@reads(_KIND)
-def load_stress_network(path: str | os.PathLike, *, whole: bool = False) -> StressNetwork:
+@unpacks(_KIND)
+def load_stress_network(file: Reader, *, whole: bool = False) -> StressNetwork:
     """The stress network of a file, on the CPU.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
         whole: as for all models; this one has no modes.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds another kind of object.
     """
-    with Reader(path, _KIND) as file, assembling(path):
-        state = file.tensors("")
-        branch = Branch.from_json(file.header["branch"], state["lower"].numel())
-        model = StressNetwork(branch, fingerprint_from_json(file.header))
-        model.load_state_dict(state)
+    state = file.tensors("")
+    branch = Branch.from_json(file.header["branch"], state["lower"].numel())
+    model = StressNetwork(branch, fingerprint_from_json(file.header))
+    model.load_state_dict(state)
     return model.requires_grad_(False)
 
 

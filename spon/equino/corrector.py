@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.equino.certificate import EnergyBounds, energy_at_zero_strain, energy_bounds
 from spon.equino.model import EquiNO, pack, unpack
 from spon.reduced.galerkin import ReducedModel
@@ -141,17 +141,16 @@ class ModalCorrector:
         return torch.linalg.solve_ex(matrix, target)[0]
 
 
-@reads(_KIND)
-def load_corrector(path: str | os.PathLike, *, whole: bool = False) -> ModalCorrector:
+@unpacks(_KIND)
+def load_corrector(file: Reader, *, whole: bool = False) -> ModalCorrector:
     """The modal corrector of a file.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
         whole: as in `spon.equino.model.load_equino`.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds another kind of object.
     """
-    with Reader(path, _KIND) as file, assembling(path):
-        return ModalCorrector(unpack(file, whole), compiled=file.header["compiled"])
+    return ModalCorrector(unpack(file, whole), compiled=file.header["compiled"])

@@ -6,7 +6,7 @@ import os
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.constitutive.phase_law import LocalLaws
 from spon.equino.networks import Branch
 from spon.reduced.model import LocalFields, Model, fingerprint_from_json, fingerprint_to_json
@@ -72,22 +72,21 @@ class DisplacementOperator(Model):
         write(path, _KIND, header, tensors)
 
 
-@reads(_KIND)
-def load_displacement_operator(path: str | os.PathLike, *, whole: bool = True) -> DisplacementOperator:
+@unpacks(_KIND)
+def load_displacement_operator(file: Reader, *, whole: bool = True) -> DisplacementOperator:
     """The displacement operator of a file, on the CPU.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
         whole: as for all models; this one always has the modes at all points.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds another kind of object.
     """
-    with Reader(path, _KIND) as file, assembling(path):
-        state, laws = file.tensors("model."), LocalLaws.from_json(file.header["laws"])
-        rve_modes = RVEModes.unpack(laws, file.tensors("rve."), fingerprint_from_json(file.header))
-        branch = Branch.from_json(file.header["displacement"], state["lower"].numel())
-        model = DisplacementOperator(branch, rve_modes)
-        model.load_state_dict(state)
+    state, laws = file.tensors("model."), LocalLaws.from_json(file.header["laws"])
+    rve_modes = RVEModes.unpack(laws, file.tensors("rve."), fingerprint_from_json(file.header))
+    branch = Branch.from_json(file.header["displacement"], state["lower"].numel())
+    model = DisplacementOperator(branch, rve_modes)
+    model.load_state_dict(state)
     return model.requires_grad_(False)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.constitutive.phase_law import LocalLaws
 from spon.equino.networks import Branch, Potential
 from spon.reduced.model import LocalFields, Model, fingerprint_from_json, fingerprint_to_json
@@ -185,12 +185,12 @@ def unpack(file: Reader, whole: bool) -> EquiNO:
     return model.requires_grad_(False)
 
 
-@reads(_KIND)
-def load_equino(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
+@unpacks(_KIND)
+def load_equino(file: Reader, *, whole: bool = False) -> EquiNO:
     """The EquiNO of a file, on the CPU in float64.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
         whole: also load the modes at all points of the RVE, `EquiNO.rve_modes`. They are most of the file, and are not
             needed to evaluate the model.
 
@@ -198,5 +198,4 @@ def load_equino(path: str | os.PathLike, *, whole: bool = False) -> EquiNO:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds another kind of object.
     """
-    with Reader(path, _KIND) as file, assembling(path):
-        return unpack(file, whole)
+    return unpack(file, whole)

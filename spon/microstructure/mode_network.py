@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import (
     ModeFields,
@@ -365,28 +365,27 @@ class ModeNetwork(nn.Module):
         write(path, "modes", header, tensors)
 
 
-@reads("modes")
-def load_modes(path: str | os.PathLike) -> ModeNetwork:
+@unpacks("modes")
+def load_modes(file: Reader) -> ModeNetwork:
     """The network of a file, on the CPU in the precision of the file. It needs no DOLFINx.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds no network of modes.
     """
-    with Reader(path, "modes") as file, assembling(path):
-        header, state = file.header, file.tensors("state.")
-        spaces = Discretisation.unpack(header["spaces"], lambda name: file.tensors("spaces." + name))
-        matrices = {
-            name: SparseOperator(tuple(shape), **file.tensors(name + ".")) for name, shape in header["shapes"].items()
-        }
-        mesh, laws = RVEMesh(**matrices, **file.tensors("mesh.")), map(PhaseLaw.from_json, header["laws"])
-        half_range = torch.tensor(header["half_range"], dtype=torch.float64)
-        settings = header["settings"] | {"half_range": half_range}
-        settings |= {name: header[name] for name in ("r", "corrections")}
-        settings["fingerprint"] = header.get("fingerprint")  # not in the first files
-        network = ModeNetwork(spaces, mesh, tuple(laws), header["tags"], **settings)
-        network.to(dtype=state["network.scale"].dtype).load_state_dict(state)
+    header, state = file.header, file.tensors("state.")
+    spaces = Discretisation.unpack(header["spaces"], lambda name: file.tensors("spaces." + name))
+    matrices = {
+        name: SparseOperator(tuple(shape), **file.tensors(name + ".")) for name, shape in header["shapes"].items()
+    }
+    mesh, laws = RVEMesh(**matrices, **file.tensors("mesh.")), map(PhaseLaw.from_json, header["laws"])
+    half_range = torch.tensor(header["half_range"], dtype=torch.float64)
+    settings = header["settings"] | {"half_range": half_range}
+    settings |= {name: header[name] for name in ("r", "corrections")}
+    settings["fingerprint"] = header.get("fingerprint")  # not in the first files
+    network = ModeNetwork(spaces, mesh, tuple(laws), header["tags"], **settings)
+    network.to(dtype=state["network.scale"].dtype).load_state_dict(state)
     return network

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.operators._old_names import rename_state, with_old_options
 from spon.operators.coarsening import CoarseGrids
 from spon.operators.decoder import decode, given
@@ -371,18 +371,20 @@ class OperatorNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-@reads("operator")
-def load_network(path: str | os.PathLike) -> OperatorNetwork:
+@unpacks("operator")
+def load_network(file: Reader) -> OperatorNetwork:
     """The network of a file, on the CPU in the precision of the file. It needs no DOLFINx.
+
+    Args:
+        file: an open file; callers give its path.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds no operator network.
     """
-    with Reader(path, "operator") as file, assembling(path):
-        spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
-        network, state = OperatorNetwork.from_settings(spaces, file.header["settings"]), file.tensors("state.")
-        network.to(dtype=state["scale"].dtype).load_state_dict(state)
+    spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
+    network, state = OperatorNetwork.from_settings(spaces, file.header["settings"]), file.tensors("state.")
+    network.to(dtype=state["scale"].dtype).load_state_dict(state)
     return network
 
 

@@ -13,7 +13,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.constitutive.phase_law import LocalLaws
 from spon.reduced.model import Fingerprint, LocalFields, Model, fingerprint_from_json, fingerprint_to_json
 from spon.reduced.modes import ModesAtPoints
@@ -162,21 +162,20 @@ class ReducedModel(Model):
         return torch.einsum("qs,nqt->nst", modes.reshape(-1, s), weighted.reshape(len(tangent), -1, s))
 
 
-@reads(_KIND)
-def load_reduced_model(path: str | os.PathLike, *, whole: bool = False) -> ReducedModel:
+@unpacks(_KIND)
+def load_reduced_model(file: Reader, *, whole: bool = False) -> ReducedModel:
     """The reduced model of a file.
 
     Args:
-        path: of the file.
+        file: an open file; callers give its path.
         whole: as for all models; a reduced model has only the points of its cubature.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds another kind of object.
     """
-    with Reader(path, _KIND) as file, assembling(path):
-        state = file.tensors("")
-        laws, fingerprint = LocalLaws.from_json(file.header["laws"]), fingerprint_from_json(file.header)
-        model = ReducedModel(laws, state["modes"], state["weights"], state["upper"], fingerprint)
-        model.load_state_dict(state)
+    state = file.tensors("")
+    laws, fingerprint = LocalLaws.from_json(file.header["laws"]), fingerprint_from_json(file.header)
+    model = ReducedModel(laws, state["modes"], state["weights"], state["upper"], fingerprint)
+    model.load_state_dict(state)
     return model

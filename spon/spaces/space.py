@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spon.archive import Reader, assembling, reads, write
+from spon.archive import Reader, unpacks, write
 from spon.sparse import SparseOperator
 
 
@@ -120,16 +120,18 @@ class MixedSpace:
         write(path, "space", *pack(self))
 
 
-@reads("space")
-def load_space(path: str | os.PathLike) -> Space | MixedSpace:
+@unpacks("space")
+def load_space(file: Reader) -> Space | MixedSpace:
     """Load a space from a file, on the CPU.
+
+    Args:
+        file: an open file; callers give its path.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or holds no space.
     """
-    with Reader(path, "space") as file, assembling(path):
-        return unpack(file.header, file.tensors(""))
+    return unpack(file.header, file.tensors(""))
 
 
 def pack(space: Space | MixedSpace) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -22,6 +22,7 @@ from trained import strains
 import spon
 from spon import equino
 from spon.archive import Reader, write
+from spon.equino.model import load_equino
 from spon.equino.networks import Branch
 
 # Of the files of the last release, which must still load: tensors but those of the networks, and the header.
@@ -58,6 +59,7 @@ def test_a_saved_model_is_the_same(trained, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
     part = spon.load(path)
     assert torch.equal(part(e)[0], model(e)[0])
+    assert not part.is_whole and load_equino(path, whole=True).is_whole
     with pytest.raises(ValueError, match="loaded without its RVE modes"):
         part.save(path)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to write model\.safetensors to"):
