@@ -28,7 +28,7 @@ import fe2
 import spon
 from spon import equino
 from spon.equino import EquiNOOptions, baselines, vpionet
-from spon.reduced.pod import pod
+from spon.reduced.bases import pod
 from spon.training import TrainingOptions
 from spon.training.fit import FULL_BATCH
 

@@ -19,9 +19,9 @@ from spon.equino.model import EquiNO
 from spon.equino.network_fit import Log, sobolev_errors
 from spon.equino.networks import Branch
 from spon.equino.strain_sampling import sobol_strains
+from spon.reduced.bases import pod, rank, unit_mean_stresses, with_unit_mean_stresses
 from spon.reduced.model import Fingerprint, Model, fingerprint_from_json, fingerprint_to_json
-from spon.reduced.modes import ModesAtPoints, RVEModes, unit_mean_stresses, with_unit_mean_stresses
-from spon.reduced.pod import pod, rank
+from spon.reduced.modes import ModesAtPoints, RVEModes
 from spon.reduced.snapshots import RVESnapshots
 from spon.training import History, TrainingOptions, TrainingResult
 from spon.training.deprecated import takes_old_keywords

@@ -12,8 +12,7 @@ from spon.equino.model import EquiNO
 from spon.equino.network_fit import Log, fit_networks
 from spon.equino.options import EquiNOOptions, EquiNOTraining, RefitOptions
 from spon.equino.targets import TrainingTargets, training_targets
-from spon.reduced.bases import Bases, pod_bases
-from spon.reduced.modes import unit_mean_stresses
+from spon.reduced.bases import Bases, pod_bases, unit_mean_stresses
 from spon.reduced.snapshots import RVESnapshots
 from spon.training.deprecated import takes_old_keywords
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Displacement and stress modes of an RVE: at some points, at all points, and with unit mean stresses."""
+"""Displacement and stress modes of an RVE, at some points and at all points."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from spon.constitutive.phase_law import LocalLaws
 from spon.reduced.model import Fingerprint, LocalFields, require_same
-from spon.reduced.pod import Basis
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,30 +119,3 @@ class RVEModes:
     def __deepcopy__(self, memo: dict) -> "RVEModes":
         """The object itself, as it is large and never changes."""
         return self
-
-
-def with_unit_mean_stresses(basis: Basis, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Stress modes (P, d, r) with the span of `basis`; the means of the first d are the unit stresses, the others zero.
-
-    The others are orthonormal, and the first d are orthogonal to them.
-
-    Args:
-        basis: of r stress modes.
-        weights: (P,) of the points.
-
-    Raises:
-        ValueError: fewer than d modes, or modes whose means do not span all stresses.
-    """
-    d, r = basis.modes.shape[1:]
-    means = np.einsum("p,pdr->dr", weights, basis.modes)
-    if np.linalg.matrix_rank(means) < d:
-        raise ValueError(
-            f"the means of {r} stress modes do not span the {d} stress components: need more modes, or snapshots"
-        )
-    _, _, right = np.linalg.svd(means)
-    return np.concatenate([basis.modes @ np.linalg.pinv(means), basis.modes @ right[d:].T], axis=2)
-
-
-def unit_mean_stresses(d: int, r: int) -> Tensor:
-    """Means (d, r) of the modes of `with_unit_mean_stresses`, free of rounding."""
-    return torch.eye(d, r, dtype=torch.float64)

@@ -55,7 +55,7 @@ def untrained(rve, folder, seed):
         branches[1],
         lower=-half,
         upper=half,
-        means=spon.reduced.modes.unit_mean_stresses(3, 6),
+        means=spon.reduced.bases.unit_mean_stresses(3, 6),
         cubature=b.rve_modes.at_points.at(b.points, b.reduced.weights),
         rve_modes=b.rve_modes,
     )

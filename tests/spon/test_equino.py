@@ -24,8 +24,7 @@ from spon import equino
 from spon.constitutive.duality import conjugate
 from spon.equino import EquiNOOptions, RefitOptions, baselines
 from spon.equino.networks import Branch, Potential
-from spon.reduced.cubature import empirical_cubature
-from spon.reduced.pod import pod
+from spon.reduced.bases import empirical_cubature, pod
 from spon.training import TrainingOptions
 from spon.training.fit import FULL_BATCH, fit
 
