@@ -162,7 +162,7 @@ def as_published(data, unseen, effort):
     result, seconds = timed(baselines.train_as_published, data, **effort["published"])
     model, history = result.model, result.history
     with torch.no_grad():
-        strains = equino.strain_sampling.sobol_strains(100, model.upper, 0)  # the training strains
+        strains = equino.training.sobol_strains(100, model.upper, 0)  # the training strains
         parts = [baselines.published_loss(model, e, model.rve_modes.at_points) for e in strains.split(10)]
     kept = int(np.argmin(history.validation))  # the step of the parameters
     loss = {"at some points": history.loss[kept], "at all points": float(torch.stack(parts).mean())}

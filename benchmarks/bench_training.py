@@ -32,8 +32,7 @@ import coupling
 import fe2
 import spon
 from spon import equino, operators
-from spon.equino.strain_sampling import sobol_strains
-from spon.equino.targets import targets
+from spon.equino.training import sobol_strains, targets
 from spon.operators.discretisation import discretise
 from spon.reduced import pod_bases
 from spon.training import TrainingOptions

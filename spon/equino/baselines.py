@@ -16,9 +16,8 @@ from torch import Tensor
 
 from spon.archive import Reader, unpacks, write
 from spon.equino.model import EquiNO
-from spon.equino.network_fit import Log, sobolev_errors
-from spon.equino.networks import Branch
-from spon.equino.strain_sampling import sobol_strains
+from spon.equino.networks import Branch, SobolevError, Values
+from spon.equino.training import Log, sobol_strains
 from spon.reduced.bases import pod, rank, unit_mean_stresses, with_unit_mean_stresses
 from spon.reduced.model import Fingerprint, Model, fingerprint_from_json, fingerprint_to_json
 from spon.reduced.modes import ModesAtPoints, RVEModes
@@ -95,8 +94,8 @@ def train_supervised(
     branches, histories = {}, {}
     for k, (name, values) in enumerate(coefficients.items()):
         target = torch.from_numpy(values)
-        branch = Branch(half, target.std(dim=0) + 1e-12, widths=widths, seed=options.seed + k)
-        branch.start_linear(strains[train], target[train])
+        linear = torch.linalg.lstsq(strains[train], target[train]).solution
+        branch = Branch(half, target.std(dim=0) + 1e-12, linear=linear, widths=widths, seed=options.seed + k)
 
         def loss(rows: Rows, branch: Branch = branch, target: Tensor = target) -> Tensor:
             return ((branch(strains[rows]) - target[rows]) / branch.scale).square().mean()
@@ -178,19 +177,14 @@ def train_sobolev(
     Raises:
         ValueError: a single snapshot, or an error of `RVESnapshots.half_range`.
     """
-    half, strains = torch.from_numpy(data.half_range), torch.from_numpy(data.strain)
-    stress, tangent = torch.from_numpy(data.stress), torch.from_numpy(data.tangent)
-    train, check = _split(data, options.seed)
+    half, (train, check) = torch.from_numpy(data.half_range), _split(data, options.seed)
+    values = Values(*(torch.from_numpy(x) for x in (data.strain, data.stress, data.tangent)))
     branch = Branch(
-        half, stress.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=options.seed
-    )  # fmt: skip
-    size, directions = torch.diag(1 / branch.scale), torch.diag(half)
-
-    def loss(rows: Rows) -> Tensor:
-        target = stress[rows], tangent[rows]
-        return sobolev_errors(branch.with_tangent(strains[rows]), target, size, directions).mean()
-
-    history = fit(branch.parameters(), partial(loss, train), partial(loss, check), options, log=log)
+        half, values.value.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=options.seed
+    )
+    error = SobolevError(branch.with_tangent, torch.diag(1 / branch.scale), torch.diag(half))
+    loss, validation = (partial(error.mean, values.at(rows)) for rows in (train, check))
+    history = fit(branch.parameters(), loss, validation, options, log=log)
     return TrainingResult(StressNetwork(branch, data.fingerprint), history)
 
 

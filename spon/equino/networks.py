@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Small networks of the macroscale strain, with derivatives in closed form.
+"""Small networks of the macroscale strain, with derivatives in closed form, and the error of both.
 
 One pass through the layers gives values and derivatives without autograd, and training may use both. Inputs are strains
 (n, d) in Mandel components.
@@ -10,11 +10,16 @@ which are nearly linear in the macroscale strain. If the law of a phase depends 
 """
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_DERIVATIVES = 0.1  # weight of the error of the derivatives, relative to that of the values
+_SMALL = 1e-4  # fraction of the mean square that is added to each square, so that small values do not dominate
 
 
 class Activated(NamedTuple):
@@ -90,6 +95,7 @@ class Branch(nn.Module):
     Args:
         half_range: h (d,), the unit of the strain inside the network.
         scale: s (r,), the size of the coefficients.
+        linear: the initial L (d, r), with `through_zero`; None for zero.
         mean: c (r,), for the published form; None for zero.
         widths: of the hidden layers.
         norms: number of norms.
@@ -107,6 +113,7 @@ class Branch(nn.Module):
         half_range: Tensor,
         scale: Tensor,
         *,
+        linear: Tensor | None = None,
         mean: Tensor | None = None,
         widths: tuple[int, ...] = (64, 64),
         norms: int = 0,
@@ -123,7 +130,8 @@ class Branch(nn.Module):
         self.register_buffer("half_range", half_range.clone())
         self.register_buffer("scale", scale.clone())
         self.register_buffer("mean", torch.zeros(r, dtype=torch.float64) if mean is None else mean.clone())
-        self.linear = nn.Parameter(torch.zeros(d, r, dtype=torch.float64)) if through_zero else None
+        linear = torch.zeros(d, r, dtype=torch.float64) if linear is None else linear
+        self.linear = nn.Parameter(linear.clone(memory_format=torch.contiguous_format)) if through_zero else None
 
     def to_json(self) -> dict[str, Any]:
         """The shape of the network for JSON; its parameters are in its `state_dict`."""
@@ -146,12 +154,6 @@ class Branch(nn.Module):
             activation=shape["activation"],
             through_zero=shape["through_zero"],
         )
-
-    def start_linear(self, strain: Tensor, coefficients: Tensor) -> None:
-        """Set the linear part to the best fit at strains (n, d) with coefficients (n, r)."""
-        if self.linear is not None:
-            with torch.no_grad():
-                self.linear.copy_(torch.linalg.lstsq(strain, coefficients).solution)
 
     def in_modes(self, change: Tensor, scale: Tensor) -> "Branch":
         """The branch whose coefficients are `change` times the coefficients of this one.
@@ -319,3 +321,52 @@ class Potential(nn.Module):
         hessian = hessian.baddbmm(first * (back * one.curvature)[:, None], first.mT)
         hessian = hessian.baddbmm(gradients * curved[:, None], gradients.mT, alpha=-1)
         return gradient, hessian + (curved @ self.norms.metrics().reshape(-1, d * d)).view(n, d, d)
+
+
+class Values(NamedTuple):
+    """Values of a network at n strains.
+
+    Args:
+        strain: (n, d).
+        value: (n, r).
+        derivative: (n, r, d), by the strain.
+    """
+
+    strain: Tensor
+    value: Tensor
+    derivative: Tensor
+
+    def at(self, rows: Any) -> "Values":
+        """The values at some of the strains."""
+        return Values(*(x[rows] for x in self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SobolevError:
+    """Relative squared errors of a network: of its values and, with a tenth of the weight, of its derivatives.
+
+    Args:
+        evaluate: strains (n, d) → values (n, r) and their derivatives (n, r, d).
+        size: (r, r), multiplies the values before they are squared.
+        directions: (d, d), strains as columns, along which the derivatives are taken.
+    """
+
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
+    size: Tensor
+    directions: Tensor
+
+    def __call__(self, target: Values) -> Tensor:
+        """Errors (n,) at the strains of exact values."""
+        value, derivative = self.evaluate(target.strain)
+        error = self._relative((value - target.value) @ self.size.T, target.value @ self.size.T)
+        both = derivative - target.derivative, target.derivative
+        return error + _DERIVATIVES * self._relative(*(((self.size @ s) @ self.directions).flatten(1) for s in both))
+
+    def mean(self, target: Values) -> Tensor:
+        """The mean error (), the loss of a training."""
+        return self(target).mean()
+
+    @staticmethod
+    def _relative(error: Tensor, target: Tensor) -> Tensor:
+        squares = target.square().sum(-1)
+        return error.square().sum(-1) / (squares + _SMALL * squares.mean())

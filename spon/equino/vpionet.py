@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from spon.constitutive.phase_law import LocalLaws
 from spon.equino.displacement_operator import DisplacementOperator
-from spon.equino.network_fit import Log
 from spon.equino.networks import Branch, layers
-from spon.equino.strain_sampling import sobol_strains
+from spon.equino.training import Log, sobol_strains
 from spon.reduced.modes import ModesAtPoints, RVEModes
 from spon.reduced.snapshots import RVESnapshots, RVESpace
 from spon.training import History, TrainingOptions, TrainingResult

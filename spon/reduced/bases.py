@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From snapshots to bases: displacement and stress modes by proper orthogonal decomposition, and their cubature.
 
-The steps of `pod_bases` are `pod`, the modes of fields at weighted points; `with_unit_mean_stresses`, stress modes whose
-means are the unit stresses; and `empirical_cubature`, few points that integrate given functions to a tolerance.
+The steps of `pod_bases` are `pod`, the modes of fields at weighted points; `with_unit_mean_stresses`, stress modes with
+the unit stresses as means; and `empirical_cubature`, few points that integrate given functions to a tolerance.
 """
 
 from dataclasses import dataclass
@@ -63,6 +63,7 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
         ValueError: stresses whose means do not span all components, or an error of `RVESnapshots.half_range` or
             `RVESnapshots.tangents_at_zero_strain`.
     """
+    half_range = torch.from_numpy(data.half_range)
     w, d, resolved = data.weights, data.strain.shape[1], max(r, resolved)
     # Strains are weighted by their energy, so that the modes resolve those of a stiff phase.
     strain, stress = pod(data.local_strain, w, resolved, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
@@ -78,7 +79,7 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
         data.laws.subset([int(p) for p in points]),
         torch.from_numpy(strain.modes[points]),
         torch.from_numpy(weights),
-        torch.from_numpy(data.half_range),
+        half_range,
         data.fingerprint,
     )
     at_points = ModesAtPoints.of(data.laws, w, strain.modes[..., :r], stress_modes, fingerprint=data.fingerprint)

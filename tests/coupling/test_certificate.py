@@ -44,11 +44,12 @@ def untrained(rve, folder, seed):
     data = coupling.rve_snapshots(rve, fe2.rve_snapshots.read(path))
     b = spon.reduced.pod_bases(data, r=6, resolved=6)
     half = torch.from_numpy(data.half_range)
-    strain, target = torch.from_numpy(data.strain), equino.targets.targets(b, torch.from_numpy(data.strain))
+    strain, target = torch.from_numpy(data.strain), equino.training.targets(b, torch.from_numpy(data.strain))
     stiffness = torch.from_numpy(np.linalg.lstsq(data.strain, data.stress, rcond=None)[0])
-    branches = [Branch(half, 0.3 * t.std(dim=0), seed=seed) for t in (target.displacement, target.self_stress)]
-    for branch, t in zip(branches, (target.displacement, target.self_stress), strict=True):
-        branch.start_linear(strain, t)
+    branches = [
+        Branch(half, 0.3 * t.std(dim=0), linear=torch.linalg.lstsq(strain, t).solution, seed=seed)
+        for t in (target.displacement.value, target.self_stress.value)
+    ]
     return spon.EquiNO(
         branches[0],
         Potential((stiffness + stiffness.T) / 2, half, 0.03 * float(data.energy.mean()), seed=seed),

@@ -180,7 +180,7 @@ def test_the_mismatch_at_some_points_is_that_at_all(cell):
     model = result.model
     assert len(data.weights) > 300
     with torch.no_grad():
-        strains = equino.strain_sampling.sobol_strains(20, model.upper, 0)
+        strains = equino.training.sobol_strains(20, model.upper, 0)
         everywhere = float(baselines.published_loss(model, strains, model.rve_modes.at_points))
     assert everywhere < 2 * min(result.history.loss)
     with pytest.raises(ValueError, match=r"strain has shape \(2,\), need \(3,\)"):
