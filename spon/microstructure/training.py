@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spon.microstructure.mode_network import ModeNetwork
+from spon.training.adamw import fit_samples
 from spon.training.deprecated import takes_old_keywords
-from spon.training.fit import fit_samples
 from spon.training.options import TrainingOptions
 from spon.training.result import TrainingResult
 

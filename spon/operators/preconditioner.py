@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from spon.operators.network import OperatorNetwork
 from spon.operators.processors.levels import Fixed
 from spon.sparse import SparseOperator
+from spon.training.adamw import fit_samples
 from spon.training.deprecated import takes_old_keywords
-from spon.training.fit import fit_samples
 from spon.training.options import TrainingOptions
 from spon.training.result import TrainingResult
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spon.operators.network import OperatorNetwork
 from spon.spaces import norms
+from spon.training.adamw import fit_samples
 from spon.training.deprecated import takes_old_keywords
-from spon.training.fit import fit_samples
 from spon.training.options import TrainingOptions
 from spon.training.result import TrainingResult
 
@@ -34,7 +34,7 @@ def train(
 ) -> TrainingResult[OperatorNetwork]:
     """Train a network in place to minimise the mean relative error, the mean of a `loss`, or their sum.
 
-    AdamW with a learning rate that decreases to zero, then L-BFGS on all samples, see `spon.training.fit.fit_samples`.
+    AdamW with a learning rate that decreases to zero, then L-BFGS on all samples: `spon.training.adamw.fit_samples`.
     The network gets the parameters of the least validation loss.
 
         result = operators.train(network, f, u, TrainingOptions(steps=800), log=print)

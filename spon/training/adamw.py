@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""AdamW on batches of samples, with a cosine schedule of the learning rate and a checkpoint at each evaluation."""
+"""Fitting parameters to samples: AdamW on batches, with a cosine schedule of the learning rate, then L-BFGS on all.
+
+The state is kept in a checkpoint at each evaluation of AdamW. Several ranks may share each batch.
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spon.training.best import BestParameters
 from spon.training.checkpoint import TrainingCheckpoint, TrainingState
+from spon.training.fit import FULL_BATCH, BestParameters, Log, fit
 from spon.training.options import TrainingOptions
-from spon.training.ranks import SharedLoss
+from spon.training.ranks import Ranks, SharedLoss
 from spon.training.result import History
 
 WEIGHT_DECAY = 1e-5  # small compared with the relative losses; unused weights do not grow
@@ -21,6 +26,51 @@ LARGEST_GRADIENT = 1.0  # norm above which gradients are clipped
 def rate_factor(step: int, *, steps: int) -> float:
     """Learning rate relative to the largest: up over the first tenth of the steps, then down along a cosine."""
     return min(10 * (step + 1) / steps, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def fit_samples(
+    parameters: Iterable[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    samples: int,
+    options: TrainingOptions,
+    *,
+    generator: torch.Generator | None = None,
+    changes: Mapping[int, Callable[[], None]] | None = None,
+    comm: Any = None,
+    log: Log = None,
+) -> History:
+    """AdamW on batches of samples with a cosine schedule of the learning rate, then L-BFGS as in `fit`.
+
+    After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
+
+    Args:
+        parameters: fitted in place, to the values of the least validation loss.
+        loss: mean over samples with given numbers (n,).
+        samples: number of samples; some are held out for validation.
+        options: steps, batch, rate, ...
+        generator: draws the held-out samples and the batches; None for one with the seed of the options.
+        changes: step → change of the loss before it; training may stop early after the last one.
+        comm: ranks that share each batch, with the same arguments on all (collective); None for this rank alone. Each
+            rank runs all of L-BFGS.
+        log: called with a line at each evaluation on the first rank; None for none.
+
+    Raises:
+        ValueError: no validation samples, or a checkpoint of other steps, batches, rates or samples.
+        ModelFileError: a checkpoint that is damaged or of other parameters.
+        FloatingPointError: a loss that is not finite at the start.
+    """
+    fitted, ranks = [p for p in parameters if p.requires_grad], Ranks(comm)
+    log = log if ranks.first else None
+    held_out = options.held_out(samples)
+    if generator is None:
+        generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(samples, generator=generator).to(fitted[0].device)
+    check, learn = order[:held_out], order[held_out:]
+    history = adamw(SharedLoss(fitted, loss, ranks), learn, check, options, generator, changes=changes or {}, log=log)
+    if options.lbfgs:
+        settings = replace(FULL_BATCH, steps=0, lbfgs=options.lbfgs)
+        history = history.then(fit(fitted, lambda: loss(learn), lambda: loss(check), settings, log=log))
+    return history
 
 
 def adamw(
@@ -33,7 +83,7 @@ def adamw(
     changes: Mapping[int, Callable[[], None]],
     log: Callable[[str], None] | None,
 ) -> History:
-    """Fit the parameters of a loss; see `spon.training.fit.fit_samples`.
+    """Fit the parameters of a loss; see `fit_samples`.
 
     Args:
         loss: loss of samples, with the fitted parameters.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spon.archive import ModelFileError, Reader, write
-from spon.training.best import BestParameters
+from spon.training.fit import BestParameters
 
 KIND = "training"
 

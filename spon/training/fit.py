@@ -1,23 +1,77 @@
 # SPDX-License-Identifier: MIT
-"""Fitting parameters: Adam first, then L-BFGS on all samples; both stop early on a validation loss."""
+"""Fitting parameters: Adam first, then L-BFGS on all samples, to the parameters of the least validation loss."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from spon.training.adamw import adamw
-from spon.training.best import BestParameters
 from spon.training.options import TrainingOptions
-from spon.training.ranks import Ranks, SharedLoss
 from spon.training.result import History
 
 Log = Callable[[str], None] | None
 
 FULL_BATCH = TrainingOptions(steps=300, lbfgs=2000, every=50, patience=6)  # where all samples fit in one step
+
+
+class BestParameters:
+    """Records losses, keeps the best parameters and decides when to stop.
+
+    Args:
+        parameters: tensors that are fitted in place.
+        patience: evaluations without an improvement by one per cent after which to stop.
+        log: called with a line at each evaluation; None for none.
+    """
+
+    def __init__(self, parameters: list[Tensor], patience: int, log: Callable[[str], None] | None):
+        self.parameters, self.patience, self.log = parameters, patience, log
+        self.begin = time.monotonic()
+        self.step: list[int] = []
+        self.loss: list[float] = []
+        self.validation: list[float] = []
+        self.least, self.best, self.since = float("inf"), [p.detach().clone() for p in parameters], 0
+
+    def record(self, step: int, name: str, loss: float, validation: float) -> bool:
+        """Record losses; returns whether to stop.
+
+        Raises:
+            FloatingPointError: the first losses are not finite.
+        """
+        self.step.append(step)
+        self.loss.append(loss)
+        self.validation.append(validation)
+        self.since = 0 if validation < 0.99 * self.least else self.since + 1
+        if validation < self.least:
+            self.least, self.best = validation, [p.detach().clone() for p in self.parameters]
+        if self.log is not None:
+            self.log(f"{name} {step}: loss {loss:.3e}, validation {validation:.3e}, {self.seconds:.0f} s")
+        if not (self.loss[0] < float("inf") and self.least < float("inf")):
+            raise FloatingPointError(
+                f"the initial loss is {loss}, the validation loss {validation}: need finite numbers"
+            )
+        return self.since >= self.patience or not validation < float("inf")
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the start."""
+        return time.monotonic() - self.begin
+
+    def restart(self) -> None:
+        """Discard the least loss, before a change of the loss."""
+        self.least, self.since = float("inf"), 0
+
+    def finish(self, stopped: str) -> History:
+        """Restore the best parameters; returns the history.
+
+        Args:
+            stopped: reason for the end of training.
+        """
+        with torch.no_grad():
+            for p, value in zip(self.parameters, self.best, strict=True):
+                p.copy_(value)
+        return History(tuple(self.step), tuple(self.loss), tuple(self.validation), self.seconds, stopped)
 
 
 def fit(
@@ -75,51 +129,6 @@ def fit(
         if record(options.steps + step + group["max_iter"], "L-BFGS"):
             return best.finish(f"no better validation in {options.patience * options.every} iterations")
     return best.finish("all steps done")
-
-
-def fit_samples(
-    parameters: Iterable[Tensor],
-    loss: Callable[[Tensor], Tensor],
-    samples: int,
-    options: TrainingOptions,
-    *,
-    generator: torch.Generator | None = None,
-    changes: Mapping[int, Callable[[], None]] | None = None,
-    comm: Any = None,
-    log: Log = None,
-) -> History:
-    """AdamW on batches of samples with a cosine schedule of the learning rate, then L-BFGS as in `fit`.
-
-    After Loshchilov & Hutter (arXiv 1608.03983, 1711.05101).
-
-    Args:
-        parameters: fitted in place, to the values of the least validation loss.
-        loss: mean over samples with given numbers (n,).
-        samples: number of samples; some are held out for validation.
-        options: steps, batch, rate, ...
-        generator: draws the held-out samples and the batches; None for one with the seed of the options.
-        changes: step → change of the loss before it; training may stop early after the last one.
-        comm: ranks that share each batch, with the same arguments on all (collective); None for this rank alone. Each
-            rank runs all of L-BFGS.
-        log: called with a line at each evaluation on the first rank; None for none.
-
-    Raises:
-        ValueError: no validation samples, or a checkpoint of other steps, batches, rates or samples.
-        ModelFileError: a checkpoint that is damaged or of other parameters.
-        FloatingPointError: a loss that is not finite at the start.
-    """
-    fitted, ranks = [p for p in parameters if p.requires_grad], Ranks(comm)
-    log = log if ranks.first else None
-    held_out = options.held_out(samples)
-    if generator is None:
-        generator = torch.Generator().manual_seed(options.seed)
-    order = torch.randperm(samples, generator=generator).to(fitted[0].device)
-    check, learn = order[:held_out], order[held_out:]
-    history = adamw(SharedLoss(fitted, loss, ranks), learn, check, options, generator, changes=changes or {}, log=log)
-    if options.lbfgs:
-        settings = replace(FULL_BATCH, steps=0, lbfgs=options.lbfgs)
-        history = history.then(fit(fitted, lambda: loss(learn), lambda: loss(check), settings, log=log))
-    return history
 
 
 def fit_in_batches(

@@ -15,9 +15,8 @@ import torch
 
 from spon.archive import ModelFileError
 from spon.training import History, Live, TrainingOptions, TrainingResult
-from spon.training.adamw import rate_factor
+from spon.training.adamw import fit_samples, rate_factor
 from spon.training.deprecated import takes_old_keywords
-from spon.training.fit import fit_samples
 from spon.training.ranks import Ranks
 
 
