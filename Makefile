@@ -1,5 +1,5 @@
 # Every target runs where DOLFINx is (environment/run): on this machine, or in a private tree made on first use.
-# LANE=current picks DOLFINx 0.11 instead of the default 0.9.
+# LANE=wheels picks DOLFINx 0.11 from binary wheels instead of Debian's 0.9.
 RUN := environment/run
 export LANE ?= default
 
