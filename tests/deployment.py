@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A model and an operator for `deployed.py`, and what they predict here.
 
-    python3 tests/deployment.py write FOLDER      before deployed.py, where FEniCSx is
-    python3 tests/deployment.py compare FOLDER    after it
+python3 tests/deployment.py write FOLDER      before deployed.py, where FEniCSx is
+python3 tests/deployment.py compare FOLDER    after it
 """
 
 import subprocess
@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import torch
+import trained
 from mpi4py import MPI
 from dolfinx import fem, mesh
 
 import spon
-import trained
 
 DEPLOYED = Path(__file__).with_name("deployed.py")
 
