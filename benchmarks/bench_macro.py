@@ -21,8 +21,8 @@ import keeping
 import learned
 import numpy as np
 import torch
-from learned import BOX, SIZES
 from mpi4py import MPI
+from learned import BOX, SIZES
 
 import coupling
 import fe2

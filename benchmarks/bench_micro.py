@@ -24,8 +24,8 @@ import dolfinx_mpc
 import keeping
 import numpy as np
 import ufl
-from dolfinx import fem
 from mpi4py import MPI
+from dolfinx import fem
 from petsc4py import PETSc
 
 import fe2

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from dolfinx import mesh
 from mpi4py import MPI
+from dolfinx import mesh
 
 import meshes
 from meshes.arrays import distribute

@@ -12,6 +12,7 @@ FieldOperator, LearnedPC, Residual        operator networks on functions, in sol
 PointLaw, ExternalLaw, micro_simulation   laws for other programs
 """
 
+import meshes.compat  # noqa: F401  (before any import of DOLFINx)
 from coupling.certified import CertifiedLaw
 from coupling.external_operator import ExternalLaw
 from coupling.field_operator import FieldOperator, LearnedPC, sparse_operator

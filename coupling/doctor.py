@@ -18,8 +18,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import dolfinx
 import mpi4py
+import dolfinx
 import numpy as np
 import torch
 import ufl

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 from coupling.fallback import Fallback
 from coupling.snapshots import strain_operator

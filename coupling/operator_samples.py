@@ -9,8 +9,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from dolfinx import fem
 from mpi4py import MPI
+from dolfinx import fem
 
 from fe2.chunked_hdf5 import ChunkedFile
 from fe2.ranks import raise_on_all_ranks

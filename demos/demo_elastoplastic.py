@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from dolfinx.mesh import compute_midpoints, meshtags
 from mpi4py import MPI
+from dolfinx.mesh import compute_midpoints, meshtags
 
 import fe2
 import meshes

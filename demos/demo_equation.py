@@ -17,9 +17,9 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 import ufl
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.mesh import exterior_facet_indices
-from mpi4py import MPI
 
 import coupling
 import meshes

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import ufl
+from mpi4py import MPI
 from dolfinx import fem, mesh
 from dolfinx.fem import petsc as fem_petsc
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import fe2

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import ufl
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.fem import petsc as fem_petsc
 from dolfinx.mesh import exterior_facet_indices
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import coupling

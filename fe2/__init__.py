@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Mechanics: materials, the exact RVE problem and its homogenisation, laws and the macroscale problem."""
 
+import meshes.compat  # noqa: F401  (before any import of DOLFINx)
 from fe2 import mandel, rve_snapshots, strain_sampling
 from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError

@@ -6,9 +6,9 @@ import basix.ufl
 import numpy as np
 import numpy.typing as npt
 import ufl
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.mesh import create_interval
-from mpi4py import MPI
 
 from fe2 import arguments, mandel
 from fe2.body import LocalError, Phase, newton_local

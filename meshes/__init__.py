@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """RVEs and macroscale geometries as tagged DOLFINx meshes, meshes from files, and checks of their quality."""
 
+import meshes.compat  # noqa: F401  (before any import of DOLFINx)
+
 from .checks import check_cells, check_materials, check_periodic
 from .deprecation import renamed as _renamed
 from .errors import MeshError

@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The only module with code for different versions of DOLFINx (0.9, 0.10, 0.11)."""
+"""The only module with code for different versions and builds of DOLFINx (0.9, 0.10, 0.11).
+
+`meshes`, `fe2` and `coupling` import it before anything else: DOLFINx from binary wheels finds its MPI only if
+`dolfinx_solver` or mpi4py is imported before DOLFINx and petsc4py.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 
+import numpy as np
+
+if importlib.util.find_spec("dolfinx_solver"):
+    import dolfinx_solver  # noqa: F401  (loads the MPI of the wheels)
+if not importlib.util.find_spec("dolfinx"):
+    raise ModuleNotFoundError(
+        "DOLFINx is missing: `pip install dolfinx-solver-real` (Python 3.12 or later), or install fenics-dolfinx "
+        "0.9 to 0.11 from conda-forge or your distribution",
+        name="dolfinx",
+    )
+
 import dolfinx.fem
 import dolfinx.mesh
-import numpy as np
 
 
 def _show_warnings() -> None:

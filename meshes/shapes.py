@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+import scipy  # its parts are imported when they are first used
 
 from .errors import MeshError
 from .tagged import INCLUSION
@@ -208,7 +208,7 @@ def gap(
     def normal(t):
         return np.linalg.solve((1 - t) * p + t * q, d)
 
-    t = minimize_scalar(
+    t = scipy.optimize.minimize_scalar(
         lambda t: -t * (1 - t) * d @ normal(t), bounds=(0, 1), method="bounded", options={"xatol": 1e-10}
     ).x
     n = normal(t)

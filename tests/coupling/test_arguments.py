@@ -10,8 +10,8 @@ pytest.importorskip("safetensors")
 
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 import coupling
 import fe2

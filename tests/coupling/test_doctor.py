@@ -2,13 +2,13 @@
 """The report of `python -m coupling.doctor`, and the problems that it finds."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from launch import outside_mpi
 
 pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
@@ -79,7 +79,7 @@ def test_too_many_threads_are_a_problem_with_the_right_number(well, ranks, threa
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts ranks itself")
 def test_on_the_command_line(tmp_path):
     """A launcher that has started two ranks, where MPI has one."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment = outside_mpi()
     environment |= {"PYTHONPATH": str(PROJECT), "SLURM_STEP_NUM_TASKS": "2"}
     done = subprocess.run(
         [sys.executable, "-m", "coupling.doctor"], env=environment, capture_output=True, text=True, timeout=100

@@ -10,9 +10,9 @@ pytest.importorskip("safetensors")
 
 import basix.ufl
 import ufl
+from mpi4py import MPI
 from dolfinx import fem, mesh
 from dolfinx.fem import petsc
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import coupling

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Ranks that share a device: same results, whoever computes, however many points each has, whatever fails."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
+from launch import outside_mpi
 from trained import strains
 
 import coupling
@@ -120,7 +120,7 @@ def test_wrong_arguments_raise_on_all_ranks(trained, comm):
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts four ranks itself")
 def test_on_four_ranks(trained):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment = outside_mpi()
     environment["FE2X_TRAINED"] = str(trained.path.parent)
     command = ["mpirun", "-n", "4", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(

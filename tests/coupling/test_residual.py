@@ -14,8 +14,8 @@ pytest.importorskip("safetensors")
 import scipy.sparse.linalg
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 import coupling
 import spon

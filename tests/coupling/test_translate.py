@@ -14,8 +14,8 @@ import references as ref
 import scipy.special
 import torch
 import ufl
-from dolfinx import fem
 from mpi4py import MPI
+from dolfinx import fem
 
 import coupling
 import fe2

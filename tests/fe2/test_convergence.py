@@ -14,8 +14,8 @@ pytest.importorskip("dolfinx")
 
 import references as ref
 import ufl
-from dolfinx import fem
 from mpi4py import MPI
+from dolfinx import fem
 
 import fe2
 import meshes

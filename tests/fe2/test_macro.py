@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import ufl
+from mpi4py import MPI
 from dolfinx import fem, la
 from dolfinx.mesh import compute_midpoints, meshtags
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpi4py import MPI
+from launch import outside_mpi
 from petsc4py import PETSc
 
 import fe2
@@ -506,8 +507,7 @@ def start(folder, name, ranks, pause):
     """RUN on some ranks, with files in `folder` and a pause after each line that it prints."""
     script = folder / "run.py"
     script.write_text(RUN.format(tests=str(Path(__file__).parents[1])))
-    # The suite's own MPI environment must not reach the runs it starts.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment = outside_mpi()
     command = [sys.executable, str(script), str(folder / name), str(folder / f"{name}-"), str(pause)]
     if ranks > 1:
         command = ["mpirun", "-n", str(ranks), *command]

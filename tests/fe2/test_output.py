@@ -11,9 +11,9 @@ pytest.importorskip("dolfinx")
 pytest.importorskip("meshio")
 
 import meshio
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.mesh import compute_midpoints
-from mpi4py import MPI
 from test_macro import halves
 
 import fe2

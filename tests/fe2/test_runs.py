@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from mpi4py import MPI
+from launch import outside_mpi
 
 import fe2
 import meshes
@@ -198,8 +199,7 @@ def start(tmp_path, name, ranks, steps, pause):
     command = [sys.executable, str(script), str(tmp_path / name), str(steps), str(pause)]
     if ranks > 1:
         command = ["mpirun", "-n", str(ranks), *command]
-    # The suite's own MPI environment must not reach the runs it starts.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+    environment = outside_mpi()
     run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while run.poll() is None and not all(path.exists() and path.read_text().endswith("\n") for path in pids):
         time.sleep(0.01)

@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import ufl
+from mpi4py import MPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpi4py import MPI
 
 import fe2
 import meshes

@@ -8,9 +8,9 @@ pytest.importorskip("dolfinx")
 
 import references as ref
 import ufl
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.mesh import create_interval
-from mpi4py import MPI
 from test_materials import LAWS, PATH, STEEL, VOCE, close, follow, homogeneous
 
 import fe2

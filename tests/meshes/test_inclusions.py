@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("dolfinx")
 pytest.importorskip("gmsh")
 
+from mpi4py import MPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpi4py import MPI
 
 import meshes
 

@@ -13,10 +13,10 @@ pytest.importorskip("dolfinx")
 gmsh = pytest.importorskip("gmsh")
 
 import basix  # noqa: E402
+from mpi4py import MPI  # noqa: E402
 from dolfinx import fem  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from mpi4py import MPI  # noqa: E402
 
 import fe2  # noqa: E402
 import meshes  # noqa: E402

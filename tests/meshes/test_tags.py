@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("dolfinx")
 
 import dolfinx.mesh
-from dolfinx import fem
 from mpi4py import MPI
+from dolfinx import fem
 
 import fe2
 import meshes

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from launch import outside_mpi
 
 pytest.importorskip("dolfinx")
 
@@ -35,8 +36,7 @@ def batch(tmp_path):
         (commands / name).chmod(0o755)
 
     def start(script, *options, **variables):
-        # The suite's own MPI environment must not reach the runs it starts.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "SLURM"))}
+        environment = outside_mpi()
         environment["PATH"] = f"{commands}:{environment['PATH']}"
         environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), environment.get("PYTHONPATH", "")])
         environment["STARTED"] = str(tmp_path / "started")

@@ -16,8 +16,8 @@ import basix.ufl
 import scipy.sparse.linalg
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import baselines

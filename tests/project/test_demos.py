@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from launch import outside_mpi
 
 pytest.importorskip("dolfinx")
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -59,8 +60,7 @@ def test_demo(name, script, tmp_path):
     demo, options = PROJECT / "demos" / f"demo_{name}.py", ("--small", "--folder", str(tmp_path))
     # Those with most communication on two ranks, the others in serial to be quick.
     if name in ("elastoplastic", "equation", "surrogate"):
-        # The suite's own MPI environment must not reach the runs it starts.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX"))}
+        environment = outside_mpi()
         environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
         command = ["mpirun", "-n", "2", sys.executable, str(demo), *options]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)

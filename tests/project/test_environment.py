@@ -61,7 +61,7 @@ def entered(machine, out):
     return tree
 
 
-@pytest.mark.parametrize("lane", ["default", "current"])
+@pytest.mark.parametrize("lane", ["default", "wheels"])
 def test_tree_is_built_once(machine, lane):
     for _ in range(2):
         code, out, err = finish(machine(WHOLE, lane))
@@ -99,7 +99,7 @@ def test_failed_build_says_why_and_leaves_nothing(machine):
 def test_unknown_lane_is_refused(machine):
     code, out, err = finish(machine(WHOLE, lane="nightly"))
     assert code != 0 and not out
-    assert "LANE=nightly" in err and "LANE=current" in err
+    assert "LANE=nightly" in err and "LANE=wheels" in err
     assert machine.builds() == 0
 
 

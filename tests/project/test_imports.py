@@ -101,6 +101,22 @@ def test_coupling_imports():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("package", ["meshes", "fe2", "coupling"])
+def test_package_may_be_the_first_import(package):
+    """Of the wheels of DOLFINx, one that is imported before their MPI cannot be loaded."""
+    pytest.importorskip("dolfinx")
+    code = f"import {package}, dolfinx; from petsc4py import PETSc; from mpi4py import MPI"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_dolfinx_is_named_with_the_remedy():
+    code = "import sys; sys.modules['dolfinx'] = None; import fe2"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "DOLFINx is missing: `pip install dolfinx-solver-real`" in done.stderr
+
+
 def test_translated_laws_are_used_without_fenicsx():
     """Written where FEniCSx is, a law is read and evaluated where it is not, to the same numbers."""
     pytest.importorskip("dolfinx")

@@ -12,9 +12,9 @@ import torch
 pytest.importorskip("dolfinx")
 
 import ufl
+from mpi4py import MPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpi4py import MPI
 
 import coupling
 import fe2

@@ -9,8 +9,8 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import torch
-from dolfinx.mesh import compute_midpoints
 from mpi4py import MPI
+from dolfinx.mesh import compute_midpoints
 
 import coupling
 import fe2

@@ -14,8 +14,8 @@ pytest.importorskip("safetensors")
 
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 import spon
 from spon import operators

@@ -10,8 +10,8 @@ pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 
 import torch
-from dolfinx.mesh import compute_midpoints
 from mpi4py import MPI
+from dolfinx.mesh import compute_midpoints
 
 import coupling
 import fe2

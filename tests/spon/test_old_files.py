@@ -40,8 +40,8 @@ def test_files_of_the_first_release_are_loaded(processor, tmp_path):
 
 def test_old_options_and_names_warn():
     pytest.importorskip("dolfinx")
-    from dolfinx import fem, mesh
     from mpi4py import MPI
+    from dolfinx import fem, mesh
 
     V = fem.functionspace(mesh.create_unit_square(MPI.COMM_SELF, 4, 4), ("P", 1))
     with pytest.warns(

@@ -19,9 +19,9 @@ import basix.ufl
 import scipy.sparse.linalg
 import torch
 import ufl
+from mpi4py import MPI
 from dolfinx import fem, mesh
 from dolfinx.fem import petsc as fem_petsc
-from mpi4py import MPI
 from scipy.spatial import cKDTree
 
 import coupling

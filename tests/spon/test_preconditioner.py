@@ -10,9 +10,9 @@ pytest.importorskip("safetensors")
 
 import torch
 import ufl
+from mpi4py import MPI
 from dolfinx import fem, mesh
 from dolfinx.fem import petsc as fem_petsc
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import coupling

@@ -18,8 +18,8 @@ import basix.ufl
 import h5py
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 from scipy.sparse.linalg import splu
 
 import coupling

@@ -21,8 +21,8 @@ pytest.importorskip("safetensors")
 import basix.ufl
 import torch
 import ufl
-from dolfinx import fem, mesh
 from mpi4py import MPI
+from dolfinx import fem, mesh
 
 import spon
 from meshes.compat import create_mesh
