@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Benchmarks at their smallest sizes: the figures that do not depend on the machine are right."""
 
+import queue
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import bench_assembly
+import bench_spmm
 import learned
 
 BENCHMARKS = Path(learned.__file__).parent
@@ -81,18 +85,26 @@ def test_tiers_keep_the_tolerance(quick, tmp_path):
     assert (tmp_path / "results/tiers/tiers.png").stat().st_size > 0
 
 
-def test_parts_of_an_iteration_are_measured(quick, tmp_path):
-    rows = {name: figures for name, *figures in quick("assembly")}
-    for name in ("64 points", "64 points, 2 ranks"):
-        *parts, iteration = map(float, rows[name][:5])
-        assert min(parts) > 0 and sum(parts) == pytest.approx(iteration, rel=0.02)
-        # Learned law and formula take as many iterations, so that the ratios of iteration and run are the same.
-        assert len(set(rows[name][6].split(" / "))) == 1
-    assert (tmp_path / "results/assembly.png").stat().st_size > 0
+@pytest.mark.mpi
+@pytest.mark.parametrize("options", [{}, bench_assembly.MULTIGRID], ids=["direct", "multigrid"])
+def test_parts_of_an_iteration_are_all_of_it(options, trained, comm):
+    record = bench_assembly.measure(trained.model, 4, options, comm, rounds=1)
+    for law in ("learned", "formula"):
+        parts = record[law]["parts"]
+        assert list(parts) == list(bench_assembly.PARTS) and all(seconds > 0 for seconds in parts.values())
+        assert record[law]["iteration"] == pytest.approx(sum(parts.values()))
+        assert record[law]["points"] == 4 * 4**2 and record[law]["iterations"] > 1
+    assert comm.allgather(record) == [record] * comm.size
 
 
-def test_ways_of_sparse_products_agree(quick):
-    """The benchmark itself compares their results."""
-    rows = quick("spmm")
-    assert [row[0] for row in rows if row[0] in ("1", "4")] == ["1", "4"]
-    assert [row[0] for row in rows[-3:]] == ["concatenated", "at_nodes", "products"]
+def test_ways_of_sparse_products_agree():
+    """The benchmark itself compares the products; messages are compared by the loss after a step of training."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        ways = bench_spmm.products(200, 7, bench_spmm.QUICK, "cpu")
+    assert list(ways) == [1, 4] and all(min(times.values()) > 0 for times in ways.values())
+    results = queue.SimpleQueue()
+    for way in ("concatenated", "at_nodes", "products"):
+        bench_spmm.train(way, bench_spmm.QUICK, "cpu", results)
+    first, *others = (results.get()["loss"] for _ in range(3))
+    assert others == pytest.approx([first, first], rel=1e-12)

@@ -374,7 +374,12 @@ def test_stages_of_training_are_measured(name, comm):
     assert len(stages) == {"RVE": 4 if comm.size == 1 else 1, "operator": 1}[name]
 
 
-@pytest.mark.parametrize("name", ["evaluation", "grid", pytest.param("training", marks=pytest.mark.slow)])
+STARTING_PROCESSES = ("assembly", "spmm", "training")  # each imports for seconds
+
+
+@pytest.mark.parametrize(
+    "name", ["evaluation", "grid", *(pytest.param(name, marks=pytest.mark.slow) for name in STARTING_PROCESSES)]
+)
 def test_benchmarks_run(name, script, tmp_path):
     """At their smallest size, in a folder of their own."""
     (tmp_path / "results").mkdir()
