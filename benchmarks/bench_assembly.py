@@ -166,9 +166,7 @@ def one(name, quick):
 
 
 def model_of(quick):
-    rve = learned.rve("RVE3", 0.1 if quick else 0.06)
-    settings = {"samples": 256, "lbfgs": 150} if quick else {}
-    return learned.trained(rve, "RVE3-tiers-quick" if quick else "RVE3-tiers", **settings)
+    return learned.quick()[1] if quick else learned.trained(learned.rve("RVE3", 0.06), "RVE3-tiers")
 
 
 def main():

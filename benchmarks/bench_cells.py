@@ -59,7 +59,7 @@ def train(rve, tags, steps, seed):
         TrainingOptions(steps=steps, batch=8, every=max(1, steps // 40), seed=seed),
         log=print,
     ).history
-    return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "cells": len(tags)}
+    return network, {"seconds": time.process_time() - start, "steps": history.step[-1], "RVEs": len(tags)}
 
 
 def errors(network, tags, strains, exact):

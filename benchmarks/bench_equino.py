@@ -224,16 +224,16 @@ def study(name, size, stem, effort, only, path):
     parts = (("train", 0), ("test", 1))
     data, unseen = (learned.solved(rve, f"{stem}-{part}", effort["snapshots"], seed) for part, seed in parts)
     rve.destroy()
-    keeping.keep(path, "cells", name, "floors", record=floors(data, unseen, effort["ranks"]))
+    keeping.keep(path, "RVEs", name, "floors", record=floors(data, unseen, effort["ranks"]))
     for method in METHODS:
         if only in method:
             records = METHODS[method](data, unseen, effort)
-            keeping.keep(path, "cells", name, "methods", method, record=records)
+            keeping.keep(path, "RVEs", name, "methods", method, record=records)
             print(row(name, method, records), flush=True)
     for r in effort["ranks"] if only in "modes" else ():
         result, seconds = timed(equino.train, data, EquiNOOptions(r=r, **effort["modes"]))
         record = errors(result.model, unseen) | {"seconds": seconds}
-        keeping.keep(path, "cells", name, "ranks", r, record=record)
+        keeping.keep(path, "RVEs", name, "ranks", r, record=record)
 
 
 # Tables.
@@ -250,9 +250,9 @@ def mean_over(records, *keys):
     return np.atleast_1d(np.mean([record[keys[0]][keys[1]] for record in records], axis=0)).tolist()
 
 
-def row(cell, method, records):
+def row(name, method, records):
     """A row of the table: means over the seeds, maxima over all of them."""
-    columns = [cell, method]
+    columns = [name, method]
     for field in ("displacement", "stress branch", "law on displacement"):
         values = mean_over(records, field, "mean")
         columns.append("" if values is None else percent(values))
@@ -268,23 +268,23 @@ def row(cell, method, records):
 
 def tables(path):
     """The README's tables in Markdown."""
-    cells = json.loads(path.read_text())["cells"]
+    rves = json.loads(path.read_text())["RVEs"]
     head = ["RVE", "method", "u", "σ, stress branch", "σ, law on displacement", "the same, median sample",
             "S, mean / max", "C, mean / max", "training s"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, cell in cells.items():
-        lines += [row(name, method, cell["methods"][method]) for method in METHODS if method in cell["methods"]]
+    for name, figures in rves.items():
+        lines += [row(name, method, figures["methods"][method]) for method in METHODS if method in figures["methods"]]
         for method, (u, stress) in PUBLISHED[name].items():
             lines.append(
                 f"| {name} | {method}, the authors' figures (median sample) | {percent(u)} | | | "
                 f"{percent(stress)} | | | |"
             )
-    head = ["cell", "modes", "u, floor", "u", "σ, floor", "σ, stress branch", "S, floor", "S, mean / max",
+    head = ["RVE", "modes", "u, floor", "u", "σ, floor", "σ, stress branch", "S, floor", "S, mean / max",
             "C, mean / max"]  # fmt: skip
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, cell in cells.items():
-        for r, floor in cell["floors"].items():
-            found = cell.get("ranks", {}).get(r)
+    for name, figures in rves.items():
+        for r, floor in figures["floors"].items():
+            found = figures.get("ranks", {}).get(r)
             columns = [name, r]
             for part, field in (("displacement", "displacement"), ("stress", "stress branch")):
                 columns += [percent(floor[part]["mean"]), percent(found[field]["mean"]) if found else ""]
@@ -296,7 +296,7 @@ def tables(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
+    parser.add_argument("names", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
     parser.add_argument("--only", default="", metavar="NAME", help="methods with this in their names")
     parser.add_argument("--quick", action="store_true", help="a smoke test on a coarse mesh")
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
@@ -309,7 +309,7 @@ def main():
         study("RVE3", 0.1, "quick", QUICK, given.only, path)
         print(tables(path))
     else:
-        for name in given.cells or learned.SIZES:
+        for name in given.names or learned.SIZES:
             study(name, None, name, FULL, given.only, RESULTS)
 
 

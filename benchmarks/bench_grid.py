@@ -65,7 +65,7 @@ def study(grids, device):
             response = rves.homogenise(given, tolerance=TOLERANCE)
             seconds = fastest(lambda rves=rves, given=given: rves.homogenise(given, tolerance=TOLERANCE))
             rows[n] = {
-                "seconds_per_cell": seconds / n,
+                "seconds_per_rve": seconds / n,
                 "iterations": float(response.iterations.double().mean()),
                 "products": float(response.products.double().mean()),
             }
@@ -94,7 +94,7 @@ def table(found):
              "| stress apart | memory [MiB] |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, record in found.items():
         batches = record["batches"]
-        each = " / ".join(f"{1e3 * row['seconds_per_cell']:.3g} ({n})" for n, row in batches.items())
+        each = " / ".join(f"{1e3 * row['seconds_per_rve']:.3g} ({n})" for n, row in batches.items())
         last = list(batches.values())[-1]
         lines.append(
             f"| {name} | {record['unknowns']:,} | {each} | {last['iterations']:.1f} / {last['products']:.0f} | "

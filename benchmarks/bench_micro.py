@@ -42,10 +42,10 @@ NEAR = np.array([0.02, -0.01, 0.025]) + np.random.default_rng(1).uniform(-0.002,
 class Naive:
     """A periodic RVE solved without reuse of matrices or factors."""
 
-    def __init__(self, cell, factor):
-        mesh, self.factor = cell.mesh, factor
+    def __init__(self, domain, factor):
+        mesh, self.factor = domain.mesh, factor
         V = fem.functionspace(mesh, ("Lagrange", 2, (2,)))
-        lower, upper = cell.box
+        lower, upper = domain.box
         on_upper = lambda x: np.isclose(x[0], upper[0]) | np.isclose(x[1], upper[1])  # noqa: E731
 
         def partner(x):
@@ -64,7 +64,10 @@ class Naive:
         e = self.E + ufl.sym(ufl.grad(self.w))
         e = ufl.variable(ufl.as_tensor([[e[0, 0], e[0, 1], 0], [e[1, 0], e[1, 1], 0], [0, 0, 0]]))
         dx = ufl.Measure(
-            "dx", domain=mesh, subdomain_data=cell.cell_tags, metadata={"quadrature_degree": quadrature_degree(mesh, 2)}
+            "dx",
+            domain=mesh,
+            subdomain_data=domain.cell_tags,
+            metadata={"quadrature_degree": quadrature_degree(mesh, 2)},
         )
         energy = sum(material.bind(mesh).energy(e) * dx(tag) for tag, material in MATERIALS.items())
         # Test and trial functions of the space of the fixed node.
@@ -124,9 +127,9 @@ def timed(function, *arguments):
 
 
 def compare(name):
-    cell = meshes.benchmark(name, MPI.COMM_SELF, mesh_size=SIZES[name])
-    rve = fe2.RVE(cell, MATERIALS)
-    record = {"cell": name, "unknowns": rve.unknowns.size, "side_by_side": rve.group}
+    domain = meshes.benchmark(name, MPI.COMM_SELF, mesh_size=SIZES[name])
+    rve = fe2.RVE(domain, MATERIALS)
+    record = {"RVE": name, "unknowns": rve.unknowns.size, "side_by_side": rve.group}
     tracemalloc.start()  # includes NumPy arrays, but not the common factor
     rve.homogenise(RANDOM[: rve.group])  # compilation and first access are not timed
     record["megabytes_per_point_side_by_side"] = tracemalloc.get_traced_memory()[1] / 1e6 / rve.group
@@ -139,7 +142,7 @@ def compare(name):
     _, alone = timed(rve.homogenise, RANDOM[:1])
     record["solves_per_second_one_by_one"] = 1 / alone
     for factor in ("lu", "cholesky"):
-        naive = Naive(cell, factor)
+        naive = Naive(domain, factor)
         naive.stress(np.zeros(3), 1.0)  # compilation
         for kind, strain in (("near", NEAR[0]), ("random", RANDOM[0])):
             (stress, tangent), slow = timed(naive.homogenise, strain)
@@ -206,20 +209,20 @@ def main():
         f"micro phase, {ranks['points']} points of RVE3: 1 rank {ranks['seconds_1_rank']:.1f} s, 2 ranks "
         f"{ranks['seconds_2_ranks']:.1f} s, efficiency {ranks['efficiency']:.2f}"
     )
-    keeping.write(RESULTS, {"about": keeping.about(), "cells": rows, "ranks": ranks})
+    keeping.write(RESULTS, {"about": keeping.about(), "RVEs": rows, "ranks": ranks})
 
 
 def table(record):
     """Markdown: solves per second and their ratios to the naive implementation."""
     lines = ["| RVE | unknowns | neighbouring strains [1/s] | ratio to LU / Cholesky | random strains [1/s] | "
              "ratio to LU / Cholesky | state per point |", "|---" * 7 + "|"]  # fmt: skip
-    for r in record["cells"]:
+    for r in record["RVEs"]:
         both = [
             f"{r[f'solves_per_second_{kind}']:.1f} | {r[f'ratio_{kind}_lu']:.1f} / {r[f'ratio_{kind}_cholesky']:.1f}"
             for kind in ("near", "random")
         ]
         end = f"{r['kilobytes_state_per_point']:.0f} kB"
-        lines.append(f"| {r['cell']} | {r['unknowns']:,} | {' | '.join(both)} | {end} |")
+        lines.append(f"| {r['RVE']} | {r['unknowns']:,} | {' | '.join(both)} | {end} |")
     ranks = record["ranks"]
     one, two = ranks["seconds_1_rank"], ranks["seconds_2_ranks"]
     lines += ["", f"Two ranks take {two:.1f} s, one rank takes {one:.1f} s."]

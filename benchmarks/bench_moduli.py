@@ -7,6 +7,7 @@ Zhang & F. Ellyin, Int. J. Solids Struct. 40, 2003, 1907-1921, both as cited in 
 bounds and Rayleigh's series, see tests/references.py.
 
     python3 benchmarks/bench_moduli.py           prints a table and writes benchmarks/moduli.json
+    python3 benchmarks/bench_moduli.py --quick   coarse meshes, printed and not saved
     python3 benchmarks/bench_moduli.py --table   the table from that file
 """
 
@@ -38,7 +39,7 @@ def moduli(edges, slender=1.0):
     """The constants with `edges` around the fibre; the thickness of the RVE is `slender` edge lengths."""
     radius = np.sqrt(FRACTION / np.pi)
     size = 2 * np.pi * radius / edges
-    cell = meshes.rve(
+    domain = meshes.rve(
         [meshes.Cylinder((0.0, 0.0, 0.0), "x", radius)],
         MPI.COMM_SELF,
         mesh_size=size,
@@ -50,13 +51,13 @@ def moduli(edges, slender=1.0):
         meshes.MATRIX: fe2.LinearElastic.from_young_poisson(*ALUMINIUM),
         meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(*BORON),
     }
-    rve = fe2.RVE(cell, materials)
+    rve = fe2.RVE(domain, materials)
     constants = fe2.engineering_constants(rve.homogenise(np.zeros(6)).tangent[0])
     row = {
         "edges_around_fibre": edges,
         "thickness": slender * size,
         "unknowns": rve.unknowns.size,
-        "fibre_fraction": cell.fractions()[meshes.INCLUSION],
+        "fibre_fraction": domain.fractions()[meshes.INCLUSION],
         **{name: float(getattr(constants, name)) for name in NAMES},
     }
     rve.destroy()
@@ -80,19 +81,23 @@ def table(rows, exact):
         digits = 2 if name[0] in "EG" else 4
         changes = [f"{abs(a[name] / b[name] - 1):.0e}" for a, b in ((fine, coarse), (thick, fine))]
         bounds = sorted({f"{v:.{digits}f}" for v in exact.get(name, [])})
-        cells = [f"{fine[name]:.{digits}f}", *changes, *(p[name] for p in PUBLISHED.values()), " to ".join(bounds)]
-        lines.append("| " + " | ".join([name + (" [GPa]" if digits == 2 else ""), *cells]) + " |")
+        columns = [f"{fine[name]:.{digits}f}", *changes, *(p[name] for p in PUBLISHED.values()), " to ".join(bounds)]
+        lines.append("| " + " | ".join([name + (" [GPa]" if digits == 2 else ""), *columns]) + " |")
     return "\n".join(lines)
 
 
 def main():
-    if "--table" in sys.argv:
+    given = keeping.parser(__doc__).parse_args()
+    if given.table:
         record = json.loads(RESULTS.read_text())
         print(table(record["meshes"], record["exact"]))
         return
-    rows = [moduli(edges) for edges in (16, 32, 64)] + [moduli(64, slender=2.0)]
+    around_fibre = (8, 16) if given.quick else (16, 32, 64)
+    rows = [moduli(edges) for edges in around_fibre] + [moduli(around_fibre[-1], slender=2.0)]
     exact = known()
     print(table(rows, exact))
+    if given.quick:
+        return
     about = keeping.about(moduli="GPa", degree=2, fraction=FRACTION)
     keeping.write(RESULTS, {"about": about, "meshes": rows, "published": PUBLISHED, "exact": exact})
 

@@ -105,7 +105,7 @@ def study(name):
     strains = problem.sigma.strains()
     near = strains[len(strains) // 2 :][:64]
     per_step = with_model["evaluations"] / STEPS * len(strains) / exact_rate(rve, near)
-    trainings = json.loads(ACCURACY.read_text())["cells"][name]["methods"]["EquiNO, default"]
+    trainings = json.loads(ACCURACY.read_text())["RVEs"][name]["methods"]["EquiNO, default"]
     offline = {
         "snapshots": 100 / exact_rate(rve, fe2.strain_sampling.latin_hypercube(100, 2, learned.BOX, seed=0)),
         "training": float(np.mean([t["seconds"] for t in trainings])),
@@ -115,11 +115,11 @@ def study(name):
     return found
 
 
-def table(cells):
+def table(rves):
     """The README's tables in Markdown."""
-    head = ["cell", *(f"{n:,}" for n in BATCHES), "float32, best", "torch, best", "exact [1/s]", "ratio"]
+    head = ["RVE", *(f"{n:,}" for n in BATCHES), "float32, best", "torch, best", "exact [1/s]", "ratio"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, c in cells.items():
+    for name, c in rves.items():
         rates = c["points_per_second"]
         double, single, by_torch = rates["cpu"]["float64"], rates["cpu"]["float32"], rates["cpu, torch"]["float64"]
         row = [name, *(f"{double[str(n)]:.2g}" for n in BATCHES)]
@@ -128,7 +128,7 @@ def table(cells):
     head = ["RVE", "run, learned / formula [s]", "ratio", "ratio of an iteration", "law's share, learned / formula",
             "snapshots + training [s]", "exact load step [s]", "ratio"]  # fmt: skip
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, c in cells.items():
+    for name, c in rves.items():
         m, o = c["membrane"], c["offline"]
         s, f = m["surrogate"], m["formula"]
         lines.append(
@@ -141,14 +141,14 @@ def table(cells):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
+    parser.add_argument("names", nargs="*", help="of RVE1, RVE2, RVE3; all by default")
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not given.table:
-        for name in given.cells or learned.SIZES:
-            keeping.keep(RESULTS, "cells", name, record=study(name))
-    print(table(json.loads(RESULTS.read_text())["cells"]))
+        for name in given.names or learned.SIZES:
+            keeping.keep(RESULTS, "RVEs", name, record=study(name))
+    print(table(json.loads(RESULTS.read_text())["RVEs"]))
 
 
 if __name__ == "__main__":

@@ -33,9 +33,8 @@ from fe2 import pictures
 
 RESULTS = Path(__file__).with_name("tiers.json")
 PICTURE = Path(__file__).parents[1] / "docs" / "tiers.png"
-FULL = {"mesh_size": 0.06, "n": 5, "steps": 10, "answers": 16384, "training": {}}
-QUICK = {"mesh_size": 0.1, "n": 2, "steps": 4, "answers": 16, "training": {"samples": 256, "lbfgs": 150}}
-MOVE = 3.2
+FULL = {"n": 5, "steps": 10, "move": 3.2, "most_points": 16384}
+QUICK = {"n": 1, "steps": 2, "move": 1.6, "most_points": 16}
 TIERS = ("network", "modes", "exact")
 ANSWERS = {"network": 16384, "network and certificate": 4096, "modes and certificate": 4096, "modes, torch": 512,
            "exact": 32}  # fmt: skip
@@ -45,7 +44,7 @@ def run(law, effort):
     """A record of each step: force, strains over the range, points by tier, outside; the stresses; and the seconds."""
     problem = fe2.MacroProblem(meshes.cook(MPI.COMM_SELF, n=effort["n"]), law)
     problem.prescribe("left", (0.0, 0.0))
-    problem.prescribe("right", (None, MOVE))
+    problem.prescribe("right", (None, effort["move"]))
     problem.record("right")
     records, stresses, seconds = [], [], 0.0
     for k in range(effort["steps"]):
@@ -93,16 +92,14 @@ def answers(model, rve, most):
     return found
 
 
-def study(effort, stem):
-    rve = learned.rve("RVE3", effort["mesh_size"])
-    model = learned.trained(rve, stem, **effort["training"])
+def study(effort, rve, model):
     laws = {
         "exact": fe2.ExactLaw(rve),
         "certified": coupling.CertifiedLaw(model, fe2.ExactLaw(rve)),
         "certified, without modes": coupling.CertifiedLaw(model, fe2.ExactLaw(rve), modes=False),
     }
     run(fe2.UFLLaw(learned.MATERIALS[1]), effort | {"steps": 1})  # compiles the forms
-    found = {"unknowns": rve.unknowns.size, "answers": answers(model, rve, effort["answers"]), "laws": {}}
+    found = {"unknowns": rve.unknowns.size, "answers": answers(model, rve, effort["most_points"]), "laws": {}}
     right = None
     for name, law in laws.items():
         records, stress, seconds = run(law, effort)
@@ -115,7 +112,6 @@ def study(effort, stem):
         }  # fmt: skip
         print(name, json.dumps({k: v for k, v in found["laws"][name].items() if k != "steps"}), flush=True)
     found["tolerance"] = laws["certified"].tolerance
-    rve.destroy()
     return found
 
 
@@ -136,7 +132,7 @@ def table(found):
     return "\n".join(lines)
 
 
-def draw(found, path):
+def draw(found, move, path):
     """Shares of points by tier over the steps, and the forces."""
     import matplotlib
 
@@ -144,18 +140,19 @@ def draw(found, path):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
-    move = MOVE * np.arange(1, len(found["laws"]["exact"]["steps"]) + 1) / len(found["laws"]["exact"]["steps"])
+    count = len(found["laws"]["exact"]["steps"])
+    moved = move * np.arange(1, count + 1) / count
     for axis, name in zip(axes, ("certified", "certified, without modes")):
         steps = found["laws"][name]["steps"]
         shares = np.array([step["tiers"] for step in steps]).T
-        axis.stackplot(move, 100 * shares / shares.sum(0), labels=TIERS, colors=("#4c9f70", "#e0b13c", "#b03a2e"))
+        axis.stackplot(moved, 100 * shares / shares.sum(0), labels=TIERS, colors=("#4c9f70", "#e0b13c", "#b03a2e"))
         outside = np.array([step["outside"] for step in steps]) / shares.sum(0)
-        axis.plot(move, 100 * outside, "k--", label="outside the trained range")
-        axis.set(xlabel="displacement [mm]", ylabel="points [%]", ylim=(0, 100), xlim=(move[0], move[-1]), title=name)
+        axis.plot(moved, 100 * outside, "k--", label="outside the trained range")
+        axis.set(xlabel="displacement [mm]", ylabel="points [%]", ylim=(0, 100), xlim=(moved[0], moved[-1]), title=name)
     axes[0].legend(fontsize=8, loc="lower left")
     for name, style in (("exact", "k-"), ("certified", "o"), ("certified, without modes", "x")):
         force = [step["force"] for step in found["laws"][name]["steps"]]
-        axes[2].plot(move, force, style, label=name, mfc="none")
+        axes[2].plot(moved, force, style, label=name, mfc="none")
     axes[2].set(xlabel="displacement [mm]", ylabel="force [N/mm]", title="force")
     axes[2].legend(fontsize=8)
     print(f"picture: {pictures.save(figure, path, dpi=100)}")
@@ -167,10 +164,17 @@ def main():
     if given.table:
         print(table(json.loads(RESULTS.read_text())["found"]))
         return
-    found = study(QUICK if given.quick else FULL, "RVE3-tiers-quick" if given.quick else "RVE3-tiers")
+    if given.quick:
+        rve, model = learned.quick()
+    else:
+        rve = learned.rve("RVE3", 0.06)
+        model = learned.trained(rve, "RVE3-tiers")
+    effort = QUICK if given.quick else FULL
+    found = study(effort, rve, model)
+    rve.destroy()
     if not given.quick:
         keeping.keep(RESULTS, "found", record=found)
-    draw(found, Path("results/tiers/tiers.png") if given.quick else PICTURE)
+    draw(found, effort["move"], Path("results/tiers/tiers.png") if given.quick else PICTURE)
     print(table(found))
 
 

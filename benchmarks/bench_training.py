@@ -114,7 +114,7 @@ def operator(effort, comm):
     return clock.stages
 
 
-WORKS = {"cell": rve_stages, "operator": operator}
+WORKS = {"RVE": rve_stages, "operator": operator}
 
 
 def study(quick):

@@ -22,6 +22,9 @@ MATERIALS = {1: fe2.SaturatingElastic(), 2: fe2.LinearElastic(bulk=43452.381, sh
 SIZES = {"RVE1": 0.0205, "RVE2": 0.0245, "RVE3": 0.0245}
 BOX = 0.04 * np.array([1.0, 1.0, 0.5**0.5])
 FOLDER = Path("results/equino")
+# Smoke tests have a coarse RVE3 and a model that is trained in seconds.
+QUICK_MESH_SIZE = 0.3
+QUICK_TRAINING = {"r": 12, "resolved": 20, "samples": 64, "width": 16, "widths": (24, 24), "lbfgs": 100}
 
 
 def rve(name, mesh_size=None):
@@ -49,3 +52,9 @@ def trained(rve, stem, comm=MPI.COMM_SELF, **settings):
                 with Live() as live:
                     equino.train(data, EquiNOOptions(**settings), log=live).model.save(path)
     return spon.load(path, whole=True)
+
+
+def quick(comm=MPI.COMM_SELF):
+    """The RVE of smoke tests, and its model."""
+    coarse = rve("RVE3", QUICK_MESH_SIZE)
+    return coarse, trained(coarse, "RVE3-quick", comm, **QUICK_TRAINING)

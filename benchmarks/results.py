@@ -4,8 +4,8 @@
     python3 benchmarks/results.py                         writes benchmarks/RESULTS.md
     python3 benchmarks/results.py --measure performance   first runs the benchmarks of time, half an hour; or all
 
-Each `bench_NAME.py` here with a `NAME.json` has a section: its title, the tables that it prints with `--table`, its
-picture in docs/ if it has one, and its machine.
+Each `bench_NAME.py` here with a `NAME.json` has a section: its title, the tables that it prints with `--table`, the
+picture that it draws (its `PICTURE`) if there is one, and its machine.
 """
 
 import argparse
@@ -44,19 +44,18 @@ def page() -> str:
         for name in some:
             script, record = FOLDER / f"bench_{name}.py", FOLDER / f"{name}.json"
             if record.exists():
-                parts.append(section(name, script, json.loads(record.read_text()).get("about", {})))
+                parts.append(section(script, json.loads(record.read_text()).get("about", {})))
     return "\n".join(parts)
 
 
-def section(name: str, script: Path, about: dict) -> str:
+def section(script: Path, about: dict) -> str:
     """A benchmark's section; its title is the first paragraph of its docstring."""
     module = importlib.import_module(script.stem)
     title, out = " ".join((module.__doc__ or "").split("\n\n")[0].split()).rstrip("."), io.StringIO()
     with mock.patch.object(sys, "argv", [str(script), "--table"]), contextlib.redirect_stdout(out):
         module.main()
-    picture = FOLDER.parent / "docs" / f"{name}.png"
     lines = [f"## {title}", "", out.getvalue().strip(), ""]
-    if picture.exists():
+    if picture := getattr(module, "PICTURE", None):
         lines += [f"![{title}](../docs/{picture.name})", ""]
     said = ", ".join(f"{key} {value}" for key, value in about.items() if not isinstance(value, dict))
     command = f"`environment/run python3 benchmarks/{script.name}`"

@@ -52,8 +52,8 @@ plate = replace(plate, cell_tags=tags, names={"steel": STEEL, "composite": COMPO
 young, poisson = 206_000.0, 0.3
 bulk, shear = fe2.bulk_shear(young, poisson)
 steel = fe2.J2(bulk, shear, yield_stress=240.0, hardening=5000.0)
-cell = meshes.rve([meshes.Circle((0.0, 0.0), 0.28)], MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.16)
-rve = fe2.RVE(cell, {meshes.MATRIX: steel, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(400_000.0, 0.2)})
+domain = meshes.rve([meshes.Circle((0.0, 0.0), 0.28)], MPI.COMM_SELF, mesh_size=0.3 if options.small else 0.16)
+rve = fe2.RVE(domain, {meshes.MATRIX: steel, meshes.INCLUSION: fe2.LinearElastic.from_young_poisson(400_000.0, 0.2)})
 laws = {STEEL: fe2.UFLLaw(steel), COMPOSITE: fe2.ExactLaw(rve)}
 
 # %% [markdown]
@@ -126,7 +126,7 @@ if comm.rank == 0:
 
     body = point.body()
     plastic = np.full(body.weights.shape, np.nan)  # the fibres have none
-    plastic[cell.cell_tags.find(meshes.MATRIX)] = steel.layout.view(
+    plastic[domain.cell_tags.find(meshes.MATRIX)] = steel.layout.view(
         body.memory.reshape(-1, len(body.points), steel.state_size), "accumulated_plastic_strain"
     )
 
@@ -134,7 +134,7 @@ if comm.rank == 0:
     pictures.field(a, shape, values, label="‖dev S‖·√(3/2) [MPa]")
     a.plot(*point.coordinates, "o", markerfacecolor="none", markeredgecolor="red", markersize=9)
     a.set_title("stress at the end; fibres around the hole only", fontsize=10)
-    pictures.field(b, cell.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
+    pictures.field(b, domain.mesh, 100 * plastic, weights=body.weights, label="plastic strain [%]", cmap="magma")
     b.text(0.0, 0.0, "fibre", ha="center", va="center")
     b.set_title("accumulated plastic strain in the RVE of the marked point", fontsize=10)
     travel = 1000 * np.array([0.0] + [s.displacement["right"][0] for s in history])

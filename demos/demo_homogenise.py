@@ -34,10 +34,10 @@ comm = MPI.COMM_WORLD
 # spheres, ... of your own in the same way. Each rank holds the whole RVE, hence `COMM_SELF`.
 
 # %%
-cell = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.02 if options.full else 0.2 if options.small else 0.04)
+domain = meshes.benchmark("RVE3", MPI.COMM_SELF, mesh_size=0.02 if options.full else 0.2 if options.small else 0.04)
 if comm.rank == 0:
-    shares = ", ".join(f"{name} {cell.fractions()[tag]:.4f}" for name, tag in cell.names.items())
-    print(f"{cell.mesh.topology.index_map(2).size_local} cells; volume fractions: {shares}")
+    shares = ", ".join(f"{name} {domain.fractions()[tag]:.4f}" for name, tag in domain.names.items())
+    print(f"{domain.mesh.topology.index_map(2).size_local} cells; volume fractions: {shares}")
 
 
 # %% [markdown]
@@ -67,7 +67,7 @@ materials = {
 # share them. (For a material with state, such as `fe2.J2`, pass the `state` of one step to the next.)
 
 # %%
-rve = fe2.RVE(cell, materials)
+rve = fe2.RVE(domain, materials)
 shear = np.linspace(0.0, 0.15, 11)
 strains = fe2.mandel.from_engineering([[0.0, 0.0, g] for g in shear])
 
@@ -124,7 +124,7 @@ if comm.rank == 0:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1.15, 1])
     pictures.field(
         left,
-        cell.mesh,
+        domain.mesh,
         micro[:, :, 2] / np.sqrt(2),
         weights=body.weights,
         deformation=body.u,

@@ -147,8 +147,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+layout = ConstrainedLayoutEngine(wspace=0.05)  # room for the numbers at the colour bars
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout=layout)
 for axis, values, title, colours in (
     (axes[0], k.x.array, "conductivity, its disc at a new place", "cividis"),
     (axes[1], solutions["learned"].array, "solution for a random load", "viridis"),

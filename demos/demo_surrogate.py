@@ -187,7 +187,7 @@ if comm.rank == 0:
         pictures.curve(a, path_u, path_f, xlabel="vertical displacement of the right edge", ylabel="force", label=name)
         a.lines[-1].set(**styles[name])
     a.legend(frameon=False)
-    a.set_title(f"Cook's membrane, {len(level)} cells", fontsize=10)
+    a.set_title(f"Cook's membrane, {len(level)} RVEs", fontsize=10)
     pictures.field(b, shape, values[:, 1], label="log₁₀ of gap over energy", cmap="magma")
     b.set_title("the certificate", fontsize=10)
     pictures.field(c, shape, values[:, 0], label="mean over the points of a cell", cmap="cividis", limits=(0.0, 1.0))

@@ -364,17 +364,22 @@ def test_the_page_of_results_is_that_of_the_files():
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["cell", "operator"])
+@pytest.mark.parametrize("name", ["RVE", "operator"])
 def test_stages_of_training_are_measured(name, comm):
     import bench_training
 
     stages = bench_training.WORKS[name](bench_training.QUICK, comm)
     assert all(record["seconds"] > 0 and record["memory"] > 10 for record in stages.values())
     assert comm.allgather(list(stages)) == [list(stages)] * comm.size
-    assert len(stages) == {"cell": 4 if comm.size == 1 else 1, "operator": 1}[name]
+    assert len(stages) == {"RVE": 4 if comm.size == 1 else 1, "operator": 1}[name]
 
 
-@pytest.mark.parametrize("name", ["evaluation", "grid", pytest.param("training", marks=pytest.mark.slow)])
+STARTING_PROCESSES = ("assembly", "spmm", "training")  # each imports for seconds
+
+
+@pytest.mark.parametrize(
+    "name", ["evaluation", "grid", *(pytest.param(name, marks=pytest.mark.slow) for name in STARTING_PROCESSES)]
+)
 def test_benchmarks_run(name, script, tmp_path):
     """At their smallest size, in a folder of their own."""
     (tmp_path / "results").mkdir()
