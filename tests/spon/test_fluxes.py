@@ -344,7 +344,7 @@ def test_coefficients_have_logarithms():
     network.normalise([g.exp(), f], f)
 
     def scaled(k, x):
-        return network.input_scalings[k](network.encode(k, x))
+        return network.encoder.scalings[k](network.encode(k, x))
 
     seen, other = scaled(0, g.exp()), scaled(1, f)
     torch.testing.assert_close(seen[..., 1], (g - g.mean()) / g.std(unbiased=False))
