@@ -66,12 +66,10 @@ class FieldOperator:
         """
         if [getattr(u, "function_space", None) for u in functions] != self.inputs:
             raise ValueError(f"got {len(functions)} functions, need one of each of the {len(self.inputs)} input spaces")
-        scale = self.network.scale
-        with torch.no_grad():
-            columns = (torch.from_numpy(u.x.array[:, None]).to(scale) for u in functions)
-            values = self.network(*columns)[:, 0]
+        columns = (torch.from_numpy(u.x.array[:, None]).to(self.network.scale) for u in functions)
         prediction = fem.Function(self.output)
-        prediction.x.array[:] = values.cpu().numpy()
+        with torch.no_grad():
+            prediction.x.array[:] = self.network(*columns)[:, 0].cpu().numpy()
         return prediction
 
 

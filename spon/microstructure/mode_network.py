@@ -114,7 +114,7 @@ class ModeNetwork(nn.Module):
             for k in range(r):
                 start[k, 1 + (k // d) % (m - 1) if k < d * (m - 1) else k % m, k % d] = 1.0
             self.network.scale.fill_(0.3)
-            for scaling in self.network.input_scalings:
+            for scaling in self.network.encoder.scalings:
                 scaling.mean[0] = 0.3
                 scaling.scale[0] = 0.4
 
@@ -387,5 +387,5 @@ def load_modes(file: Reader) -> ModeNetwork:
     settings |= {name: header[name] for name in ("r", "corrections")}
     settings["fingerprint"] = header.get("fingerprint")  # not in the first files
     network = ModeNetwork(spaces, mesh, tuple(laws), header["tags"], **settings)
-    network.to(dtype=state["network.scale"].dtype).load_state_dict(state)
+    network.to(dtype=next(iter(state.values())).dtype).load_state_dict(state)  # all are in one precision
     return network

@@ -9,7 +9,8 @@ from typing import Any
 from spon.operators.structure import Structure
 
 _OF_ALL = (
-    (r"^(mean|scale|least)_(\d+)$", r"input_scalings.\2.\1"),
+    (r"^(mean|scale|least)_(\d+)$", r"encoder.scalings.\2.\1"),
+    (r"^(mean|scale)$", r"decoder.\1"),
     (r"^readout\.", "processor.readout."),
 )
 _OF_FLUXES = ((r"^(processor\.laws\.\d+)\.look\.", r"\1.coefficients."),)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Default coarse spaces: bilinear or trilinear fields on regular grids over the mesh."""
+"""Default coarse spaces: bilinear or trilinear fields on regular grids over the mesh.
 
-from collections.abc import Sequence
+Where a mesh is so graded that no regular grid resolves it, they are linear fields on simplices between fewer and fewer
+of its nodes, which keep its grading.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ import numpy.typing as npt
 import scipy.sparse
 from scipy.optimize import brentq
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
 
 from spon.spaces.space import Space
 
@@ -22,6 +26,8 @@ _ON_FACE = 1e-9  # distance from a face of a grid cell, in sizes of the cell, at
 # Distance from the grid up to which a node may lie outside, in sizes of a grid cell; prolongations extrapolate the
 # polynomial of the nearest cell up to half a size.
 _REACH = 0.45
+_INSIDE = 1e-3  # distance from a corner of a cell to a point that is inside it for sure, relative to that to its middle
+_FLAT = 1e-9  # volume of a simplex, relative to that of a box with its longest edge, below which it is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +36,13 @@ class CoarseGrids:
 
     A grid covers the bounding box of the mesh, without the cells that lie outside the mesh, in any dimension and for
     any kind of cell. The first has cells of twice the mean distance of the output's nodes. A grid that would tear
-    the mesh into pieces, as where the mesh is strongly graded, is left out.
+    the mesh into pieces, as where the mesh is strongly graded, is left out. If all are left out, in two or three
+    dimensions without a periodic axis, the spaces are on Delaunay meshes instead, each between nodes of the one before
+    of which no two are neighbours.
 
     Args:
-        cells: least number along the longest edge of the coarsest grid.
+        cells: least number along the longest edge of the coarsest grid; a Delaunay mesh has at least as many nodes as
+            a grid with so many along each edge.
         count: of grids, at most; None for all.
     """
 
@@ -49,7 +58,7 @@ class CoarseGrids:
             periodic: axes along which grids have partner nodes on opposite faces.
 
         Returns:
-            All such spaces; none for a mesh that fills no part of its box, such as a surface in space.
+            All such spaces; none for a small mesh, or one that fills no part of its box, such as a surface in space.
         """
         made: list[Any] = []
         points = space.points.numpy()
@@ -60,7 +69,7 @@ class CoarseGrids:
         nodes = space.tying.shape[1] // space.block_size
         spacing = _spacing(size, axes, nodes * float(np.prod(size)) / space.volume)
         pieces = _pieces(space.cell_dofs.numpy())
-        cells, factor = np.rint(size / spacing).astype(int), 1
+        cells, factor, torn = np.rint(size / spacing).astype(int), 1, False
         while cells.max() > 1 and (self.count is None or len(made) < self.count):
             factor *= 2
             cells = np.maximum(np.rint(size / (factor * spacing)), 1).astype(int)
@@ -70,6 +79,12 @@ class CoarseGrids:
             if grid is not None and grid.independent < nodes and grid.pieces <= pieces:
                 nodes = grid.independent
                 made.append(_function_space(mesh.comm, grid.corners, lower + grid.vertices * size / cells))
+            else:
+                torn = True
+        if torn and not made and not any(axes) and len(size) > 1:
+            least = (self.cells + 1) ** len(size)
+            for simplices in islice(_thinned(points, space.cell_dofs.numpy(), least), self.count):
+                made.append(_function_space(mesh.comm, simplices.corners, simplices.vertices))
         return made
 
 
@@ -169,15 +184,74 @@ def _with_partners(kept: Numbers, cells: Numbers, periodic: Sequence[bool]) -> N
         kept = kept[paired]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Simplices:
+    """corners: (cells, d + 1) numbers of vertices. vertices: (n, d)."""
+
+    corners: Numbers
+    vertices: Array
+
+
+def _thinned(points: Array, cells: Numbers, least: int) -> Iterator[_Simplices]:
+    """Delaunay meshes of a domain, each between a part of the nodes of the one before, with at least `least` nodes.
+
+    Args:
+        points: (nodes, d) of the finest mesh.
+        cells: (cells, n), the nodes of each of its cells.
+        least: number of nodes.
+    """
+    while True:
+        known = points[_independent_nodes(points, cells)]
+        if len(known) < least:
+            return
+        # Points inside the cells of the mesh before: simplices without any of them are outside of the domain.
+        corners, middles = points[cells], points[cells].mean(axis=1, keepdims=True)
+        inside = np.concatenate([corners + _INSIDE * (middles - corners), middles], axis=1)
+        corners = _triangulated(known, inside.reshape(-1, points.shape[1]))
+        used, numbers = np.unique(corners, return_inverse=True)
+        points, cells = known[used], numbers.reshape(corners.shape)
+        yield _Simplices(cells, points)
+
+
+def _triangulated(points: Array, inside: Array) -> Numbers:
+    """The Delaunay simplices (cells, d + 1) between points that contain one of the points (n, d) inside the domain."""
+    mesh = Delaunay(points)
+    found = np.unique(mesh.find_simplex(inside))
+    corners = mesh.simplices[found[found >= 0]].astype(np.int64)
+    edges = points[corners[:, 1:]] - points[corners[:, :1]]
+    longest = np.linalg.norm(edges, axis=2).max(axis=1)
+    return corners[abs(np.linalg.det(edges)) > _FLAT * longest ** points.shape[1]]
+
+
+def _independent_nodes(points: Array, cells: Numbers) -> Numbers:
+    """Nodes of which no two share a cell while every other node shares one with them, those at corners first."""
+    rows = np.arange(len(cells)).repeat(cells.shape[1])
+    incidence = scipy.sparse.csr_array((np.ones(cells.size), (cells.ravel(), rows)), shape=(len(points), len(cells)))
+    neighbours = scipy.sparse.csr_array(incidence @ incidence.T)
+    order = np.asarray(incidence.sum(axis=1)).ravel()  # few cells meet at a node of the boundary
+    order[ConvexHull(points).vertices] = 0
+    chosen, near = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=bool)
+    for node in np.argsort(order, kind="stable"):
+        if not near[node]:
+            chosen[node] = True
+            near[neighbours.indices[neighbours.indptr[node] : neighbours.indptr[node + 1]]] = True
+    return np.flatnonzero(chosen)
+
+
 def _function_space(comm: Any, corners: Numbers, vertices: Array) -> Any:
-    """Scalar fields of degree one on cells with such corners (cells, 2^d) and vertices (n, d)."""
+    """Scalar fields of degree one on cells with such corners (cells, 2^d or d + 1) and vertices (n, d)."""
     import basix.ufl
     from dolfinx import fem
 
     from meshes.compat import create_mesh
 
     d = vertices.shape[1]
-    kind = {1: "interval", 2: "quadrilateral", 3: "hexahedron"}[d]
+    simplices = corners.shape[1] == d + 1
+    kind = {
+        1: "interval",
+        2: "triangle" if simplices else "quadrilateral",
+        3: "tetrahedron" if simplices else "hexahedron",
+    }[d]
     element = basix.ufl.element("P", kind, 1, shape=(d,))
     mesh = create_mesh(comm, corners.astype(np.int64), vertices, element)
     return fem.functionspace(mesh, ("P", 1))

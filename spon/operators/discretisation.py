@@ -286,6 +286,23 @@ def nodes(space: Space) -> torch.Tensor:
     return space.independent[:: space.block_size] // space.block_size
 
 
+def node_coordinates(space: Space, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+    """Coordinates (nodes, d) of the independent nodes, from −1 to 1 in a box; zero along periodic axes.
+
+    All nodes along a periodic axis are equivalent.
+
+    Args:
+        space: with its nodes tied along its periodic axes.
+        lower: (d,) the smallest coordinates of the box [length].
+        upper: (d,) the largest ones.
+    """
+    independent = space.points[nodes(space)]
+    # `tying` has one entry per row, the number of the dof's master among the independent ones.
+    away = independent[space.tying.columns[:: space.block_size] // space.block_size] - space.points
+    periodic = away.abs().amax(0) > 1e-8 * (upper - lower)
+    return torch.where(periodic, 0.0, 2 * (independent - lower) / (upper - lower) - 1)
+
+
 def node_tying(space: Space) -> scipy.sparse.csr_array:
     """(nodes, independent nodes), as `Space.tying`."""
     b = space.block_size

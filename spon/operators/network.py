@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Structure-preserving operator networks between finite element spaces.
 
-S = D ∘ P ∘ E (Bouziani & Boullé, arXiv 2410.01065): the encoder E maps input fields to the nodes of the output space,
-the processor P is learned (`spon.operators.processors`), and the decoder D maps its prediction to a field of the output
-space that satisfies all strong conditions.
+S = D ∘ P ∘ E (Bouziani & Boullé, arXiv 2410.01065): the encoder E maps input fields to the nodes of the output space
+(`spon.operators.encoder`), the processor P is learned (`spon.operators.processors`), and the decoder D maps its
+prediction to a field of the output space that satisfies all strong conditions (`spon.operators.decoder`).
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from spon.archive import Reader, unpacks, write
 from spon.operators._old_names import rename_state, with_old_options
 from spon.operators.coarsening import CoarseGrids
-from spon.operators.decoder import decode, given
+from spon.operators.decoder import Decoder, given
 from spon.operators.discretisation import Discretisation, discretise
-from spon.operators.normalisation import InputScaling, scale_of_loss, statistics
-from spon.operators.processors import Encoded, Sizes, default_processor, processor_class
-from spon.operators.processors.levels import node_features
+from spon.operators.encoder import Encoder, input_values
+from spon.operators.normalisation import scale_of_loss, statistics
+from spon.operators.processors import Sizes, default_processor, processor_class
 from spon.operators.structure import UNSTRUCTURED, Structure
 from spon.spaces import constraints, norms
 from spon.spaces.space import Space
@@ -63,16 +63,10 @@ class OperatorNetwork(nn.Module):
     Attributes:
         discretisation: the spaces in float64 on the CPU.
         spaces: the same in the precision and on the device of the network.
-        mean, scale: (components,), from scaled predictions to values.
 
     Raises:
         ValueError: a space or an option other than above, or an error of `spon.read_space`.
     """
-
-    mean: Tensor
-    scale: Tensor
-    node_features: Tensor
-    extension: Tensor
 
     def __init__(
         self,
@@ -136,27 +130,26 @@ class OperatorNetwork(nn.Module):
         structure.check(discretisation)
         self.processor_name, self.structure, self.seed, self.options = processor, structure, seed, options
         self.discretisation = self.spaces = discretisation
-        self.components = [part.block_size for part in discretisation.parts]
-        known = node_features(discretisation.output)
-        self.register_buffer("node_features", known, persistent=False)
-        sizes = [matrix.shape[0] // len(known) for matrix in discretisation.encoders]
-        linear = [k in structure.linear_in for k in range(len(sizes))]
-        self.input_scalings = nn.ModuleList(map(InputScaling, sizes, linear))
-        self.linear_inputs, self.other_inputs = (
-            [k for k, is_ in enumerate(linear) if is_ is want] for want in (True, False)
+        components = [part.block_size for part in discretisation.parts]
+        self.encoder = Encoder(discretisation, structure.linear_in, kind.at_points)
+        sizes = Sizes(
+            node_features=self.encoder.node_features.shape[1],
+            inputs=self.encoder.width(linear=False),
+            linear_inputs=self.encoder.width(linear=True),
+            components=sum(components),
         )
-        self.register_buffer("mean", torch.zeros(sum(self.components), dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(sum(self.components), dtype=torch.float64))
-        widths = [scaling.width for scaling in self.input_scalings]
-        others, loads = (sum(widths[k] for k in which) for which in (self.other_inputs, self.linear_inputs))
-        self.processor = kind(
-            discretisation,
-            Sizes(known.shape[1], others, loads, sum(self.components)),
-            torch.Generator().manual_seed(seed),
-            **options,
-        )
-        extension = self.processor.extension(discretisation)
-        self.register_buffer("extension", 0 * extension if structure.increment else extension, persistent=False)
+        self.processor = kind(discretisation, sizes, torch.Generator().manual_seed(seed), **options)
+        self.decoder = Decoder(components, structure, self.processor.extension(discretisation))
+
+    @property
+    def mean(self) -> Tensor:
+        """(components,), the values of predictions of zero."""
+        return self.decoder.mean
+
+    @property
+    def scale(self) -> Tensor:
+        """(components,), from scaled predictions to values less their mean; on the device of the network."""
+        return self.decoder.scale
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
@@ -177,14 +170,9 @@ class OperatorNetwork(nn.Module):
         return self._gradient(*inputs) if self.structure.symmetric else self._predict(*inputs)
 
     def _predict(self, *inputs: Tensor) -> Tensor:
-        """Encode, process, decode."""
-        hidden = self.processor(self._encode_normalised(inputs))
-        # The other parts of a mixed space are read out of the hidden features at their own nodes.
-        at_parts = [hidden, *(matrix @ hidden for matrix in self.spaces.carry)]
-        values = [self.processor.predict(h) * self.scale + self.mean for h in at_parts]
-        parts = [y.split(self.components, -1)[k] for k, y in enumerate(values)]
-        parts[0] = parts[0] + self.extension[:, None]
-        return self.decode(*parts, before=self._before(inputs))
+        """D(P(E(inputs))): encode, process, decode."""
+        spaces = self.spaces
+        return self.decoder(spaces, self.processor(self.encoder(spaces, inputs), spaces.carry), self._before(inputs))
 
     def _gradient(self, loads: Tensor) -> Tensor:
         """The derivative of the integral of `_predict`, with symmetric conditions on both sides."""
@@ -210,28 +198,7 @@ class OperatorNetwork(nn.Module):
         Raises:
             ValueError: an input of another shape.
         """
-        matrix = (self.spaces.point_encoders if points else self.spaces.encoders)[k]
-        if x.ndim != 2 or len(x) != matrix.shape[1]:
-            raise ValueError(f"input {k} has the shape {tuple(x.shape)}, need ({matrix.shape[1]}, batch)")
-        count = len(self.spaces.points[0].weights if points else self.node_features)
-        return (matrix @ x).view(count, -1, x.shape[1]).transpose(1, 2)
-
-    def _encode_normalised(self, inputs: Sequence[Tensor]) -> Encoded:
-        """Scaled inputs at the nodes and, if the processor takes them, at the quadrature points."""
-        others, linear = self._scaled(inputs, points=False)
-        features = self.node_features[:, None].expand(-1, inputs[0].shape[1], -1)
-        at_nodes = torch.cat([features, others], -1)
-        if not self.processor.at_points:
-            return Encoded(at_nodes, linear)
-        return Encoded(at_nodes, linear, *self._scaled(inputs, points=True))
-
-    def _scaled(self, inputs: Sequence[Tensor], points: bool) -> list[Tensor]:
-        """Scaled values (nodes or points, batch, .) of the nonlinear inputs, and of the linear ones."""
-        pairs = zip(inputs, self.input_scalings)
-        fields = [scaling(self.encode(k, x, points=points)) for k, (x, scaling) in enumerate(pairs)]
-        empty = fields[0][..., :0]
-        kinds = (self.other_inputs, self.linear_inputs)
-        return [torch.cat([empty, *(fields[k] for k in which)], -1) for which in kinds]
+        return input_values(self.spaces, k, x, points=points)
 
     def decode(self, *values: Tensor, before: Tensor | None = None) -> Tensor:
         """The field (dofs, batch) that satisfies all conditions.
@@ -240,7 +207,7 @@ class OperatorNetwork(nn.Module):
             *values: (nodes, batch, components) of each part.
             before: (dofs, batch), the input in the space of the prediction, for `increment` and `integral` = "input".
         """
-        return decode(self.spaces, self.structure, values, before)
+        return self.decoder.field(self.spaces, values, before)
 
     def _before(self, inputs: Sequence[Tensor]) -> Tensor | None:
         """The first input in the space of the prediction, or None."""
@@ -248,7 +215,7 @@ class OperatorNetwork(nn.Module):
 
     def normalise_input(self, k: int, x: Tensor) -> None:
         """Scale the k-th input by the mean and the deviation of fields (dofs, samples)."""
-        self.input_scalings[k].fit(self.encode(k, x).flatten(0, 1))
+        self.encoder.scalings[k].fit(self.encode(k, x).flatten(0, 1))
 
     @torch.no_grad()
     def normalise(self, inputs: Sequence[Tensor], outputs: Tensor) -> None:
@@ -268,10 +235,10 @@ class OperatorNetwork(nn.Module):
         scales = []
         for k, (part, x) in enumerate(norms.split(self.spaces.answer, outputs)):
             if k == 0:
-                x = x - constraints.expand(part, self.extension.reshape(-1, 1))
+                x = x - constraints.expand(part, self.decoder.extension.reshape(-1, 1))
             # A mean would not vanish at the boundary.
             vanishes = self.processor.vanishes and k == 0 and bool(part.fixed.any())
-            scales.append(statistics(part, x, centred=not self.linear_inputs and not vanishes))
+            scales.append(statistics(part, x, centred=not self.structure.linear_in and not vanishes))
         self.mean.copy_(torch.cat([part.mean for part in scales]))
         self.scale.copy_(torch.cat([part.scale for part in scales]))
 
@@ -384,7 +351,7 @@ def load_network(file: Reader) -> OperatorNetwork:
     """
     spaces = Discretisation.unpack(file.header["spaces"], lambda name: file.tensors("spaces." + name))
     network, state = OperatorNetwork.from_settings(spaces, file.header["settings"]), file.tensors("state.")
-    network.to(dtype=state["scale"].dtype).load_state_dict(state)
+    network.to(dtype=next(iter(state.values())).dtype).load_state_dict(state)  # all are in one precision
     return network
 
 

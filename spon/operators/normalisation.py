@@ -1,60 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Scales of the inputs and predictions of a network, from samples."""
+"""Scales of the predictions of a network, from samples or from a loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spon.spaces.space import Space
 
 _POWERS = 64  # scales are among 2^-64 ... 2^64
-
-
-class InputScaling(nn.Module):
-    """Scaled components of one input and, unless the network is linear in it, their logarithms.
-
-    Only components that are positive in all samples, such as coefficients, have logarithms; values below the least of
-    the samples get its logarithm. The logarithms of other components are zero.
-
-    Args:
-        components: of the input.
-        linear: whether the network is linear in the input, which then keeps its mean and has no logarithms.
-
-    Attributes:
-        width: number of scaled values.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    least: Tensor
-
-    def __init__(self, components: int, linear: bool):
-        super().__init__()
-        self.linear, self.width = linear, components if linear else 2 * components
-        self.register_buffer("mean", torch.zeros(self.width, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(self.width, dtype=torch.float64))
-        self.register_buffer("least", torch.zeros(components, dtype=torch.float64))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Scaled values (..., width) of values (..., components)."""
-        if not self.linear:
-            positive = self.least > 0
-            logarithms = torch.where(positive, torch.maximum(values, self.least), 1.0).log()
-            values = torch.cat([values, logarithms], -1)
-        return (values - self.mean) / self.scale
-
-    @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        """Take mean and scale from values (n, components) of samples."""
-        if not self.linear:
-            least = values.amin(0).clamp(min=0.0)
-            self.least.copy_(least)
-            values = torch.cat([values, torch.where(least > 0, values, 1.0).log()], -1)
-        mean = torch.zeros_like(values[0]) if self.linear else values.mean(0)
-        self.mean.copy_(mean)
-        self.scale.copy_(positive((values - mean).square().mean(0).sqrt()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

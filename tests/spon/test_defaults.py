@@ -2,6 +2,7 @@
 """The shortest call of an operator network: processor and coarse spaces that it chooses, and what it learns."""
 
 import functools
+from itertools import pairwise
 
 import basix.ufl
 import numpy as np
@@ -16,12 +17,14 @@ import torch
 import ufl
 from mpi4py import MPI
 from dolfinx import fem, mesh
+from scipy.spatial import cKDTree
 
 import meshes
 import spon
 from spon import operators
 from spon.operators.coarsening import CoarseGrids
 from spon.operators.processors import PROCESSORS, Processor
+from spon.operators.processors import poisson as poisson_module
 from spon.operators.processors.poisson import poisson_solvers
 from spon.spaces import norms
 from spon.training import TrainingOptions
@@ -31,6 +34,10 @@ CELLS = {2: mesh.CellType.triangle, 3: mesh.CellType.tetrahedron}
 
 def square(n, cell=mesh.CellType.triangle):
     return mesh.create_unit_square(MPI.COMM_SELF, n, n, cell)
+
+
+def cube(n):
+    return mesh.create_unit_cube(MPI.COMM_SELF, n, n, n)
 
 
 def lagrange(domain, degree=1, shape=None):
@@ -161,9 +168,39 @@ def test_coarse_grids_leave_out_what_is_outside_of_the_mesh():
 def test_grids_that_tear_the_mesh_are_left_out():
     graded = square(24)
     graded.geometry.x[:, :2] **= 6
-    assert grids(lagrange(graded)) == []
+    assert grids(lagrange(graded), processor="multigrid") == [(9, 16)]
     halves = submesh(square(12), lambda x: abs(x[0] - 0.5) > 0.09)  # one cell of the grid bridges the gap
     assert len(grids(lagrange(halves))) == 1
+
+
+@pytest.mark.parametrize(("domain", "degree"), [(square(24), 1), (square(12), 2), (cube(8), 1)])
+def test_strongly_graded_meshes_have_coarse_meshes_between_their_nodes(domain, degree):
+    d = domain.geometry.dim
+    domain.geometry.x[:, :d] **= 6
+    V = lagrange(domain, degree)
+    nodes = [V.dofmap.index_map.size_local, *(count for _, count in grids(V))]
+    assert len(nodes) > 1 and all(b < a / 2 for a, b in pairwise(nodes)) and nodes[-1] >= 5**d
+    spaces = spon.OperatorNetwork(input=V, output=V).discretisation
+    for space in spaces.coarse:
+        assert space.cell == domain.topology.cell_name() and abs(space.volume - 1.0) < 1e-2
+        away, _ = cKDTree(spaces.output.points).query(space.points)
+        assert away.max() < 1e-12
+
+
+@pytest.mark.parametrize(("n", "power"), [(24, 6), (36, 4)])
+def test_strongly_graded_meshes_may_be_large(n, power, monkeypatch):
+    """On more nodes than are inverted, the solver is a positive map by cycles on a coarse mesh."""
+    monkeypatch.setattr(poisson_module, "INVERTED", 200)
+    domain = square(n)
+    domain.geometry.x[:, :2] **= power
+    V = lagrange(domain)
+    network = spon.OperatorNetwork(input=V, output=V, bcs=[clamped(V)])
+    spaces = network.discretisation
+    assert len(spaces.output.independent) > 200 > len(spaces.coarse[0].independent)
+    (solver, *_), *_ = network.processor.solvers
+    load = spaces.output.mass @ torch.ones(spaces.output.dofs, 1, dtype=torch.float64)
+    assert solver.below is not None and float((load * solver(load)).sum()) > 0
+    assert bool(network(torch.ones_like(load)).isfinite().all())
 
 
 @pytest.mark.parametrize("n", [8, 12])

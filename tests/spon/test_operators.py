@@ -648,7 +648,7 @@ def test_mixed_outputs(processor, tmp_path):
     assert velocity.std() > 1e-3 and pressure.std() > 1e-3
     # The vertices are nodes of both spaces, where the pressure takes the velocity's features.
     (carry,) = network.spaces.carry
-    places = network.node_features[:, :2]
+    places = network.encoder.node_features[:, :2]
     low, high = Q.points.min(0).values, Q.points.max(0).values
     torch.testing.assert_close(carry @ places, 2 * (Q.points - low) / (high - low) - 1, rtol=0, atol=1e-13)
     network.save(tmp_path / "network")

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from spon.operators.processors.base import Encoded, Processor, Sizes
+from spon.operators.processors.base import Processor, Sizes
 from spon.operators.processors.flux import FluxProcessor
 from spon.operators.processors.nodal import (
     AttentionProcessor,
@@ -47,4 +47,4 @@ def default_processor(output: Any, encoder: str) -> str:
     return "fluxes" if lagrange and encoder == "interpolation" else "multigrid"
 
 
-__all__ = ["PROCESSORS", "Encoded", "Processor", "Sizes", "default_processor", "processor_class"]
+__all__ = ["PROCESSORS", "Processor", "Sizes", "default_processor", "processor_class"]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The interface of processors to operator networks."""
+"""What all processors have: their interface to operator networks, and layers with reproducible initial weights."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from spon.operators.coarsening import CoarseGrids
 from spon.operators.discretisation import Discretisation, nodes
+from spon.operators.encoder import Encoded
+from spon.sparse import SparseOperator
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +38,8 @@ class Sizes:
         return self.linear_inputs > 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """Scaled inputs of a processor.
-
-    Args:
-        nodes: (nodes, batch, node features + inputs).
-        linear_nodes: (nodes, batch, linear inputs).
-        points: (points, batch, inputs) at the quadrature points of the output, None unless the processor uses them.
-        linear_points: (points, batch, linear inputs) at the same points.
-    """
-
-    nodes: Tensor
-    linear_nodes: Tensor
-    points: Tensor | None = None
-    linear_points: Tensor | None = None
-
-
 class Processor(nn.Module, ABC):
-    """A learned map from encoded inputs to hidden features at the nodes, and its readout.
+    """A learned map from encoded inputs to hidden features at the nodes, and from these to a prediction.
 
     An instance is `cls(discretisation, sizes, generator, **options)`; its parameters belong to no node, so that they
     are valid for any mesh.
@@ -74,12 +61,13 @@ class Processor(nn.Module, ABC):
     readout: nn.Linear
 
     @abstractmethod
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Hidden features (nodes, batch, hidden)."""
+    def forward(self, encoded: Encoded, carry: Sequence[SparseOperator]) -> list[Tensor]:
+        """Scaled components (nodes, batch, components) at the nodes of each part of the output.
 
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Scaled components (nodes, batch, components) of hidden features (nodes, batch, hidden), at any nodes."""
-        return self.readout(hidden)
+        Args:
+            encoded: the inputs.
+            carry: see `Discretisation`; predictions are read out of the hidden features at the nodes of each part.
+        """
 
     def extension(self, discretisation: Discretisation) -> Tensor:
         """Values (nodes, components of the first part) that are added to every prediction; zero if not overridden."""
@@ -98,3 +86,29 @@ class Processor(nn.Module, ABC):
         """
         if levels:
             raise ValueError(f"the processor {type(self).__name__} cannot move to coarser spaces, need 'fluxes'")
+
+
+def dense(inputs: int, outputs: int, generator: torch.Generator, offset: bool = True, gain: float = 1.0) -> nn.Linear:
+    """A layer with uniform random weights (Glorot & Bengio, AISTATS 2010) and offsets of zero.
+
+    Args:
+        inputs: number of inputs.
+        outputs: number of outputs.
+        generator: of the weights.
+        offset: whether the layer has offsets.
+        gain: factor of the weights.
+    """
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=offset, dtype=torch.float64)
+    with torch.no_grad():
+        nn.init.xavier_uniform_(layer.weight, gain, generator)
+        if offset:
+            layer.bias.zero_()
+    return layer
+
+
+def perceptron(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Layers of the given sizes with swish between them."""
+    chain: list[nn.Module] = [dense(sizes[0], sizes[1], generator)]
+    for a, b in pairwise(sizes[1:]):
+        chain += [nn.SiLU(), dense(a, b, generator)]
+    return nn.Sequential(*chain)

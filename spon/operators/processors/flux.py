@@ -10,6 +10,7 @@ point iteration with a homogeneous reference medium (Lippmann–Schwinger equati
 Most rounds are on a coarser mesh, and a few on that of the output, to which fields and states are interpolated.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 
 from spon.operators.coarsening import CoarseGrids
 from spon.operators.discretisation import Discretisation, nodes
-from spon.operators.processors.base import Encoded, Processor, Sizes
-from spon.operators.processors.layers import dense, perceptron
+from spon.operators.encoder import Encoded
+from spon.operators.processors.base import Processor, Sizes, dense, perceptron
 from spon.operators.processors.levels import Fixed
 from spon.operators.processors.poisson import poisson_solvers, stiffness_matrix
 from spon.spaces.quadrature import Points
@@ -149,8 +150,13 @@ class FluxProcessor(Processor):
                 self.above.append(Fixed(level.above))
                 self.below.append(Fixed(level.below))
 
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Fields (nodes, batch, outputs)."""
+    def forward(self, encoded: Encoded, carry: Sequence[SparseOperator]) -> list[Tensor]:
+        """Scaled components at the nodes of each part, each from the fields that vanish where it has Dirichlet values.
+
+        Args:
+            encoded: the inputs, also at the points.
+            carry: see `Discretisation`.
+        """
         assert encoded.points is not None and encoded.linear_points is not None  # as `at_points` is set
         batch = encoded.nodes.shape[1]
         inputs = [torch.cat([encoded.points, encoded.linear_points], -1)]
@@ -175,11 +181,9 @@ class FluxProcessor(Processor):
             fields = step if k == 0 else fields + step
         for level in reversed(range(at)):
             fields = self._prolong(fields, level)
-        return fields * (1 + self.scaling(encoded.nodes))
-
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Scaled components, each from the fields that vanish where it has Dirichlet values."""
-        return nn.functional.linear(hidden, self.readout.weight * self.reach)
+        fields = fields * (1 + self.scaling(encoded.nodes))
+        weight = self.readout.weight * self.reach
+        return [nn.functional.linear(x, weight) for x in (fields, *(matrix @ fields for matrix in carry))]
 
     def extension(self, discretisation: Discretisation) -> Tensor:
         """Fields (nodes, components) of the first part with its Dirichlet values and no sources."""

@@ -6,7 +6,7 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from spon.operators.discretisation import Discretisation, node_matrix, nodes, scaled
+from spon.operators.discretisation import Discretisation, node_coordinates, node_matrix, scaled
 from spon.spaces.graphs import graph
 from spon.spaces.space import Space
 from spon.sparse import SparseOperator
@@ -27,31 +27,6 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.operator @ x
-
-
-def node_coordinates(space: Space, lower: Tensor, upper: Tensor) -> Tensor:
-    """Coordinates (nodes, d) of the independent nodes, from −1 to 1 in a box; zero along periodic axes.
-
-    All nodes along a periodic axis are equivalent.
-
-    Args:
-        space: with its nodes tied along its periodic axes.
-        lower: (d,) the smallest coordinates of the box [length].
-        upper: (d,) the largest ones.
-    """
-    independent = space.points[nodes(space)]
-    # `tying` has one entry per row, the number of the dof's master among the independent ones.
-    away = independent[space.tying.columns[:: space.block_size] // space.block_size] - space.points
-    periodic = away.abs().amax(0) > 1e-8 * (upper - lower)
-    return torch.where(periodic, 0.0, 2 * (independent - lower) / (upper - lower) - 1)
-
-
-def node_features(space: Space) -> Tensor:
-    """Features of the nodes (nodes, features): coordinates, and Dirichlet conditions with their values."""
-    here, largest = nodes(space), space.lifting.abs().max()
-    conditions = [space.fixed.double(), space.lifting / torch.where(largest > 0, largest, 1.0)]
-    coordinates = node_coordinates(space, space.points.min(0).values, space.points.max(0).values)
-    return torch.cat([coordinates, *(values.view(-1, space.block_size)[here] for values in conditions)], 1)
 
 
 class Level(nn.Module):
