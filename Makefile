@@ -11,7 +11,7 @@ tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
 code=0; $$tools/bin/ruff check . || code=1; mypy || code=1; exit $$code
 endef
 
-.PHONY: help demo test test-all performance benchmark results lint shell clean
+.PHONY: help demo test test-all performance benchmark results docs lint shell clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -36,6 +36,9 @@ benchmark:  ## every benchmark, one after the other (many hours), and the page o
 results:  ## benchmarks/RESULTS.md, from what the benchmarks have kept
 	$(RUN) python3 benchmarks/results.py
 
+docs:  ## the documentation as HTML, docs/_build/html/index.html
+	@$(RUN) docs/build
+
 lint:  ## style and types
 	@$(RUN) bash -c '$(LINT)'
 
@@ -46,5 +49,5 @@ environment/environment.yml: environment/packages.txt environment/conda  ## the 
 	environment/conda > $@
 
 clean:  ## remove what the other targets leave in this folder (not the environment, which all clones share)
-	rm -rf build results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build results docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
