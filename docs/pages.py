@@ -111,6 +111,8 @@ def relinked(text: str, file: str, page: str) -> str:
     def link(match: re.Match[str]) -> str:
         label, target = match.groups()
         path, hash_, anchor = target.partition("#")
+        if file == "README.md" and not path:
+            path = file
         if re.match(r"[a-z]+:", target) or not path:
             return match[0]
         wanted = os.path.normpath(PurePosixPath(file).parent / path)
@@ -119,6 +121,8 @@ def relinked(text: str, file: str, page: str) -> str:
         if (PROJECT / wanted).is_dir():
             return f"`{wanted}`"
         there = page_of(wanted) or f"files/{wanted}"
+        if wanted == "README.md" and anchor and anchor in readme_sections():
+            there, hash_, anchor = f"start/{anchor}.md", "", ""
         return f"{label}({os.path.relpath(there, PurePosixPath(page).parent)}{hash_}{anchor})"
 
     return "".join(part if k % 2 else _LINK.sub(link, part) for k, part in enumerate(_FENCED.split(text)))

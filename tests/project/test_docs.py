@@ -73,7 +73,7 @@ def test_a_link_to_nothing_is_an_error():
         pages.relinked("[a](nothing.md)", "docs/howto/mesh.md", "howto/mesh.md")
     text = "[a](../../README.md#install) [b](../../demos/batch) `[c](d)` [e](https://f.g) ![h](../cook.png)"
     assert pages.relinked(text, "docs/howto/mesh.md", "howto/mesh.md") == (
-        "[a](../index.md#install) `demos/batch` `[c](d)` [e](https://f.g) ![h](../cook.png)"
+        "[a](../start/install.md) `demos/batch` `[c](d)` [e](https://f.g) ![h](../cook.png)"
     )
 
 
