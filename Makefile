@@ -11,7 +11,7 @@ tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
 code=0; $$tools/bin/ruff check . || code=1; mypy || code=1; exit $$code
 endef
 
-.PHONY: help demo test test-all performance benchmark results release lint shell clean
+.PHONY: help demo test test-all performance benchmark results docs release lint shell clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -36,6 +36,9 @@ benchmark:  ## every benchmark, one after the other (many hours), and the page o
 results:  ## benchmarks/RESULTS.md, from what the benchmarks have kept
 	$(RUN) python3 benchmarks/results.py
 
+docs:  ## the documentation as HTML, docs/_build/html/index.html
+	@$(RUN) docs/build
+
 release:  ## wheel and source distribution in dist/, each checked in an environment without FEniCSx
 	$(RUN) tests/release/run
 
@@ -49,5 +52,5 @@ environment/environment.yml: environment/packages.txt environment/conda  ## the 
 	environment/conda > $@
 
 clean:  ## remove what the other targets leave in this folder (not the environment, which all clones share)
-	rm -rf build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist results docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

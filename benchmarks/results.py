@@ -24,8 +24,8 @@ PAGE = FOLDER / "RESULTS.md"
 PERFORMANCE = ("evaluation", "tiers", "micro", "grid", "training", "assembly", "surrogate", "spmm")
 HEAD = """# Measurements
 
-Written by `make results` from the files beside this one; `make performance` repeats the measurements of time, `make
-benchmark` all of them. Ratios are of one run, side by side. The top of each script describes how its figures are
+Written by `make results` from the figures in `benchmarks/*.json`; `make performance` repeats the measurements of time,
+`make benchmark` all of them. Ratios are of one run, side by side. The top of each script describes how its figures are
 measured. Nothing is measured on a GPU so far, unless a section states otherwise.
 """
 

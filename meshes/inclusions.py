@@ -154,6 +154,7 @@ def benchmark(
     return rve(known[name], comm, mesh_size=mesh_size, order=order, quads=quads)
 
 
+# Name → inclusions, for `benchmark`: RVE1 to RVE3 of the EquiNO benchmark, in a unit square.
 BENCHMARKS: dict[str, tuple[Shape, ...]] = {
     "RVE1": (Circle((0.0, 0.0), 0.295863515), Circle((0.5, 0.5), 0.295863515)),
     "RVE2": (Ellipse((0.0, 0.0), (0.350, 0.1756), 30.0),),

@@ -17,9 +17,9 @@ from .geometry import cell_volumes, lattice
 if TYPE_CHECKING:
     from dolfinx.mesh import Mesh, MeshTags
 
-VOID = 0
-MATRIX = 1
-INCLUSION = 2
+VOID = 0  # tag of a hole, which is not meshed
+MATRIX = 1  # tag of the matrix in the RVEs of this package
+INCLUSION = 2  # tag of an inclusion, unless it has one of its own
 LARGEST = 2**31 - 1  # tags are int32 in DOLFINx
 
 

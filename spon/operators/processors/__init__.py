@@ -13,6 +13,7 @@ from spon.operators.processors.nodal import (
     PerceptronProcessor,
 )
 
+# Name, as for `spon.OperatorNetwork`, → class.
 PROCESSORS: dict[str, type[Processor]] = {
     "fluxes": FluxProcessor,
     "multigrid": MultigridProcessor,
