@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 import ufl
+from mpi4py import MPI
 from dolfinx import fem
 from dolfinx import mesh as dmesh
 from dolfinx.fem.petsc import assemble_matrix
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import coupling
