@@ -11,7 +11,7 @@ tools=$${XDG_CACHE_HOME:-$$HOME/.cache}/fe2x-$(RUFF); \
 code=0; $$tools/bin/ruff check . || code=1; mypy || code=1; exit $$code
 endef
 
-.PHONY: help demo test test-all performance benchmark results docs release lint shell clean
+.PHONY: help demo test test-all test-slurm test-precice performance benchmark results docs release lint shell clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -26,6 +26,12 @@ test:  ## the tests, two at a time, and those for MPI on two and three ranks
 
 test-all:  ## the same with the slow ones
 	FE2X_SLOW=1 $(RUN) tests/run
+
+test-slurm:  ## demos/batch/slurm.sh under a real SLURM, from its time limit to the end of the run (as root)
+	tests/slurm/run
+
+test-precice:  ## a coupled run of preCICE's Micro Manager (as root; compiles libprecice on first use)
+	tests/precice/run
 
 performance:  ## the benchmarks that are about time (half an hour), and the page of results
 	$(RUN) python3 benchmarks/results.py --measure performance

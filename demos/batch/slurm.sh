@@ -3,8 +3,8 @@
 #
 #     sbatch demos/batch/slurm.sh --structure cook --law exact --steps 20 --folder results/cook
 #
-# Two minutes before the limit SLURM sends SIGUSR1 to this script, which passes it on. The run then ends after a
-# checkpoint, with the exit code 138 (128 + 10, the number of SIGUSR1), and the job is queued again.
+# Two minutes before the limit, or up to one minute earlier, SLURM sends SIGUSR1 to this script, which passes it on. The
+# run then ends after a checkpoint, with the exit code 138 (128 + 10, the number of SIGUSR1), and the job is queued again.
 # One evaluation of the law and one checkpoint must take less than these two minutes.
 #
 #SBATCH --job-name=fe2
@@ -28,7 +28,8 @@ export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 # The folder of submission: SLURM runs a copy of this file in another folder.
 cd "${SLURM_SUBMIT_DIR:-.}" || exit
 
-# `srun` needs an MPI that was built with PMIx; if every rank reports that it is the only one, use `mpirun` instead.
+# `srun` needs an MPI that was built with PMIx, and `--mpi=pmix` where that is not the cluster's default. If every rank
+# reports that it is the only one, use `mpirun` instead.
 srun --cpu-bind=cores --kill-on-bad-exit=1 python3 demos/batch/demo_batch.py "$@" &
 run=$!
 told= limit=

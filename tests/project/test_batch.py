@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from launch import outside_mpi
 
 pytest.importorskip("dolfinx")
+
+from batch_results import results
 
 PROJECT = Path(__file__).resolve().parents[2]
 BATCH = PROJECT / "demos" / "batch"
@@ -65,16 +66,6 @@ def until(run, condition):
 def steps(folder):
     log = folder / "log.txt"
     return log.read_text().count("  time 0.") if log.exists() else 0
-
-
-def results(folder):
-    """What the run found, without times of the clock."""
-    found = {"result": json.loads((folder / "result.json").read_text())}
-    found["history"] = [{**s, "seconds": None} for s in json.loads((folder / "history.json").read_text())]
-    for path in sorted((folder / "fields").glob("*.h5")):
-        with h5py.File(path) as file:
-            found[path.name] = [float(file.attrs["time"]), *(table[()].tobytes() for table in file["cells"].values())]
-    return found
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BATCH.glob("*.sh")))
