@@ -24,7 +24,7 @@ extensions = [
 ]
 exclude_patterns = ["files"]
 nitpicky = True
-smartquotes = False  # "--small" is an option, and "fluxes" a name
+smartquotes_action = "D"  # dashes only: "fluxes" is a name
 highlight_language = "none"  # indented blocks are commands; Python is in fenced ones
 default_role = "name"
 

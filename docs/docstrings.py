@@ -3,7 +3,7 @@
 
 import re
 
-_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
+_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Warns|Yields):$")
 _FIELD = re.compile(r"^( +\*{0,2}\w+: )(.*)$")  # of a section; napoleon escapes the asterisks of its name
 _MARKUP = re.compile(r"([*|\\]|(?<=\w)_(?!\w))")
 _COLUMNS = re.compile(r"^\S.*\S {3,}\S")  # of a list of names, without indentation
