@@ -219,7 +219,8 @@ def main() -> None:
     import reference
     import results
 
-    pages = markdown(results.page()) | reference.pages()
+    made = reference.pages()  # first, as it imports the packages, which prepare DOLFINx's wheel
+    pages = markdown(results.page()) | made
     write(Path(sys.argv[1]), pages)
     print(f"docs: {len(pages)} pages, {reference.count()} public names in {len(reference.modules())} modules")
 
