@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy.typing as npt
+import scipy  # its parts are imported when they are first used
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from spon.arguments import real_tensor
@@ -164,7 +164,7 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
     where = [model.cubature, *([model.rve_modes.at_points] if model.is_whole else [])]
     with torch.no_grad():
         needed = torch.stack([_needed_factors(model, strain, stress, at) for at in where]).amax(dim=0)
-    rank = int(binom.ppf(_CONFIDENCE, len(strain), COVERAGE)) + 1
+    rank = int(scipy.stats.binom.ppf(_CONFIDENCE, len(strain), COVERAGE)) + 1
     enough = rank <= len(strain)
     model.calibration.copy_(needed.sort(dim=0).values[rank - 1] if enough else needed.max())
 

@@ -15,8 +15,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 import torch
-from scipy.stats import qmc
 from torch import Tensor, nn
 
 from spon.equino.certificate import calibrate
@@ -200,7 +200,7 @@ def sobol_strains(n: int, half_range: Tensor, seed: int, toward_zero: float = 0.
             dimensions nearly all of a box is far from its centre, where loading starts.
     """
     d = half_range.numel()
-    sequence = qmc.Sobol(d + 1, seed=np.random.default_rng(seed)).random_base2((n - 1).bit_length())[:n]
+    sequence = scipy.stats.qmc.Sobol(d + 1, seed=np.random.default_rng(seed)).random_base2((n - 1).bit_length())[:n]
     factor = np.minimum(1.0, sequence[:, d:] / toward_zero) if toward_zero else 1.0
     return half_range * torch.from_numpy((2 * sequence[:, :d] - 1) * factor)
 

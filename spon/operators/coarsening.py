@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
-from scipy.optimize import brentq
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, Delaunay, cKDTree
 
@@ -106,7 +105,7 @@ def _spacing(size: Array, periodic: Sequence[bool], nodes: float) -> float:
         return even
     ends = np.where(periodic, 0.0, 1.0)
     largest = 1e6 * float(size.max())  # a grid of such cells has no nodes but those at its ends
-    return float(brentq(lambda h: float(np.prod(size / h + ends)) - nodes, even, largest, rtol=1e-12))
+    return float(scipy.optimize.brentq(lambda h: float(np.prod(size / h + ends)) - nodes, even, largest, rtol=1e-12))
 
 
 def _pieces(groups: Numbers) -> int:
