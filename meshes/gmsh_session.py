@@ -39,6 +39,11 @@ DEFAULTS = {
     "Mesh.SubdivisionAlgorithm": 0,
 }
 
+# The wheel of gmsh takes libraries of graphics from the system, also where nothing is shown.
+_REMEDY = (
+    "Need `pip install gmsh` and, on Debian, `apt install libglu1-mesa libxcursor1 libxft2 libxinerama1 libxrender1`"
+)
+
 
 @contextmanager
 def session() -> Iterator:
@@ -46,8 +51,14 @@ def session() -> Iterator:
 
     Yields:
         The gmsh module.
+
+    Raises:
+        MeshError: gmsh cannot be loaded.
     """
-    import gmsh
+    try:
+        import gmsh
+    except (ImportError, OSError) as error:
+        raise MeshError(f"gmsh cannot be loaded: {error}. {_REMEDY}") from error
 
     started_here = not gmsh.isInitialized()
     if started_here:

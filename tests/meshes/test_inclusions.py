@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """RVEs with inclusions: volume fractions against closed forms, matching faces for any position, packings."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -236,3 +238,16 @@ def test_contact_of_ellipses_is_found_exactly():
         for distance in (touch - 0.01, touch + 0.01):
             width, _ = gap(a, np.zeros(2), other, np.array([distance, 0.0]))
             assert width == pytest.approx(distance - touch, abs=1e-8)
+
+
+@pytest.mark.mpi
+def test_a_gmsh_that_cannot_be_loaded_is_named_with_the_remedy(comm, monkeypatch):
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "gmsh":
+                raise OSError("libGLU.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.delitem(sys.modules, "gmsh", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(meshes.MeshError, match=r"libGLU.so.1.*apt install libglu1-mesa"):
+        meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], comm, mesh_size=0.3)
