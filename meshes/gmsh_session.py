@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,19 @@ _REMEDY = (
 )
 
 
+def load_gmsh() -> ModuleType:
+    """The gmsh module.
+
+    Raises:
+        MeshError: gmsh cannot be loaded.
+    """
+    try:
+        import gmsh
+    except (ImportError, OSError) as error:
+        raise MeshError(f"gmsh cannot be loaded: {error}. {_REMEDY}") from error
+    return gmsh
+
+
 @contextmanager
 def session() -> Iterator:
     """A silent gmsh with an empty model; if the caller has started gmsh, its model and options are restored.
@@ -55,11 +69,7 @@ def session() -> Iterator:
     Raises:
         MeshError: gmsh cannot be loaded.
     """
-    try:
-        import gmsh
-    except (ImportError, OSError) as error:
-        raise MeshError(f"gmsh cannot be loaded: {error}. {_REMEDY}") from error
-
+    gmsh = load_gmsh()
     started_here = not gmsh.isInitialized()
     if started_here:
         # interruptible=True would install a signal handler, which a library should not do

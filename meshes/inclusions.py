@@ -12,7 +12,7 @@ from mpi4py import MPI
 from .arrays import distribute, exterior_facets
 from .curved import untangled
 from .errors import MeshError
-from .gmsh_session import session
+from .gmsh_session import load_gmsh, session
 from .occ import SEAMS, match_faces, mesh_arrays, model_phases, only_quads, set_sizes
 from .periodic import match, periodic_labels
 from .shapes import Circle, Ellipse, Shape, extent, moved, refuse_overlaps, rescaled
@@ -64,6 +64,7 @@ def rve(
     lower, upper = lower / unit, upper / unit
 
     def build():
+        load_gmsh()  # where it is missing, no attempt below could succeed
         shapes = _placed(inclusions, dim, shift)
         refuse_overlaps(shapes, unit * (upper - lower))
         shapes = [rescaled(shape, middle, unit) for shape in shapes]

@@ -249,5 +249,5 @@ def test_a_gmsh_that_cannot_be_loaded_is_named_with_the_remedy(comm, monkeypatch
 
     monkeypatch.delitem(sys.modules, "gmsh", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    with pytest.raises(meshes.MeshError, match=r"libGLU.so.1.*apt install libglu1-mesa"):
+    with pytest.raises(meshes.MeshError, match=r"^gmsh cannot be loaded: libGLU.so.1.*apt install libglu1-mesa"):
         meshes.rve([meshes.Circle((0.0, 0.0), 0.3)], comm, mesh_size=0.3)
