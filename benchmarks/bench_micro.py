@@ -20,7 +20,6 @@ import time
 import tracemalloc
 from pathlib import Path
 
-import dolfinx_mpc
 import keeping
 import numpy as np
 import ufl
@@ -43,6 +42,8 @@ class Naive:
     """A periodic RVE solved without reuse of matrices or factors."""
 
     def __init__(self, domain, factor):
+        import dolfinx_mpc  # which nothing else needs
+
         mesh, self.factor = domain.mesh, factor
         V = fem.functionspace(mesh, ("Lagrange", 2, (2,)))
         lower, upper = domain.box
@@ -56,6 +57,7 @@ class Naive:
 
         middle = np.argmin(np.linalg.norm(V.tabulate_dof_coordinates() - (*(lower + upper) / 2, 0), axis=1))
         self.bcs = [fem.dirichletbc(np.zeros(2), np.array([middle], dtype=np.int32), V)]
+        self.assemble_vector, self.assemble_matrix = dolfinx_mpc.assemble_vector, dolfinx_mpc.assemble_matrix
         self.mpc = dolfinx_mpc.MultiPointConstraint(V)
         self.mpc.create_periodic_constraint_geometrical(V, on_upper, partner, self.bcs)
         self.mpc.finalize()
@@ -86,12 +88,12 @@ class Naive:
         """Stress (3,) at a Mandel strain (3,), from the present fluctuation."""
         self.E.value[:] = np.einsum("k,kij->ij", strain, fe2.mandel.basis(2))
         for _ in range(25):
-            b = dolfinx_mpc.assemble_vector(self.residual, self.mpc)
+            b = self.assemble_vector(self.residual, self.mpc)
             fem.petsc.set_bc(b, self.bcs)
             scale = np.linalg.norm(fem.assemble_vector(self.residual).array)
             if b.norm() <= tolerance * scale:
                 return np.array([fem.assemble_scalar(s) for s in self.stresses]) / self.volume
-            A = dolfinx_mpc.assemble_matrix(self.jacobian, self.mpc, self.bcs)
+            A = self.assemble_matrix(self.jacobian, self.mpc, self.bcs)
             if self.factor == "cholesky":
                 A.setOption(PETSc.Mat.Option.SPD, True)
             ksp = PETSc.KSP().create(A.comm)

@@ -9,6 +9,7 @@ import ufl
 from mpi4py import MPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from petsc4py import PETSc
 
 import fe2
 import meshes
@@ -259,7 +260,9 @@ def test_the_work_on_a_hopeless_point_is_bounded(softening):
     for h in alone[3:]:
         assert h.iterations[0] < 100
         assert 3 <= len(h.failures[0].attempts) <= 6  # the guess, and 1, 2, 4, 8, 16 sub-steps
-    assert "CHOLMOD" in str(alone[4].failures[0]) and "sub-steps, at " in str(alone[4].failures[0])
+    # CHOLMOD stops where a stiffness is not positive definite; MUMPS, in PETSc without it, has a factor there, too.
+    reason = "CHOLMOD" if PETSc.Sys.hasExternalPackage("cholmod") else "not positive definite"
+    assert reason in str(alone[4].failures[0]) and "sub-steps, at " in str(alone[4].failures[0])
     with pytest.raises(fe2.NotConverged) as failed:
         problem.homogenise(strains[[0, 4, 4, 4, 4]])
     assert len(failed.value.failures) == 1  # the others are not tried when one is enough
