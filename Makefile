@@ -46,7 +46,7 @@ docs:  ## the documentation as HTML, docs/_build/html/index.html
 	@$(RUN) docs/build
 
 release:  ## wheel and source distribution in dist/, each checked in an environment without FEniCSx
-	$(RUN) tests/release/run
+	LANE=wheels $(RUN) tests/release/run
 
 lint:  ## style and types
 	@$(RUN) bash -c '$(LINT)'
