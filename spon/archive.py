@@ -89,6 +89,7 @@ def load(path: str | os.PathLike, *former: Any, **options: Any) -> Any:
     Raises:
         FileNotFoundError: the file does not exist.
         ModelFileError: the file is damaged or of another format.
+        ModuleNotFoundError: samples, without h5py.
         TypeError: an option that this kind of file does not have.
     """
     if former:
@@ -123,6 +124,8 @@ def _kind(path: Path) -> str:
             opened: Any = safetensors.safe_open(path, framework="pt")
             with opened as tensors:
                 found = (tensors.metadata() or {}).get("format", "")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path} holds samples in HDF5: need `pip install h5py`", name="h5py") from error
     except Exception as error:  # safetensors has its own type, which is not public in all versions
         raise ModelFileError(f"{path} is damaged or no file of spon: {error}") from error
     if not found.startswith(_FORMAT):

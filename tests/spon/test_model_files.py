@@ -192,3 +192,10 @@ def test_old_names_of_the_modes_warn(trained):
         assert rve_modes.fields is trained.model.rve_modes.at_points
     with pytest.warns(DeprecationWarning, match=r"spon\.load_operator is now spon\.load"):
         assert torch.equal(spon.load_operator(trained.path).lower, trained.model.lower)
+
+
+def test_samples_without_h5py_name_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "samples.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setitem(sys.modules, "h5py", None)  # an import of it fails
+    with pytest.raises(ModuleNotFoundError, match=r"samples\.h5 holds samples in HDF5: need `pip install h5py`"):
+        spon.load(tmp_path / "samples.h5")
