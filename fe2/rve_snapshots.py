@@ -165,9 +165,9 @@ def compute(
 
 def _is_complete(file: ChunkedFile, strains: Array, append: bool) -> bool:
     """Whether the file has all strains. Parts left by a run that was killed between its last two lines are removed."""
-    file.finished()  # raises if the parts belong to another run
     if not file.path.exists():
         return False
+    file.finished()  # raises if the parts belong to another run, before any are removed
     with file.opened(file.path) as opened:
         known = opened["strain"][:]
     if np.array_equal(_last(known, len(strains)) if append else known, strains):

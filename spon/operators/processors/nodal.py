@@ -7,7 +7,7 @@ offsets and is a linear map of its features; its coefficients may still vary in 
 Parameters belong to no single node or edge, so that results do not depend on the numbering of the mesh.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -118,18 +118,29 @@ class Message(nn.Module):
         return self.update(h, level.gather(weight * level.send(self.source(h))))
 
 
-class Messages(nn.Module):
-    """Rounds of messages on the graph of the finest space (Bouziani & Boullé, arXiv 2410.01065)."""
+class Rounds(nn.Module):
+    """Layers one after the other on the finest space.
 
-    def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 6):
+    Args:
+        layers: maps of features at the nodes, given a level.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]):
         super().__init__()
-        d = hierarchy.levels[0].coordinates.shape[1]
-        self.layers = nn.ModuleList(Message(channels, d, generator, linear) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
         for layer in self.layers:
             h = layer(h, hierarchy.levels[0])
         return h
+
+
+class Messages(Rounds):
+    """Rounds of messages on the graph of the finest space (Bouziani & Boullé, arXiv 2410.01065)."""
+
+    def __init__(self, channels: int, hierarchy: Hierarchy, generator: torch.Generator, linear: bool, depth: int = 6):
+        d = hierarchy.levels[0].coordinates.shape[1]
+        super().__init__(Message(channels, d, generator, linear) for _ in range(depth))
 
 
 class MessageProcessor(NodeProcessor):
@@ -320,7 +331,7 @@ class Attend(nn.Module):
         return self.update(h, torch.einsum("nbhi,bhij->nbhj", q, means).flatten(-2) / size[0])
 
 
-class Attention(nn.Module):
+class Attention(Rounds):
     """Rounds of attention between all nodes, at a cost proportional to the number of nodes."""
 
     def __init__(
@@ -332,16 +343,10 @@ class Attention(nn.Module):
         depth: int = 4,
         heads: int = 4,
     ):
-        super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"heads = {heads}, need a divisor of the {channels} channels")
         d = hierarchy.levels[0].coordinates.shape[1]
-        self.layers = nn.ModuleList(Attend(channels, d, generator, linear, heads) for _ in range(depth))
-
-    def forward(self, h: Tensor, hierarchy: Hierarchy) -> Tensor:
-        for layer in self.layers:
-            h = layer(h, hierarchy.levels[0])
-        return h
+        super().__init__(Attend(channels, d, generator, linear, heads) for _ in range(depth))
 
 
 class AttentionProcessor(NodeProcessor):
