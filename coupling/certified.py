@@ -165,7 +165,7 @@ class CertifiedLaw:
         Raises:
             ValueError: strains of another shape, or not real and finite.
         """
-        return self._gap(arguments.strains(strain, self.strain_size))
+        return self._gap(arguments.strains(strain, self))
 
     def micro_fields(self, strain: Array, state: Array) -> MicroFields:
         """The fields at a strain (d,) and a row (state_size,).

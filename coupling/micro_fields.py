@@ -56,7 +56,7 @@ def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -
 def _checked(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> torch.Tensor:
     """The strain (1, d), after the checks of strain and model."""
     model.rve_modes.at_points.require(fingerprint(rve))
-    return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve.strain_size))
+    return torch.from_numpy(arguments.strains(np.asarray(strain)[None], rve))
 
 
 def _in_the_body(

@@ -76,7 +76,7 @@ class PointLaw:
             if np.shape(strain) != (len(self.state), self.law.strain_size):
                 need = len(self.state), self.law.strain_size
                 raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} Mandel components")
-            given = np.ascontiguousarray(arguments.strains(strain, self.law.strain_size))
+            given = np.ascontiguousarray(arguments.strains(strain, self.law))
         found = self.law.evaluate(given / self._factor, self.state, self._last, self.comm)
         self._last = found.state
         return PointResponse(found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor))

@@ -6,6 +6,7 @@ from fe2 import mandel, rve_snapshots, strain_sampling
 from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
+from fe2.conduction import Conductive
 from fe2.elasticity import (
     Anisotropic,
     LinearElastic,
@@ -15,9 +16,11 @@ from fe2.elasticity import (
     cubic,
     transversely_isotropic,
 )
+from fe2.hyperelastic import MooneyRivlin, NeoHookean, SaintVenantKirchhoff
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step
 from fe2.materials import Energy, Material, Stress
+from fe2.measure import DISPLACEMENT_GRADIENT, GRADIENT, SMALL_STRAIN, Measure
 from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
 from fe2.micro_newton import SolverOptions
@@ -36,11 +39,15 @@ from meshes.deprecation import renamed as _renamed
 __version__ = "0.1.0"
 
 __all__ = [
+    "DISPLACEMENT_GRADIENT",
+    "GRADIENT",
     "J2",
     "RVE",
+    "SMALL_STRAIN",
     "Anisotropic",
     "Body",
     "CheckpointError",
+    "Conductive",
     "Energy",
     "EngineeringConstants",
     "ExactLaw",
@@ -52,8 +59,11 @@ __all__ = [
     "LocalError",
     "MacroProblem",
     "Material",
+    "Measure",
     "MicroFields",
     "MicroPoint",
+    "MooneyRivlin",
+    "NeoHookean",
     "NotConverged",
     "NotFinite",
     "QuadratureLaw",
@@ -61,6 +71,7 @@ __all__ = [
     "Region",
     "Response",
     "RunFolder",
+    "SaintVenantKirchhoff",
     "SaturatingElastic",
     "SolverOptions",
     "StateLayout",

@@ -6,24 +6,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fe2.measure import measure_of
+
 Array = npt.NDArray[np.float64]
 
 
-def strains(given: npt.ArrayLike, d: int) -> Array:
+def strains(given: npt.ArrayLike, law: Any) -> Array:
     """Strains (n, d) as float64.
 
     Args:
         given: the strains.
-        d: number of components.
+        law: a law or an RVE, with its `strain_size` and, unless it is small strain, its `measure`.
 
     Raises:
         ValueError: another shape, complex numbers, or some that are not finite.
     """
-    found = np.asarray(given)
+    found, d, measure = np.asarray(given), law.strain_size, measure_of(law)
     if found.ndim != 2 or found.shape[1] != d:
         tensors = found.ndim > 1 and found.shape[-1] == found.shape[-2]
-        hint = "; fe2.mandel.vector makes them of symmetric tensors, and F − I is no small strain" if tensors else ""
-        raise ValueError(f"strains have the shape {found.shape}, need (n, {d}) Mandel components{hint}")
+        hint, components = "", "components of a gradient"
+        if measure.finite:
+            components = "components of H = F − I, row by row"
+            hint = "; `H.reshape(-1, dim * dim)` makes them of tensors" if tensors else ""
+        elif not measure.scalar:
+            components = "Mandel components"
+            hint = "; fe2.mandel.vector makes them of symmetric tensors, and F − I is no small strain" * tensors
+        raise ValueError(f"strains have the shape {found.shape}, need (n, {d}) {components}{hint}")
     if not np.can_cast(found.dtype, np.float64, "same_kind"):
         raise ValueError(f"strains are of the type {found.dtype}, need real numbers")
     found = found.astype(np.float64, copy=False)
@@ -48,7 +56,7 @@ def check_rows(law: Any, strain: npt.ArrayLike, state: Array, guess: Array) -> N
     Raises:
         ValueError: strains or rows of another shape, not real or not finite.
     """
-    n, name = len(strains(strain, law.strain_size)), type(law).__name__
+    n, name = len(strains(strain, law)), type(law).__name__
     for what, given in (("state", state), ("guess", guess)):
         state_rows(name, what, given, (n, law.state_size))
 

@@ -18,9 +18,9 @@ from dolfinx.mesh import meshtags
 from ufl.algorithms import expand_derivatives
 
 import meshes
-from fe2 import mandel
 from fe2.expressions import compile_expression
 from fe2.materials import Material
+from fe2.measure import Measure, common_measure
 from fe2.phases import materials_by_tag
 from fe2.state import StateLayout, layout_of
 from meshes.compat import coordinate_map
@@ -52,7 +52,7 @@ class Phase:
         material: the material.
         cells: those of the material.
         mesh: of the strain and the memory.
-        strain: UFL tensor (dim, dim).
+        strain: UFL tensor of its measure, (dim, dim) or (dim,).
         plane: "strain" or "stress" in two dimensions.
         degree: of the quadrature.
     """
@@ -61,6 +61,7 @@ class Phase:
         self, material: Material, cells: npt.NDArray[np.int32], mesh, strain: Any, plane: str | None, degree: int
     ):
         self.name = type(material).__name__
+        self.measure: Measure = material.measure
         self.cells = cells
         self.state_size = material.state_size
         self.local_size = material.local_size + (plane == "stress")
@@ -78,7 +79,7 @@ class Phase:
 
         material = material.bind(mesh)
         thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
-        strain = _embed(strain, thickness_strain)
+        strain = self.measure.argument(strain, thickness_strain)
         self.energy = material.energy(strain, state, local)
         self.stress = material.stress(strain, state, local)
         self.updated = material.update(strain, state, local)
@@ -99,19 +100,13 @@ class Phase:
 
     def forms(self, u, v, du, dx):
         """UFL internal virtual work and its linearisation, the local unknowns condensed."""
-        work = ufl.inner(self.stress, _embed(ufl.sym(ufl.grad(v)), 0))
+        measure = self.measure
+        work = ufl.inner(self.stress, measure.embedded(measure.part(ufl.grad(v))))
         stiffness = ufl.derivative(work * dx, u, du)
         if self.local_size:
             change = self.local_solve(ufl.derivative(self.local_residual, u, du))
             stiffness -= ufl.inner(ufl.diff(work, self.local), change) * dx
         return work * dx, stiffness
-
-
-def _embed(tensor, zz):
-    """UFL 3×3 tensor of a 2×2 or 3×3 one."""
-    if tensor.ufl_shape == (3, 3):
-        return tensor
-    return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, zz]])
 
 
 # Largest change, relative to the largest local unknown, at which the local Newton iteration ends; the larger change at
@@ -159,15 +154,17 @@ class Body:
 
     Attributes:
         materials: tag → material, by ascending tag.
+        measure: of all materials.
         plane: as given.
-        V: displacement space.
+        V: space of the displacement, or of the potential whose gradient the materials take.
         u: the displacement, at which everything is evaluated.
         memory_size: size of the memory of the materials in the whole body.
         points: quadrature points of the reference cell.
         weights: (cells, points) [length^dim], summing to the volume.
 
     Raises:
-        ValueError: unknown `plane`, or a geometry of higher degree than the displacement.
+        ValueError: unknown `plane`, a geometry of higher degree than the displacement, materials of different measures,
+            or plane stress for the gradient of a scalar.
         meshes.MeshError: a tag without material, a material without tag, or an unknown name.
         TypeError: another kind of mesh or material.
     """
@@ -188,19 +185,22 @@ class Body:
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim
         self.materials = dict(sorted(materials.items()))
+        self.measure = common_measure({f"tag {tag}": material for tag, material in self.materials.items()})
         self.plane = plane
+        if self.measure.scalar and plane == "stress":
+            raise ValueError("plane = 'stress': the gradient of a scalar has no plane stress; leave out `plane`")
         if coordinate_map(mesh).degree > degree:
             raise ValueError(
                 f"the mesh has geometry of degree {coordinate_map(mesh).degree}, the displacement degree {degree}: "
                 "affine fields are not in such a space; raise the degree or make the mesh of lower order"
             )
         self.symmetric = all(m.symmetric for m in materials.values())
-        self.V = fem.functionspace(mesh, ("Lagrange", degree, (self.dim,)))
-        self.u = fem.Function(self.V, name="displacement")
+        self.V = fem.functionspace(mesh, ("Lagrange", degree, () if self.measure.scalar else (self.dim,)))
+        self.u = fem.Function(self.V, name=self.measure.field)
         q = quadrature_degree(mesh, degree)
         self.points, weights = basix.make_quadrature(mesh.basix_cell(), q)
         dx = ufl.Measure("dx", domain=mesh, subdomain_data=domain.cell_tags, metadata={"quadrature_degree": q})
-        plane_of_mesh = plane if self.dim == 2 else None
+        plane_of_mesh = plane if self.dim == 2 and not self.measure.scalar else None
         v, du = ufl.TestFunction(self.V), ufl.TrialFunction(self.V)
         self._phases = []
         work, energy = [], []
@@ -208,7 +208,7 @@ class Body:
         varying: list[Any] = []
         for tag, material in self.materials.items():
             cells = domain.cell_tags.find(tag)
-            phase = Phase(material, cells, mesh, ufl.sym(ufl.grad(self.u)), plane_of_mesh, q)
+            phase = Phase(material, cells, mesh, self.measure.part(ufl.grad(self.u)), plane_of_mesh, q)
             self._phases.append(phase)
             r, k = phase.forms(self.u, v, du, dx(tag))
             work.append(r)
@@ -271,17 +271,21 @@ class Body:
 
     @cached_property
     def _stresses(self):
-        return [
-            compile_expression(
-                mandel.ufl_vector(ufl.as_tensor([[p.stress[i, j] for j in range(self.dim)] for i in range(self.dim)])),
-                self.points,
-            )
-            for p in self._phases
-        ]
+        measure = self.measure
+        return [compile_expression(measure.components_of(p.stress, self.dim), self.points) for p in self._phases]
 
     @cached_property
     def _strain(self):
-        return fem.Expression(mandel.strain(self.u), self.points)
+        return fem.Expression(self.measure.of(self.u), self.points)
+
+    @cached_property
+    def _orientations(self):
+        return fem.Expression(self.measure.orientation(ufl.grad(self.u)), self.points)
+
+    @property
+    def inverted(self) -> bool:
+        """Whether det F ≤ 0 at some quadrature point of the present displacement; never at small strain."""
+        return self.measure.finite and not bool((self._evaluate(self._orientations, self.cells) > 0).all())
 
     def _evaluate(self, expression: fem.Expression, cells) -> Array:
         return expression.eval(self.mesh, cells).reshape(len(cells), len(self.points), -1)
@@ -318,9 +322,9 @@ class Body:
 
     @cached_property
     def _blocks(self):
-        n, m = self.u.x.array.size, self._matrix
-        matrix = scipy.sparse.bsr_matrix((n, n), blocksize=(self.dim, self.dim))
-        matrix.data = m.data.reshape(-1, self.dim, self.dim)
+        n, m, size = self.u.x.array.size, self._matrix, self.measure.components(self.dim)
+        matrix = scipy.sparse.bsr_matrix((n, n), blocksize=(size, size))
+        matrix.data = m.data.reshape(-1, size, size)
         matrix.indices, matrix.indptr = m.indices, m.indptr.astype(m.indices.dtype)
         return matrix
 
@@ -358,18 +362,19 @@ class Body:
         return new_memory
 
     def stress(self) -> Array:
-        """Stress at the quadrature points as Mandel vectors (cells, points, d) [MPa]."""
-        values = np.zeros((len(self.cells), len(self.points), mandel.size(self.dim)))
+        """Stress at the quadrature points (cells, points, d) [MPa]."""
+        values = np.zeros((len(self.cells), len(self.points), self.measure.size(self.dim)))
         for p, expression in zip(self._phases, self._stresses, strict=True):
             values[p.cells] = self._evaluate(expression, p.cells)
         return values
 
     def strain(self) -> Array:
-        """Strain at the quadrature points as Mandel vectors (cells, points, d)."""
+        """Strain at the quadrature points (cells, points, d)."""
         return self._evaluate(self._strain, self.cells)
 
     def affine(self) -> Array:
-        """Displacements (dofs, d) of the unit Mandel strains: u(x) = B_k (x − c), with the middle c."""
+        """Displacements (dofs, d) of the unit strains: u(x) = B_k (x − c), with the middle c."""
         x = self.V.tabulate_dof_coordinates()[:, : self.dim]
         x = x - (x.min(axis=0) + x.max(axis=0)) / 2
-        return np.einsum("kij,nj->nik", mandel.basis(self.dim), x).reshape(-1, mandel.size(self.dim))
+        basis = self.measure.basis(self.dim)
+        return np.einsum("kij,nj->nik", basis, x).reshape(-1, len(basis))

@@ -3,6 +3,7 @@
 
 The displacement is u = E·x + w. Under each condition, every degree of freedom of w
 either equals one unknown or is zero. The uniform traction condition adds the constraint that w has no mean strain.
+For a scalar field read "potential" for displacement and "constant" for rigid motion.
 
 Parts of the solid that are connected neither inside the RVE nor across its period are held one by one against the rigid
 motions that the condition leaves them, so that they carry no load and the stiffness is not singular.
@@ -21,7 +22,7 @@ from dolfinx import mesh as dmesh
 from scipy.sparse.csgraph import connected_components
 
 import meshes
-from fe2 import mandel
+from fe2.measure import Measure
 from meshes import Seam
 
 Array = npt.NDArray[np.float64]
@@ -70,12 +71,13 @@ def _number(parent: npt.NDArray[np.int64], fixed: npt.NDArray[np.bool_]) -> tupl
     return number[parent], int(roots.sum())
 
 
-def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
+def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) -> Unknowns:
     """Periodic fluctuation: the same at all points that differ by lattice vectors.
 
     Args:
-        V: vector Lagrange space on the RVE's mesh.
+        V: Lagrange space of the field on the RVE's mesh.
         domain: the RVE, on one rank.
+        measure: of the field.
 
     Raises:
         meshes.MeshError: see `meshes.seam`, or a node on the boundary without partner.
@@ -95,12 +97,12 @@ def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
         )
     turns = x @ np.linalg.inv(seam.period)
     shift = np.rint(turns - turns[parent]).astype(np.int64)
-    fixed = _hold_parts(V, x, parent, shift, seam.period)
-    size = x.shape[1]
+    fixed = _hold_parts(V, x, measure, parent, shift, seam.period)
+    size = fixed.shape[1]
     return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()), seam.period)
 
 
-def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
+def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) -> Unknowns:
     """No fluctuation on the faces of the RVE, so that u = E·x there; arguments as for `periodic`.
 
     Raises:
@@ -109,13 +111,13 @@ def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unkn
     period = meshes.known_period(domain)
     domain = replace(domain, period=period)
     x = _nodes(V)
-    prescribed = np.zeros(x.shape, dtype=bool)
+    prescribed = np.zeros(len(x), dtype=bool)
     prescribed[_nodes_on(V, meshes.faces(domain))] = True
-    fixed = prescribed | _hold_parts(V, x, skip=prescribed[:, 0])
-    return Unknowns(*_number(np.arange(x.size), fixed.ravel()), period)
+    fixed = prescribed[:, None] | _hold_parts(V, x, measure, skip=prescribed)
+    return Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
 
 
-def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknowns:
+def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) -> Unknowns:
     """Free fluctuation without mean strain, so that the tractions on the RVE are those of a uniform stress.
 
     Arguments as for `periodic`.
@@ -128,16 +130,19 @@ def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh) -> Unknown
     domain = replace(domain, period=period)
     mesh, x = V.mesh, _nodes(V)
     dim = x.shape[1]
-    fixed = _hold_parts(V, x)
     faces = meshes.faces(domain)
+    outside = np.zeros(len(x), dtype=bool)
+    outside[_nodes_on(V, faces)] = True
+    fixed = _hold_parts(V, x, measure, turned=outside)
     _refuse_open_faces(domain, period, faces)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
-    unit = fem.Constant(mesh, np.zeros((dim, dim)))
+    basis = measure.basis(dim)
+    unit = fem.Constant(mesh, np.zeros(basis[0].shape))
     v, n = ufl.TestFunction(V), ufl.FacetNormal(mesh)
-    mean_strain = fem.form(ufl.inner(unit, ufl.outer(v, n)) * ds)
+    mean_strain = fem.form(ufl.inner(ufl.dot(unit, n), ufl.as_vector([v]) if measure.scalar else v) * ds)
     rows = []
-    for tensor in mandel.basis(dim):
+    for tensor in basis:
         unit.value[:] = tensor
         rows.append(fem.assemble_vector(mean_strain).array.copy())
     unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
@@ -213,19 +218,31 @@ def _connected(count: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64
 
 
 def _hold_parts(
-    V: fem.FunctionSpace, x: Array, parent=None, shift=None, period=None, *, skip: npt.NDArray[np.bool_] | None = None
+    V: fem.FunctionSpace,
+    x: Array,
+    measure: Measure,
+    parent=None,
+    shift=None,
+    period=None,
+    *,
+    skip: npt.NDArray[np.bool_] | None = None,
+    turned: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Which values (nodes, dim) are held at zero to take the rigid motions from each part of the solid.
+    """Which values (nodes, components) are held at zero to take the rigid motions from each part of the solid.
 
     Args:
-        V: the displacement space.
+        V: space of the field.
         x: (nodes, dim) coordinates.
+        measure: of the field.
         parent: (nodes,) the node that each one equals; no nodes are tied if None.
         shift: (nodes, dim) integer multiples of the lattice vectors between the two.
         period: (dim, dim) lattice vectors.
         skip: (nodes,) parts with one of these are held already.
+        turned: (nodes,) the mean displacement gradient of parts with one of these is prescribed, at finite strain with
+            its rotation.
     """
     dim = x.shape[1]
+    components = measure.components(dim)
     nodes = V.dofmap.list
     edges = np.stack([np.broadcast_to(nodes[:, :1], nodes.shape), nodes], axis=2).reshape(-1, 2)
     piece = _connected(len(x), edges)
@@ -245,12 +262,14 @@ def _hold_parts(
                 meshes.PeriodWarning,
                 stacklevel=5,
             )
-    fixed = np.zeros(x.shape, dtype=bool)
+    fixed = np.zeros((len(x), components), dtype=bool)
     order = np.argsort(part, kind="stable")
     for mine, vectors in zip(np.split(order, np.flatnonzero(np.diff(part[order])) + 1), windings, strict=True):
         if skip is None or not skip[mine].any():
+            still = measure.scalar or (measure.finite and turned is not None and bool(turned[mine].any()))
             mine = mine[root[mine]]
-            fixed[mine] = _held(x[mine] + offset[mine], _spins(vectors, dim))
+            spins = np.zeros((0, dim, dim)) if still else _spins(vectors, dim)
+            fixed[mine] = _held(x[mine] + offset[mine], spins, components)
     return fixed
 
 
@@ -303,9 +322,9 @@ def _spins(vectors: Array, dim: int) -> Array:
     return spins
 
 
-def _held(x: Array, spins: Array) -> npt.NDArray[np.bool_]:
-    """Values (m, dim) of the nodes x (m, dim) that fix translations and `spins` (s, dim, dim), best conditioned."""
-    held = np.zeros(x.shape, dtype=bool)
+def _held(x: Array, spins: Array, components: int) -> npt.NDArray[np.bool_]:
+    """Values (m, components) of nodes x (m, dim) that fix translations and `spins` (s, dim, dim), best conditioned."""
+    held = np.zeros((len(x), components), dtype=bool)
     if not len(spins):
         held[0] = True
         return held

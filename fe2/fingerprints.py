@@ -16,6 +16,7 @@ import numpy.typing as npt
 import ufl
 
 from fe2.body import Body, newton_local
+from fe2.measure import SMALL_STRAIN
 from fe2.rve import RVE
 from meshes.compat import geometry_dofmap
 
@@ -68,6 +69,8 @@ def fingerprint(rve: RVE) -> dict[str, str]:
         "numbering": digest(body.V.dofmap.list.astype(np.int64), *_rounded(body.points)),
         "whole": _whole(rve),
     }
+    if body.measure is not SMALL_STRAIN:  # older files have no measure
+        parts["measure"] = body.measure.name
     if body.dim == 2:
         parts["plane"] = body.plane
     for tag, (stress, state) in _responses(rve).items():

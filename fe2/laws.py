@@ -41,10 +41,11 @@ class Response:
 
 
 class Law(Protocol):
-    """The interface of a law to the macroscale; the strain may be any measure with `strain_size` components.
+    """The interface of a law to the macroscale.
 
     A law may also have any of
 
+        measure                       the `fe2.Measure` of its strain and stress; small strain without it
         layout                        the `fe2.StateLayout` of its rows, of `state_size` numbers
         micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
         set_state(state)              the `fe2.Body` there, moved and shared by all points
@@ -112,7 +113,7 @@ class ExactLaw:
     """
 
     def __init__(self, rve: RVE):
-        self.rve = rve
+        self.rve, self.measure = rve, rve.measure
         self.strain_size = rve.strain_size
         self.layout = StateLayout(rve=rve.layout, work=())
         self.state_size = self.layout.size
@@ -212,7 +213,7 @@ class VaryingLaw:
                 raise ValueError(
                     f"{type(material).__name__} has state or local unknowns, which no varying RVE may have"
                 )
-        self.tags, self.like = tags, rve
+        self.tags, self.like, self.measure = tags, rve, rve.measure
         self.strain_size = rve.strain_size
         self.layout = StateLayout(point=(), rve=rve.layout)
         self.state_size = self.layout.size

@@ -3,7 +3,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -17,6 +17,7 @@ import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
 from fe2.laws import Law
+from fe2.measure import common_measure
 from fe2.micro import MicroPoint
 from fe2.newton import Newton, StepFailed
 from fe2.progress import Bar
@@ -24,7 +25,7 @@ from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import raise_on_all_ranks
 from fe2.rve import NotConverged
 from fe2.signals import SIGNALS, SignalListener, Stopped
-from fe2.xdmf import Series, at_nodes, named
+from fe2.xdmf import Series, at_nodes
 from meshes.deprecation import renamed_arguments
 
 
@@ -81,6 +82,7 @@ class _Clock:
 def _vector(what: str, given: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
     """`given` as a vector (dim,); raises ValueError for another shape, or numbers that are not real and finite."""
     found = np.asarray(given)
+    found = found[None] if found.shape == () and dim == 1 else found
     if found.shape != (dim,) or not np.can_cast(found.dtype, np.float64, "same_kind") or not np.isfinite(found).all():
         raise ValueError(f"{what}: {given!r}: need a vector of {dim} finite real numbers")
     return found.astype(np.float64)
@@ -96,11 +98,11 @@ class MacroProblem:
     Args:
         domain: mesh and tags of the structure (`meshes.TaggedMesh`), spread over its communicator.
         law: the law of the whole structure, or cell tag, or name in `domain.names` → law.
-        degree: of the displacement.
+        degree: of the displacement, or of the potential whose gradient the law takes.
         options_prefix: of the PETSc options of SNES, KSP and PC.
 
     Attributes:
-        u: displacement.
+        u: displacement, or a potential such as the temperature.
         sigma: the `QuadratureLaw` with stress and tangent.
         history: the accepted steps.
 
@@ -121,8 +123,10 @@ class MacroProblem:
         meshes.need_tagged_mesh(domain, "domain")
         self.domain, self.mesh = domain, domain.mesh
         self.comm = self.mesh.comm
-        self.V = fem.functionspace(self.mesh, ("Lagrange", degree, (self.mesh.geometry.dim,)))
-        self.u = fem.Function(self.V, name="displacement")
+        measure = common_measure(dict(law) if isinstance(law, Mapping) else {"all": law})
+        self._components = measure.components(self.mesh.geometry.dim)
+        self.V = fem.functionspace(self.mesh, ("Lagrange", degree, () if measure.scalar else (self._components,)))
+        self.u = fem.Function(self.V, name=measure.field)
         self.sigma = QuadratureLaw(law, self.u, cell_tags=domain.cell_tags, names=domain.names)
         self.history: list[Step] = []
         self._prefix = options_prefix
@@ -130,6 +134,7 @@ class MacroProblem:
         self._bcs: list[tuple[fem.DirichletBC, fem.Constant]] = []
         self._prescribed: list[float] = []
         self._v = ufl.TestFunction(self.V)
+        self._test = ufl.as_vector([self._v]) if measure.scalar else self._v
         self._ds = ufl.Measure("ds", domain=self.mesh, subdomain_data=domain.facet_tags)
         self._loads: list = []
         self._recorded: dict[str, tuple] = {}
@@ -146,43 +151,48 @@ class MacroProblem:
     def _nodes(self, name: str) -> npt.NDArray[np.int32]:
         return fem.locate_dofs_topological(self.V, self.mesh.topology.dim - 1, self._facets(name))
 
-    def prescribe(self, boundary: str, values: Sequence[float | None]) -> None:
-        """Prescribe the displacement of a named boundary at load factor 1; None leaves a component free.
+    def prescribe(self, boundary: str, values: Sequence[float | None] | float) -> None:
+        """Prescribe the displacement (or potential) of a named boundary at load factor 1; None leaves a component free.
 
         Raises:
             ValueError: unknown boundary, or not one value per component, finite or None.
         """
-        facets, dim, call = self._facets(boundary), self.mesh.geometry.dim, f"prescribe({boundary!r})"
+        facets, dim, call = self._facets(boundary), self._components, f"prescribe({boundary!r})"
+        values = [values] if isinstance(values, (int, float)) else values
         if len(values) != dim:
             raise ValueError(f"{call}: {len(values)} values for {dim} components; use None for free ones")
         _vector(call, [0.0 if value is None else value for value in values], dim)
         for i, value in enumerate(values):
             if value is not None:
                 constant = fem.Constant(self.mesh, 0.0)
-                dofs = fem.locate_dofs_topological(self.V.sub(i), self.mesh.topology.dim - 1, facets)
-                self._bcs.append((fem.dirichletbc(constant, dofs, self.V.sub(i)), constant))
+                V = self.V if self.sigma.measure.scalar else self.V.sub(i)
+                dofs = fem.locate_dofs_topological(V, self.mesh.topology.dim - 1, facets)
+                self._bcs.append((fem.dirichletbc(constant, dofs, V), constant))
                 self._prescribed.append(float(value))
 
-    def traction(self, boundary: str, vector: Sequence[float]) -> None:
-        """Apply a traction (dim,) [MPa] on a named boundary at load factor 1.
+    def traction(self, boundary: str, vector: Sequence[float] | float) -> None:
+        """Apply a traction (dim,) [MPa], or a flux into the body, on a named boundary at load factor 1.
+
+        At finite strain it is a force per area of the undeformed boundary, and keeps its direction.
 
         Raises:
             ValueError: unknown boundary, or not one finite number per component.
         """
         self._facets(boundary)
-        t = fem.Constant(self.mesh, _vector(f"traction({boundary!r})", vector, self.mesh.geometry.dim))
-        self._loads.append(self._factor * ufl.dot(t, self._v) * self._ds(self.domain.facet_names[boundary]))
+        t = fem.Constant(self.mesh, _vector(f"traction({boundary!r})", vector, self._components))
+        self._loads.append(self._factor * ufl.dot(t, self._test) * self._ds(self.domain.facet_names[boundary]))
 
-    def body_force(self, vector: Sequence[float]) -> None:
-        """Apply a force (dim,) per volume at load factor 1; raises ValueError as `traction`."""
-        b = fem.Constant(self.mesh, _vector("body_force", vector, self.mesh.geometry.dim))
-        self._loads.append(self._factor * ufl.dot(b, self._v) * self.sigma.dx)
+    def body_force(self, vector: Sequence[float] | float) -> None:
+        """Apply a force (dim,), or a source, per volume at load factor 1; raises ValueError as `traction`."""
+        b = fem.Constant(self.mesh, _vector("body_force", vector, self._components))
+        self._loads.append(self._factor * ufl.dot(b, self._test) * self.sigma.dx)
 
     def record(self, boundary: str) -> None:
         """Record the mean displacement of a named boundary and the resultant force on it at each step."""
         nodes = self._nodes(boundary)
         ds = self._ds(self.domain.facet_names[boundary])
-        mean = [fem.form(self.u[i] * ds) for i in range(self.mesh.geometry.dim)]
+        parts = [self.u] if self.sigma.measure.scalar else [self.u[i] for i in range(self._components)]
+        mean = [fem.form(part * ds) for part in parts]
         self._recorded[boundary] = (mean, fem.form(fem.Constant(self.mesh, 1.0) * ds), nodes)
 
     def fix(self, boundary: str, values: Sequence[float | None]) -> None:
@@ -354,7 +364,7 @@ class MacroProblem:
     def _fields(self) -> tuple[dict, dict]:
         """Fields of this rank at the nodes of the mesh and in its cells, for a `Series`."""
         stress, strain = (self.sigma.means(v) for v in (self.sigma.stresses(), self.sigma.strains()))
-        return {"displacement": at_nodes(self.u)}, named("stress", stress) | named("strain", strain)
+        return {self.sigma.measure.field: at_nodes(self.u)}, self.sigma.measure.columns(stress, strain)
 
     @renamed_arguments(places="coordinates")
     def micro(self, coordinates: npt.ArrayLike) -> list[MicroPoint]:
@@ -383,7 +393,7 @@ class MacroProblem:
         return points
 
     def _measure(self, newton: Newton) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-        displacement, force, dim = {}, {}, self.mesh.geometry.dim
+        displacement, force, dim = {}, {}, self._components
         if self._recorded:
             b = newton.internal_forces()
         for name, (mean, area, nodes) in self._recorded.items():

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Materials, each defined by one UFL energy density (or stress) of the 3D strain tensor.
+"""Materials, each defined by one UFL energy density (or stress) of its measure.
 
-A material takes the full 3×3 small-strain tensor; plane strain and plane stress are imposed where it is evaluated.
-Residual, Jacobian, stress and tangent are derivatives of this one definition. Moduli and stresses are in MPa (any
-consistent unit will do); strains are dimensionless.
+    measure                 the energy is a function of
+    small strain            the full 3×3 strain tensor
+    displacement gradient   the full 3×3 deformation gradient F
+    gradient                the gradient (dim,) of a scalar, such as a temperature
+
+Plane strain and plane stress are imposed where a material is evaluated. Residual, Jacobian, stress and tangent are
+derivatives of this one definition. Moduli and stresses are in MPa (any consistent unit will do); strains are
+dimensionless.
 
 The energy may also depend on two kinds of internal variables:
 
@@ -24,6 +29,7 @@ import numpy.typing as npt
 import ufl
 from dolfinx import fem
 
+from fe2.measure import SMALL_STRAIN, Measure, measure_named
 from fe2.state import StateLayout
 
 Expr = Any  # UFL expressions, which UFL itself does not type
@@ -39,11 +45,19 @@ def norm(tensor: Expr) -> Expr:
     return ufl.sqrt(ufl.inner(tensor, tensor) + _DELTA_SQUARED)
 
 
-def why_not_finite(strains: npt.NDArray[np.float64]) -> str:
+def why_not_finite(strains: npt.NDArray[np.float64], measure: Measure) -> str:
     """The likely cause of a stress or tangent that is not finite at some of the strains (n, d), for a message, or "".
 
-    √(e:e) and most powers of it have a derivative that is 0/0 at e = 0, whether e is the strain or its deviator.
+    √(e:e) and most powers of it have a derivative that is 0/0 at e = 0, whether e is the strain or its deviator. At
+    finite strain the logarithm of det F ≤ 0 does not exist.
     """
+    if measure.finite:
+        dim = measure.dimension(strains.shape[1])
+        determinants = np.linalg.det(np.eye(dim) + measure.tensors(strains))
+        if (determinants <= 0).any():
+            return f", where det F = {determinants.min():.3g}: a point is turned inside out"
+    if measure is not SMALL_STRAIN:
+        return ""
     deviators = strains.copy()
     normal = {3: 2, 6: 3}.get(strains.shape[1], 0)
     deviators[:, :normal] -= deviators[:, :normal].mean(axis=1, keepdims=True) if normal else 0.0
@@ -67,6 +81,7 @@ class Material:
         layout: fields of the state, which is kept from step to step.
         state_size: number of scalars of the state, without a layout.
         local_size: number of local unknowns that make the energy stationary.
+        measure: what the material is given, see `fe2.measure`.
         symmetric: whether the stress derives from a potential, so that tangents are symmetric.
     """
 
@@ -74,15 +89,16 @@ class Material:
     state_size: int = 0
     local_size: int = 0
     symmetric: bool = True
+    measure: Measure = SMALL_STRAIN
 
     def energy(self, strain: Expr, state: Expr = None, local: Expr = None) -> Expr:
-        """UFL energy density of the 3×3 `strain`; None for a material given by its stress only."""
+        """UFL energy density of the 3×3 strain, F, or gradient (dim,); None for a material given by its stress only."""
         return None
 
     def stress(self, strain: Expr, state: Expr = None, local: Expr = None) -> Expr:
-        """UFL Cauchy stress (3, 3); by default the derivative of the energy."""
+        """UFL stress, (3, 3) or a flux (dim,); by default the derivative of the energy."""
         strain = ufl.variable(strain)
-        return ufl.sym(ufl.diff(self.energy(strain, state, local), strain))
+        return self.measure.part(ufl.diff(self.energy(strain, state, local), strain))
 
     def update(self, strain: Expr, state: Expr, local: Expr = None) -> list[Expr]:
         """UFL scalars (state_size) of the state at the end of a step that began with `state`."""
@@ -97,7 +113,7 @@ class Material:
 
 
 def _constant(mesh, value):
-    if value is None or isinstance(value, (bool, str)) or callable(value):
+    if value is None or isinstance(value, (bool, str, Measure)) or callable(value):
         return value
     if isinstance(value, dict):
         return {k: _constant(mesh, v) for k, v in value.items()}
@@ -117,16 +133,26 @@ class Energy(Material):
     """A user's material, from its energy density.
 
     Args:
-        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain. It may vary in space, through
-            `ufl.SpatialCoordinate` of the RVE's mesh.
+        density: function (strain, **parameters) → UFL scalar [MPa] of the 3×3 strain, of the 3×3 deformation gradient
+            F, or of the gradient (dim,) of a scalar. It may vary in space, through `ufl.SpatialCoordinate` of the RVE's
+            mesh.
         parameters: its keyword arguments; new values need no compilation.
+        measure: "small strain", "displacement gradient" (of F) or "gradient".
 
     Example:
         Energy(lambda e, K, G: K / 2 * tr(e)**2 + G * inner(dev(e), dev(e)), parameters={"K": 4.0, "G": 1.0})
+        Energy(lambda F: inner(F, F) / 2 - ln(det(F)) + ln(det(F))**2, measure="displacement gradient")
+
+    Raises:
+        ValueError: another measure.
     """
 
     density: Callable[..., Expr]
     parameters: dict[str, Any] | None = None
+    measure: Measure | str = SMALL_STRAIN  # type: ignore[assignment]
+
+    def __post_init__(self):
+        object.__setattr__(self, "measure", measure_named(self.measure))
 
     def energy(self, strain, state=None, local=None):
         return self.density(strain, **(self.parameters or {}))
@@ -137,13 +163,22 @@ class Stress(Material):
     """A user's material, from its stress; its tangent need not be symmetric.
 
     Args:
-        function: function (strain, **parameters) → UFL 3×3 stress [MPa] of the 3×3 strain.
+        function: function (strain, **parameters) → UFL 3×3 stress [MPa] of the 3×3 strain; of F, the first
+            Piola–Kirchhoff stress; of a gradient (dim,), the flux (dim,), positive along the gradient.
         parameters: its keyword arguments; new values need no compilation.
+        measure: as for `Energy`.
+
+    Raises:
+        ValueError: another measure.
     """
 
     function: Callable[..., Expr]
     parameters: dict[str, Any] | None = None
+    measure: Measure | str = SMALL_STRAIN  # type: ignore[assignment]
     symmetric = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "measure", measure_named(self.measure))
 
     def stress(self, strain, state=None, local=None):
         return self.function(strain, **(self.parameters or {}))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dolfinx import fem
 
 from fe2.rve import RVE
-from fe2.xdmf import Series, at_nodes, named
+from fe2.xdmf import Series, at_nodes
 
 Array = npt.NDArray[np.float64]
 
@@ -21,8 +21,8 @@ class MicroFields:
 
     Attributes:
         displacement: `fem.Function` on the body's space, with the affine part.
-        strain: (cells, points, d) Mandel.
-        stress: (cells, points, d) Mandel [MPa].
+        strain: (cells, points, d) in the components of the RVE's measure.
+        stress: (cells, points, d) [MPa].
         rve: the RVE.
         constitutive_relation_error: (cells, points), ψ(ε) + ψ*(σ) − σ·ε ≥ 0 [MPa] of learned fields,
             zero where stress and strain obey the material's law; its mean over the RVE is the gap of the certificate.
@@ -53,10 +53,10 @@ class MicroFields:
         """
         weights, tags = self.rve.body.weights, self.rve.domain.cell_tags
         values = {"tag": tags.values[np.argsort(tags.indices)].astype(np.int64)}
-        fields = {"stress": self.stress, "strain": self.strain}
+        measure = self.rve.measure
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        stress, strain = (np.einsum("cqd,cq->cd", field, shares) for field in (self.stress, self.strain))
+        values |= measure.columns(stress, strain)
         if self.constitutive_relation_error is not None:
-            fields["constitutive_relation_error"] = self.constitutive_relation_error
-        for name, field in fields.items():
-            means = np.einsum("cq...,cq->c...", field, weights / weights.sum(axis=1, keepdims=True))
-            values |= named(name, means) if means.ndim == 2 else {name: means}
-        Series(path, self.rve.body.mesh).write_alone({"displacement": at_nodes(self.displacement)}, values)
+            values["constitutive_relation_error"] = np.einsum("cq,cq->c", self.constitutive_relation_error, shares)
+        Series(path, self.rve.body.mesh).write_alone({measure.field: at_nodes(self.displacement)}, values)

@@ -228,7 +228,7 @@ class MicroNewton:
             g = self.unknowns.constraint
             if g is not None:  # the side condition's reactions are no residual
                 r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
-            norm = float(np.linalg.norm(r))
+            norm = np.inf if self.body.inverted else float(np.linalg.norm(r))
             if norm <= (1 - _DECREASE * length) * size:
                 break
             length /= 2
@@ -255,7 +255,7 @@ class MicroNewton:
 
     def _cause(self) -> str:
         """The likely cause of a stress or tangent that is not finite."""
-        return why_not_finite(self.body.strain().reshape(-1, self.affine.shape[1]))
+        return why_not_finite(self.body.strain().reshape(-1, self.affine.shape[1]), self.body.measure)
 
     # Results of a converged iterate.
 

@@ -21,7 +21,6 @@ from dolfinx import fem, la
 from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
-from fe2 import mandel
 from fe2.callbacks import Callbacks
 from fe2.petsc_options import default_options
 from fe2.quadrature import QuadratureLaw
@@ -73,7 +72,7 @@ class Newton:
         self._sigma, self._u, self._prescribed = sigma, u, list(bcs)
         self._bcs, self._comm = [bc for bc, _ in bcs], u.function_space.mesh.comm
         V = u.function_space
-        internal = ufl.inner(sigma.stress, mandel.strain(v)) * sigma.dx
+        internal = ufl.inner(sigma.stress, sigma.measure.of(v)) * sigma.dx
         self._internal = fem.form(internal)
         self._external = fem.form(sum(loads)) if loads else None
         self._jacobian = fem.form(sigma.derivative(internal, ufl.TrialFunction(V)))
@@ -257,7 +256,9 @@ class Newton:
 
 
 def _rigid_motions(A: PETSc.Mat, V: fem.FunctionSpace) -> PETSc.NullSpace:
-    """Translations and small rotations, the near-nullspace of algebraic multigrid (collective)."""
+    """Translations and small rotations, or constants, the near-nullspace of algebraic multigrid (collective)."""
+    if V.dofmap.index_map_bs == 1:
+        return PETSc.NullSpace().create(constant=True, comm=A.comm)
     x = A.createVecRight()
     x.array[:] = V.tabulate_dof_coordinates()[: V.dofmap.index_map.size_local, : V.mesh.geometry.dim].ravel()
     motions = PETSc.NullSpace().createRigidBody(x)

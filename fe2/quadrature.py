@@ -14,10 +14,10 @@ from dolfinx import fem
 from ufl.algorithms import expand_derivatives
 
 import meshes
-from fe2 import mandel
 from fe2.body import quadrature_degree
 from fe2.laws import Law, Response
 from fe2.materials import why_not_finite
+from fe2.measure import DISPLACEMENT_GRADIENT, SMALL_STRAIN, Measure, common_measure, measure_of
 from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
@@ -47,28 +47,36 @@ class Region:
     state: Array
     guess: Array
 
+    @property
+    def measure(self) -> Measure:
+        """The measure of the law."""
+        return measure_of(self.law)
+
 
 class QuadratureLaw:
     """A law, or one per cell tag, at all quadrature points of a mesh, for use in UFL.
 
-    Write the residual with `stress`, a Mandel vector, where a script without microstructure has σ(u), and integrate
-    over cells with `dx` alone, which has the quadrature points and the tags:
+    Write the residual with `stress`, a vector in the components of the law's measure, where a script without
+    microstructure has σ(u), and integrate over cells with `dx` alone, which has the quadrature points and the tags:
 
         sigma = fe2.QuadratureLaw(law, u)
-        F = ufl.inner(sigma.stress, fe2.mandel.strain(v)) * sigma.dx - ufl.dot(b, v) * sigma.dx
+        F = ufl.inner(sigma.stress, sigma.measure.of(v)) * sigma.dx - ufl.dot(b, v) * sigma.dx
         J = sigma.derivative(F, du)
+
+    At small strain `sigma.measure.of` is `fe2.mandel.strain`.
 
     Call `update()` whenever u has changed and `commit()` when the step is accepted.
 
     Args:
         law: the law of all cells, or tag, or name in `names` → law.
-        u: displacement, a `fem.Function` on a Lagrange space.
+        u: displacement, or the potential of a law of gradients; a `fem.Function` on a Lagrange space.
         strain: UFL vector (d,) of u, zero without displacement (but for strains of other causes, such as temperature);
-            None for the Mandel vector of the small strain.
+            None for that of the law's measure.
         cell_tags: `MeshTags` of the cells, for tag → law and for the measure `dx`.
         names: name of a phase → tag.
 
     Attributes:
+        measure: of the laws.
         stress: `fem.Function` (d,) [MPa].
         tangent: `fem.Function` (d, d) [MPa].
         dx: the measure with the law's quadrature points.
@@ -93,7 +101,6 @@ class QuadratureLaw:
     ):
         mesh = u.function_space.mesh
         self.u, self.mesh = u, mesh
-        self.strain = mandel.strain(u) if strain is None else strain
         # Each rank evaluates the points of the cells it owns; no form is integrated over ghost cells.
         self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
         if isinstance(law, Mapping):
@@ -102,6 +109,13 @@ class QuadratureLaw:
         else:
             need_law(law)
             parts = [(type(law).__name__, law, self.cells)]
+        self.measure = common_measure({label: part for label, part, _ in parts})
+        if strain is None:
+            need = () if self.measure.scalar else (mesh.geometry.dim,)
+            if u.ufl_shape != need:
+                name = self.measure.name
+                raise ValueError(f"u has the shape {u.ufl_shape}, the laws take the {name} of one of {need}")
+        self.strain = self.measure.of(u) if strain is None else strain
         for label, part, _ in parts:
             if self.strain.ufl_shape != (part.strain_size,):
                 raise ValueError(f"the strain has shape {self.strain.ufl_shape}, {label} takes ({part.strain_size},)")
@@ -128,7 +142,8 @@ class QuadratureLaw:
         at_rest = self.strains(self.cells[:1])
         self.u.x.array[:] = displacement
         dim = self.mesh.geometry.dim
-        for identity in (mandel.vector(np.eye(dim)), np.eye(dim).ravel()):
+        for measure in (SMALL_STRAIN, DISPLACEMENT_GRADIENT):
+            identity = np.einsum("kij,ij->k", measure.basis(dim), np.eye(dim))
             if at_rest.shape[1] == len(identity) and at_rest.size and abs(at_rest - identity).max() < 1e-8:
                 raise ValueError(
                     f"the strain at zero displacement is {at_rest[0].tolist()}, that of the identity: need one that "
@@ -208,7 +223,7 @@ class QuadratureLaw:
             where, shown = (np.array2string(a[k], precision=6) for a in (self.coordinates(region.cells), strain))
             raise NotFinite(
                 f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
-                f"of them at x = {where} with strain {shown}{why_not_finite(strain[~good])}"
+                f"of them at x = {where} with strain {shown}{why_not_finite(strain[~good], region.measure)}"
             )
 
     def commit(self) -> None:

@@ -54,7 +54,7 @@ class Failure:
 
     def __str__(self):
         strain = np.array2string(self.strain, precision=6)
-        return f"point {self.point}, Mandel strain {strain}: " + "; ".join(self.attempts)
+        return f"point {self.point}, strain {strain}: " + "; ".join(self.attempts)
 
 
 class NotConverged(RuntimeError):
@@ -76,7 +76,7 @@ class UnstableWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Homogenised:
-    """Effective response at n strains.
+    """Effective response at n strains; "strain" and "stress" are those of the RVE's measure.
 
     Attributes:
         stress: (n, d) [MPa].
@@ -90,7 +90,7 @@ class Homogenised:
         unstable: (n,) equilibria that are no minimum of the energy, as in softening materials. They are not unique,
             and the one found depends on the path.
         fluctuation: (n, dofs) of the displacement, in the order of `x.array` [length]; without `fields` no rows.
-        local_stress: (n, cells, points, d) Mandel at the quadrature points [MPa]; without `fields` no rows.
+        local_stress: (n, cells, points, d) at the quadrature points [MPa]; without `fields` no rows.
         failures: points without convergence (their rows are NaN).
     """
 
@@ -141,7 +141,8 @@ class RVE:
         domain: as given.
         body: internal forces, stiffness, energy and stress of a displacement.
         group: points solved side by side; 32, or as many as have their matrices in 256 MB.
-        strain_size: d, the number of Mandel components.
+        measure: of the materials, see `fe2.measure`.
+        strain_size: d, the number of components of the strain.
         period: (dim, dim) lattice vectors.
         volume: of the period.
         layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory",
@@ -179,7 +180,8 @@ class RVE:
         self.boundary = boundary
         self.solver = solver = _with_former(solver, former)
         self.body = Body(domain, materials, degree=degree, plane=plane)
-        self.unknowns = CONDITIONS[boundary](self.body.V, domain)
+        self.measure = self.body.measure
+        self.unknowns = CONDITIONS[boundary](self.body.V, domain, self.measure)
         self.period = self.unknowns.period
         self.volume = abs(float(np.linalg.det(self.period)))
         self.stiffness = ReducedStiffness(
@@ -218,7 +220,7 @@ class RVE:
         The result depends on the arguments alone, not on earlier calls.
 
         Args:
-            strains: Mandel strains (n, d), or one strain (d,).
+            strains: (n, d), or one strain (d,), in the components of the measure.
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
             guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
                 None for that of `state`.
@@ -233,7 +235,7 @@ class RVE:
             ValueError: strains of wrong shape or not finite.
             NotConverged: see `on_failure`.
         """
-        strains = arguments.strains(np.atleast_2d(strains), self.strain_size)
+        strains = arguments.strains(np.atleast_2d(strains), self)
         n, d = strains.shape
         for what, rows in (("state", state), ("guess", guess)):
             if rows is not None:
@@ -319,7 +321,7 @@ class RVE:
     def displacement(self, state: Array, fluctuation: bool = False) -> fem.Function:
         """Displacement (or only its periodic fluctuation) of one state row (state_size,) as a new `fem.Function`."""
         strain, w = self.layout.view(state, "strain"), self.layout.view(state, "fluctuation")
-        u = fem.Function(self.body.V, name="fluctuation" if fluctuation else "displacement")
+        u = fem.Function(self.body.V, name="fluctuation" if fluctuation else self.measure.field)
         u.x.array[:] = self.unknowns.expand(w) + (0.0 if fluctuation else self.affine @ strain)
         return u
 

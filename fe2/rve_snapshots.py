@@ -118,7 +118,7 @@ def compute(
     """
     path = Path(path)
     with raise_on_all_ranks(comm):
-        strains = np.array(arguments.strains(np.atleast_2d(strains), rve.strain_size), order="C")
+        strains = np.array(arguments.strains(np.atleast_2d(strains), rve), order="C")
         if not isinstance(chunk, (int, np.integer)) or chunk < 1:
             raise ValueError(f"chunk = {chunk!r}: need a whole number of at least 1")
         for tag, material in rve.body.materials.items():

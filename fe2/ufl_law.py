@@ -10,7 +10,7 @@ from mpi4py import MPI
 from dolfinx import fem
 from dolfinx.mesh import create_interval
 
-from fe2 import arguments, mandel
+from fe2 import arguments
 from fe2.body import LocalError, Phase, newton_local
 from fe2.expressions import compile_expression
 from fe2.laws import Response
@@ -34,7 +34,8 @@ class UFLLaw:
         chunk: points evaluated at a time, which bounds the memory.
 
     Attributes:
-        strain_size: d, the number of Mandel components.
+        measure: of the material.
+        strain_size: d, the number of components of the strain.
         layout: of a state row: "state" with the fields of the material's state, "local" with its local unknowns.
         state_size: of the layout.
 
@@ -51,7 +52,10 @@ class UFLLaw:
         if chunk < 1:
             raise ValueError(f"chunk = {chunk}: need at least 1 point")
         self.material = material
-        self.strain_size = d = mandel.size(dim)
+        self.measure = measure = material.measure
+        if measure.scalar and plane == "stress":
+            raise ValueError("plane = 'stress': the gradient of a scalar has no plane stress; leave out `plane`")
+        self.strain_size = d = measure.size(dim)
         self.chunk = chunk
         # An interval stands for a point: one quadrature point each, so strain and memory are functions on a mesh, and
         # what DOLFINx compiles for cells is evaluated at points of any structure.
@@ -60,12 +64,13 @@ class UFLLaw:
         element = basix.ufl.quadrature_element(mesh.basix_cell(), (d,), degree=0)
         self._strain = fem.Function(fem.functionspace(mesh, element))
         strain = ufl.variable(self._strain)
-        self._phase = phase = Phase(material, cells, mesh, mandel.ufl_tensor(strain), plane if dim == 2 else None, 0)
+        self._phase = phase = Phase(
+            material, cells, mesh, measure.tensor(strain), plane if dim == 2 and not measure.scalar else None, 0
+        )
         self.layout = phase.layout
         self.state_size = self.layout.size
 
-        inplane = ufl.as_tensor([[phase.stress[i, j] for j in range(dim)] for i in range(dim)])
-        stress = mandel.ufl_vector(inplane)
+        stress = measure.components_of(phase.stress, dim)
         tangent = ufl.diff(stress, strain)
         if phase.local_size:
             # The local unknowns follow the strain: dl/dE = −(∂g/∂l)⁻¹ ∂g/∂E, g the local residual.
@@ -83,7 +88,7 @@ class UFLLaw:
         self._correction = None if correction is None else compile_expression(correction, point)
         rest = self.initial_state(1)
         try:
-            check_elliptic(UFLLaw.evaluate(self, np.zeros((1, d)), rest, rest).tangent[0], phase.name)
+            check_elliptic(UFLLaw.evaluate(self, np.zeros((1, d)), rest, rest).tangent[0], phase.name, measure)
         except LocalError:
             pass  # raised again where a strain is evaluated
 
@@ -128,7 +133,7 @@ class UFLLaw:
                 shown = np.array2string(strain[k], precision=6)
                 raise LocalError(
                     f"{self._phase.name}: the local unknowns did not converge at {found.failed.sum()} of {n} points, "
-                    f"the first of them point {part.start + k} with Mandel strain {shown} "
+                    f"the first of them point {part.start + k} with strain {shown} "
                     f"(last change {found.change:.3g})"
                 )
             view(out.state[part], "local")[:] = local[:n, 0]

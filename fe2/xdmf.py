@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from dolfinx import cpp, fem
 
-from fe2 import mandel
 from fe2.ranks import raise_on_all_ranks
 from meshes.compat import geometry_dofmap
 
@@ -44,16 +43,6 @@ def at_nodes(u: fem.Function) -> Array:
     values = np.zeros((len(mesh.geometry.x), components))
     values[nodes] = np.einsum("nk,ckm->cnm", shapes, u.x.array.reshape(-1, components)[space.dofmap.list])
     return values
-
-
-def named(name: str, vectors: Array) -> dict[str, Array]:
-    """Tensor components name_xx, name_xy, ... (n,) of Mandel vectors (n, d).
-
-    In two dimensions those in the plane only: a tensor padded with zeros would suggest that σ_zz vanishes.
-    """
-    tensors = mandel.tensor(vectors)
-    pairs = [(i, j) for i in range(tensors.shape[-1]) for j in range(i, tensors.shape[-1])]
-    return {f"{name}_{'xyz'[i]}{'xyz'[j]}": tensors[:, i, j] for i, j in pairs}
 
 
 class Series:

@@ -330,7 +330,7 @@ def test_a_point_without_solution_is_named_at_once():
     brittle = fe2.Energy(lambda e: 50 * ufl.inner(e, e) - 1e-3 * ufl.sqrt(1e-6 - ufl.inner(e, e)))
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
     law = fe2.ExactLaw(fe2.RVE(cell, {1: brittle, 2: brittle}, degree=1))
-    what = r"smallest step: 1 RVE .*\n  point 0, Mandel strain \[.*from the guess: .* in 1 sub-steps, at 1 of the way: "
+    what = r"smallest step: 1 RVE .*\n  point 0, strain \[.*from the guess: .* in 1 sub-steps, at 1 of the way: "
     with pytest.raises(fe2.StepFailed, match=what):
         bar(MPI.COMM_SELF, law, steps=1, max_cuts=0)
 

@@ -19,7 +19,7 @@ from test_macro import halves
 import fe2
 import meshes
 from fe2.progress import Bar
-from fe2.xdmf import Series, at_nodes, named
+from fe2.xdmf import Series, at_nodes
 
 STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
@@ -126,15 +126,19 @@ def test_a_new_run_begins_a_new_series(tmp_path):
 def test_components_in_space_and_curved_cells(tmp_path):
     """In 3D all six components have names; P2 values at the nodes of a curved mesh are those of the function."""
     tensor = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]])
-    values = named("s", fe2.mandel.vector(tensor)[None])
+    one = fe2.mandel.vector(tensor)[None]
+    values = fe2.SMALL_STRAIN.columns(one, 2 * one)
+    expected = {"xx": 1, "xy": 2, "xz": 3, "yy": 4, "yz": 5, "zz": 6}
     assert {k: round(float(v[0]), 12) for k, v in values.items()} == {
-        "s_xx": 1, "s_xy": 2, "s_xz": 3, "s_yy": 4, "s_yz": 5, "s_zz": 6
-    }  # fmt: skip
+        f"{name}_{axes}": factor * value
+        for name, factor in (("stress", 1), ("strain", 2))
+        for axes, value in expected.items()
+    }
     mesh = meshes.plate_with_hole(MPI.COMM_SELF, n=3, order=2).mesh
     u = fem.Function(fem.functionspace(mesh, ("Lagrange", 2, (2,))))
     u.interpolate(lambda x: np.stack([2 * x[0] - x[1], x[1]]))
-    expected = np.column_stack([2 * mesh.geometry.x[:, 0] - mesh.geometry.x[:, 1], mesh.geometry.x[:, 1]])
-    assert np.allclose(at_nodes(u), expected, rtol=0, atol=1e-12)
+    at_vertices = np.column_stack([2 * mesh.geometry.x[:, 0] - mesh.geometry.x[:, 1], mesh.geometry.x[:, 1]])
+    assert np.allclose(at_nodes(u), at_vertices, rtol=0, atol=1e-12)
     Series(tmp_path / "plate.xdmf", mesh).write(1, 0.0, {"u": at_nodes(u)}, {})
     _, points, cells, (at_node,), _ = read(tmp_path / "plate.xdmf")
     assert np.allclose(at_node["u"][:, 0], 2 * points[:, 0] - points[:, 1], rtol=0, atol=1e-12)

@@ -120,7 +120,7 @@ def test_a_failure_names_strain_and_attempts_and_spares_the_other_points():
     assert failure.point == 1 and (failure.strain == strains[1]).all()
     for expected in ("from the guess", "in 1 sub-steps", "in 2 sub-steps", "no convergence in 2 iterations"):
         assert expected in str(failure)
-    with pytest.raises(fe2.NotConverged, match=r"point 1, Mandel strain \[0.5 0.  0.7\]"):
+    with pytest.raises(fe2.NotConverged, match=r"point 1, strain \[0.5 0.  0.7\]"):
         problem.homogenise(strains)
 
 

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""Measures: what a material point is given of a field, and the stress that it returns.
+
+Every measure is a linear function of the gradient of a field, so that one object serves the material, the RVE and the
+macroscale. With the orthonormal gradients B_k (components, dim) of a measure, the strain of a field u has the
+components E_k = B_k : ∇u, the field of the uniform strain E is u(x) = Σ_k E_k B_k x, and the stress S obeys
+S · dE = dW for the energy density W.
+
+    small strain            sym ∇u → Cauchy stress, as Mandel vectors
+    displacement gradient   H = ∇u = F − I → first Piola–Kirchhoff stress P, row by row, in the reference configuration
+    gradient                ∇T of a scalar → k ∇T for conductivity k, which is minus the heat flux
+
+Zero is the undeformed state in all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ufl
+
+from fe2 import mandel
+
+Array = npt.NDArray[np.float64]
+Expr = Any  # UFL expressions, which UFL itself does not type
+
+_AXES = "xyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a point is given of a field and what it returns; see the head of this module.
+
+    Attributes:
+        name: "small strain", "displacement gradient" or "gradient".
+        strain: name of the strain in messages and files.
+        stress: name of the stress there.
+        field: the field.
+        scalar: whether the field is a scalar.
+        finite: whether rotations are finite: materials are given F = I + H, energies are functions of FᵀF, and det F is
+            positive.
+        basis: dim → B (d, components, dim), orthonormal gradients.
+        part: UFL gradient (dim, dim) or (dim,) → the part of it that is the strain.
+        vector: UFL tensor of that shape → UFL vector (d,).
+        tensor: UFL vector (d,) → UFL tensor.
+    """
+
+    name: str
+    strain: str
+    stress: str
+    field: str
+    scalar: bool
+    finite: bool
+    basis: Callable[[int], Array]
+    part: Callable[[Expr], Expr]
+    vector: Callable[[Expr], Expr]
+    tensor: Callable[[Expr], Expr]
+
+    def components(self, dim: int) -> int:
+        """Components of the field, 1 or `dim`."""
+        return 1 if self.scalar else dim
+
+    def size(self, dim: int) -> int:
+        """d, the number of components of the strain, in `dim` dimensions."""
+        return len(self.basis(dim))
+
+    def dimension(self, n: int) -> int:
+        """Space dimension whose strains have `n` components; raises ValueError if there is none."""
+        for dim in (2, 3, 1):
+            if self.size(dim) == n:
+                return dim
+        raise ValueError(f"a {self.strain} has {self.size(2)} or {self.size(3)} components, not {n}")
+
+    def of(self, field: Expr) -> Expr:
+        """UFL strain (d,) of a field, also of a test function."""
+        return self.vector(self.part(ufl.grad(field)))
+
+    def tensors(self, rows: npt.ArrayLike) -> Array:
+        """Tensors (..., dim, dim), or vectors (..., 1, dim) of a scalar field, of strains or stresses (..., d)."""
+        rows = np.asarray(rows, dtype=np.float64)
+        return np.einsum("...k,kij->...ij", rows, self.basis(self.dimension(rows.shape[-1])))
+
+    def columns(self, stress: Array, strain: Array) -> dict[str, Array]:
+        """Components by name, such as "stress_xy" (n,), for files.
+
+        In two dimensions those in the plane only: zeros would suggest that σ_zz vanishes.
+
+        Args:
+            stress: (n, d).
+            strain: (n, d).
+        """
+        found: dict[str, Array] = {}
+        for name, tensors in ((self.stress, self.tensors(stress)), (self.strain, self.tensors(strain))):
+            components, dim = tensors.shape[-2:]
+            for i in range(components):
+                for j in range(0 if self.finite or self.scalar else i, dim):
+                    axes = _AXES[j] if self.scalar else _AXES[i] + _AXES[j]
+                    found[f"{name.replace(' ', '_')}_{axes}"] = tensors[:, i, j]
+        return found
+
+    def stretches(self, dim: int) -> Array:
+        """Orthonormal strains (s, d) that span those without rotation: laws at finite strain depend on FᵀF alone."""
+        if not self.finite:
+            return np.eye(self.size(dim))
+        return mandel.basis(dim).reshape(-1, dim * dim)
+
+    def argument(self, tensor: Expr, thickness: Expr = 0) -> Expr:
+        """UFL argument of a material: the 3×3 strain, the 3×3 deformation gradient F, or the gradient (dim,).
+
+        Args:
+            tensor: UFL, `part` of a gradient.
+            thickness: strain through the thickness in two dimensions.
+        """
+        full = self.embedded(tensor, thickness)
+        return ufl.Identity(3) + full if self.finite else full
+
+    def embedded(self, tensor: Expr, thickness: Expr = 0) -> Expr:
+        """UFL 3×3 tensor of a 2×2 or 3×3 one; the gradient of a scalar as it is."""
+        if tensor.ufl_shape in ((3, 3), (2,), (3,)):
+            return tensor
+        return ufl.as_tensor(
+            [[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, thickness]]
+        )
+
+    def components_of(self, stress: Expr, dim: int) -> Expr:
+        """UFL vector (d,) of the stress that a material returns, in the plane in two dimensions."""
+        if self.scalar:
+            return self.vector(stress)
+        return self.vector(ufl.as_tensor([[stress[i, j] for j in range(dim)] for i in range(dim)]))
+
+    def orientation(self, tensor: Expr) -> Expr:
+        """UFL det F of the displacement gradient (dim, dim)."""
+        return ufl.det(ufl.Identity(tensor.ufl_shape[0]) + tensor)
+
+
+def _rows(dim: int) -> Array:
+    return np.eye(dim * dim).reshape(-1, dim, dim)
+
+
+def _axes(dim: int) -> Array:
+    return np.eye(dim).reshape(dim, 1, dim)
+
+
+def _all(gradient: Expr) -> Expr:
+    return gradient
+
+
+def _row_by_row(tensor: Expr) -> Expr:
+    return ufl.as_vector([tensor[i, j] for i in range(tensor.ufl_shape[0]) for j in range(tensor.ufl_shape[1])])
+
+
+def _matrix(vector: Expr) -> Expr:
+    dim = DISPLACEMENT_GRADIENT.dimension(vector.ufl_shape[0])
+    return ufl.as_tensor([[vector[dim * i + j] for j in range(dim)] for i in range(dim)])
+
+
+SMALL_STRAIN = Measure(
+    name="small strain",
+    strain="strain",
+    stress="stress",
+    field="displacement",
+    scalar=False,
+    finite=False,
+    basis=mandel.basis,
+    part=ufl.sym,
+    vector=mandel.ufl_vector,
+    tensor=mandel.ufl_tensor,
+)
+DISPLACEMENT_GRADIENT = Measure(
+    name="displacement gradient",
+    strain="displacement gradient",
+    stress="stress",
+    field="displacement",
+    scalar=False,
+    finite=True,
+    basis=_rows,
+    part=_all,
+    vector=_row_by_row,
+    tensor=_matrix,
+)
+GRADIENT = Measure(
+    name="gradient",
+    strain="gradient",
+    stress="flux",
+    field="potential",
+    scalar=True,
+    finite=False,
+    basis=_axes,
+    part=_all,
+    vector=_all,
+    tensor=_all,
+)
+
+MEASURES = {measure.name: measure for measure in (SMALL_STRAIN, DISPLACEMENT_GRADIENT, GRADIENT)}
+
+
+def measure_named(measure: str | Measure) -> Measure:
+    """The measure of a name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(measure, Measure):
+        return measure
+    if measure not in MEASURES:
+        raise ValueError(f"measure = {measure!r}: need one of {', '.join(map(repr, MEASURES))}")
+    return MEASURES[measure]
+
+
+def measure_of(law: Any) -> Measure:
+    """The measure of a law or a model; a law that names none takes small strains."""
+    return measure_named(getattr(law, "measure", SMALL_STRAIN))
+
+
+def common_measure(owners: dict[str, Any]) -> Measure:
+    """The one measure of all materials or laws.
+
+    Args:
+        owners: name of a phase → its material or law.
+
+    Raises:
+        ValueError: different measures; names a phase of each.
+    """
+    found = {measure_of(owner): f"{type(owner).__name__} of {name}" for name, owner in owners.items()}
+    if len(found) > 1:
+        listed = ", ".join(f"{measure.name} ({who})" for measure, who in found.items())
+        raise ValueError(f"all phases must have the same measure, and have {listed}")
+    return next(iter(found))
