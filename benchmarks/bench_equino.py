@@ -201,7 +201,7 @@ def baseline(train):
 def reduced(data, unseen, effort):
     """The reduced model of the default's targets: Galerkin's method, solved at each strain."""
     bases, seconds = timed(spon.reduced.pod_bases, data, resolved=min(32, len(data.strain) // 2))
-    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.tangents_at_zero_strain)
+    basis = pod(data.local_strain, data.weights, bases.reduced.modes.shape[2], data.metric)
     at = spon.ModesAtPoints.of(data.laws, data.weights, basis.modes, basis.modes[..., :0])
     return [errors(bases.reduced, unseen, at, data.fluctuation.T @ basis.combination) | {"seconds": seconds}]
 

@@ -12,6 +12,7 @@ from coupling.same_rve import has_same_rve, require_same_stress
 from coupling.strain_collection import StrainCollection
 from coupling.trained_range import TrainedRange
 from fe2 import Law, MicroFields, Response, StateLayout, arguments, raise_on_all_ranks
+from fe2.measure import measure_named
 from spon import EquiNO, Evaluator, ModalCorrector, ModesAtPoints, certify
 from spon.equino import energy_at_zero_strain, energy_bounds
 
@@ -26,7 +27,7 @@ _LOCAL_POINTS = 2**16
 class CertifiedLaw:
     """A trained model where its certificate is below the tolerance, its modes where theirs is, the exact law elsewhere.
 
-    The certificate bounds the energy from both sides, see `spon.certify`. A point keeps the response of the model if it
+    The certificate bounds the energy from both sides, and estimates it at finite strain, see `spon.certify`. A point keeps the response of the model if it
     is in the trained range and
 
         |gap| ≤ tolerance (upper + floor² energy of the softest strain that spans the trained range),
@@ -54,6 +55,7 @@ class CertifiedLaw:
         chunk: points of the structure that are evaluated at a time, see `spon.Evaluator`.
 
     Attributes:
+        measure: of the strain, see `fe2.measure`.
         strain_size: d.
         layout: of a state row: "raised", the evaluations of the point above the model, and "fallback", see
             `coupling.fallback`.
@@ -88,13 +90,13 @@ class CertifiedLaw:
             raise TypeError(f"the model is a {type(model).__name__}: need a spon.EquiNO, which has a certificate")
         self.tolerance = tolerance
         self.range = TrainedRange.of(model)
-        self.strain_size = self.range.lower.size
+        self.strain_size, self.measure = model.strain_size, measure_named(model.measure.name)
         self._predict = Evaluator(model, chunk=chunk)
         self._model: EquiNO = self._predict.model
         self._gap = RelativeGap(self._model, at, floor)
         self.floor_energy = self._gap.floor_energy
         self._correct = ModalCorrector(self._model) if modes else None
-        self._fallback = Fallback(exact, self.strain_size, self._model)
+        self._fallback = Fallback(exact, self.strain_size, self._model, measure=model.measure.name)
         if not has_same_rve(model, exact):
             require_same_stress(self._predict, exact, self._gap.at)
         self.layout = StateLayout(raised=(), fallback=self._fallback.layout)
@@ -135,7 +137,7 @@ class CertifiedLaw:
         self._fallback.solve(self.is_exact, strain, view(state, "fallback"), view(guess, "fallback"), rows, comm)
         self._evaluations += 1
         self._counts += np.bincount(self.tier, minlength=3)
-        self._unmet.add(strain[self.tier > MODEL])
+        self._unmet.add(self.range.coordinates(strain[self.tier > MODEL]))
         return out
 
     def _first_tier(self, state: Array, guess: Array) -> npt.NDArray[np.int8]:
@@ -194,8 +196,9 @@ class CertifiedLaw:
         now = np.bincount(self.tier, minlength=3)
         mine = (*self._counts, *now, self.is_outside.sum())
         *counts, outside = np.sum(comm.allgather(np.array(mine)), axis=0).tolist()
+        gaps = " of estimated gaps" if self.measure.finite else ""
         return (
-            f"tolerance {self.tolerance:.1e}: of {sum(counts[:3])} points in {self._evaluations} evaluations "
+            f"tolerance {self.tolerance:.1e}{gaps}: of {sum(counts[:3])} points in {self._evaluations} evaluations "
             f"{counts[1]} in modes and {counts[2]} exact; in the last {counts[4]} and {counts[5]} of {sum(counts[3:])} "
             f"({outside} outside the trained range)"
         )
@@ -207,7 +210,7 @@ class CertifiedLaw:
         box of a twentieth of the trained range, for
         `fe2.rve_snapshots.compute(rve, law.collected(comm), path, comm, append=True)`.
         """
-        return self._unmet.gather(comm)
+        return self.range.strain(self._unmet.gather(comm))
 
 
 class RelativeGap:
@@ -253,14 +256,20 @@ class RelativeGap:
         model, at, floor = self._model, self.at, self.floor_energy
         parts = torch.from_numpy(np.ascontiguousarray(strain)).split(self.chunk)
         return torch.cat(
-            [energy_bounds(at, model.fields(part, at), self._at_rest).relative_gap(floor) for part in parts]
+            [
+                energy_bounds(
+                    at, model.fields(model.measure.stretch(part), at), self._at_rest, model.gap_calibration
+                ).relative_gap(floor)
+                for part in parts
+            ]
         ).numpy()
 
 
 def _reuss_stiffness(at: ModesAtPoints) -> torch.Tensor:
-    """Stiffness (d, d) [MPa] at zero strain of the phases under uniform stress."""
-    rest = at.weights.new_zeros(1, at.laws.strain_size)
+    """Stiffness (s, s) [MPa] by coordinates, at zero strain, of the phases under uniform stress."""
+    rest, measure = at.weights.new_zeros(1, at.laws.strain_size), at.laws.measure
+    tangents = [measure.projected(rest, law.tangent(rest))[1][0] for law in at.laws.laws]
     shares = (w.sum() for w in at.weights.split(list(at.laws.counts)))
     return torch.linalg.inv(
-        sum(share * torch.linalg.inv(law.tangent(rest)[0]) for law, share in zip(at.laws.laws, shares, strict=True))
+        sum(share * torch.linalg.inv(tangent) for tangent, share in zip(tangents, shares, strict=True))
     )

@@ -18,7 +18,9 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
+from coupling.micro_fields import fluctuation
 from fe2 import RVE, Law, MicroFields, Response, StateLayout, raise_on_all_ranks
+from fe2.measure import measure_of
 from fe2.state import layout_of
 from spon import EquiNO
 
@@ -33,6 +35,7 @@ class Fallback:
         law: the law, e.g. `fe2.ExactLaw(rve)`; its materials have no state.
         strain_size: components of the strains that the model takes.
         model: on the CPU in float64, for a `WarmStart` of the solutions; None for none.
+        measure: name of the model's measure.
 
     Attributes:
         layout: "law", a row of the law, and "solutions", the number of its solutions of the point.
@@ -42,9 +45,11 @@ class Fallback:
         ValueError: a law of other strains, or of materials with state.
     """
 
-    def __init__(self, law: Law, strain_size: int, model: EquiNO | None = None):
+    def __init__(self, law: Law, strain_size: int, model: EquiNO | None = None, *, measure: str = "small strain"):
         if law.strain_size != strain_size:
             raise ValueError(f"the model takes strains of {strain_size} components, the exact law {law.strain_size}")
+        if measure_of(law).name != measure:
+            raise ValueError(f"the model takes a {measure}, the exact law a {measure_of(law).name}")
         self.law = law
         self.rve: RVE | None = getattr(law, "rve", None)
         for material in self.rve.body.materials.values() if self.rve is not None else ():
@@ -113,8 +118,14 @@ class WarmStart:
         """Displacement modes (unknowns, r) as fluctuations of the RVE, or None."""
         if self._rve is None or not self._model.is_whole or "fluctuation" not in self._layout:
             return None
+        return np.ascontiguousarray(self._model.rve_modes.displacements[self._dofs])
+
+    @cached_property
+    def _dofs(self) -> npt.NDArray[np.int64]:
+        """A degree of freedom of each unknown."""
+        assert self._rve is not None
         unknowns, dofs = np.unique(self._rve.unknowns.index, return_index=True)
-        return np.ascontiguousarray(self._model.rve_modes.displacements[dofs[unknowns >= 0]])
+        return dofs[unknowns >= 0]
 
     @torch.no_grad()
     def __call__(self, rows: Array, strain: Array) -> Array:
@@ -123,6 +134,16 @@ class WarmStart:
             return rows
         moved, inside = rows.copy(), self._model.inside(torch.from_numpy(strain)).numpy()
         last = self._layout.view(rows, "strain")
-        now, then = (self._model.displacement(torch.from_numpy(e[inside])) for e in (strain, last))
-        self._layout.view(moved, "fluctuation")[inside] += (now - then).numpy() @ self._modes.T
+        now, then = (self._fluctuation(torch.from_numpy(e[inside])) for e in (strain, last))
+        self._layout.view(moved, "fluctuation")[inside] += now - then
         return moved
+
+    def _fluctuation(self, strain: torch.Tensor) -> Array:
+        """Unknowns (n, unknowns) of the fluctuation that the model predicts at strains (n, d)."""
+        model = self._model
+        assert self._modes is not None and self._rve is not None
+        coefficients = model.displacement(model.measure.coordinates(strain))
+        if not model.measure.finite:
+            return np.asarray(coefficients.numpy() @ self._modes.T)
+        all_nodes = torch.from_numpy(model.rve_modes.displacements)
+        return fluctuation(model, strain, coefficients, all_nodes)[:, self._dofs]

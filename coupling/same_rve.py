@@ -41,7 +41,7 @@ def require_same_stress(predict: Evaluator, law: Law, at: ModesAtPoints) -> None
     """
     model, trained = predict.model, TrainedRange.of(predict.model)
     assert isinstance(model, EquiNO)
-    strain = 0.7 * np.diag(np.minimum(abs(trained.lower), abs(trained.upper)))
+    strain = trained.strain(0.7 * np.diag(np.minimum(abs(trained.lower), abs(trained.upper))))
     state = law.initial_state(len(strain))
     exact = law.evaluate(strain, state, state, MPI.COMM_SELF).stress
     with torch.no_grad():

@@ -34,7 +34,7 @@ class SharedEvaluator:
     """
 
     def __init__(self, model: Model, placement: Placement, **options: Any):
-        self.placement, self._d = placement, model.lower.numel()
+        self.placement, self._d = placement, model.strain_size
         with raise_on_all_ranks(placement.group):
             # Only the owner creates a CUDA context.
             self._evaluator = Evaluator(model, placement.device, **options) if placement.owner else None

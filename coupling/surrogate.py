@@ -17,6 +17,7 @@ from coupling.shared_evaluator import SharedEvaluator
 from coupling.trained_range import TrainedRange
 from fe2 import RVE, Law, MicroFields, Response, StateLayout, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
+from fe2.measure import measure_named
 from spon import EquiNO, Model
 
 Array = npt.NDArray[np.float64]
@@ -44,10 +45,11 @@ class SurrogateLaw:
             the law `outside`, if it has one.
 
     Attributes:
+        measure: of the strain, see `fe2.measure`.
         strain_size: d.
         layout: of a state row, empty, or "law" and "solutions" as in `coupling.fallback`.
         state_size: of the layout.
-        range: the trained range, `lower` and `upper` (d,).
+        range: the trained range, `lower` and `upper` (d,), at finite strain of the Mandel components of U − I.
         outside: the argument.
         is_outside: (n,) whether this rank's points were outside the range in the last evaluation.
         is_exact: (n,) whether they were evaluated by the law `outside`.
@@ -71,7 +73,8 @@ class SurrogateLaw:
     ):
         placement = Placement.of(device)
         with raise_on_all_ranks(placement.group):
-            self.outside, self.range, self.strain_size = outside, TrainedRange.of(model), model.lower.numel()
+            self.outside, self.range, self.strain_size = outside, TrainedRange.of(model), model.strain_size
+            self.measure = measure_named(model.measure.name)
             self._fallback = self._fallback_for(model)
             if rve is not None:
                 model.require(fingerprint(rve))
@@ -93,7 +96,7 @@ class SurrogateLaw:
 
     def _fallback_for(self, model: Model) -> Fallback | None:
         if not isinstance(self.outside, str):
-            fallback = Fallback(self.outside, self.strain_size)
+            fallback = Fallback(self.outside, self.strain_size, measure=model.measure.name)
             has_same_rve(model, self.outside)
             return fallback
         if self.outside not in ("error", "warn"):

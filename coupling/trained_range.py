@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from mpi4py import MPI
 
 from fe2 import StepFailed
 from spon import Model
+from spon.constitutive import Measure
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -28,24 +30,38 @@ class OutsideRangeWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedRange:
-    """The box of strains that a model was trained for.
+    """The box of strains that a model was trained for, at finite strain of the Mandel components of U − I.
 
     Attributes:
-        lower: (d,) least strains.
-        upper: (d,) largest strains.
+        lower: (s,) least coordinates, see `spon.constitutive.Measure`.
+        upper: (s,) largest coordinates.
+        measure: of the model.
     """
 
     lower: Array
     upper: Array
+    measure: Measure
 
     @classmethod
     def of(cls, model: Model) -> "TrainedRange":
         """The range of a model."""
-        return cls(*(x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper)))
+        lower, upper = (x.detach().cpu().numpy().astype(np.float64) for x in (model.lower, model.upper))
+        return cls(lower, upper, model.measure)
+
+    def coordinates(self, strain: Array) -> Array:
+        """Coordinates (n, s) of strains (n, d)."""
+        if not self.measure.finite:
+            return strain
+        return np.asarray(self.measure.coordinates(torch.from_numpy(np.ascontiguousarray(strain))).numpy())
+
+    def strain(self, coordinates: Array) -> Array:
+        """Strains (n, d) of coordinates (n, s), without rotation."""
+        return np.asarray(self.measure.strain(torch.from_numpy(np.ascontiguousarray(coordinates))).numpy())
 
     def outside(self, strain: Array) -> Mask:
         """Whether strains (n, d) are outside the range."""
-        return ~np.logical_and.reduce((strain >= self.lower) & (strain <= self.upper), axis=1)
+        at = self.coordinates(strain)
+        return ~np.logical_and.reduce((at >= self.lower) & (at <= self.upper), axis=1)
 
     def require(self, strain: Array) -> None:
         """Raise OutsideRange with the worst strain unless all strains (n, d) are in the range."""
@@ -61,10 +77,13 @@ class TrainedRange:
 
     def _describe(self, strain: Array) -> str:
         """The component that is farthest outside, in units of the range's width."""
-        beyond = np.maximum(self.lower - strain, strain - self.upper) / (self.upper - self.lower)
+        at = self.coordinates(strain)
+        beyond = np.maximum(self.lower - at, at - self.upper) / (self.upper - self.lower)
+        beyond[np.isnan(beyond)] = np.inf  # det F ≤ 0
         point, k = np.unravel_index(int(beyond.argmax()), beyond.shape)
         count = int(self.outside(strain).sum())
+        name = "component" if not self.measure.finite else "Mandel component of U − I, number"
         return (
-            f"{count} of {len(strain)} strains on this rank are outside the trained range; farthest is component "
-            f"{k} of point {point}, {strain[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
+            f"{count} of {len(strain)} strains on this rank are outside the trained range; farthest is {name} "
+            f"{k} of point {point}, {at[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
         )

@@ -20,7 +20,7 @@ from ufl.algorithms.apply_derivatives import apply_derivatives
 from ufl.core.multiindex import Index
 
 from coupling.arithmetic import Arithmetic, Number, Truth, constant
-from fe2 import RVE, Material, mandel
+from fe2 import RVE, Material
 from spon import LocalLaws, LocalSolve, PhaseLaw, Program
 
 Expr = Any  # UFL expressions, for which UFL has no types
@@ -236,19 +236,20 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         )
     thickness = dim == 2 and plane == "stress"
     mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants need a domain
-    e = ufl.variable(ufl.Constant(mesh, (mandel.size(dim),)))
+    measure = material.measure
+    thickness = thickness and not measure.scalar
+    e = ufl.variable(ufl.Constant(mesh, (measure.size(dim),)))
     inputs = {"strain": e}
     local: Any = None
     size = material.local_size + thickness
     if size:
         local = inputs["local"] = ufl.variable(ufl.Constant(mesh, (size,)))
 
-    full = e if dim == 3 else ufl.as_vector([e[0], e[1], local[size - 1] if thickness else 0, 0, 0, e[2]])
     law = material.bind(mesh)
-    strain = mandel.ufl_tensor(full)
+    strain = measure.argument(measure.tensor(e), local[size - 1] if thickness else 0)
     energy = law.energy(strain, None, local)
     tensor = law.stress(strain, None, local)
-    stress = mandel.ufl_vector(ufl.as_tensor([[tensor[i, j] for j in range(dim)] for i in range(dim)]))
+    stress = measure.components_of(tensor, dim)
     tangent = ufl.diff(stress, e)
 
     def program(expression: Expr) -> Program:
@@ -263,9 +264,10 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         tangent -= ufl.dot(ufl.diff(stress, local), ufl.dot(inverse, ufl.diff(residual, e)))
         solve = LocalSolve(program(ufl.dot(inverse, residual)))
     if material.symmetric:  # then so is the tangent, and one half of it suffices
-        d = range(mandel.size(dim))
+        d = range(measure.size(dim))
         tangent = ufl.as_matrix([[tangent[min(i, j), max(i, j)] for j in d] for i in d])
-    return PhaseLaw(name, program(stress), program(tangent), None if energy is None else program(energy), solve)
+    known = None if energy is None else program(energy)
+    return PhaseLaw(name, program(stress), program(tangent), known, solve, measure.name)
 
 
 class OrderedLaws(NamedTuple):

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Convex duality of laws at points: conjugate energy, error in the constitutive relation, largest tangent."""
+"""Convex duality of laws at points: conjugate energy, error in the constitutive relation, largest tangent.
+
+Energies of F are not convex, and have no conjugate. There the distance of a stress from the law is measured in the dual
+of the norm of `PhaseLaw.metric`, which is an estimate where the error in the constitutive relation is a bound.
+"""
 
 import ctypes
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +48,43 @@ class EnergyPair:
         Leguillon, SIAM J. Numer. Anal. 20, 1983).
         """
         return self.energy + self.conjugate - self.work
+
+
+class ConstitutiveError(NamedTuple):
+    """Energy and distance of stress and strain from the laws at points, (..., P) each [MPa].
+
+    Args:
+        energy: ψ(ε).
+        error: an energy density, zero where the stress is that of the strain.
+    """
+
+    energy: Tensor
+    error: Tensor
+
+
+def constitutive_error(laws: LocalLaws, strain: Tensor, stress: Tensor) -> ConstitutiveError:
+    """Distance of stress and strain from the laws at points.
+
+    The error in the constitutive relation, or at finite strain ½ δ·M⁻¹ δ with δ the stress less that of the law and the
+    metric M.
+
+    Args:
+        laws: with energies.
+        strain: (..., P, d).
+        stress: (..., P, d) [MPa].
+
+    Raises:
+        ValueError: a phase without energy.
+    """
+    if not laws.measure.finite:
+        pair = energy_pair(laws, strain, stress)
+        return ConstitutiveError(pair.energy, pair.error)
+    counts = list(laws.counts)
+    parts = []
+    for law, e, s in zip(laws.laws, strain.split(counts, dim=-2), stress.split(counts, dim=-2), strict=True):
+        difference = s - law.stress(e)
+        parts.append(0.5 * ((difference @ torch.linalg.inv(law.metric).to(s)) * difference).sum(-1))
+    return ConstitutiveError(laws.energy(strain), torch.cat(parts, dim=-1))
 
 
 def energy_pair(laws: LocalLaws, strain: Tensor, stress: Tensor) -> EnergyPair:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Constitutive laws at points: energy, stress and tangent of the phases of an RVE, as programs.
 
-Strains and stresses are Mandel vectors with d components, 2D (xx, yy, √2 xy) or 3D (xx, yy, zz, √2 yz, √2 xz, √2 xy).
+Strains and stresses have the d components of their measure: Mandel vectors at small strain, 2D (xx, yy, √2 xy) or 3D
+(xx, yy, zz, √2 yz, √2 xz, √2 xy); H = F − I and P row by row at finite strain; gradient and flux.
 """
 
 import bisect
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from spon.constitutive.measure import SMALL_STRAIN, Measure
 from spon.constitutive.program import Program, ProgramError, constant, read, sequence
 from spon.constitutive.rounding import rounding
 
@@ -89,6 +91,7 @@ class PhaseLaw:
         tangent_program: of the same inputs, d stress/d strain (d, d) [MPa] with the local unknowns condensed.
         energy_program: of the same inputs, the energy density () [MPa]; None for a law without energy.
         local: solver for the local unknowns, if any. Where it fails to converge, all results are NaN.
+        measure_name: of the strain, see `spon.constitutive.measure`.
 
     Raises:
         ProgramError: programs whose inputs or shapes do not fit.
@@ -99,6 +102,7 @@ class PhaseLaw:
     tangent_program: Program
     energy_program: Program | None = None
     local: LocalSolve | None = None
+    measure_name: str = SMALL_STRAIN
 
     def __post_init__(self):
         inputs = self.stress_program.inputs
@@ -121,8 +125,35 @@ class PhaseLaw:
 
     @property
     def strain_size(self) -> int:
-        """d, the number of Mandel components."""
+        """d, the number of components of the strain."""
         return self.stress_program.inputs[0][1]
+
+    @cached_property
+    def measure(self) -> Measure:
+        """What the law is given and what it returns."""
+        return Measure(self.measure_name, self.strain_size)
+
+    @cached_property
+    def metric(self) -> torch.Tensor:
+        """Symmetric positive definite (d, d) [MPa], in which strains are measured: the tangent at zero strain.
+
+        At finite strain it is zero for infinitesimal rotations, which get its least other eigenvalue.
+
+        Raises:
+            ValueError: a tangent at zero strain that is not positive definite.
+        """
+        zero = torch.zeros(1, self.strain_size, dtype=torch.float64)
+        tangent = self.tangent(zero)[0]
+        _, (small,) = self.measure.projected(zero, tangent[None])
+        least = torch.linalg.eigvalsh((small + small.mT) / 2)[0] if small.isfinite().all() else small.new_tensor(-1.0)
+        if not least > 0:
+            raise ValueError(
+                f"{self.name}: the tangent at zero strain is {tangent.tolist()}, need a positive definite one"
+            )
+        if not self.measure.finite:
+            return tangent
+        q = self.measure.embedding(zero)
+        return q.mT @ ((small + small.mT) / 2) @ q + least * (torch.eye(len(tangent)).to(tangent) - q.mT @ q)
 
     @cached_property
     def matrix(self) -> tuple[float, ...] | None:
@@ -220,6 +251,7 @@ class PhaseLaw:
             "local": None
             if self.local is None
             else {"step": self.local.step.to_json(), "iterations": self.local.iterations},
+            **({} if self.measure_name == SMALL_STRAIN else {"measure": self.measure_name}),
         }
 
     @classmethod
@@ -229,6 +261,10 @@ class PhaseLaw:
         Raises:
             ProgramError: data that is no law; names the entry.
         """
+        measure = SMALL_STRAIN
+        if isinstance(data, Mapping) and "measure" in data:
+            data = dict(data)
+            measure = data.pop("measure")
         name, stress, tangent, energy, local = read(data, "phase law", "name", "stress", "tangent", "energy", "local")
         if not isinstance(name, str):
             raise ProgramError(f"name = {name!r}: need a string")
@@ -248,6 +284,7 @@ class PhaseLaw:
             tangent_program=program("tangent", tangent),
             energy_program=None if energy is None else program("energy", energy),
             local=local,
+            measure_name=measure,
         )
 
 
@@ -262,7 +299,7 @@ class LocalLaws:
     Raises:
         ValueError: another number of counts than of laws, or none.
         ValueError: a count that is negative or no integer.
-        ValueError: laws of different strain sizes.
+        ValueError: laws of different strain sizes or measures.
     """
 
     laws: tuple[PhaseLaw, ...]
@@ -275,6 +312,8 @@ class LocalLaws:
             raise ValueError(f"counts = {self.counts}: {bad[0]!r} is not a number of points")
         if len(sizes := {law.strain_size for law in self.laws}) > 1:
             raise ValueError(f"the laws are for strains of {sorted(sizes)} components; all must have the same")
+        if len(measures := {law.measure_name for law in self.laws}) > 1:
+            raise ValueError(f"the laws have the measures {sorted(measures)}; all must have the same")
 
     @property
     def size(self) -> int:
@@ -283,8 +322,18 @@ class LocalLaws:
 
     @property
     def strain_size(self) -> int:
-        """d, the number of Mandel components."""
+        """d, the number of components of the strain."""
         return self.laws[0].strain_size
+
+    @property
+    def measure(self) -> Measure:
+        """What the laws are given and what they return."""
+        return self.laws[0].measure
+
+    def metric(self) -> torch.Tensor:
+        """`PhaseLaw.metric` at the points (P, d, d) [MPa]; raises ValueError as it does."""
+        parts = [law.metric.expand(count, -1, -1) for law, count in zip(self.laws, self.counts, strict=True)]
+        return torch.cat(parts)
 
     def energy(self, strain: torch.Tensor) -> torch.Tensor:
         """Energy densities (..., P) [MPa] at the strains (..., P, d).

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spon.archive import Reader, unpacks, write
+from spon.constitutive.measure import Measure
 from spon.equino.model import EquiNO
 from spon.equino.networks import Branch, SobolevError, Values
 from spon.equino.training import Log, sobol_strains
@@ -81,8 +82,9 @@ def train_supervised(
     Raises:
         ValueError: a single snapshot, or an error of `spon.reduced.pod_bases`.
     """
+    data.require_linear_measure("POD-DeepONet")
     half, w = torch.from_numpy(data.half_range), data.weights
-    strain, stress = pod(data.local_strain, w, r, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
+    strain, stress = pod(data.local_strain, w, r, data.metric), pod(data.local_stress, w, r)
     stress_modes = with_unit_mean_stresses(stress, w)
     d, n = half.numel(), len(data.strain)
     others = np.einsum("p,npd,pdr->nr", w, data.local_stress, stress_modes[..., d:], optimize=True)
@@ -120,21 +122,23 @@ class StressNetwork(Model):
     """A network from strain to homogenised stress, with its derivative as tangent; it has no local fields.
 
     Args:
-        branch: whose coefficients are the stress [MPa].
+        branch: whose coefficients are the stress [MPa], at finite strain that of the stretch.
         fingerprint: of the RVE; None if unknown.
+        measure: of the strain; None for small strain.
     """
 
-    def __init__(self, branch: Branch, fingerprint: Fingerprint | None = None):
-        super().__init__(-branch.half_range, branch.half_range, fingerprint)
+    def __init__(self, branch: Branch, fingerprint: Fingerprint | None = None, measure: Measure | None = None):
+        super().__init__(-branch.half_range, branch.half_range, fingerprint, measure)
         self.branch = branch
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
-        return self.branch.with_tangent(strain)
+        return self.measure.respond(self.branch.with_tangent, strain)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to a file, see `spon.load`."""
         header = {"branch": self.branch.to_json(), "fingerprint": fingerprint_to_json(self.fingerprint)}
+        header["measure"] = [self.measure.name, self.measure.size]
         write(path, _KIND, header, self.state_dict())
 
 
@@ -152,7 +156,8 @@ def load_stress_network(file: Reader, *, whole: bool = False) -> StressNetwork:
     """
     state = file.tensors("")
     branch = Branch.from_json(file.header["branch"], state["lower"].numel())
-    model = StressNetwork(branch, fingerprint_from_json(file.header))
+    named = file.header.get("measure")  # older files have none
+    model = StressNetwork(branch, fingerprint_from_json(file.header), None if named is None else Measure(*named))
     model.load_state_dict(state)
     return model.requires_grad_(False)
 
@@ -178,14 +183,14 @@ def train_sobolev(
         ValueError: a single snapshot, or an error of `RVESnapshots.half_range`.
     """
     half, (train, check) = torch.from_numpy(data.half_range), _split(data, options.seed)
-    values = Values(*(torch.from_numpy(x) for x in (data.strain, data.stress, data.tangent)))
+    values = Values(*(torch.from_numpy(x) for x in (data.coordinates, *data.projected)))
     branch = Branch(
         half, values.value.std(dim=0), widths=widths, activation="swish", through_zero=False, seed=options.seed
     )
     error = SobolevError(branch.with_tangent, torch.diag(1 / branch.scale), torch.diag(half))
     loss, validation = (partial(error.mean, values.at(rows)) for rows in (train, check))
     history = fit(branch.parameters(), loss, validation, options, log=log)
-    return TrainingResult(StressNetwork(branch, data.fingerprint), history)
+    return TrainingResult(StressNetwork(branch, data.fingerprint, data.measure), history)
 
 
 @takes_old_keywords
@@ -219,6 +224,7 @@ def train_as_published(
     Returns:
         The model, whose cubature is all points, and its history.
     """
+    data.require_linear_measure("the published EquiNO")
     half, seed = torch.from_numpy(data.half_range), options.seed
     combination, displacement = _published(data.fluctuation, r, half, seed)
     stress_combination, stress = _published(data.local_stress, r, half, seed + 1)

@@ -28,6 +28,12 @@ modes φ_j and coefficients b_j,
 differs from S_true = dW/dE by a quadratic term too. It is the goal-oriented correction of ⟨law(ε)⟩, db/dE being the
 dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S up to a term of the order of
 |S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
+
+At finite strain energies are not convex, and have no conjugate. ⟨ψ(F)⟩ of the admissible F still bounds the least energy
+from above. The gap is an estimate: the distance of the stress in equilibrium from the law in the dual of the norm at
+zero strain, see `spon.constitutive.constitutive_error`, times a factor that is calibrated on solved problems so that it
+covers the error of the energy as the estimate of the stress covers that of the stress. No bound of the stress is given.
+All of it is computed at strains without rotation, on which none of these numbers depend.
 """
 
 from dataclasses import dataclass
@@ -39,7 +45,7 @@ import torch
 from torch import Tensor
 
 from spon.arguments import real_tensor
-from spon.constitutive.duality import energy_pair, largest_tangent
+from spon.constitutive.duality import constitutive_error, largest_tangent
 from spon.equino.model import EquiNO
 from spon.reduced.model import LocalFields
 from spon.reduced.modes import ModesAtPoints
@@ -55,15 +61,16 @@ _CHUNK = 16  # strains whose fields at all points of an RVE are held at a time
 class Certificate:
     """Bounds and estimates for n predictions, without a solution.
 
-    With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds. `corrected` and
-    `stress_estimate` are not bounds, but far sharper.
+    With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds; at finite strain only
+    `upper` is, `lower` and `gap` are estimates, and there is no `stress_bound`. `corrected` and `stress_estimate` are
+    not bounds, but far sharper.
 
     Args:
         lower: (n,), of the mean energy [MPa]; −inf where no strain of the law has this stress.
         upper: (n,), of the mean energy [MPa].
         gap: (n,), upper − lower: the constitutive relation error and twice the bound of rounding [MPa].
         stress_bound: (n, d), of the error of each component of the homogenised stress [MPa]; NaN if the largest
-            tangents of the laws are unknown.
+            tangents of the laws are unknown, and at finite strain.
         stress_estimate: (n, d), of the error of each component [MPa]. In the trained range it covers the fraction
             `COVERAGE` of the errors, at all points and on the cubature, in at least nine of ten models. NaN for a model
             without calibration, infinite where the gap is infinite.
@@ -116,8 +123,8 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
             that is not convex.
     """
     strain = real_tensor("strains", strain)
-    if strain.ndim != 2 or strain.shape[1] != model.lower.numel():
-        raise ValueError(f"strain has shape {tuple(strain.shape)}, need (n, {model.lower.numel()})")
+    if strain.ndim != 2 or strain.shape[1] != model.strain_size:
+        raise ValueError(f"strain has shape {tuple(strain.shape)}, need (n, {model.strain_size})")
     if not bool(strain.isfinite().all()):
         k = int((~strain.isfinite().all(1)).nonzero()[0])
         raise ValueError(f"the strain of point {k} is {strain[k].tolist()}, need finite numbers")
@@ -129,7 +136,7 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
                 "model as loaded; coupling.SurrogateLaw and spon.Evaluator evaluate it in other precisions"
             )
     at.require(model.fingerprint)
-    tangents = [largest_tangent(law) for law in at.laws.laws]
+    tangents = [None if at.laws.measure.finite else largest_tangent(law) for law in at.laws.laws]
     at_zero_strain = energy_at_zero_strain(at)
     found = _branches(model, strain, at, at_zero_strain)
     upper, gap = found.bounds.upper, found.bounds.gap
@@ -138,8 +145,12 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
     if len(known) == len(tangents):
         shares = torch.stack([w.sum() for w in at.weights.split(list(at.laws.counts))])
         bound = (2 * gap[:, None] * (shares @ torch.stack(known))).sqrt()
-    estimate = found.known_error + model.calibration * found.remainder
-    return Certificate(upper - gap, upper, gap, bound, estimate, found.corrected)
+    estimate, corrected = found.known_error + model.calibration * found.remainder, found.corrected
+    if model.measure.finite:
+        turn = model.measure.stress_map(strain)
+        estimate = (turn.abs() @ estimate[:, :, None])[:, :, 0]
+        corrected = (turn @ corrected[:, :, None])[:, :, 0]
+    return Certificate(upper - gap, upper, gap, bound, estimate, corrected)
 
 
 def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:
@@ -147,8 +158,8 @@ def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:
     return at.laws.energy(at.weights.new_zeros(at.laws.size, at.laws.strain_size)) @ at.weights
 
 
-def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
-    """Set the calibration of a model, the factors of its `stress_estimate`, by exact stresses.
+def calibrate(model: EquiNO, strain: Tensor, stress: Tensor, energy: Tensor) -> None:
+    """Set the calibrations of a model by exact solutions: factors of `stress_estimate`, at finite strain of the gap.
 
     A factor is a quantile of the factors needed at the strains, the larger of those on the cubature and at all points.
     The quantile is the least that covers the fraction `COVERAGE` of unseen strains of the same distribution in nine of
@@ -160,17 +171,37 @@ def calibrate(model: EquiNO, strain: Tensor, stress: Tensor) -> None:
         model: whose calibration is set.
         strain: (n, d).
         stress: (n, d) homogenised, exact [MPa].
+        energy: (n,) mean density, exact [MPa].
     """
     where = [model.cubature, *([model.rve_modes.at_points] if model.is_whole else [])]
+    if model.measure.finite:
+        stress = stress @ model.measure.embedding(stress).mT
+        model.gap_calibration.fill_(1.0)
+        with torch.no_grad():
+            needed = torch.stack([_needed_gaps(model, strain, energy, at) for at in where]).amax(dim=0)
+        model.gap_calibration.copy_(_covering(needed[:, None])[0])
     with torch.no_grad():
         needed = torch.stack([_needed_factors(model, strain, stress, at) for at in where]).amax(dim=0)
-    rank = int(scipy.stats.binom.ppf(_CONFIDENCE, len(strain), COVERAGE)) + 1
-    enough = rank <= len(strain)
-    model.calibration.copy_(needed.sort(dim=0).values[rank - 1] if enough else needed.max())
+    model.calibration.copy_(_covering(needed))
+
+
+def _covering(needed: Tensor) -> Tensor:
+    """The quantile (k,) of needed factors (n, k), see `calibrate`."""
+    rank = int(scipy.stats.binom.ppf(_CONFIDENCE, len(needed), COVERAGE)) + 1
+    enough = rank <= len(needed)
+    return needed.sort(dim=0).values[rank - 1] if enough else needed.max().expand(needed.shape[1])
+
+
+def _needed_gaps(model: EquiNO, strain: Tensor, energy: Tensor, at: ModesAtPoints) -> Tensor:
+    """Factors (n,) with which the gaps equal the errors of the energy, |⟨ψ(F)⟩ − W|."""
+    at_zero_strain = energy_at_zero_strain(at)
+    bounds = [_branches(model, e, at, at_zero_strain).bounds for e in strain.split(_CHUNK)]
+    error = (torch.cat([b.upper for b in bounds]) - energy).abs()
+    return torch.where(error == 0, 0.0, error / torch.cat([b.gap for b in bounds]))
 
 
 def _needed_factors(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPoints) -> Tensor:
-    """Factors (n, d) with which the estimates equal the errors."""
+    """Factors (n, s) with which the estimates equal the errors of T, the stress by coordinates (n, s)."""
     factors, at_zero_strain = [], energy_at_zero_strain(at)
     for e, exact in zip(strain.split(_CHUNK), stress.split(_CHUNK), strict=True):
         found = _branches(model, e, at, at_zero_strain)
@@ -180,7 +211,7 @@ def _needed_factors(model: EquiNO, strain: Tensor, stress: Tensor, at: ModesAtPo
 
 
 class _Branches(NamedTuple):
-    """The homogenised stress of the model (n, d), the corrected one (n, d) [MPa], and the energy bounds."""
+    """The stress of the model by coordinates (n, s), the corrected one (n, s) [MPa], and the energy bounds."""
 
     stress: Tensor
     corrected: Tensor
@@ -188,7 +219,7 @@ class _Branches(NamedTuple):
 
     @property
     def known_error(self) -> Tensor:
-        """The change of the stress by the correction (n, d) [MPa]."""
+        """The change of the stress by the correction (n, s) [MPa]."""
         return (self.stress - self.corrected).abs()
 
     @property
@@ -202,24 +233,33 @@ class _Branches(NamedTuple):
 
 def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> _Branches:
     """Stress and energy of both branches at strains (n, d)."""
-    fields = model.fields(strain, at)
+    coordinates = model.measure.coordinates(strain)
+    fields = model.fields(model.measure.strain(coordinates), at)
     law = at.laws.stress(fields.strain) * at.weights[:, None]
     forces = torch.einsum("npd,pdr->nr", law, at.strain_modes)
-    _, derivatives = model.displacement.with_tangent(strain)
-    corrected = law.sum(dim=1) + torch.einsum("nr,nrd->nd", forces, derivatives)
-    return _Branches(model(strain)[0], corrected, energy_bounds(at, fields, at_zero_strain))
+    _, derivatives = model.displacement.with_tangent(coordinates)
+    mean = law.sum(dim=1)
+    if model.measure.finite:
+        mean = mean @ model.measure.embedding(mean).mT
+    corrected = mean + torch.einsum("nr,nrd->nd", forces, derivatives)
+    assert model.potential is not None or not model.measure.finite
+    stress = model.potential(coordinates)[0] if model.potential is not None else model(strain)[0]
+    return _Branches(stress, corrected, energy_bounds(at, fields, at_zero_strain, model.gap_calibration))
 
 
-def energy_bounds(at: ModesAtPoints, fields: LocalFields, at_zero_strain: Tensor) -> EnergyBounds:
+def energy_bounds(
+    at: ModesAtPoints, fields: LocalFields, at_zero_strain: Tensor, gap_calibration: Tensor | float = 1.0
+) -> EnergyBounds:
     """Bounds of the mean energy by admissible fields, moved apart by rounding and the tolerance of the solver.
 
     Args:
         at: modes at the points, in float64.
         fields: at the points, the strain kinematically admissible and the stress in equilibrium.
         at_zero_strain: see `energy_at_zero_strain`.
+        gap_calibration: factor of the estimated gap at finite strain, see `EquiNO`; one otherwise.
     """
-    pair = energy_pair(at.laws, fields.strain, fields.stress)
-    energy, gap = pair.energy @ at.weights, pair.error @ at.weights
+    local = constitutive_error(at.laws, fields.strain, fields.stress)
+    energy, gap = local.energy @ at.weights, gap_calibration * (local.error @ at.weights)
     unit = torch.finfo(energy.dtype).eps / 2
     slack = 2 * _rounding(at, fields.strain) + unit * len(at.weights) * energy.abs()
     slack += _SOLVED * at.strain_modes.shape[2] * (energy - at_zero_strain).abs()

@@ -35,8 +35,8 @@ class ModalSolution:
     Args:
         stress: (n, d) homogenised [MPa].
         tangent: (n, d, d) homogenised [MPa].
-        coefficients: (n, r) of the displacement modes.
-        stress_coefficients: (n, r) of the nearest stress in equilibrium.
+        coefficients: (n, r) of the displacement modes, at finite strain at the stretch.
+        stress_coefficients: (n, r) of the nearest stress in equilibrium, likewise.
         bounds: of the mean energy.
     """
 
@@ -98,17 +98,22 @@ class ModalCorrector:
         Raises:
             ValueError: modes of another RVE.
         """
-        at = self.at if at is None else at
-        at.require(self.model.fingerprint)
-        start = self.model.displacement(strain)
+        at, model = self.at if at is None else at, self.model
+        at.require(model.fingerprint)
+        coordinates = model.measure.coordinates(strain)
+        stretch = model.measure.strain(coordinates)
+        start = model.displacement(coordinates)
         # Far outside the trained range the network's prediction may be worse than zero coefficients.
-        start = torch.where(self.model.inside(strain)[:, None], start, 0.0)
-        least = self._minimise(strain, start)
-        stress_coefficients = self._nearest_stress(self.at.strain(strain, least.coefficients))
-        fields = at.fields(strain, least.coefficients, stress_coefficients)
-        bounds = energy_bounds(at, fields, energy_at_zero_strain(at))
+        start = torch.where(model.inside(strain)[:, None], start, 0.0)
+        least = self._minimise(stretch, start)
+        stress_coefficients = self._nearest_stress(self.at.strain(stretch, least.coefficients))
+        fields = at.fields(stretch, least.coefficients, stress_coefficients)
+        bounds = energy_bounds(at, fields, energy_at_zero_strain(at), model.gap_calibration)
         bounds = bounds._replace(gap=torch.where(least.stress.isfinite().all(1), bounds.gap, torch.inf))
-        return ModalSolution(least.stress, least.tangent, least.coefficients, stress_coefficients, bounds)
+        stress, tangent = least.stress, least.tangent
+        if model.measure.finite:
+            stress, tangent = model.measure.turned_back(strain, *model.measure.projected(stress, tangent))
+        return ModalSolution(stress, tangent, least.coefficients, stress_coefficients, bounds)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the corrector with its model to one file, see `spon.load`.
@@ -133,8 +138,11 @@ class ModalCorrector:
     def _nearest_stress(self, epsilon: Tensor) -> Tensor:
         """Coefficients (n, r) of the stress nearest to that of the law at strains (n, m, d) of the cubature."""
         modes, weights = self.at.stress_modes, self.at.weights
-        # A law without stiffness has no compliance: its rows become infinite and do not block the others.
-        compliance = torch.linalg.inv_ex(self.at.laws.tangent(epsilon))[0] * weights[:, None, None]
+        # A law without stiffness has no compliance: its rows become infinite and do not block the others. At finite
+        # strain tangents need not be positive definite.
+        laws = self.at.laws
+        metric = laws.metric().expand(len(epsilon), -1, -1, -1) if laws.measure.finite else laws.tangent(epsilon)
+        compliance = torch.linalg.inv_ex(metric)[0] * weights[:, None, None]
         weighted = compliance @ modes
         matrix = torch.einsum("pdr,npds->nrs", modes, weighted)
         target = torch.einsum("npdr,npd->nr", weighted, self.at.laws.stress(epsilon))

@@ -31,7 +31,8 @@ class DisplacementOperator(Model):
     weights: Tensor
 
     def __init__(self, displacement: Branch, rve_modes: RVEModes):
-        super().__init__(-displacement.half_range, displacement.half_range, rve_modes.fingerprint)
+        half_range = displacement.half_range
+        super().__init__(-half_range, half_range, rve_modes.fingerprint, rve_modes.at_points.laws.measure)
         self.displacement, self.rve_modes = displacement, rve_modes
         # The file holds them with the RVE modes.
         self.register_buffer("modes", rve_modes.at_points.strain_modes, persistent=False)

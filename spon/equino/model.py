@@ -8,6 +8,10 @@ Wittek, Hartmann & Rausch, arXiv 2504.07976).
 The first d modes of the stress basis have the unit stresses as their means and the others have zero mean. So the first
 d coefficients are the homogenised stress itself, which may be the derivative of a potential, and the others are
 coefficients of self-stresses.
+
+At finite strain all this holds for strains without rotation, F = U, and the rest follows from objectivity, see
+`spon.constitutive.measure`: stress modes are first Piola–Kirchhoff stresses in equilibrium in the reference
+configuration, and the potential is a function of U − I.
 """
 
 import os
@@ -34,19 +38,21 @@ class EquiNO(Model):
         displacement: branch of the displacement coefficients.
         potential: energy whose derivative is the homogenised stress; None if `stress` predicts all coefficients.
         stress: branch of the self-stress coefficients, or of all stress coefficients.
-        lower: (d,) smallest strains of the trained range.
-        upper: (d,) largest strains of the trained range.
+        lower: (s,) smallest coordinates of the trained range.
+        upper: (s,) largest coordinates of the trained range.
         means: (d, r) of the stress modes.
         cubature: modes at the points of the cubature.
         rve_modes: modes at all points of the RVE; None for a model that was loaded without them.
 
     Attributes:
-        calibration: (d,), factors of the estimated error of the stress, see `spon.certify`; NaN until calibrated.
+        calibration: (s,), factors of the estimated error of the stress, see `spon.certify`; NaN until calibrated.
+        gap_calibration: (), factor of the estimated gap where energies are not convex; one otherwise.
         fingerprint: of the RVE that the model was trained for.
     """
 
     means: Tensor
     calibration: Tensor
+    gap_calibration: Tensor
 
     def __init__(
         self,
@@ -60,10 +66,13 @@ class EquiNO(Model):
         cubature: ModesAtPoints,
         rve_modes: RVEModes | None = None,
     ):
-        super().__init__(lower, upper, cubature.fingerprint)
+        super().__init__(lower, upper, cubature.fingerprint, cubature.laws.measure)
+        if self.measure.finite and potential is None:
+            raise ValueError("potential = None: at finite strain the stress is that of a potential")
         self.displacement, self.potential, self.stress = displacement, potential, stress
         self.register_buffer("means", means.clone())
         self.register_buffer("calibration", torch.full_like(lower, torch.nan))
+        self.register_buffer("gap_calibration", torch.ones_like(lower[0]))
         self.cubature, self._rve_modes = cubature, rve_modes
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EquiNO":
@@ -96,16 +105,20 @@ class EquiNO(Model):
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
         if self.potential is not None:
-            return self.potential(strain)
+            return self.measure.respond(self.potential, strain)
         coefficients, derivatives = self.stress.with_tangent(strain)
         return coefficients @ self.means.T, self.means @ derivatives
 
     def coefficients(self, strain: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients (n, r) of the displacement and of the stress modes."""
-        stress = self.stress(strain)
+        """Coefficients (n, r) of the displacement and of the stress modes at strains (n, d) without their rotation."""
+        at = self.measure.coordinates(strain)
+        stress = self.stress(at)
         if self.potential is not None:
-            stress = torch.cat([self.potential(strain)[0], stress], dim=1)
-        return self.displacement(strain), stress
+            mean = self.potential(at)[0]
+            if self.measure.finite:
+                mean = (self.measure.stress_map(self.measure.strain(at)) @ mean[:, :, None])[:, :, 0]
+            stress = torch.cat([mean, stress], dim=1)
+        return self.displacement(at), stress
 
     def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> LocalFields:
         """Kinematically admissible local strain, and local stress in equilibrium, (n, m, d) both.
@@ -115,7 +128,8 @@ class EquiNO(Model):
             at: modes at the points; None for the points of the cubature.
         """
         at = self.cubature if at is None else at
-        return at.fields(strain, *self.coefficients(strain))
+        fields = at.fields(self.measure.stretch(strain), *self.coefficients(strain))
+        return fields.turned(self.measure, strain)
 
     def mismatch(self, strain: Tensor, at: ModesAtPoints | None = None) -> Tensor:
         """Root mean square over the RVE of stress branch minus law on the displacement branch, relative to the latter.
@@ -181,7 +195,8 @@ def unpack(file: Reader, whole: bool) -> EquiNO:
         cubature=ModesAtPoints(laws, **file.tensors("cubature."), fingerprint=fingerprint),
         rve_modes=rve_modes,
     )
-    model.load_state_dict({"calibration": model.calibration} | state)  # files of the first format have no calibration
+    # Older files have no calibrations.
+    model.load_state_dict({"calibration": model.calibration, "gap_calibration": model.gap_calibration} | state)
     return model.requires_grad_(False)
 
 

@@ -112,25 +112,25 @@ def _fit(
         *networks,
         lower=-half_range,
         upper=half_range,
-        means=unit_mean_stresses(half_range.numel(), at_points.stress_modes.shape[2]),
+        means=unit_mean_stresses(*at_points.stress_modes.shape[1:]),
         cubature=bases.cubature,
         rve_modes=bases.rve_modes,
     )
     with torch.no_grad():
-        some = targets.check.stress.strain[:16]
+        some = model.measure.strain(targets.check.stress.strain[:16])
         few, everywhere = (100 * model.mismatch(some, at).mean() for at in (None, at_points))
     write(f"stress and law on the displacement differ by {few:.2f} % on the cubature, {everywhere:.2f} % at all points")
     if all(law.energy_program is not None for law in data.laws.laws):
-        calibrate(model, torch.from_numpy(data.strain), torch.from_numpy(data.stress))
+        calibrate(model, *(torch.from_numpy(x) for x in (data.strain, data.stress, data.energy)))
     return EquiNOTraining(model, histories, bases)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What the networks are fitted to, at n strains: values and their derivatives by the strain.
+    """What the networks are fitted to, at n strains without rotation: values and their derivatives by coordinates.
 
     Args:
-        stress: homogenised stress (n, d) and tangent (n, d, d) [MPa].
+        stress: homogenised stress (n, s) and tangent (n, s, s) by the coordinates [MPa].
         displacement: coefficients (n, r) of the displacement modes.
         self_stress: coefficients (n, r − d) of the stress modes without mean.
     """
@@ -145,27 +145,26 @@ def targets(bases: Bases, strain: Tensor, chunk: int = 128) -> Targets:
 
     Args:
         bases: of the RVE.
-        strain: (n, d).
+        strain: (n, s) coordinates.
         chunk: strains that are solved at a time.
 
     Raises:
         ReducedNotConverged: a strain without solution.
     """
-    d, modes = strain.shape[1], bases.rve_modes.at_points
-    r = modes.strain_modes.shape[2]
-    model, parts = bases.reduced, []
+    model, parts, modes = bases.reduced, [], bases.rve_modes.at_points
+    d, r = modes.strain_modes.shape[1:]
+    embedding = model.measure.embedding(strain)
     tests = (modes.stress_modes[bases.points, :, d:] * model.weights[:, None, None]).flatten(0, 1)
     for some in strain.split(chunk):
-        solution = model.solve(some)
-        d_strain = torch.einsum("pdr,nre->npde", model.modes, solution.sensitivities)
-        d_strain = torch.eye(d, dtype=strain.dtype) + d_strain
-        d_stress = (solution.local_tangent @ d_strain).reshape(len(some), -1, d)
+        solution = model.solve(model.measure.strain(some))
+        sensitivities = solution.sensitivities @ embedding.mT
+        d_strain = embedding.mT + torch.einsum("pdr,nre->npde", model.modes, sensitivities)
+        d_stress = (solution.local_tangent @ d_strain).reshape(len(some), -1, strain.shape[1])
         parts.append(
             (
-                solution.stress,
-                solution.tangent,
+                *model.measure.projected(solution.stress, solution.tangent),
                 solution.coefficients[:, :r],
-                solution.sensitivities[:, :r],
+                sensitivities[:, :r],
                 solution.local_stress.reshape(len(some), -1) @ tests,
                 torch.einsum("qs,nqe->nse", tests, d_stress),
             )
@@ -190,7 +189,7 @@ def _training_targets(bases: Bases, samples: int, seed: int) -> _TrainingTargets
 
 
 def sobol_strains(n: int, half_range: Tensor, seed: int, toward_zero: float = 0.0) -> Tensor:
-    """n strains (n, d) of a scrambled Sobol sequence in the box of ±`half_range`.
+    """n strains (n, d), or coordinates, of a scrambled Sobol sequence in the box of ±`half_range`.
 
     Args:
         n: number of strains.
@@ -216,8 +215,10 @@ class _Networks(NamedTuple):
 def _new_networks(bases: Bases, pool: Targets, options: EquiNOOptions) -> _Networks:
     """Networks with random weights, scaled by the targets; the branches have the best linear part."""
     half_range, (strain, stress, _) = bases.reduced.upper, pool.stress
-    at_zero_strain = bases.reduced.solve(torch.zeros(1, half_range.numel(), dtype=torch.float64))
-    stiffness = (at_zero_strain.tangent[0] + at_zero_strain.tangent[0].T) / 2
+    measure = bases.reduced.measure
+    at_zero_strain = bases.reduced.solve(torch.zeros(1, measure.size, dtype=torch.float64))
+    _, (tangent,) = measure.projected(at_zero_strain.stress, at_zero_strain.tangent)
+    stiffness = (tangent + tangent.T) / 2
     nonlinear = (stress - strain @ stiffness).norm(dim=1).mean() * half_range.mean()
     energy = max(float(nonlinear), 1e-12 * float(stiffness.norm()))
     # A component with a narrow range is not stretched to the range of the others: the response is nearly linear in it,
@@ -243,7 +244,7 @@ def _networks_in_new_modes(model: EquiNO, data: RVESnapshots, bases: Bases, pool
     assert model.potential is not None
     before, new, d = model.rve_modes.at_points, bases.rve_modes.at_points, data.strain.shape[1]
     w = new.weights
-    metric = torch.from_numpy(data.tangents_at_zero_strain)
+    metric = torch.from_numpy(data.metric)
     displacement = model.displacement.in_modes(
         torch.einsum("p,pdr,pde,pes->rs", w, new.strain_modes, metric, before.strain_modes),
         _spread(pool.displacement.value),

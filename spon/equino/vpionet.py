@@ -192,6 +192,7 @@ def train_vpionet(
         ValueError: another loss, a material without energy for "potential", or an RVE that is not periodic.
     """
     seed = options.seed
+    data.require_linear_measure("VPIONet")
     problem, half = _Problem.of(data, loss), torch.from_numpy(data.half_range)
     trunk = Trunk(data.space, r, _unit(data), seed=seed)
     ones = torch.ones(r, dtype=torch.float64)

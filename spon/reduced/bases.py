@@ -61,12 +61,12 @@ def pod_bases(data: RVESnapshots, r: int = 16, resolved: int = 32, tolerance: fl
 
     Raises:
         ValueError: stresses whose means do not span all components, or an error of `RVESnapshots.half_range` or
-            `RVESnapshots.tangents_at_zero_strain`.
+            `RVESnapshots.metric`.
     """
     half_range = torch.from_numpy(data.half_range)
     w, d, resolved = data.weights, data.strain.shape[1], max(r, resolved)
     # Strains are weighted by their energy, so that the modes resolve those of a stiff phase.
-    strain, stress = pod(data.local_strain, w, resolved, data.tangents_at_zero_strain), pod(data.local_stress, w, r)
+    strain, stress = pod(data.local_strain, w, resolved, data.metric), pod(data.local_stress, w, r)
     stress_modes = with_unit_mean_stresses(stress, w)
     # The cubature integrates some stress fields and their products with all modes.
     some = data.local_stress[:: max(1, len(data.local_stress) // _INTEGRATED)]

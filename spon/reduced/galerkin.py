@@ -55,7 +55,7 @@ class ReducedModel(Model):
         laws: at the points.
         modes: (m, d, r), strains of the displacement modes.
         weights: (m,), the mean of a field over the RVE is Σ_p w_p field_p.
-        half_range: (d,), largest strains of the snapshots that the modes are from.
+        half_range: (s,), largest coordinates of the snapshots that the modes are from.
         fingerprint: of the RVE; None if unknown.
     """
 
@@ -70,15 +70,19 @@ class ReducedModel(Model):
         half_range: Tensor,
         fingerprint: Fingerprint | None = None,
     ):
-        super().__init__(-half_range, half_range, fingerprint)
+        super().__init__(-half_range, half_range, fingerprint, laws.measure)
         self.laws = laws
         self.register_buffer("modes", modes)
         self.register_buffer("weights", weights)
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]; raises ReducedNotConverged."""
-        solution = self.solve(strain)
-        return solution.stress, solution.tangent
+
+        def at(coordinates: Tensor) -> tuple[Tensor, Tensor]:
+            solution = self.solve(self.measure.strain(coordinates))
+            return self.measure.projected(solution.stress, solution.tangent)
+
+        return self.measure.respond(at, strain)
 
     def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> LocalFields:
         """Kinematically admissible local strain and the stress of the law there, (n, m, d) both.
@@ -90,14 +94,18 @@ class ReducedModel(Model):
         Raises:
             ReducedNotConverged: a strain without solution.
         """
-        solution = self.solve(strain)
-        if at is None:
-            return LocalFields(solution.strain, solution.local_stress)
-        local = at.strain(strain, solution.coefficients)
-        return LocalFields(local, at.laws.stress(local))
+        stretch = self.measure.stretch(strain)
+        solution = self.solve(stretch)
+        fields = LocalFields(solution.strain, solution.local_stress)
+        if at is not None:
+            local = at.strain(stretch, solution.coefficients)
+            fields = LocalFields(local, at.laws.stress(local))
+        return fields.turned(self.measure, strain)
 
     def solve(self, strain: Tensor, *, tolerance: float = 1e-10, iterations: int = 30) -> ReducedSolution:
         """Solve at strains (n, d), starting from zero coefficients.
+
+        Modes do not turn: at finite strain, strains without rotation are what they are made for.
 
         Args:
             strain: (n, d).

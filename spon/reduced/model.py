@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from spon.constitutive.measure import SMALL_STRAIN, Measure
+
 # The identity of an RVE by parts, as in `fe2.fingerprints`: texts such as the boundary condition, or hashes.
 Fingerprint = Mapping[str, str]
 
@@ -21,6 +23,13 @@ class LocalFields(NamedTuple):
 
     strain: Tensor
     stress: Tensor
+
+    def turned(self, measure: Measure, strain: Tensor) -> "LocalFields":
+        """The fields at macroscale strains (n, d), of those at their stretches."""
+        if not measure.finite:
+            return self
+        rotation = measure.rotations(strain)
+        return LocalFields(measure.rotated(rotation, self.strain, 1.0), measure.rotated(rotation, self.stress))
 
 
 def require_same(what: str, mine: Fingerprint | None, other: Fingerprint | None) -> None:
@@ -64,19 +73,29 @@ class Model(nn.Module):
     `spon.load` loads them.
 
     Args:
-        lower: (d,) smallest strains of the trained range.
-        upper: (d,) largest strains of the trained range.
+        lower: (s,) smallest coordinates of the trained range; coordinates are the strain itself, and at finite strain
+            those of the stretch, see `spon.constitutive.measure`.
+        upper: (s,) largest coordinates of the trained range.
         fingerprint: of the RVE that the model was trained for; None if unknown.
+        measure: of the strain; None for small strain.
     """
 
     lower: Tensor
     upper: Tensor
 
-    def __init__(self, lower: Tensor, upper: Tensor, fingerprint: Fingerprint | None = None):
+    def __init__(
+        self, lower: Tensor, upper: Tensor, fingerprint: Fingerprint | None = None, measure: Measure | None = None
+    ):
         super().__init__()
         self.fingerprint = fingerprint
+        self.measure = Measure(SMALL_STRAIN, lower.numel()) if measure is None else measure
         self.register_buffer("lower", lower.clone())
         self.register_buffer("upper", upper.clone())
+
+    @property
+    def strain_size(self) -> int:
+        """d, the number of components of the strain."""
+        return self.measure.size
 
     def forward(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Homogenised stress (n, d) and tangent (n, d, d) [MPa]."""
@@ -95,5 +114,6 @@ class Model(nn.Module):
         require_same("the model", self.fingerprint, fingerprint)
 
     def inside(self, strain: Tensor) -> Tensor:
-        """Whether strains (n,) are in the trained range."""
-        return ((strain >= self.lower) & (strain <= self.upper)).all(dim=1)
+        """Whether strains (n, d) are in the trained range, (n,)."""
+        at = self.measure.coordinates(strain)
+        return ((at >= self.lower) & (at <= self.upper)).all(dim=1)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
+from spon.constitutive.measure import Measure
 from spon.constitutive.phase_law import LocalLaws
 from spon.reduced.model import Fingerprint
 
@@ -25,7 +26,7 @@ class RVESpace:
     `RVESnapshots`.
 
     Args:
-        strain_operator: B (P d, dofs), Mandel strains at the points of the snapshots, in their order.
+        strain_operator: B (P d, dofs), strains at the points of the snapshots, in their order.
         nodes: (N, dim) coordinates.
         phase: (N,) from −1 at nodes of the first phase to 1 at nodes of the last; the mean of both where phases meet.
         period: (dim, dim) lattice vectors; None if the fluctuations are not periodic.
@@ -40,6 +41,8 @@ class RVESpace:
 @dataclass(frozen=True, slots=True, eq=False)
 class RVESnapshots:
     """n solved problems of an RVE with P quadrature points, which are sorted by phase.
+
+    At finite strain those at stretches: the macroscale strains have no rotation.
 
     Args:
         laws: at the points.
@@ -70,34 +73,46 @@ class RVESnapshots:
     space: RVESpace
 
     @property
+    def measure(self) -> Measure:
+        """What the laws are given."""
+        return self.laws.measure
+
+    @property
+    def coordinates(self) -> Array:
+        """Coordinates of the macroscale strains (n, s), see `spon.constitutive.measure`."""
+        return self.measure.coordinates(torch.from_numpy(self.strain)).numpy()
+
+    @property
+    def projected(self) -> tuple[Array, Array]:
+        """Homogenised stress (n, s) and tangent (n, s, s) by the coordinates [MPa]."""
+        stress, tangent = self.measure.projected(torch.from_numpy(self.stress), torch.from_numpy(self.tangent))
+        return stress.numpy(), tangent.numpy()
+
+    @property
     def half_range(self) -> Array:
-        """Largest absolute strain of each component (d,).
+        """Largest absolute coordinates (s,).
 
         Raises:
-            ValueError: a component that is zero, up to rounding, in all problems.
+            ValueError: a coordinate that is zero, up to rounding, in all problems.
         """
-        half = abs(self.strain).max(axis=0)
+        half = abs(self.coordinates).max(axis=0)
         if not (half > _ZERO * half.max()).all():
-            raise ValueError(
-                f"the largest strains of the snapshots are {half.tolist()}: need some of every Mandel component"
-            )
+            raise ValueError(f"the largest strains of the snapshots are {half.tolist()}: need some of every component")
         return half
 
     @property
-    def tangents_at_zero_strain(self) -> Array:
-        """Tangents of the laws at zero strain (P, d, d) [MPa], the metric in which strains are measured by energy.
+    def metric(self) -> Array:
+        """The metric (P, d, d) [MPa] in which strains are measured by energy, see `PhaseLaw.metric`.
 
         Raises:
             ValueError: a law whose tangent at zero strain is not positive definite.
         """
-        zero = torch.zeros(1, self.laws.strain_size, dtype=torch.float64)
-        for law in self.laws.laws:
-            tangent = law.tangent(zero)[0]
-            if not tangent.isfinite().all() or torch.linalg.eigvalsh((tangent + tangent.mT) / 2)[0] <= 0:
-                raise ValueError(
-                    f"{law.name}: the tangent at zero strain is {tangent.tolist()}, need a positive definite one"
-                )
-        return self.laws.tangent(zero.expand(self.laws.size, -1)).numpy()
+        return self.laws.metric().numpy()
+
+    def require_linear_measure(self, what: str) -> None:
+        """Raise ValueError for snapshots at finite strain, which `what` does not know."""
+        if self.measure.finite:
+            raise ValueError(f"{what} is for strains that are linear in the displacement, not for a {self.measure.name}")
 
     def require_no_stress_at_zero_strain(self) -> None:
         """Raise ValueError for a law with stress at zero strain, which the networks cannot represent."""

@@ -75,7 +75,7 @@ class Evaluator:
         if device.type == "cuda":
             # Models of other classes may synchronise with the GPU, which cannot be recorded.
             recorded = response_network(model) is not None
-            self._gpu = CudaGraphs(self._fused or self._by_torch, model.lower.numel(), device, self.chunk, recorded)
+            self._gpu = CudaGraphs(self._fused or self._by_torch, model.strain_size, device, self.chunk, recorded)
 
     @property
     def way(self) -> Literal["machine code", "fused kernel", "torch"]:
@@ -94,8 +94,8 @@ class Evaluator:
             ValueError: strains of another shape.
         """
         strain = np.asarray(strain, dtype=np.float64)
-        if strain.ndim != 2 or strain.shape[1] != self.model.lower.numel():
-            raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.model.lower.numel()})")
+        if strain.ndim != 2 or strain.shape[1] != self.model.strain_size:
+            raise ValueError(f"strains have the shape {strain.shape}, the model takes (n, {self.model.strain_size})")
         found = Prediction(*(empty(shape, self.device) for shape in (strain.shape, (*strain.shape, strain.shape[1]))))
         self.fill(strain, *found)
         return found
