@@ -10,7 +10,7 @@ import scipy.sparse
 import ufl
 from dolfinx import fem
 
-from coupling.translate import local_laws
+from coupling.translation import local_laws
 from fe2 import mandel
 from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
