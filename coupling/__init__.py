@@ -12,23 +12,28 @@ FieldOperator, LearnedPC, Residual        operator networks on functions, in sol
 PointLaw, ExternalLaw, micro_simulation   laws for other programs
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 import meshes.compat  # noqa: F401  (before any import of DOLFINx)
-from coupling.certified import CertifiedLaw
-from coupling.external_operator import ExternalLaw
-from coupling.field_operator import FieldOperator, LearnedPC, sparse_operator
-from coupling.grid_law import GridLaw, grid_rves
-from coupling.manager import MicroData, micro_simulation
-from coupling.micro_fields import MicroFields, micro_fields
-from coupling.modes_law import ModesLaw, mode_network
-from coupling.operator_samples import sample_operator
-from coupling.placement import Placement, assign_devices
-from coupling.point_law import PointLaw
-from coupling.residual import Residual
-from coupling.snapshots import rve_snapshots
-from coupling.surrogate import SurrogateLaw
-from coupling.trained_range import OutsideRange, OutsideRangeWarning
-from coupling.translate import TranslationError, local_laws, phase_law, translate
 from meshes.deprecation import renamed as _renamed
+
+if TYPE_CHECKING:
+    from coupling.certified import CertifiedLaw
+    from coupling.external_operator import ExternalLaw
+    from coupling.field_operator import FieldOperator, LearnedPC, sparse_operator
+    from coupling.grid_law import GridLaw, grid_rves
+    from coupling.manager import MicroData, micro_simulation
+    from coupling.model_fields import MicroFields, micro_fields
+    from coupling.modes_law import ModesLaw, mode_network
+    from coupling.operator_samples import sample_operator
+    from coupling.placement import Placement, assign_devices
+    from coupling.point_law import PointLaw
+    from coupling.residual import Residual
+    from coupling.snapshots import rve_snapshots
+    from coupling.surrogate import SurrogateLaw
+    from coupling.trained_range import OutsideRange, OutsideRangeWarning
+    from coupling.translation import TranslationError, local_laws, phase_law, translate
 
 __version__ = "0.1.0"
 
@@ -61,6 +66,36 @@ __all__ = [
     "translate",
 ]
 
+# Public name → module, imported when the name is first used: a law then does not wait for what others need.
+_MODULES = {
+    "CertifiedLaw": "coupling.certified",
+    "ExternalLaw": "coupling.external_operator",
+    "FieldOperator": "coupling.field_operator",
+    "GridLaw": "coupling.grid_law",
+    "LearnedPC": "coupling.field_operator",
+    "MicroData": "coupling.manager",
+    "MicroFields": "coupling.model_fields",
+    "ModesLaw": "coupling.modes_law",
+    "OutsideRange": "coupling.trained_range",
+    "OutsideRangeWarning": "coupling.trained_range",
+    "Placement": "coupling.placement",
+    "PointLaw": "coupling.point_law",
+    "Residual": "coupling.residual",
+    "SurrogateLaw": "coupling.surrogate",
+    "TranslationError": "coupling.translation",
+    "assign_devices": "coupling.placement",
+    "grid_rves": "coupling.grid_law",
+    "local_laws": "coupling.translation",
+    "micro_fields": "coupling.model_fields",
+    "micro_simulation": "coupling.manager",
+    "mode_network": "coupling.modes_law",
+    "phase_law": "coupling.translation",
+    "rve_snapshots": "coupling.snapshots",
+    "sample_operator": "coupling.operator_samples",
+    "sparse_operator": "coupling.field_operator",
+    "translate": "coupling.translation",
+}
+
 # Old name → new name.
 _NEW_NAMES: dict[str, str] = {
     "cell_data": "coupling.rve_snapshots",
@@ -71,4 +106,11 @@ _NEW_NAMES: dict[str, str] = {
 
 
 def __getattr__(name: str):
-    return _renamed(__name__, name, _NEW_NAMES)
+    if name not in _MODULES:
+        return _renamed(__name__, name, _NEW_NAMES)
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

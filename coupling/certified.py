@@ -7,7 +7,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.fallback import Fallback
-from coupling.micro_fields import corrected_fields, micro_fields
+from coupling.model_fields import corrected_fields, micro_fields
 from coupling.same_rve import has_same_rve, require_same_stress
 from coupling.strain_collection import StrainCollection
 from coupling.trained_range import TrainedRange

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.micro_fields import fluctuation
+from coupling.model_fields import fluctuation
 from fe2 import RVE, Law, MicroFields, Response, StateLayout, raise_on_all_ranks
 from fe2.measure import measure_of
 from fe2.state import layout_of

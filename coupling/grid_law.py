@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from mpi4py import MPI
 
-from coupling.translate import phase_law
+from coupling.translation import phase_law
 from fe2 import Material, Response, StateLayout, StepFailed, arguments, mandel, raise_on_all_ranks
 from fe2.phases import materials_by_tag
 from meshes import ByPhase

@@ -15,7 +15,7 @@ from dolfinx import fem, mesh
 
 from coupling.fallback import Fallback
 from coupling.snapshots import strain_operator
-from coupling.translate import phase_law
+from coupling.translation import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
 from spon.microstructure import ModeNetwork, RVEMesh, RVENotConverged

@@ -11,7 +11,7 @@ import torch
 import ufl
 from dolfinx import fem
 
-from coupling.translate import local_laws
+from coupling.translation import local_laws
 from fe2.body import Body, quadrature_degree
 from fe2.fingerprints import differences, fingerprint
 from fe2.rve import RVE

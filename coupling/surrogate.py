@@ -10,7 +10,7 @@ import torch
 from mpi4py import MPI
 
 from coupling.fallback import Fallback
-from coupling.micro_fields import micro_fields
+from coupling.model_fields import micro_fields
 from coupling.placement import Placement
 from coupling.same_rve import has_same_rve
 from coupling.shared_evaluator import SharedEvaluator

@@ -59,7 +59,7 @@ def _value(name: str) -> Any:
     parts = name.split(".")
     if parts[0] not in reference.PACKAGES:
         return None
-    # The innermost module first: `coupling.translate` is a module and, as an attribute of `coupling`, its function.
+    # The innermost module first: `meshes.read` is a module and, as an attribute of `meshes`, its function.
     for k in range(len(parts), 0, -1):
         try:
             module = importlib.import_module(".".join(parts[:k]))

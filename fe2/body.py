@@ -4,6 +4,8 @@
 All of them are on the full displacement space, without boundary conditions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import basix.ufl
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import ufl
 from dolfinx import fem
 from dolfinx.mesh import meshtags

@@ -9,13 +9,15 @@ This needs positive definite matrices that are close to each other. Other matric
 works for indefinite ones too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 from mpi4py import MPI
 from petsc4py import PETSc
 

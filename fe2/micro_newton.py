@@ -18,11 +18,13 @@ has random signs, so sums of it are smaller than the bound: laws with logarithms
 contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 
 from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy  # its parts are imported when they are first used
 
 from .errors import MeshError
 from .shapes import Circle, Sphere
@@ -105,7 +105,7 @@ def _relaxed(rng, centers, distance, size) -> bool:
     """
     target = distance * (1 + 1e-3)
     for sweep in range(SWEEPS):
-        pairs = cKDTree(centers, boxsize=size).query_pairs(distance, output_type="ndarray")
+        pairs = scipy.spatial.cKDTree(centers, boxsize=size).query_pairs(distance, output_type="ndarray")
         if len(pairs) == 0:
             return True
         apart = centers[pairs[:, 0]] - centers[pairs[:, 1]]

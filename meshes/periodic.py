@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts are imported when they are first used
 from mpi4py import MPI
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from .deprecation import renamed_arguments
 from .errors import MeshError
@@ -44,9 +42,9 @@ def periodic_labels(points: npt.NDArray[np.float64], period: npt.NDArray[np.floa
     turns = (points - points.mean(axis=0)) @ np.linalg.inv(period)
     wrapped = (turns - np.floor(turns)) * sides
     wrapped[wrapped >= sides] = 0.0  # the remainder of a tiny negative number rounds to one period
-    pairs = cKDTree(wrapped, boxsize=sides).query_pairs(CLOSE, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(points),) * 2)
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    pairs = scipy.spatial.cKDTree(wrapped, boxsize=sides).query_pairs(CLOSE, output_type="ndarray")
+    graph = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(points),) * 2)
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

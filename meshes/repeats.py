@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+import scipy  # its parts are imported when they are first used
 
 from .arrays import facet_vertices
 from .errors import MeshError
@@ -23,7 +23,7 @@ def coincident_pairs(points: npt.NDArray[np.float64], shortest: float) -> tuple[
         shortest: length of the shortest edge of a cell.
     """
     close = min(PLACE * np.max(np.ptp(points, axis=0)), EDGE * shortest)
-    pairs = cKDTree(points).query_pairs(close, output_type="ndarray").astype(np.int64)
+    pairs = scipy.spatial.cKDTree(points).query_pairs(close, output_type="ndarray").astype(np.int64)
     return pairs[np.lexsort(pairs.T[::-1])], float(close)
 
 
@@ -55,11 +55,8 @@ def refuse_coincident(points: npt.NDArray[np.float64], pairs: npt.NDArray[np.int
 
 def merged(count: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """For each of ``count`` nodes the first of the nodes to which pairs (k, 2) connect it."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, part = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, part = scipy.sparse.csgraph.connected_components(graph, directed=False)
     _, first = np.unique(part, return_index=True)
     return first[part]
 

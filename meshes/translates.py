@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dolfinx.mesh
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+import scipy  # its parts are imported when they are first used
 
 from .errors import MeshError
 from .period import CLOSE
@@ -33,7 +33,7 @@ def refuse_near_pairs(corners: npt.NDArray[np.float64], period: npt.NDArray[np.f
         return
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
-    tree = cKDTree(middle)
+    tree = scipy.spatial.cKDTree(middle)
     for shift, moving in _translates(middle, period, radius.max()):
         distance, other = tree.query(middle[moving] + shift, distance_upper_bound=NEARLY * radius.max())
         # Facets at the same place belong to a mesh that covers itself.
@@ -58,7 +58,7 @@ def touching(corners: npt.NDArray[np.float64], period: npt.NDArray[np.float64]) 
         return found
     middle = corners.mean(axis=1)
     radius = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
-    tree = cKDTree(middle)
+    tree = scipy.spatial.cKDTree(middle)
     parts = simplices(corners)
     for shift, moving in _translates(middle, period, radius.max()):
         near = tree.query_ball_point(middle[moving] + shift, radius.max(), return_sorted=False)

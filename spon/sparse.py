@@ -5,12 +5,14 @@ Fields have the shape (dofs, batch · channel): a row of the matrix then adds up
 several times faster than with the batch first (`benchmarks/bench_spmm.py`).
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ class SparseOperator:
     values: Tensor
 
     @classmethod
-    def of(cls, matrix, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> "SparseOperator":
+    def of(cls, matrix, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> SparseOperator:
         """From a SciPy sparse matrix or array, without its zero entries.
 
         Args:
@@ -49,13 +51,13 @@ class SparseOperator:
         pointers, columns = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (csr.indptr, csr.indices))
         return cls(csr.shape, pointers, columns, torch.from_numpy(csr.data).to(device, dtype))
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "SparseOperator":
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> SparseOperator:
         """The same matrix on another device or in another precision."""
         pointers, columns = self.pointers.to(device), self.columns.to(device)
         return SparseOperator(self.shape, pointers, columns, self.values.to(device, dtype))
 
     @cached_property
-    def T(self) -> "SparseOperator":
+    def T(self) -> SparseOperator:
         """The transpose, computed on first use and kept."""
         other = SparseOperator.of(self.scipy.T, dtype=self.values.dtype, device=self.values.device)
         other.__dict__["T"] = self

@@ -10,13 +10,15 @@ The loss is the mean of the potential ψ(ε) or, as published, of ½ σ:ε, whic
 another minimum.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +77,7 @@ class _Problem:
         object.__setattr__(self, "transposed", self.operator.T.tocsr())
 
     @classmethod
-    def of(cls, data: RVESnapshots, loss: str) -> "_Problem":
+    def of(cls, data: RVESnapshots, loss: str) -> _Problem:
         if loss not in _DENSITIES:
             raise ValueError(f"loss = {loss!r}: need one of {', '.join(map(repr, _DENSITIES))}")
         return cls(data.space.strain_operator, data.laws, torch.from_numpy(data.weights), _DENSITIES[loss])

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor
 

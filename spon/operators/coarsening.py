@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull, Delaunay, cKDTree
+import scipy  # its parts are imported when they are first used
 
 from spon.spaces.space import Space
 
@@ -114,7 +112,7 @@ def _pieces(groups: Numbers) -> int:
     _, numbers = np.unique(groups, return_inverse=True)
     incidence = scipy.sparse.csr_array((np.ones(groups.size), (cells, numbers.ravel())))
     both = scipy.sparse.block_array([[None, incidence], [incidence.T, None]])
-    return int(connected_components(both, directed=False)[0])
+    return int(scipy.sparse.csgraph.connected_components(both, directed=False)[0])
 
 
 def _covering(space: Space, places: Array, cells: Numbers, periodic: Sequence[bool]) -> _Grid | None:
@@ -143,7 +141,7 @@ def _covering(space: Space, places: Array, cells: Numbers, periodic: Sequence[bo
     if not len(kept):
         return None
     middles = places[space.cell_dofs.numpy()].mean(axis=1)
-    away, _ = cKDTree(kept + 0.5).query(np.concatenate([places, middles]), p=np.inf)
+    away, _ = scipy.spatial.cKDTree(kept + 0.5).query(np.concatenate([places, middles]), p=np.inf)
     if away.max() > 0.5 + _REACH:
         return None
     corners = kept[:, None] + ends
@@ -214,7 +212,7 @@ def _thinned(points: Array, cells: Numbers, least: int) -> Iterator[_Simplices]:
 
 def _triangulated(points: Array, inside: Array) -> Numbers:
     """The Delaunay simplices (cells, d + 1) between points that contain one of the points (n, d) inside the domain."""
-    mesh = Delaunay(points)
+    mesh = scipy.spatial.Delaunay(points)
     found = np.unique(mesh.find_simplex(inside))
     corners = mesh.simplices[found[found >= 0]].astype(np.int64)
     edges = points[corners[:, 1:]] - points[corners[:, :1]]
@@ -228,7 +226,7 @@ def _independent_nodes(points: Array, cells: Numbers) -> Numbers:
     incidence = scipy.sparse.csr_array((np.ones(cells.size), (cells.ravel(), rows)), shape=(len(points), len(cells)))
     neighbours = scipy.sparse.csr_array(incidence @ incidence.T)
     order = np.asarray(incidence.sum(axis=1)).ravel()  # few cells meet at a node of the boundary
-    order[ConvexHull(points).vertices] = 0
+    order[scipy.spatial.ConvexHull(points).vertices] = 0
     chosen, near = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=bool)
     for node in np.argsort(order, kind="stable"):
         if not near[node]:

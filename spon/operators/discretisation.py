@@ -4,12 +4,14 @@
 They are read from DOLFINx once and stored as tensors, as those of `spon.spaces`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 
 from spon.operators.coarsening import CoarseGrids
@@ -67,7 +69,7 @@ class Discretisation:
             return MixedSpace(self.parts, self.join.T.columns.split([part.dofs for part in self.parts]))
         return self.output if self.velocity is None else self.velocity
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Discretisation":
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Discretisation:
         """A copy on another device or, its numbers, in another precision."""
 
         def moved(value):
@@ -104,7 +106,7 @@ class Discretisation:
         return header, tensors
 
     @classmethod
-    def unpack(cls, header: dict[str, Any], tensors) -> "Discretisation":
+    def unpack(cls, header: dict[str, Any], tensors) -> Discretisation:
         """The discretisation that was packed.
 
         Args:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor, nn
 

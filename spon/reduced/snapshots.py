@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Solved problems of an RVE as arrays at weighted points, for training."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 
 from spon.constitutive.measure import Measure

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Quadrature points of Lagrange spaces as tensors: values and gradients of fields there, and means between meshes."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ class Points:
     above: SparseOperator | None = None
     below: SparseOperator | None = None
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Points":
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Points:
         """A copy on another device or, its numbers, in another precision."""
         above, below = (None if means is None else means.to(device, dtype) for means in (self.above, self.below))
         return Points(

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Reads a function space of DOLFINx as tensors, once."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
-from scipy.sparse.linalg import cg
 
 from spon.spaces.geometry import push
 from spon.spaces.space import MixedSpace, Space
@@ -259,7 +260,9 @@ def _correction(mass: scipy.sparse.csr_array, integral: Array, free: scipy.spars
         matrix, right = free.T @ mass @ free, free.T @ integral
         # Scaled by its diagonal, a mass matrix is well conditioned on any mesh (Wathen, IMA J. Numer. Anal. 7, 1987).
         diagonal = scipy.sparse.diags_array(1 / matrix.diagonal())
-        representer = free @ np.column_stack([cg(matrix, b, rtol=1e-14, M=diagonal)[0] for b in right.T])
+        representer = free @ np.column_stack(
+            [scipy.sparse.linalg.cg(matrix, b, rtol=1e-14, M=diagonal)[0] for b in right.T]
+        )
         gram = integral.T @ representer
         if np.linalg.matrix_rank(gram, hermitian=True) == len(gram):
             return representer @ np.linalg.inv(gram)

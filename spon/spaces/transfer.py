@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 
 from spon.spaces.geometry import locate, midpoints, pull, push
 from spon.spaces.read import family, is_mixed, unblocked

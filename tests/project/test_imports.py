@@ -8,6 +8,7 @@ that a forbidden import fails even where it is guarded by `try`. Which module im
 import ast
 import importlib.util
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -101,11 +102,69 @@ def test_coupling_imports():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("package", ["meshes", "fe2", "coupling"])
-def test_package_may_be_the_first_import(package):
+def names_on_use(tree):
+    """The public names of a package by its `__init__`: in `_MODULES`, in imports for type checkers, in `__all__`."""
+    said = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            said[ast.unparse(node.targets[0])] = node.value
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            typed = {alias.name: line.module for line in node.body for alias in line.names}
+    return ast.literal_eval(said["_MODULES"]), typed, ast.literal_eval(said["__all__"])
+
+
+def test_names_of_coupling_are_the_same_for_type_checkers():
+    on_use, typed, public = names_on_use(modules()["coupling"].tree)
+    assert on_use == typed
+    assert [*on_use] == public
+
+
+def test_no_module_of_coupling_has_a_public_name():
+    """An import of the module would hide the name before its first use."""
+    import coupling
+
+    assert not {module.name for module in pkgutil.iter_modules(coupling.__path__)} & {*coupling.__all__}
+
+
+def test_each_name_of_coupling_is_found():
+    pytest.importorskip("torch")
+    import coupling
+
+    assert {*coupling.__all__} <= {*dir(coupling)}
+    found = {}
+    exec("from coupling import *", found)
+    for name in coupling.__all__:
+        assert found[name].__name__ == name
+        assert getattr(coupling, name) is found[name]
+
+
+def test_a_law_does_not_import_what_others_need():
+    pytest.importorskip("dolfinx")
+    pytest.importorskip("torch")
+    code = """if True:
+        import sys
+        import coupling
+        assert "torch" not in sys.modules
+        coupling.SurrogateLaw
+        print(*(name for name in sys.modules if name.startswith("coupling.")))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {*done.stdout.split()}
+    assert "coupling.surrogate" in loaded
+    others = "certified external_operator field_operator grid_law manager modes_law operator_samples residual snapshots"
+    assert not loaded & {f"coupling.{module}" for module in others.split()}
+
+
+@pytest.mark.parametrize(
+    "first", ["meshes", "fe2", "coupling", "coupling, torch, coupling.surrogate", "spon, coupling.surrogate"]
+)
+def test_package_may_be_the_first_import(first):
     """Of the wheels of DOLFINx, one that is imported before their MPI cannot be loaded."""
     pytest.importorskip("dolfinx")
-    code = f"import {package}, dolfinx; from petsc4py import PETSc; from mpi4py import MPI"
+    if "surrogate" in first:
+        pytest.importorskip("torch")
+    code = f"import {first}, dolfinx; from petsc4py import PETSc; from mpi4py import MPI"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor, nn
 

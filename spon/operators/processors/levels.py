@@ -2,7 +2,7 @@
 """The output space and its coarser ones for processors at nodes, and fixed matrices as torch modules."""
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor, nn
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A fixed solver of Poisson's equation on a finite element space, as a symmetric linear module."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ class PoissonSolver(nn.Module):
         stiffness: scipy.sparse.csr_array,
         fixed: np.ndarray,
         prolong: SparseOperator | None = None,
-        below: "PoissonSolver | None" = None,
+        below: PoissonSolver | None = None,
     ):
         super().__init__()
         free, count = np.flatnonzero(~fixed), len(fixed)
