@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
-import scipy.sparse
+import scipy  # its parts are imported when they are first used
 import ufl
 from dolfinx import fem
 from dolfinx import mesh as dmesh
-from scipy.sparse.csgraph import connected_components
 
 import meshes
 from fe2.measure import Measure
@@ -211,7 +209,7 @@ def _same_point(V: fem.FunctionSpace, seam: Seam, x: Array) -> npt.NDArray[np.in
 def _connected(count: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Labels (count,) of the connected components of a graph with the edges (e, 2)."""
     graph = scipy.sparse.coo_array((np.ones(len(edges), dtype=bool), tuple(edges.T)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 # Rigid motions.

@@ -191,7 +191,8 @@ def _determinant(a: Tensor) -> Tensor:
 def _inverse(a: Tensor) -> Tensor:
     """Inverses of small matrices by their cofactors."""
     if a.shape[-1] == 2:
-        cofactors = torch.stack([a[..., 1, 1], -a[..., 0, 1], -a[..., 1, 0], a[..., 0, 0]], dim=-1).unflatten(-1, (2, 2))
+        entries = [a[..., 1, 1], -a[..., 0, 1], -a[..., 1, 0], a[..., 0, 0]]
+        cofactors = torch.stack(entries, dim=-1).unflatten(-1, (2, 2))
     else:
         rows = a.unbind(-2)
         columns = [torch.linalg.cross(rows[i], rows[j]) for i, j in ((1, 2), (2, 0), (0, 1))]

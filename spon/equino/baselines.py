@@ -8,6 +8,7 @@ The reduced model without a network is `spon.ReducedModel`; operators that minim
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +138,11 @@ class StressNetwork(Model):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to a file, see `spon.load`."""
-        header = {"branch": self.branch.to_json(), "fingerprint": fingerprint_to_json(self.fingerprint)}
-        header["measure"] = [self.measure.name, self.measure.size]
+        header: dict[str, Any] = {
+            "branch": self.branch.to_json(),
+            "fingerprint": fingerprint_to_json(self.fingerprint),
+            "measure": [self.measure.name, self.measure.size],
+        }
         write(path, _KIND, header, self.state_dict())
 
 

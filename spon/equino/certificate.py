@@ -29,8 +29,8 @@ differs from S_true = dW/dE by a quadratic term too. It is the goal-oriented cor
 dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the error of S up to a term of the order of
 |S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
 
-At finite strain energies are not convex, and have no conjugate. ⟨ψ(F)⟩ of the admissible F still bounds the least energy
-from above. The gap is an estimate: the distance of the stress in equilibrium from the law in the dual of the norm at
+At finite strain energies are not convex, and have no conjugate. ⟨ψ(F)⟩ of the admissible F still bounds the least
+energy from above. The gap is an estimate: the distance of the stress in equilibrium from the law in the dual of the norm at
 zero strain, see `spon.constitutive.constitutive_error`, times a factor that is calibrated on solved problems so that it
 covers the error of the energy as the estimate of the stress covers that of the stress. No bound of the stress is given.
 All of it is computed at strains without rotation, on which none of these numbers depend.
@@ -61,8 +61,8 @@ _CHUNK = 16  # strains whose fields at all points of an RVE are held at a time
 class Certificate:
     """Bounds and estimates for n predictions, without a solution.
 
-    With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds; at finite strain only
-    `upper` is, `lower` and `gap` are estimates, and there is no `stress_bound`. `corrected` and `stress_estimate` are
+    With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds; at finite strain
+    only `upper` is, `lower` and `gap` are estimates, and there is no `stress_bound`. `corrected` and `stress_estimate` are
     not bounds, but far sharper.
 
     Args:

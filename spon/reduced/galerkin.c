@@ -99,6 +99,9 @@ static int solve(REAL a[R][R], REAL *columns, int count)
   return 1;
 }
 
+/* Steps are halved down to this length. */
+#define SHORTEST 1e-3
+
 static REAL at(const sums *s, int j, int l) { return s->stiffness[j >= l ? j * (j + 1) / 2 + l : l * (l + 1) / 2 + j]; }
 
 /* n points with RVEs `rve`, at strains (n, D), from initial coefficients (n, R) to those of least energy; writes stress
@@ -114,7 +117,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
     const int *its_phase = phase + c * blocks;
     int used = 0; /* blocks in use come first */
     while (used < blocks && its_phase[used] >= 0) ++used;
-    REAL x[F];
+    REAL x[F], step[R], last = INFINITY, length = 1;
     for (int i = 0; i < D; ++i) x[i] = strain[p * D + i];
     for (int j = 0; j < R; ++j) x[D + j] = coefficients[p * R + j];
     sums now;
@@ -122,6 +125,16 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
     for (int iteration = 0; iteration <= most; ++iteration) {
       visit(numbers, used, its_phase, modes + c * blocks * D * R * LANES, weights + c * blocks * LANES,
             constant + c * F * F, x, &now);
+      /* Half the step where it has increased the residual, or where the law has no value. */
+      REAL residual = 0;
+      for (int j = 0; j < R; ++j) residual += now.force[D + j] * now.force[D + j];
+      if (!(residual <= last) && length > SHORTEST) {
+        length /= 2;
+        for (int j = 0; j < R; ++j) x[D + j] -= length * step[j];
+        continue;
+      }
+      last = residual;
+      length = 1;
       /* The gain of a step, and the sensitivities of the minimum to the strain, from one factor. */
       REAL a[R][R], columns[R][D + 1], trace = 0, gain = 0, work = 0;
       for (int j = 0; j < R; ++j) trace += at(&now, D + j, D + j);
@@ -153,7 +166,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
         iterations[p] = iteration;
         break;
       }
-      for (int j = 0; j < R; ++j) x[D + j] += columns[j][D];
+      for (int j = 0; j < R; ++j) x[D + j] += step[j] = columns[j][D];
     }
   }
 }

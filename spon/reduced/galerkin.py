@@ -19,6 +19,7 @@ from spon.reduced.model import Fingerprint, LocalFields, Model, fingerprint_from
 from spon.reduced.modes import ModesAtPoints
 
 _KIND = "reduced model"
+_HALVINGS = 10  # of a step of Newton's method, at most
 
 
 class ReducedNotConverged(RuntimeError):
@@ -146,18 +147,29 @@ class ReducedModel(Model):
         d = self.modes.shape[1]
         modes = torch.cat([torch.eye(d, dtype=strain.dtype).expand(len(self.modes), d, d), self.modes], dim=2)
         flat = (modes * self.weights[:, None, None]).reshape(-1, modes.shape[2])
-        unknowns = torch.cat([strain, start], dim=1)
+        unknowns, step = torch.cat([strain, start], dim=1), torch.zeros_like(start)
+        last = torch.full_like(strain[:, 0], torch.inf)
         for iteration in count(1):
-            local = torch.einsum("pdr,nr->npd", modes, unknowns)
-            stress = self.laws.stress(local)
-            forces = stress.reshape(len(strain), -1) @ flat
-            residual = forces[:, d:].norm(dim=1) / ((stress.square().sum(-1) @ self.weights).sqrt() + 1e-300)
+            # Half the step, again and again, of rows where it has increased the residual or the law has no value.
+            for _ in range(_HALVINGS):
+                local = torch.einsum("pdr,nr->npd", modes, unknowns)
+                stress = self.laws.stress(local)
+                forces = stress.reshape(len(strain), -1) @ flat
+                size = forces[:, d:].norm(dim=1)
+                residual = size / ((stress.square().sum(-1) @ self.weights).sqrt() + 1e-300)
+                worse = ~((size <= last) | (residual <= tolerance)) & last.isfinite()
+                if not worse.any():
+                    break
+                step[worse] /= 2
+                unknowns[worse, d:] += step[worse]
+            last = size
             tangent = self.laws.tangent(local)
             stiffness = self._stiffness(modes, tangent)
             # NaN rows stay NaN and do not block the others.
             if iteration == iterations or not (residual > tolerance).any():
                 break
-            unknowns[:, d:] -= torch.linalg.solve_ex(stiffness[:, d:, d:], forces[:, d:])[0]
+            step = torch.linalg.solve_ex(stiffness[:, d:, d:], forces[:, d:])[0]
+            unknowns[:, d:] -= step
         sensitivities = -torch.linalg.solve_ex(stiffness[:, d:, d:], stiffness[:, d:, :d])[0]
         condensed = stiffness[:, :d, :d] + stiffness[:, :d, d:] @ sensitivities
         solution = ReducedSolution(unknowns[:, d:], sensitivities, forces[:, :d], condensed, local, stress, tangent)

@@ -114,7 +114,8 @@ class RVESnapshots:
     def require_linear_measure(self, what: str) -> None:
         """Raise ValueError for snapshots at finite strain, which `what` does not know."""
         if self.measure.finite:
-            raise ValueError(f"{what} is for strains that are linear in the displacement, not for a {self.measure.name}")
+            name = self.measure.name
+            raise ValueError(f"{what} is for strains that are linear in the displacement, not for a {name}")
 
     def require_no_stress_at_zero_strain(self) -> None:
         """Raise ValueError for a law with stress at zero strain, which the networks cannot represent."""

@@ -217,6 +217,10 @@ class CompiledResponse(Compiled):
             if values is not out:
                 out[:] = values
 
+    def fill_tensors(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
+        """`fill` for float64 tensors on the CPU."""
+        self.fill(strain.numpy(), stress.numpy(), tangent.numpy())
+
 
 def compiled_response(model: Model, dtype: torch.dtype = torch.float64) -> CompiledResponse | None:
     """A model as machine code.

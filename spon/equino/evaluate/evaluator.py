@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spon.constitutive.measure import Measure
 from spon.equino.evaluate.c_response import compiled_response, response_network
 from spon.equino.evaluate.cuda_graphs import CudaGraphs, Evaluate, empty
 from spon.equino.networks import Branch
@@ -70,11 +71,14 @@ class Evaluator:
         self.device, self.dtype = device, dtype
         self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False).eval()
         self._code = compiled_response(model, dtype) if compiled and device.type == "cpu" else None
+        self._turned = None
+        if self._code is not None and model.measure.finite:
+            self._turned = _Turned(self._code.fill_tensors, model.measure)
         self._fused = _fused(model, device, dtype, tangent_dtype) if compiled and device.type == "cuda" else None
         self._gpu = None
         if device.type == "cuda":
             # Models of other classes may synchronise with the GPU, which cannot be recorded.
-            recorded = response_network(model) is not None
+            recorded = response_network(model) is not None and not model.measure.finite
             self._gpu = CudaGraphs(self._fused or self._by_torch, model.strain_size, device, self.chunk, recorded)
 
     @property
@@ -108,20 +112,43 @@ class Evaluator:
             stress: (n, d) float64 [MPa], written.
             tangent: (n, d, d) float64 [MPa], written.
         """
-        if self._code is not None:
+        if self._code is not None and self._turned is None:
             self._code.fill(strain, stress, tangent)
         elif self._gpu is not None:
             self._gpu(strain, stress, tangent)
         else:
             arrays = [torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent)]
             for parts in zip(*(a.split(self.chunk) for a in arrays), strict=True):
-                self._by_torch(*parts)
+                (self._turned or self._by_torch)(*parts)
 
     @torch.no_grad()
     def _by_torch(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
         with _full_precision():
             for out, values in zip((stress, tangent), self.model(strain.to(self.dtype)), strict=True):
                 out.copy_(values)
+
+
+class _Turned:
+    """A function of coordinates, at finite strain, as a function of strains, see `spon.constitutive.measure`.
+
+    Args:
+        at: writes stress (n, s) and tangent (n, s, s) at coordinates (n, s), all float64.
+        measure: of the strains.
+    """
+
+    def __init__(self, at: Evaluate, measure: Measure):
+        self._at, self._measure = at, measure
+
+    @torch.no_grad()
+    def __call__(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
+        for out, values in zip((stress, tangent), self._measure.respond(self._respond, strain), strict=True):
+            out.copy_(values)
+
+    def _respond(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        n, s = coordinates.shape
+        found = coordinates.new_empty(n, s), coordinates.new_empty(n, s, s)
+        self._at(coordinates.contiguous(), *found)
+        return found
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -154,7 +181,9 @@ def _fused(
         return None
     d = model.lower.numel()
     try:  # an older Triton, or a GPU with less shared memory, may fail to compile it
-        kernel = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
+        kernel: Evaluate = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
+        if model.measure.finite:
+            kernel, d = _Turned(kernel, model.measure), model.strain_size
         kernel(*(torch.zeros(1, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))))
     except ValueError:  # arguments that the kernel does not support
         raise

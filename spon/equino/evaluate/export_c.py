@@ -41,6 +41,8 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     known = response_network(model)
     if known is None:
         raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
+    if model.measure.finite:
+        raise ValueError("the model is for finite strain, which spon.export_c does not write yet")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
     code, d = c_network(*known), model.lower.numel()
