@@ -120,8 +120,6 @@ class Phase:
         return work * dx, stiffness
 
 
-
-
 class Body:
     """Internal forces R(u), stiffness K(u) = dR/du, energy and stress of a body under the displacement `u`.
 

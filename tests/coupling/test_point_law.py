@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 import coupling
 import fe2
+from coupling.fallback import Fallback
 
 STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
@@ -118,7 +119,7 @@ def test_a_law_that_depends_on_time_takes_the_step():
     [
         coupling.ExternalLaw,
         coupling.micro_simulation,
-        lambda law: coupling.fallback.Fallback(law, 3),
+        lambda law: Fallback(law, 3),
         lambda law: coupling.phase_law(law.material, 2),
         lambda law: coupling.GridLaw(np.ones((1, 2, 2), dtype=int), {1: law.material}),
     ],
