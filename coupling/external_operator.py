@@ -37,10 +37,15 @@ class ExternalLaw:
 
     Raises:
         TypeError: a value that is no law.
+        ValueError: a law that depends on time.
     """
 
     def __init__(self, law: Law, comm: MPI.Intracomm = MPI.COMM_SELF):
         need_law(law)
+        if getattr(law, "rate_dependent", False):
+            raise ValueError(
+                f"{type(law).__name__} depends on time, which external operators do not pass on; use fe2.QuadratureLaw"
+            )
         self.law, self.comm = law, comm
         self._respond: PointLaw | None = None
         self._strain = np.empty((0, law.strain_size))

@@ -42,7 +42,7 @@ class Fallback:
         rve: that of the law, or None.
 
     Raises:
-        ValueError: a law of other strains, or of materials with state.
+        ValueError: a law of other strains, of materials with state, or that depends on time.
     """
 
     def __init__(self, law: Law, strain_size: int, model: EquiNO | None = None, *, measure: str = "small strain"):
@@ -50,6 +50,8 @@ class Fallback:
             raise ValueError(f"the model takes strains of {strain_size} components, the exact law {law.strain_size}")
         if measure_of(law).name != measure:
             raise ValueError(f"the model takes a {measure}, the exact law a {measure_of(law).name}")
+        if getattr(law, "rate_dependent", False):
+            raise ValueError(f"{type(law).__name__} depends on time; a model is a function of the strain alone")
         self.law = law
         self.rve: RVE | None = getattr(law, "rve", None)
         for material in self.rve.body.materials.values() if self.rve is not None else ():

@@ -216,9 +216,11 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
 
     Raises:
         ValueError: data without each component of the strain once, components that the law does not have, a name twice,
-            or a law that needs more than a single point.
+            or a law that needs more than a single point or depends on time.
         TypeError: a value that is no law.
     """
+    if getattr(law, "rate_dependent", False):
+        raise ValueError(f"{type(law).__name__} depends on time, but states of the manager have no time")
     PointLaw(law, 1)  # raises here, and not at the first point
     dim = mandel.dimension(law.strain_size)
     data = MicroData.published(dim) if data is None else data

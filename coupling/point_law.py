@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from fe2 import Law, arguments, mandel, raise_on_all_ranks
+from fe2 import Law, TimeStep, arguments, mandel, raise_on_all_ranks
 from fe2.phases import need_law
+from fe2.time_step import respond
 
 Array = npt.NDArray[np.float64]
 Notation = Literal["Mandel", "engineering"]
@@ -65,11 +66,15 @@ class PointLaw:
         self._factor = mandel.to_engineering(ones) if notation == "engineering" else ones
         self.state = self._last = law.initial_state(n)
 
-    def __call__(self, strain: npt.ArrayLike) -> PointResponse:
+    def __call__(self, strain: npt.ArrayLike, step: TimeStep | None = None) -> PointResponse:
         """Stress (n, d) and consistent tangent (n, d, d) [MPa] at strains (n, d) of the end of the step.
 
+        Args:
+            strain: (n, d).
+            step: in time, for a law that depends on it; the same on all ranks.
+
         Raises:
-            ValueError: strains of another shape, not finite or not real.
+            ValueError: strains of another shape, not finite or not real; no step for a law that depends on time.
             Exception: any error of the law.
         """
         with raise_on_all_ranks(self.comm):
@@ -77,7 +82,7 @@ class PointLaw:
                 need = len(self.state), self.law.strain_size
                 raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} Mandel components")
             given = np.ascontiguousarray(arguments.strains(strain, self.law))
-        found = self.law.evaluate(given / self._factor, self.state, self._last, self.comm)
+        found = respond(self.law, given / self._factor, self.state, self._last, self.comm, step)
         self._last = found.state
         return PointResponse(found.stress / self._factor, found.tangent / np.outer(self._factor, self._factor))
 

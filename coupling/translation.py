@@ -222,7 +222,7 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
 
     Raises:
         ValueError: another `dim` or `plane`.
-        TranslationError: a material with state, or one that has no program.
+        TranslationError: a material with state or that depends on time, or one that has no program.
     """
     name = type(material).__name__
     if dim not in (2, 3):
@@ -233,6 +233,11 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         raise TranslationError(
             f"{name} has {material.state_size} state variables, so that its stress is no function of the strain alone; "
             "only path-independent materials have a law at a point"
+        )
+    if material.rate_dependent:
+        raise TranslationError(
+            f"{name} depends on time, so that its stress is no function of the strain alone; only path-independent "
+            "materials have a law at a point"
         )
     thickness = dim == 2 and plane == "stress"
     mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants need a domain

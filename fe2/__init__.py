@@ -33,7 +33,9 @@ from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.signals import Stopped
 from fe2.state import StateLayout
+from fe2.time_step import TimeStep
 from fe2.ufl_law import UFLLaw
+from fe2.viscous import Perzyna, Zener
 from meshes.deprecation import renamed as _renamed
 
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ __all__ = [
     "NeoHookean",
     "NotConverged",
     "NotFinite",
+    "Perzyna",
     "QuadratureLaw",
     "RambergOsgood",
     "Region",
@@ -79,9 +82,11 @@ __all__ = [
     "StepFailed",
     "Stopped",
     "Stress",
+    "TimeStep",
     "UFLLaw",
     "UnstableWarning",
     "VaryingLaw",
+    "Zener",
     "bulk_shear",
     "cubic",
     "engineering_constants",

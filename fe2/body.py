@@ -6,9 +6,8 @@ All of them are on the full displacement space, without boundary conditions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import basix.ufl
 import numpy as np
@@ -21,10 +20,12 @@ from ufl.algorithms import expand_derivatives
 
 import meshes
 from fe2.expressions import compile_expression
+from fe2.local_newton import ITERATIONS, newton_local
 from fe2.materials import Material
 from fe2.measure import Measure, common_measure
 from fe2.phases import materials_by_tag
 from fe2.state import StateLayout, layout_of
+from fe2.time_step import StepConstants, TimeStep, require_step
 from meshes.compat import coordinate_map
 
 Array = npt.NDArray[np.float64]
@@ -57,10 +58,18 @@ class Phase:
         strain: UFL tensor of its measure, (dim, dim) or (dim,).
         plane: "strain" or "stress" in two dimensions.
         degree: of the quadrature.
+        step: for a material that depends on time.
     """
 
     def __init__(
-        self, material: Material, cells: npt.NDArray[np.int32], mesh, strain: Any, plane: str | None, degree: int
+        self,
+        material: Material,
+        cells: npt.NDArray[np.int32],
+        mesh,
+        strain: Any,
+        plane: str | None,
+        degree: int,
+        step: StepConstants | None = None,
     ):
         self.name = type(material).__name__
         self.measure: Measure = material.measure
@@ -79,7 +88,7 @@ class Phase:
         if self.local_size:
             local = ufl.variable(ufl.as_vector(self.layout.entries(self.memory, "local")))
 
-        material = material.bind(mesh)
+        material = material.bind(mesh, step) if material.rate_dependent else material.bind(mesh)
         thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
         strain = self.measure.argument(strain, thickness_strain)
         self.energy = material.energy(strain, state, local)
@@ -111,40 +120,6 @@ class Phase:
         return work * dx, stiffness
 
 
-# Largest change, relative to the largest local unknown, at which the local Newton iteration ends; the larger change at
-# which it ends if the change no longer decreases, as quadratic convergence ends in rounding; and the most iterations,
-# which a power law far from its start needs.
-_LOCAL_TOLERANCE, _LOCAL_ROUNDING, _LOCAL_ITERATIONS = 1e-13, 1e-9, 60
-
-
-class LocalSolution(NamedTuple):
-    """Outcome of `newton_local`: cells (cells,) without convergence, and the last change."""
-
-    failed: npt.NDArray[np.bool_]
-    change: float
-
-
-def newton_local(local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array]) -> LocalSolution:
-    """Newton's method at the quadrature points of `cells`.
-
-    Args:
-        local: (all cells, points, unknowns), solved for in place.
-        cells: the cells to solve in.
-        correction: Newton corrections (cells, points, unknowns) at the present `local`.
-    """
-    step = np.inf
-    for _ in range(_LOCAL_ITERATIONS):
-        change = correction()
-        local[cells] -= change
-        previous, step = step, abs(change).max(initial=0.0)
-        largest = abs(local[cells]).max(initial=0.0)
-        if step <= _LOCAL_TOLERANCE * largest or (step <= _LOCAL_ROUNDING * largest and step >= previous):
-            return LocalSolution(np.zeros(len(cells), dtype=bool), step)
-        if not np.isfinite(step):
-            return LocalSolution(~np.asarray(np.isfinite(change).all(axis=(1, 2))), step)
-    return LocalSolution(np.asarray((abs(change) > _LOCAL_TOLERANCE * largest).any(axis=(1, 2))), step)
-
-
 class Body:
     """Internal forces R(u), stiffness K(u) = dR/du, energy and stress of a body under the displacement `u`.
 
@@ -161,6 +136,7 @@ class Body:
         V: space of the displacement, or of the potential whose gradient the materials take.
         u: the displacement, at which everything is evaluated.
         memory_size: size of the memory of the materials in the whole body.
+        rate_dependent: whether some material depends on time; everything but strains is then NaN before `set_step`.
         points: quadrature points of the reference cell.
         weights: (cells, points) [length^dim], summing to the volume.
 
@@ -197,6 +173,8 @@ class Body:
                 "affine fields are not in such a space; raise the degree or make the mesh of lower order"
             )
         self.symmetric = all(m.symmetric for m in materials.values())
+        self.rate_dependent = any(m.rate_dependent for m in materials.values())
+        self._step = StepConstants(mesh) if self.rate_dependent else None
         self.V = fem.functionspace(mesh, ("Lagrange", degree, () if self.measure.scalar else (self.dim,)))
         self.u = fem.Function(self.V, name=self.measure.field)
         q = quadrature_degree(mesh, degree)
@@ -210,11 +188,11 @@ class Body:
         varying: list[Any] = []
         for tag, material in self.materials.items():
             cells = domain.cell_tags.find(tag)
-            phase = Phase(material, cells, mesh, self.measure.part(ufl.grad(self.u)), plane_of_mesh, q)
+            phase = Phase(material, cells, mesh, self.measure.part(ufl.grad(self.u)), plane_of_mesh, q, self._step)
             self._phases.append(phase)
             r, k = phase.forms(self.u, v, du, dx(tag))
             work.append(r)
-            (varying if expand_derivatives(k).coefficients() else constant).append(k)
+            (varying if material.rate_dependent or expand_derivatives(k).coefficients() else constant).append(k)
             energy.append(None if phase.energy is None else phase.energy * dx(tag))
         self._forces = fem.form(sum(work))
         self._varying = fem.form(sum(varying)) if varying else None
@@ -230,6 +208,16 @@ class Body:
         jacobian = fem.Expression(ufl.JacobianDeterminant(mesh), self.points)
         self.weights = abs(jacobian.eval(mesh, self.cells).reshape(len(self.cells), -1)) * weights
         self.memory_size = sum(p.memory_size * p.cells.size * weights.size for p in self._phases)
+
+    def set_step(self, step: TimeStep | None) -> None:
+        """Begin a step, of no effect on materials that do not depend on time.
+
+        Raises:
+            ValueError: None, and some material depends on time; the message names it.
+        """
+        if self._step is not None:
+            names = {type(m).__name__: None for m in self.materials.values() if m.rate_dependent}
+            self._step.set(require_step(f"the response of {' and '.join(names)}", step))
 
     @property
     def memory(self) -> Array:
@@ -305,7 +293,7 @@ class Body:
             if found.failed.any():
                 raise LocalError(
                     f"{p.name}: the local unknowns did not converge in {found.failed.sum()} of {p.cells.size} "
-                    f"cells (last change {found.change:.3g} after at most {_LOCAL_ITERATIONS} iterations)"
+                    f"cells (last change {found.change:.3g} after at most {ITERATIONS} iterations)"
                 )
 
     def forces(self) -> Array:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import ufl
 
-from fe2.body import Body, newton_local
+from fe2.body import Body
+from fe2.local_newton import newton_local
 from fe2.measure import SMALL_STRAIN
 from fe2.rve import RVE
 from meshes.compat import geometry_dofmap
@@ -57,7 +58,16 @@ def fingerprint(rve: RVE) -> dict[str, str]:
         degree: of the displacement;
         numbering: of the degrees of freedom, and the quadrature;
         whole: all in one, for files of the first format.
+
+    Raises:
+        ValueError: a material that depends on time, so that its response to a strain is not one response.
     """
+    for tag, material in rve.body.materials.items():
+        if material.rate_dependent:
+            raise ValueError(
+                f"the material of tag {tag}, {type(material).__name__}, depends on time: snapshots and models have "
+                "responses that are functions of the strain alone"
+            )
     body, mesh, tags = rve.body, rve.domain.mesh, rve.domain.cell_tags
     x = mesh.geometry.x[:, : body.dim] - mesh.geometry.x[:, : body.dim].min(axis=0)
     parts = {

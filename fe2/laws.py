@@ -17,6 +17,7 @@ from fe2.micro_fields import MicroFields
 from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE, Failure, NotConverged
 from fe2.state import StateLayout
+from fe2.time_step import TimeStep
 
 Array = npt.NDArray[np.float64]
 
@@ -50,6 +51,8 @@ class Law(Protocol):
         micro_fields(strain, state)   the `fe2.MicroFields` at a strain (d,) and accepted state (state_size,)
         set_state(state)              the `fe2.Body` there, moved and shared by all points
         own_rves = True               each point has an RVE of its own, which exists only on the rank of the point
+        rate_dependent = True         the response depends on time, and `evaluate` is called with `step=`, the
+                                      `fe2.TimeStep` at whose end the strain is reached
     """
 
     strain_size: int
@@ -110,11 +113,13 @@ class ExactLaw:
 
     Attributes:
         layout: "rve", see `RVE`, and "work", that of the last solution.
+        rate_dependent: whether some material depends on time, so that `evaluate` needs a step.
     """
 
     def __init__(self, rve: RVE):
         self.rve, self.measure = rve, rve.measure
         self.strain_size = rve.strain_size
+        self.rate_dependent = rve.body.rate_dependent
         self.layout = StateLayout(rve=rve.layout, work=())
         self.state_size = self.layout.size
 
@@ -135,7 +140,14 @@ class ExactLaw:
         """The fields of one state row (state_size,), of which `strain` is a part."""
         return _exact_fields(self.rve, self.layout.view(state, "rve"))
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Intracomm = MPI.COMM_SELF) -> Response:
+    def evaluate(
+        self,
+        strain: Array,
+        state: Array,
+        guess: Array,
+        comm: MPI.Intracomm = MPI.COMM_SELF,
+        step: TimeStep | None = None,
+    ) -> Response:
         """See `Law.evaluate`.
 
         Raises:
@@ -157,7 +169,7 @@ class ExactLaw:
         handed_in = [(int(rank), int(k)) for rank, k in zip(home, task.view(tasks, "point"), strict=True)]
         with raise_on_all_ranks(comm), _numbered(handed_in, comm):
             strain, state, guess = (task.view(tasks, name) for name in ("strain", "state", "guess"))
-            h = self.rve.homogenise(strain, state, guess=guess)
+            h = self.rve.homogenise(strain, state, guess=guess, step=step)
             results = result.rows(len(tasks), stress=h.stress, tangent=h.tangent, rve=h.state, work=h.work)
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
         results = np.concatenate(_send(comm, results, home))
@@ -195,7 +207,7 @@ class VaryingLaw:
         layout: "point", the number of the RVE, and "rve", see `RVE`.
 
     Raises:
-        ValueError: tags of another shape or without material, or materials with state.
+        ValueError: tags of another shape or without material, or materials with state or that depend on time.
     """
 
     own_rves = True
@@ -213,6 +225,8 @@ class VaryingLaw:
                 raise ValueError(
                     f"{type(material).__name__} has state or local unknowns, which no varying RVE may have"
                 )
+            if material.rate_dependent:
+                raise ValueError(f"{type(material).__name__} depends on time, which no varying RVE may")
         self.tags, self.like, self.measure = tags, rve, rve.measure
         self.strain_size = rve.strain_size
         self.layout = StateLayout(point=(), rve=rve.layout)

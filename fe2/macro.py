@@ -16,6 +16,7 @@ from dolfinx import fem
 import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
+from fe2.clock import Clock
 from fe2.laws import Law
 from fe2.measure import common_measure
 from fe2.micro import MicroPoint
@@ -25,6 +26,7 @@ from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import raise_on_all_ranks
 from fe2.rve import NotConverged
 from fe2.signals import SIGNALS, SignalListener, Stopped
+from fe2.time_step import require_step
 from fe2.xdmf import Series, at_nodes
 from meshes.deprecation import renamed_arguments
 
@@ -41,6 +43,7 @@ class Step:
         force: name of a recorded boundary → resultant of the internal forces (dim,).
         cuts: times the step was halved.
         seconds: spent in the law, in assembly and in the linear solver.
+        physical_time: `time` times the `duration` of `MacroProblem.solve`, in the unit of the laws; None without.
     """
 
     time: float
@@ -50,33 +53,7 @@ class Step:
     force: dict[str, list[float]]
     cuts: int
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Pseudo-time in whole units of the smallest step, so that sums of steps are exact.
-
-    Args:
-        unit: of one pseudo-time.
-        size: of the next step.
-        now: present time.
-        good: accepted steps since the last change of size.
-    """
-
-    unit: int
-    size: int
-    now: int = 0
-    good: int = 0
-
-    @property
-    def time(self) -> float:
-        return self.now / self.unit
-
-    def accept(self, largest: int) -> None:
-        """Advance by the present step; after two steps of this size the next ones are larger."""
-        self.now, self.good = self.now + self.size, self.good + 1
-        if self.good >= 2 and self.size < largest:
-            self.size, self.good = min(2 * self.size, largest), 0
+    physical_time: float | None = None
 
 
 def _vector(what: str, given: npt.ArrayLike, dim: int) -> npt.NDArray[np.float64]:
@@ -212,6 +189,7 @@ class MacroProblem:
         *,
         steps: int = 10,
         load: Callable[[float], float] = lambda t: t,
+        duration: float | None = None,
         max_cuts: int = 6,
         until: float = 1.0,
         folder: str | Path | None = None,
@@ -226,6 +204,8 @@ class MacroProblem:
         Args:
             steps: number of steps if none is cut.
             load: load factor of pseudo-time.
+            duration: time that pseudo-time 0 to 1 takes, in the unit of the laws, for those that depend on time. A step
+                has its share of it, also a step that was halved.
             max_cuts: how often the first step size may be halved.
             until: pseudo-time to stop at, at most 1, e.g. to continue later from the checkpoint.
             folder: of the checkpoint after each accepted step; None for no checkpoints.
@@ -239,6 +219,7 @@ class MacroProblem:
         run on all ranks before the next evaluation of the law; the checkpoint is that of the last accepted step.
 
         Raises:
+            ValueError: another number than the arguments allow, or no duration and a law that depends on time.
             StepFailed: no convergence at the smallest step.
             CheckpointError: see `fe2.checkpoint.load`.
             Stopped: such a signal; a SystemExit, with the code 128 + its number.
@@ -252,13 +233,15 @@ class MacroProblem:
             raise ValueError("restart needs the folder with the checkpoint")
         if fields and folder is None:
             raise ValueError("fields need a folder to be written to")
+        if self.sigma.rate_dependent and duration is None:
+            require_step("a law of the structure", None)
         newton = self._newton or Newton(self.sigma, self.u, self._v, self._loads, self._bcs, self._prefix)
         self._newton = newton
         place = None if folder is None else Path(folder)
         series = Series(place / "fields.xdmf", self.mesh) if place and fields else None
         say = log if log is not None and self.comm.rank == 0 else _silent
         largest = 2**max_cuts
-        clock = _Clock(unit=steps * largest, size=largest)
+        clock = Clock(unit=steps * largest, size=largest, duration=duration)
         if place and restart and self._restore(place / "checkpoint", clock):
             say(f"continuing at time {clock.time:.4f}")
         stop = round(until * clock.unit)
@@ -269,7 +252,8 @@ class MacroProblem:
                     clock.size = min(clock.size, stop - clock.now)
                     factor, residuals, cuts, seconds = self._step(newton, clock, load, say, bar, listener)
                     clock.accept(largest)
-                    self.history.append(Step(clock.time, factor, residuals, *self._measure(newton), cuts, seconds))
+                    found = self._measure(newton)
+                    self.history.append(Step(clock.time, factor, residuals, *found, cuts, seconds, clock.physical_time))
                     norms = " ".join(f"{r:.1e}" for r in residuals)
                     say(f"time {clock.time:.4f}  factor {factor:.4f}  residuals {norms}  {sum(seconds.values()):.1f} s")
                     bar.update(clock.now)
@@ -285,7 +269,7 @@ class MacroProblem:
         return self.history
 
     def _step(
-        self, newton: Newton, clock: _Clock, load, say, bar: Bar, listener: SignalListener
+        self, newton: Newton, clock: Clock, load, say, bar: Bar, listener: SignalListener
     ) -> tuple[float, list[float], int, dict[str, float]]:
         """One step, halved until it converges; returns load factor, residual norms, number of cuts, and seconds."""
         cuts = 0
@@ -301,7 +285,7 @@ class MacroProblem:
             for (_, constant), value in zip(self._bcs, self._prescribed, strict=True):
                 constant.value = factor * value
             try:
-                residuals = newton.solve(show, listener)
+                residuals = newton.solve(show, listener, clock.step())
             except (NotConverged, LocalError, NotFinite, StepFailed, Stopped, KeyboardInterrupt) as error:
                 self.u.x.array[:] = accepted
                 self.sigma.rollback()
@@ -319,11 +303,11 @@ class MacroProblem:
                 self.sigma.commit()
                 return factor, residuals, cuts, seconds
 
-    def _save(self, folder: Path, clock: _Clock) -> None:
+    def _save(self, folder: Path, clock: Clock) -> None:
         record = {"clock": asdict(clock), "history": [asdict(s) for s in self.history]}
         checkpoint.save(folder, self.comm, self.mesh, self._tables(), record)
 
-    def _restore(self, folder: Path, clock: _Clock) -> bool:
+    def _restore(self, folder: Path, clock: Clock) -> bool:
         """Restore the problem from the checkpoint, if there is one."""
         found = checkpoint.load(folder, self.comm, self.mesh, self._tables())
         if not found:
@@ -331,6 +315,11 @@ class MacroProblem:
         rows, record = found
         if record["clock"]["unit"] != clock.unit:
             raise checkpoint.CheckpointError("the checkpoint was written with other `steps` or `max_cuts`")
+        written = record["clock"].get("duration")
+        if written != clock.duration:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint was written with duration = {written}, this run has {clock.duration}"
+            )
         sigma, dofs = self.sigma, self.V.dofmap.list[self.sigma.cells]
         self.u.x.array.reshape(-1, self.V.dofmap.index_map_bs)[dofs] = rows["displacement"].reshape(*dofs.shape, -1)
         self.u.x.scatter_forward()

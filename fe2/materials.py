@@ -22,7 +22,7 @@ The energy may also depend on two kinds of internal variables:
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from dolfinx import fem
 
 from fe2.measure import SMALL_STRAIN, Measure, measure_named
 from fe2.state import StateLayout
+from fe2.time_step import StepConstants
 
 Expr = Any  # UFL expressions, which UFL itself does not type
 
@@ -38,6 +39,8 @@ Expr = Any  # UFL expressions, which UFL itself does not type
 _DELTA_SQUARED = 1e-30
 # A deviator below this fraction of its strain is rounding, and counts as zero in a message.
 _ZERO_DEVIATOR = 1e-15
+# What a step gives to a material that depends on time.
+_OF_A_STEP = ("dt", "time")
 
 
 def norm(tensor: Expr) -> Expr:
@@ -83,6 +86,9 @@ class Material:
         local_size: number of local unknowns that make the energy stationary.
         measure: what the material is given, see `fe2.measure`.
         symmetric: whether the stress derives from a potential, so that tangents are symmetric.
+        rate_dependent: whether the response depends on the length of a step or on time.
+        dt: length of the step, as UFL, in `energy`, `stress` and `update` of a material with `rate_dependent = True`.
+        time: at the end of the step, likewise.
     """
 
     layout: StateLayout = StateLayout()
@@ -90,6 +96,20 @@ class Material:
     local_size: int = 0
     symmetric: bool = True
     measure: Measure = SMALL_STRAIN
+    rate_dependent: bool = False
+    if TYPE_CHECKING:
+        dt: Expr
+        time: Expr
+    else:
+
+        def __getattr__(self, name):  # called for names that are not found, such as a step that nobody has bound
+            if name in _OF_A_STEP:
+                raise AttributeError(
+                    f"{type(self).__name__}.{name} is known only during a step: use it in energy, stress or update, in "
+                    f"a class with `rate_dependent = True` (this one has {self.rate_dependent}), and evaluate the "
+                    "material by fe2.UFLLaw or fe2.RVE"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def energy(self, strain: Expr, state: Expr = None, local: Expr = None) -> Expr:
         """UFL energy density of the 3×3 strain, F, or gradient (dim,); None for a material given by its stress only."""
@@ -104,9 +124,25 @@ class Material:
         """UFL scalars (state_size) of the state at the end of a step that began with `state`."""
         return []
 
-    def bind(self, mesh) -> "Material":
-        """The same material with its numbers as `fem.Constant` on `mesh`, so that new values need no compilation."""
+    def bind(self, mesh, step: StepConstants | None = None) -> "Material":
+        """The same material with its numbers as `fem.Constant` on `mesh`, so that new values need no compilation.
+
+        Args:
+            mesh: of the constants.
+            step: `dt` and `time` of a material that depends on time.
+
+        Raises:
+            ValueError: a material that depends on time has `dt` or `time` as a parameter.
+        """
         bound = copy.copy(self)
+        if self.rate_dependent and step is not None:
+            for name in _OF_A_STEP:
+                if hasattr(self, name):
+                    raise ValueError(
+                        f"{type(self).__name__} has `rate_dependent = True` and an attribute {name!r} of its own, but "
+                        "this is the name of what a step gives: name the attribute otherwise"
+                    )
+                object.__setattr__(bound, name, getattr(step, name))
         for name in getattr(self, "__dataclass_fields__", {}):
             object.__setattr__(bound, name, _constant(mesh, getattr(self, name)))
         return bound

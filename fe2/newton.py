@@ -26,6 +26,7 @@ from fe2.petsc_options import default_options
 from fe2.quadrature import QuadratureLaw
 from fe2.ranks import raise_on_all_ranks
 from fe2.signals import SignalListener, Stopped
+from fe2.time_step import TimeStep
 
 _ADD = la.InsertMode.add
 _REASON = PETSc.SNES.ConvergedReason
@@ -100,12 +101,15 @@ class Newton:
         self._listener = SignalListener()
         self.seconds = {"law": 0.0, "assembly": 0.0}
 
-    def solve(self, show: Callable[[int, float], None], listener: SignalListener) -> list[float]:
+    def solve(
+        self, show: Callable[[int, float], None], listener: SignalListener, step: TimeStep | None = None
+    ) -> list[float]:
         """Solve from the present displacement; returns the norm of the residual at each iterate.
 
         Args:
             show: called with the iteration and this norm.
             listener: its signals are checked before each evaluation.
+            step: in time, for laws that depend on it.
 
         Raises:
             StepFailed: no convergence.
@@ -120,7 +124,7 @@ class Newton:
 
         self._snes.cancelMonitor()
         self._snes.setMonitor(self._calls.guard(monitor))
-        self._listener, self._first = listener, True
+        self._listener, self._first, self._step = listener, True, step
         self.seconds = {"law": 0.0, "assembly": 0.0}
         self._dead.array[:] = 0.0
         if self._external is not None:
@@ -161,7 +165,7 @@ class Newton:
         self._u.x.scatter_forward()
         start = time.perf_counter()
         self._listener.raise_if_signalled(self._comm)
-        self._sigma.update()
+        self._sigma.update(self._step)
         middle = time.perf_counter()
         self.seconds["law"] += middle - start
         forces = self.internal_forces()[: self._owned].copy()

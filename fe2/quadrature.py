@@ -20,6 +20,7 @@ from fe2.materials import why_not_finite
 from fe2.measure import DISPLACEMENT_GRADIENT, SMALL_STRAIN, Measure, common_measure, measure_of
 from fe2.phases import laws_by_tag, need_law
 from fe2.ranks import raise_on_all_ranks
+from fe2.time_step import TimeStep, respond
 from meshes.compat import geometry_dofmap
 
 Array = npt.NDArray[np.float64]
@@ -177,10 +178,19 @@ class QuadratureLaw:
         sums = np.einsum("cq,cqm->cm", weights, values.reshape(*weights.shape, values.shape[1]))
         return sums / weights.sum(axis=1, keepdims=True)
 
-    def update(self) -> None:
+    @property
+    def rate_dependent(self) -> bool:
+        """Whether some law depends on time, so that `update` needs a step."""
+        return any(getattr(region.law, "rate_dependent", False) for region in self.regions)
+
+    def update(self, step: TimeStep | None = None) -> None:
         """Evaluate the laws at the present displacement (collective).
 
+        Args:
+            step: at whose end the displacement is reached, for laws that depend on time.
+
         Raises:
+            ValueError: a law that depends on time, and no step.
             NotFinite: on all ranks; names the point.
             Exception: any error of a law, on all ranks.
         """
@@ -193,7 +203,7 @@ class QuadratureLaw:
                 strains.append(strain)
         # Laws are collective: all ranks evaluate all of them in the same order, those without points with none.
         for region, strain in zip(self.regions, strains, strict=True):
-            response = region.law.evaluate(strain, region.state, region.guess, comm)
+            response = respond(region.law, strain, region.state, region.guess, comm, step)
             with raise_on_all_ranks(comm):
                 self._take(region, strain, response)
 

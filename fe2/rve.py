@@ -32,6 +32,8 @@ from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
 from fe2.state import StateLayout
+from fe2.time_step import TimeStep
+from fe2.without_length import begin_without_length, check_mean_stress
 from fe2.zero_strain import check_at_zero_strain
 from meshes.deprecation import renamed_arguments
 
@@ -146,7 +148,8 @@ class RVE:
         period: (dim, dim) lattice vectors.
         volume: of the period.
         layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory",
-            that of the materials at the quadrature points.
+            that of the materials at the quadrature points; and if some material depends on time, "stress" (d,) and
+            "time" at the end of the step, by which `set_state` works and is checked.
         state_size: of the layout.
 
     Raises:
@@ -190,9 +193,13 @@ class RVE:
         self.affine = self.body.affine()
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(_GROUP, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
-        check_at_zero_strain(self.body, domain.names)
+        self._checked = not self.body.rate_dependent  # else in the first step
+        if self._checked:
+            check_at_zero_strain(self.body, domain.names)
         self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
-        self.layout = StateLayout(strain=self.strain_size, fluctuation=self.unknowns.size, memory=self.body.memory_size)
+        timed: dict[str, Any] = {"stress": self.strain_size, "time": ()} if self.body.rate_dependent else {}
+        d, unknowns, memory = self.strain_size, self.unknowns.size, self.body.memory_size
+        self.layout = StateLayout(strain=d, fluctuation=unknowns, memory=memory, **timed)
         self.state_size = self.layout.size
         (self._initial,) = self.layout.rows(1, memory=self.body.memory)
 
@@ -214,6 +221,7 @@ class RVE:
         guess: Array | None = None,
         fields: bool = False,
         on_failure: str = "raise",
+        step: TimeStep | None = None,
     ) -> Homogenised:
         """Solve the RVE problem for each strain and average.
 
@@ -227,12 +235,13 @@ class RVE:
             fields: also return the fluctuation and the local stress, as `displacement` and `set_state` give them.
             on_failure: "raise" NotConverged at the first point without convergence, or "report" all of them in the
                 record's `failures`.
+            step: from the time of `state` to that of the strains, for materials that depend on time.
 
         Warns:
             UnstableWarning: see `Homogenised.unstable`.
 
         Raises:
-            ValueError: strains of wrong shape or not finite.
+            ValueError: strains of wrong shape or not finite, or no step for materials that depend on time.
             NotConverged: see `on_failure`.
         """
         strains = arguments.strains(np.atleast_2d(strains), self)
@@ -255,6 +264,9 @@ class RVE:
             local_stress=np.full((n if fields else 0, *self.body.weights.shape, d), np.nan),
         )
         self.stiffness.reset()
+        self.body.set_step(step)
+        if not self._checked:
+            self._check()
         for first in range(0, n, self.group):
             members = range(first, min(first + self.group, n))
             accepted = [self._initial if state is None else state[k] for k in members]
@@ -275,11 +287,13 @@ class RVE:
                     continue
                 out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
                 solved = {"strain": strains[k], "fluctuation": point.w, "memory": point.updated}
+                if step is not None and self.body.rate_dependent:
+                    solved |= {"stress": point.stress, "time": step.end}
                 (out.state[k],) = self.layout.rows(1, **solved)
                 out.residual[k], out.unstable[k] = point.relative_residual, point.unstable
                 if fields:
                     out.fluctuation[k] = self.displacement(out.state[k], fluctuation=True).x.array
-                    out.local_stress[k] = self.set_state(out.state[k]).stress()
+                    out.local_stress[k] = self._local_stress(point, out.state[k])
         if out.unstable.any():
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
@@ -288,6 +302,19 @@ class RVE:
                 stacklevel=2,
             )
         return out
+
+    def _check(self) -> None:
+        self.body.memory = self.layout.view(self._initial, "memory")
+        check_at_zero_strain(self.body, self.domain.names)
+        self._checked = True
+
+    def _local_stress(self, point: Point, row: Array) -> Array:
+        """Stress (cells, points, d) of a converged point; where it depends on time, that of the present step."""
+        if not self.body.rate_dependent:
+            return self.set_state(row).stress()
+        self.body.memory = point.memory
+        self.body.u.x.array[:] = self.displacement(row).x.array
+        return self.body.stress()
 
     def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
         """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
@@ -299,7 +326,7 @@ class RVE:
         """Solve in ever finer sub-steps from the accepted strain to `strain`; failures are added to `attempts`.
 
         The point is solved by itself from its accepted state, so neither neighbours nor guess matter. For the materials
-        it is still one step from that state, to which the tangent belongs.
+        it is still one step from that state, of the whole length in time, to which the tangent belongs.
         """
         last, reached, size = self.layout.view(accepted, "strain"), 0.0, 1.0
         finest = self.solver.max_substeps if (strain != last).any() else min(self.solver.max_substeps, 1)
@@ -328,11 +355,21 @@ class RVE:
     def set_state(self, state: Array) -> Body:
         """Set the body to one state row (state_size,), for its strain, stress and energy.
 
-        For materials with state the stress is that of the elastic domain at the accepted state.
+        For materials with state the stress is that of the elastic domain at the accepted state, and for those that
+        depend on time that of a step of no length from it.
+
+        Raises:
+            ValueError: materials with another stress than that, such as a dashpot beside a spring, whose stress is lost
+                when the rate is; `homogenise(..., fields=True)` has it.
         """
+        if self.body.rate_dependent:
+            begin_without_length(self.body, float(self.layout.view(state, "time")))
         self.body.memory = self.layout.view(state, "memory")
         self.body.u.x.array[:] = self.displacement(state).x.array
         self.body.find_local()
+        if self.body.rate_dependent and not np.array_equal(state, self._initial):
+            mean = np.asarray(self.affine.T @ self.body.forces() / self.volume, dtype=np.float64)
+            check_mean_stress(self.body, mean, self.layout.view(state, "stress"))
         return self.body
 
     def place(self, state: Array) -> Body:

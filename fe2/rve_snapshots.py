@@ -112,7 +112,8 @@ def compute(
         append: add the strains to those of the file, unless it ends with them already; a missing file is created.
 
     Raises:
-        ValueError: strains of wrong shape, not finite or not real; chunk < 1; a material with state.
+        ValueError: strains of wrong shape, not finite or not real; chunk < 1; a material with state, or that
+            depends on time.
         SnapshotError: the file or a part is damaged, or belongs to another RVE, other strains or another `chunk`; or
             arguments differ between ranks. An error on one rank is raised on all.
     """
@@ -126,6 +127,11 @@ def compute(
                 raise ValueError(
                     f"the material of tag {tag}, {type(material).__name__}, has state: its response depends on the "
                     "strain path, and a snapshot has the strain alone; solve paths by `rve.homogenise(strain, state)`"
+                )
+            if material.rate_dependent:
+                raise ValueError(
+                    f"the material of tag {tag}, {type(material).__name__}, depends on time, and a snapshot has the "
+                    "strain alone; solve steps by `rve.homogenise(strain, state, step=step)`"
                 )
         mark = fingerprint(rve)
         mine = {"path": str(path), "chunk": int(chunk), "append": append, "RVE": mark, "strains": digest(strains)}

@@ -11,11 +11,13 @@ from dolfinx import fem
 from dolfinx.mesh import create_interval
 
 from fe2 import arguments
-from fe2.body import LocalError, Phase, newton_local
+from fe2.body import LocalError, Phase
 from fe2.expressions import compile_expression
 from fe2.laws import Response
+from fe2.local_newton import newton_local
 from fe2.materials import Material
 from fe2.ranks import raise_on_all_ranks
+from fe2.time_step import StepConstants, TimeStep, require_step
 from fe2.zero_strain import check_elliptic
 
 Array = npt.NDArray[np.float64]
@@ -38,6 +40,7 @@ class UFLLaw:
         strain_size: d, the number of components of the strain.
         layout: of a state row: "state" with the fields of the material's state, "local" with its local unknowns.
         state_size: of the layout.
+        rate_dependent: whether the material depends on time, so that `evaluate` needs a step.
 
     Raises:
         ValueError: another `dim` or `plane`, a chunk below 1, or a material whose stiffness at zero strain is not
@@ -64,9 +67,10 @@ class UFLLaw:
         element = basix.ufl.quadrature_element(mesh.basix_cell(), (d,), degree=0)
         self._strain = fem.Function(fem.functionspace(mesh, element))
         strain = ufl.variable(self._strain)
-        self._phase = phase = Phase(
-            material, cells, mesh, measure.tensor(strain), plane if dim == 2 and not measure.scalar else None, 0
-        )
+        self.rate_dependent = material.rate_dependent
+        self._step = StepConstants(mesh) if self.rate_dependent else None
+        plane_of_points = plane if dim == 2 and not measure.scalar else None
+        self._phase = phase = Phase(material, cells, mesh, measure.tensor(strain), plane_of_points, 0, self._step)
         self.layout = phase.layout
         self.state_size = self.layout.size
 
@@ -86,17 +90,32 @@ class UFLLaw:
         self._update = compile_expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
         correction = phase.local_solve(phase.local_residual) if phase.local_size else None
         self._correction = None if correction is None else compile_expression(correction, point)
-        rest = self.initial_state(1)
+        self._checked = False
+        if not self.rate_dependent:  # else in the first step
+            self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError for a stiffness at zero strain that is not positive."""
+        rest, out = self.initial_state(1), self._empty(1)
         try:
-            check_elliptic(UFLLaw.evaluate(self, np.zeros((1, d)), rest, rest).tangent[0], phase.name, measure)
+            self._evaluate(out, slice(0, 1), np.zeros((1, self.strain_size)), rest, rest)
+            check_elliptic(out.tangent[0], self._phase.name, self.measure)
         except LocalError:
             pass  # raised again where a strain is evaluated
+        self._checked = True
 
     def initial_state(self, n: int) -> Array:
         """State rows (n, state_size) of undeformed points."""
         return np.zeros((n, self.state_size))
 
-    def evaluate(self, strain: Array, state: Array, guess: Array, comm: MPI.Comm = MPI.COMM_SELF) -> Response:
+    def evaluate(
+        self,
+        strain: Array,
+        state: Array,
+        guess: Array,
+        comm: MPI.Comm = MPI.COMM_SELF,
+        step: TimeStep | None = None,
+    ) -> Response:
         """See `fe2.Law.evaluate`; each rank evaluates its own points.
 
         Raises:
@@ -106,12 +125,20 @@ class UFLLaw:
         with raise_on_all_ranks(comm):
             arguments.check_rows(self, strain, state, guess)
             strain = np.asarray(strain, dtype=np.float64)
-            n, d = strain.shape
-            out = Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
+            if self._step is not None:
+                self._step.set(require_step(f"the response of {self._phase.name}", step))
+                if not self._checked:
+                    self._check()
+            n = len(strain)
+            out = self._empty(n)
             for start in range(0, n, self.chunk):
                 part = slice(start, min(start + self.chunk, n))
                 self._evaluate(out, part, strain[part], state[part], guess[part])
         return out
+
+    def _empty(self, n: int) -> Response:
+        d = self.strain_size
+        return Response(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, self.state_size)))
 
     def _evaluate(self, out: Response, part: slice, strain: Array, state: Array, guess: Array) -> None:
         n, view = len(strain), self.layout.view

@@ -8,10 +8,12 @@ pytest.importorskip("dolfinx")
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+import ufl
 from mpi4py import MPI
 
 import coupling
 import fe2
+from coupling.fallback import Fallback
 
 STEEL = fe2.J2(bulk=100.0, shear=40.0, yield_stress=0.5, hardening=5.0)
 
@@ -87,3 +89,41 @@ def test_wrong_strains_raise():
         coupling.PointLaw(fe2.UFLLaw(STEEL), -1)
     with pytest.raises(TypeError, match=r"the law is J2.*: give fe2.UFLLaw\(material\)"):
         coupling.PointLaw(STEEL, 2)
+
+
+class Ageing(fe2.Material):
+    """An elastic material that depends on time alone."""
+
+    rate_dependent = True
+
+    def energy(self, strain, state=None, local=None):
+        return (1 + self.time) * ufl.inner(strain, strain)
+
+
+def test_a_law_that_depends_on_time_takes_the_step():
+    zener = fe2.UFLLaw(fe2.Zener(4000.0, 300.0, 1200.0, 10.0))
+    respond, state = coupling.PointLaw(zener, 1), zener.initial_state(1)
+    for k, e in enumerate(path()):
+        step = fe2.TimeStep(2.0 * k, 2.0)
+        right = zener.evaluate(e, state, state, MPI.COMM_SELF, step=step)
+        assert np.array_equal(respond(e, step).stress, right.stress)
+        respond.accept()
+        state = right.state
+    with pytest.raises(ValueError, match="UFLLaw depends on time and got no step"):
+        respond(path()[0])
+    coupling.PointLaw(fe2.UFLLaw(STEEL), 1)(path()[0], fe2.TimeStep(0.0, 1.0))  # of no effect
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        coupling.ExternalLaw,
+        coupling.micro_simulation,
+        lambda law: Fallback(law, 3),
+        lambda law: coupling.phase_law(law.material, 2),
+        lambda law: coupling.GridLaw(np.ones((1, 2, 2), dtype=int), {1: law.material}),
+    ],
+)
+def test_what_has_no_time_refuses_laws_that_depend_on_it(make):
+    with pytest.raises(ValueError, match=r"(UFLLaw|Ageing) depends on time"):
+        make(fe2.UFLLaw(Ageing()))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The code on the pages of docs/ runs: what a page takes as given is prepared here, and trainings are short.
 
-That of the README is in test_readme.py, that of docs/howto/history.md in tests/fe2/test_materials.py.
+That of the README is in test_readme.py; the numbers of the material of docs/howto/history.md are in
+tests/fe2/test_materials.py.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import meshio
@@ -121,6 +123,26 @@ def test_page_material(run):
     law = fe2.UFLLaw(material)
     state = law.initial_state(1)
     assert law.evaluate([[0.0, 0.0, 0.01]], state, state).stress == pytest.approx(np.array([[0.0, 0.0, 20.0]]))
+
+
+def test_page_history(run):
+    """What was pulled relaxes, in the RVE and in the structure, and the material of the page is a material."""
+    names = run(
+        "howto/history.md",
+        files=(),
+        dataclass=dataclass,
+        mesh=meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2)),
+        fibre=fe2.LinearElastic.from_young_poisson(70_000.0, 0.2),
+        structure=meshes.bar(MPI.COMM_SELF, n=(2, 1)),
+        **{"__name__": __name__},
+    )
+    forces = [step.force["right"][0] for step in names["history"]]
+    assert forces[-1] < 0.99 * max(forces) and names["history"][-1].physical_time == 10.0
+    law, rows = fe2.UFLLaw(names["Maxwell"](4000.0, 1500.0, 10.0)), np.zeros((1, 6))
+    short, long = (
+        law.evaluate([[0.0, 0.0, 0.01]], rows, rows, step=fe2.TimeStep(0.0, dt)).stress for dt in (0.1, 10.0)
+    )
+    assert 0 < long[0, 2] < 0.6 * short[0, 2]
 
 
 def test_page_learn(run):
