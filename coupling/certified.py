@@ -27,8 +27,8 @@ _LOCAL_POINTS = 2**16
 class CertifiedLaw:
     """A trained model where its certificate is below the tolerance, its modes where theirs is, the exact law elsewhere.
 
-    The certificate bounds the energy from both sides, or estimates it at finite strain, see `spon.certify`. A point keeps
-    the response of the model if it is in the trained range and
+    The certificate bounds the energy from both sides, or estimates it at finite strain, see `spon.certify`. A point
+    keeps the response of the model if it is in the trained range and
 
         |gap| ≤ tolerance (upper + floor² energy of the softest strain that spans the trained range),
 

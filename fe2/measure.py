@@ -156,6 +156,7 @@ def _matrix(vector: Expr) -> Expr:
     return ufl.as_tensor([[vector[dim * i + j] for j in range(dim)] for i in range(dim)])
 
 
+# The small strain sym ∇u, to the Cauchy stress, as Mandel vectors.
 SMALL_STRAIN = Measure(
     name="small strain",
     strain="strain",
@@ -168,6 +169,7 @@ SMALL_STRAIN = Measure(
     vector=mandel.ufl_vector,
     tensor=mandel.ufl_tensor,
 )
+# The displacement gradient H = F − I, to the first Piola–Kirchhoff stress, row by row.
 DISPLACEMENT_GRADIENT = Measure(
     name="displacement gradient",
     strain="displacement gradient",
@@ -180,6 +182,7 @@ DISPLACEMENT_GRADIENT = Measure(
     vector=_row_by_row,
     tensor=_matrix,
 )
+# The gradient of a scalar, to the flux along it.
 GRADIENT = Measure(
     name="gradient",
     strain="gradient",

@@ -30,10 +30,10 @@ dual solution (Becker & Rannacher, Acta Numerica 10, 2001). So |S − S*| is the
 |S*| gap/W, which enters with a factor for each component, calibrated on solved problems, see `calibrate`.
 
 At finite strain energies are not convex, and have no conjugate. ⟨ψ(F)⟩ of the admissible F still bounds the least
-energy from above. The gap is an estimate: the distance of the stress in equilibrium from the law in the dual of the norm at
-zero strain, see `spon.constitutive.constitutive_error`, times a factor that is calibrated on solved problems so that it
-covers the error of the energy as the estimate of the stress covers that of the stress. No bound of the stress is given.
-All of it is computed at strains without rotation, on which none of these numbers depend.
+energy from above. The gap is an estimate: the distance of the stress in equilibrium from the law in the dual of the
+norm at zero strain, see `spon.constitutive.constitutive_error`, times a factor that is calibrated on solved problems,
+so that it covers the error of the energy as the estimate of the stress covers that of the stress. No bound of the
+stress is given. All of it is computed at strains without rotation, on which none of these numbers depend.
 """
 
 from dataclasses import dataclass
@@ -62,8 +62,8 @@ class Certificate:
     """Bounds and estimates for n predictions, without a solution.
 
     With the modes at all points of the RVE, `lower`, `upper`, `gap` and `stress_bound` are bounds; at finite strain
-    only `upper` is, `lower` and `gap` are estimates, and there is no `stress_bound`. `corrected` and `stress_estimate` are
-    not bounds, but far sharper.
+    only `upper` is, `lower` and `gap` are estimates, and there is no `stress_bound`. `corrected` and
+    `stress_estimate` are not bounds, but far sharper.
 
     Args:
         lower: (n,), of the mean energy [MPa]; −inf where no strain of the law has this stress.
