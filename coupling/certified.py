@@ -241,7 +241,7 @@ class RelativeGap:
             if law.energy_program is None:
                 raise ValueError(f"{law.name} has no energy, which the certificate needs")
         # Raises for modes of another RVE or precision, and for an energy that is not convex.
-        certify(model, torch.zeros_like(model.lower)[None], self.at)
+        certify(model, model.lower.new_zeros(1, model.strain_size), self.at)
         self._model = model
         self._at_rest = energy_at_zero_strain(self.at)
         corner = torch.maximum(model.lower.abs(), model.upper.abs())

@@ -6,7 +6,7 @@ and are used in training, on GPUs and without a compiler.
 """
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spon.constitutive.measure import Measure
 from spon.equino.model import EquiNO
 from spon.equino.networks import Branch, Potential
 from spon.jit import Compiled, compiler, or_torch, source
@@ -34,10 +35,12 @@ class ResponseNetwork(NamedTuple):
     Attributes:
         network: a potential, or a branch that predicts coefficients of stress modes.
         means: (d, r) of these modes [MPa]; None for a potential.
+        measure: of the strain; the network takes its coordinates.
     """
 
     network: Potential | Branch
     means: Tensor | None
+    measure: Measure
 
 
 def response_network(model: Model) -> ResponseNetwork | None:
@@ -45,8 +48,8 @@ def response_network(model: Model) -> ResponseNetwork | None:
     if not isinstance(model, EquiNO) or type(model).forward is not EquiNO.forward:
         return None
     if model.potential is not None:
-        return ResponseNetwork(model.potential, None)
-    return ResponseNetwork(model.stress, model.means)
+        return ResponseNetwork(model.potential, None, model.measure)
+    return ResponseNetwork(model.stress, model.means, model.measure)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,14 +82,21 @@ class CNetwork:
         return lanes if size * lanes * self.numbers <= _STACK else 0
 
 
-def c_network(network: Potential | Branch, means: Tensor | None = None) -> CNetwork:
+def c_network(
+    network: Potential | Branch, means: Tensor | None = None, measure: Measure | None = None
+) -> CNetwork:  # fmt: skip
     """A network in C, with a copy of its present parameters.
 
     Args:
         network: a potential, or a branch that predicts coefficients of stress modes.
         means: (d, r) of these modes [MPa], for a branch.
+        measure: of the strain; None for one whose coordinates are its components.
     """
-    return _potential(network) if isinstance(network, Potential) else _branch(network, means)
+    found = _potential(network) if isinstance(network, Potential) else _branch(network, means)
+    if measure is None or not measure.finite:
+        return found
+    constants = {**found.constants, "DIM": {4: 2, 9: 3}[measure.size]}
+    return replace(found, text=source(__package__, "turned.h") + found.text, constants=constants)
 
 
 @torch.no_grad()
@@ -147,6 +157,7 @@ class CompiledResponse(Compiled):
         network: a potential, or a branch that predicts coefficients of stress modes.
         means: (d, r) of these modes [MPa], for a branch.
         dtype: float64 or float32.
+        measure: of the strain; None for one whose coordinates are its components.
 
     Raises:
         ValueError: another dtype.
@@ -155,13 +166,18 @@ class CompiledResponse(Compiled):
     """
 
     def __init__(
-        self, network: Potential | Branch, means: Tensor | None = None, dtype: torch.dtype = torch.float64
-    ):  # fmt: skip
+        self,
+        network: Potential | Branch,
+        means: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+        *,
+        measure: Measure | None = None,
+    ):
         if dtype not in _REALS:
             raise ValueError(f"dtype = {dtype}: need torch.float64 or torch.float32")
         real, self.dtype = _REALS[dtype]
-        self.strain_size = network.half_range.numel()
-        code = c_network(network, means)
+        self.strain_size = network.half_range.numel() if measure is None else measure.size
+        code = c_network(network, means, measure)
         lanes = code.lanes(np.dtype(self.dtype).itemsize)
         if not lanes:
             raise ValueError("the layers of the network are too wide for machine code: use torch, which is as fast")
@@ -217,10 +233,6 @@ class CompiledResponse(Compiled):
             if values is not out:
                 out[:] = values
 
-    def fill_tensors(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
-        """`fill` for float64 tensors on the CPU."""
-        self.fill(strain.numpy(), stress.numpy(), tangent.numpy())
-
 
 def compiled_response(model: Model, dtype: torch.dtype = torch.float64) -> CompiledResponse | None:
     """A model as machine code.
@@ -231,4 +243,5 @@ def compiled_response(model: Model, dtype: torch.dtype = torch.float64) -> Compi
     known = response_network(model)
     if known is None or dtype not in _REALS or not c_network(*known).lanes() or not compiler():
         return None
-    return or_torch(lambda: CompiledResponse(*known, dtype), "the model")
+    network, means, measure = known
+    return or_torch(lambda: CompiledResponse(network, means, dtype, measure=measure), "the model")

@@ -71,9 +71,6 @@ class Evaluator:
         self.device, self.dtype = device, dtype
         self.model = copy.deepcopy(model).to(device, dtype).requires_grad_(False).eval()
         self._code = compiled_response(model, dtype) if compiled and device.type == "cpu" else None
-        self._turned = None
-        if self._code is not None and model.measure.finite:
-            self._turned = _Turned(self._code.fill_tensors, model.measure)
         self._fused = _fused(model, device, dtype, tangent_dtype) if compiled and device.type == "cuda" else None
         self._gpu = None
         if device.type == "cuda":
@@ -112,14 +109,14 @@ class Evaluator:
             stress: (n, d) float64 [MPa], written.
             tangent: (n, d, d) float64 [MPa], written.
         """
-        if self._code is not None and self._turned is None:
+        if self._code is not None:
             self._code.fill(strain, stress, tangent)
         elif self._gpu is not None:
             self._gpu(strain, stress, tangent)
         else:
             arrays = [torch.from_numpy(a) for a in (np.ascontiguousarray(strain), stress, tangent)]
             for parts in zip(*(a.split(self.chunk) for a in arrays), strict=True):
-                (self._turned or self._by_torch)(*parts)
+                self._by_torch(*parts)
 
     @torch.no_grad()
     def _by_torch(self, strain: Tensor, stress: Tensor, tangent: Tensor) -> None:
@@ -176,14 +173,14 @@ def _fused(
         return None
     from spon.equino.evaluate.triton_response import WIDEST, FusedResponse  # needs Triton
 
-    network, means = known
+    network, means, measure = known
     if max(network.widths if isinstance(network, Branch) else [network.width]) > WIDEST:
         return None
     d = model.lower.numel()
     try:  # an older Triton, or a GPU with less shared memory, may fail to compile it
         kernel: Evaluate = FusedResponse(network, means, device=device, dtype=dtype, tangent_dtype=tangent_dtype)
-        if model.measure.finite:
-            kernel, d = _Turned(kernel, model.measure), model.strain_size
+        if measure.finite:
+            kernel, d = _Turned(kernel, measure), measure.size
         kernel(*(torch.zeros(1, *shape, dtype=torch.float64, device=device) for shape in ((d,), (d,), (d, d))))
     except ValueError:  # arguments that the kernel does not support
         raise

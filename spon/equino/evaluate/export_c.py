@@ -21,8 +21,9 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
 
         int name_response(long n, const double *strain, double *stress, double *tangent);
 
-    which takes Mandel strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows. It returns the
-    number of strains outside the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
+    which takes strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows: Mandel components, or at
+    finite strain H = F − I and first Piola–Kirchhoff stresses, each row by row. It returns the number of strains outside
+    the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
     GCC, Clang or a compatible compiler, with -O3 -march=native for speed.
 
     Args:
@@ -41,11 +42,9 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     known = response_network(model)
     if known is None:
         raise ValueError(f"the model is a {type(model).__name__} with a forward of its own; need a spon.EquiNO")
-    if model.measure.finite:
-        raise ValueError("the model is for finite strain, which spon.export_c does not write yet")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"name = {name!r}: need an identifier of C, such as 'cell'")
-    code, d = c_network(*known), model.lower.numel()
+    code, d = c_network(*known), model.strain_size
     if not code.lanes():
         raise ValueError("the layers of the model are too wide for the stack of a thread")
     folder = Path(folder)
@@ -53,13 +52,13 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     constants = {"REAL": "double", "SINGLE": 0, "LANES": _LANES, **code.constants}
     numbers = {"parameters": code.parameters}
     numbers |= {key: getattr(model, key).detach().cpu().numpy() for key in ("lower", "upper")}
-    lines = [f"/* Written by spon.export_c: a learned RVE, {d} Mandel components; see {name}.h. */"]
+    lines = [f"/* Written by spon.export_c: a learned RVE, {d} components; see {name}.h. */"]
     lines += [f"#define {key} {value}" for key, value in constants.items()]
     lines += [f"#define response {name}_evaluate", f"#define set_at_zero_strain {name}_set_at_zero_strain"]
     lines += [code.text]
     lines += [_array(key, values) for key, values in numbers.items()]
     lines += [_WRAPPER.replace("NAME", name)]
-    (folder / f"{name}.h").write_text(_HEADER.replace("SIZE", str(d)).replace("NAME", name))
+    (folder / f"{name}.h").write_text(_HEADER.replace("STRAINS", _KINDS[model.measure.name]).replace("SIZE", str(d)).replace("NAME", name))
     path = folder / f"{name}.c"
     path.write_text("\n".join(lines))
     return path
@@ -71,8 +70,13 @@ def _array(name: str, values: np.ndarray) -> str:
     return f"static double {name}[] = {{\n  " + ",\n  ".join(rows) + "};\n"
 
 
+_KINDS = {
+    "small strain": "Mandel strains",
+    "displacement gradient": "Displacement gradients, row by row,",
+    "gradient": "Gradients",
+}
 _HEADER = """/* Written by spon.export_c.
- * Mandel strains (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
+ * STRAINS (n, SIZE) to stresses (n, SIZE) and tangents (n, SIZE, SIZE) [MPa], in rows.
  * Returns the number of strains outside the trained range; their stresses and tangents are NaN. */
 #ifndef NAME_RESPONSE
 #define NAME_RESPONSE
@@ -93,11 +97,18 @@ int NAME_response(long n, const double *strain, double *stress, double *tangent)
   response(n, (const network *)parameters, strain, stress, tangent, 1);
   for (long p = 0; p < n; ++p) {
     int in = 1;
-    for (int i = 0; i < D; ++i) in = in && strain[p * D + i] >= lower[i] && strain[p * D + i] <= upper[i];
+#ifdef DIM
+    polar turned;
+    double e[D];
+    decompose(strain + p * FULL, &turned, e, 1);
+#else
+    const double *e = strain + p * D;
+#endif
+    for (int i = 0; i < D; ++i) in = in && e[i] >= lower[i] && e[i] <= upper[i];
     if (in) continue;
     ++outside;
-    for (int i = 0; i < D; ++i) stress[p * D + i] = NAN;
-    for (int i = 0; i < D * D; ++i) tangent[p * D * D + i] = NAN;
+    for (int i = 0; i < FULL; ++i) stress[p * FULL + i] = NAN;
+    for (int i = 0; i < FULL * FULL; ++i) tangent[p * FULL * FULL + i] = NAN;
   }
   return outside;
 }
