@@ -21,10 +21,10 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
 
         int name_response(long n, const double *strain, double *stress, double *tangent);
 
-    which takes strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows: Mandel components, or at
-    finite strain H = F − I and first Piola–Kirchhoff stresses, each row by row. It returns the number of strains outside
-    the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with
-    GCC, Clang or a compatible compiler, with -O3 -march=native for speed.
+    which takes strains (n, d) and writes stresses (n, d) and tangents (n, d, d) [MPa], in rows: Mandel components, or
+    at finite strain H = F − I and first Piola–Kirchhoff stresses, each row by row. It returns the number of strains
+    outside the trained range; their stresses and tangents are NaN. It is thread-safe. Compile with GCC, Clang or a
+    compatible compiler, with -O3 -march=native for speed.
 
     Args:
         model: `spon.EquiNO`.
@@ -58,7 +58,8 @@ def export_c(model: EquiNO, folder: str | os.PathLike, name: str = "cell") -> Pa
     lines += [code.text]
     lines += [_array(key, values) for key, values in numbers.items()]
     lines += [_WRAPPER.replace("NAME", name)]
-    (folder / f"{name}.h").write_text(_HEADER.replace("STRAINS", _KINDS[model.measure.name]).replace("SIZE", str(d)).replace("NAME", name))
+    header = _HEADER.replace("STRAINS", _KINDS[model.measure.name]).replace("SIZE", str(d)).replace("NAME", name)
+    (folder / f"{name}.h").write_text(header)
     path = folder / f"{name}.c"
     path.write_text("\n".join(lines))
     return path
