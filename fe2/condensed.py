@@ -35,8 +35,10 @@ FACTORISATION = 10
 _PATIENCE = 4
 _LIMIT = 200
 
-# A matrix that is not positive definite raises an exception; CHOLMOD would also print it.
+# CHOLMOD prints nothing about a matrix that is not positive definite. It raises an exception for it where the factor is
+# LLᵀ; with its choice for small matrices, LDLᵀ, it would factorise an indefinite one.
 _QUIET = {"mat_cholmod_print": 0}
+_DEFINITE_ONLY = {"mat_cholmod_print": 0, "mat_cholmod_final_asis": 0, "mat_cholmod_final_ll": 1}
 
 # PETSc's PCFailedReason in words.
 _REASONS = {1: "a zero in its structure", 2: "a pivot is zero", 3: "out of memory"}
@@ -73,7 +75,7 @@ class ReducedStiffness:
         pattern: full stiffness matrix whose sparsity all later ones share.
         symmetric: conjugate gradients and Cholesky, else minimal residuals (GCR) and LU.
         prefix: of the PETSc options of the preconditioner; those of the factor of a single matrix begin with
-            `prefix`direct_.
+            `prefix`direct_, or with `prefix`own_ if it must be positive definite.
 
     Attributes:
         size: values per matrix.
@@ -98,12 +100,13 @@ class ReducedStiffness:
             _Factor(self._matrix, symmetric, definite, prefix + ("" if definite else "direct_"))
             for definite in (True, False)
         )
+        self._own = _Factor(self._matrix, symmetric, True, prefix + "own_", _DEFINITE_ONLY)
         self.reset()
 
     def destroy(self) -> None:
         """Free the PETSc objects."""
-        self._mean.destroy()
-        self._single.destroy()
+        for factor in (self._mean, self._single, self._own):
+            factor.destroy()
 
     def reset(self) -> None:
         """Drop the factor, so that later results do not depend on earlier solves."""
@@ -194,9 +197,33 @@ class ReducedStiffness:
             self._constrain(x, k)
         return x[:k]
 
-    def negative_eigenvalues(self) -> int:
-        """Number of them in the last `solve_alone`; 0 if unknown: without symmetry, with a side condition."""
-        return self._single.negative() if self.symmetric and self.unknowns.constraint is None else 0
+    def factorise_definite(self, values: Array) -> bool:
+        """Factorise one matrix (size,) for `apply_definite`; False if it is not positive definite.
+
+        Cholesky's factor exists for positive definite matrices alone, up to rounding. It is that of the whole matrix,
+        whether there is a side condition or not: with one, False does not say that the energy has no minimum.
+        """
+        if not self.unknowns.size:
+            return True
+        try:
+            self._own.make(values)
+        except NoFactor:
+            return False
+        return self._own.positive()
+
+    def apply_definite(self, rhs: Array) -> Array:
+        """Solutions (k, unknowns) with the matrix last factorised by `factorise_definite`, for `rhs` (k, unknowns)."""
+        if not self.unknowns.size:
+            return rhs.copy()
+        k, g = len(rhs), self.unknowns.constraint
+        x = self._own.apply(np.ascontiguousarray(rhs if g is None else np.concatenate([rhs, g])))
+        if g is not None:
+            self._constrain(x, k)
+        return x[:k]
+
+    def negative_eigenvalues(self) -> int | None:
+        """Number of them in the last `solve_alone`; None if unknown: without symmetry or MUMPS, with a side condition."""
+        return self._single.negative() if self.symmetric and self.unknowns.constraint is None else None
 
     def _constrain(self, x: Array, k: int) -> None:
         """Impose the side condition on the first k solutions x (k + d, unknowns), by the last d, those for its rows."""
@@ -213,10 +240,19 @@ class _Factor:
         symmetric: Cholesky or LDLᵀ; without symmetry LU.
         definite: Cholesky, for symmetric positive definite matrices; otherwise LDLᵀ.
         prefix: of the PETSc options.
+        cholmod: PETSc options of CHOLMOD that hold unless the user gives others.
     """
 
-    def __init__(self, structure: scipy.sparse.csr_matrix, symmetric: bool, definite: bool, prefix: str):
+    def __init__(
+        self,
+        structure: scipy.sparse.csr_matrix,
+        symmetric: bool,
+        definite: bool,
+        prefix: str,
+        cholmod: dict[str, Any] = _QUIET,
+    ):
         self._structure, self._symmetric, self._definite, self._prefix = structure, symmetric, definite, prefix
+        self._cholmod = cholmod
         packages = ("cholmod", "mumps") if symmetric and definite else ("mumps",)
         found = [p for p in packages if PETSc.Sys.hasExternalPackage(p)]
         self._package = found[0] if found else "petsc"
@@ -247,7 +283,7 @@ class _Factor:
         self._A.stateIncrease()
         self._pc.setOperators(self._A, self._A)
         try:
-            with default_options(self._prefix, _QUIET if self._package == "cholmod" else {}):
+            with default_options(self._prefix, self._cholmod if self._package == "cholmod" else {}):
                 self._pc.setUp()
             code = self._pc.getFailedReason()
             reason = _REASONS.get(code, f"PETSc's reason {code}") if code else ""
@@ -267,10 +303,23 @@ class _Factor:
             block.destroy()
         return z
 
-    def negative(self) -> int:
-        """Negative eigenvalues, by Sylvester's law those of D in LDLᵀ of MUMPS; 0 if the factor is another one."""
+    def negative(self) -> int | None:
+        """Negative eigenvalues, by Sylvester's law those of D in LDLᵀ of MUMPS; None if the factor is another one."""
         ours = self._package == "mumps" and self._type == "cholesky" and self._pc.getType() == "cholesky"
-        return int(self._pc.getFactorMatrix().getMumpsInfog(12)) if ours else 0
+        return int(self._pc.getFactorMatrix().getMumpsInfog(12)) if ours else None
+
+    def positive(self) -> bool:
+        """Whether all pivots are positive.
+
+        CHOLMOD factorises no other matrix. PETSc's own LDLᵀ does not pivot and is accurate up to the first pivot that is
+        not positive, which is all that is asked here.
+        """
+        if self._package == "cholmod" or self._pc.getType() != "cholesky":
+            return True
+        if self._package == "mumps":
+            return self.negative() == 0
+        negative, zero, _ = self._pc.getFactorMatrix().getInertia()
+        return not (negative or zero)
 
     def destroy(self) -> None:
         """Free the PETSc objects; `make` creates them again."""

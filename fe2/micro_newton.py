@@ -21,6 +21,7 @@ contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns
 from fe2.condensed import FACTORISATION, NoFactor, ReducedStiffness
 from fe2.materials import why_not_finite
+from fe2.minimum import weakest
 
 Array = npt.NDArray[np.float64]
 
@@ -60,12 +62,23 @@ class SolverOptions:
         max_iterations: Newton iterations before the strain is approached in sub-steps.
         max_substeps: the most sub-steps from the last accepted strain.
         options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
+        buckling: at finite strain, where equilibria need not be stable: "report" those that are no minimum of the
+            energy (`Homogenised.unstable`), which costs a factorisation for each point; "follow" the energy down to a
+            minimum from there; or "ignore" it. At small strain only points that were solved by themselves are reported.
+
+    Raises:
+        ValueError: another value of `buckling`.
     """
 
     tolerance: float = 1e-11
     max_iterations: int = 25
     max_substeps: int = 16
     options_prefix: str = "micro_"
+    buckling: str = "report"
+
+    def __post_init__(self):
+        if self.buckling not in ("report", "follow", "ignore"):
+            raise ValueError(f"buckling = {self.buckling!r}: need 'report', 'follow' or 'ignore'")
 
 
 def _nothing() -> Array:
@@ -91,6 +104,7 @@ class Point:
     coupling: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKA)ᵀ
     coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
     affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
+    slope: Array = field(default_factory=_nothing)  # (d, unknowns), X = −dw/dE, of points solved by themselves
     updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
     stress: Array = field(default_factory=_nothing)
     tangent: Array = field(default_factory=_nothing)
@@ -129,11 +143,13 @@ class MicroNewton:
         self.body, self.unknowns, self.stiffness = body, unknowns, stiffness
         self.affine, self.volume = affine, volume
         self.tolerance, self.iterations = options.tolerance, options.max_iterations
+        self.checked = options.buckling != "ignore" and body.measure.finite and body.symmetric
+        self._undeformed = body.memory
 
     def solve(self, points: list[Point]) -> None:
         """Solve for all points side by side, each at its own strain; those without convergence are `stalled`."""
         for point in points:
-            self._begin(point)
+            self.begin(point)
         for _ in range(self.iterations):
             going = [p for p in points if not (p.converged or p.stalled)]
             if not going:
@@ -146,14 +162,18 @@ class MicroNewton:
                     self._visit(point, steps[k, 0])
         for point in points:
             self._end(point)
-        if equal := [p for p in points if p.converged]:
+        equal = [p for p in points if p.converged]
+        if self.checked:
+            for point in equal:
+                self._check(point)
+        elif equal:
             x = self._solve(equal, np.stack([p.coupling for p in equal]), _TANGENT_RTOL[self.body.symmetric])
             for k, point in enumerate(equal):
                 self._tangent(point, x[k])
 
     def solve_alone(self, point: Point) -> None:
         """Solve for one point, with factors of its own stiffness; without convergence it is `stalled`."""
-        self._begin(point)
+        self.begin(point)
         for _ in range(self.iterations):
             if point.converged or point.stalled:
                 break
@@ -163,11 +183,48 @@ class MicroNewton:
                 self._visit(point, step)
         self._end(point)
         if point.converged:
-            self._tangent(point, self._solve_alone(point, point.coupling))
-            point.unstable = not point.stalled and self.stiffness.negative_eigenvalues() > 0
+            point.slope = self._solve_alone(point, point.coupling)
+            self._tangent(point, point.slope)
+            point.unstable = not point.stalled and self._is_saddle(point)
 
-    def _begin(self, point: Point) -> None:
-        point.history, point.stalled, point.converged = [], "", False
+    def _check(self, point: Point) -> None:
+        """Tangent of a converged point with the factor of its own matrix, which shows whether it is a minimum.
+
+        Newton's method tells nothing of that: the residual of a symmetric RVE has no part in the mode that breaks the
+        symmetry.
+        """
+        point.work += FACTORISATION + len(point.coupling)
+        if self.stiffness.factorise_definite(point.values):
+            self._tangent(point, self.stiffness.apply_definite(point.coupling))
+        else:
+            self._tangent(point, self._solve_alone(point, point.coupling))
+            point.unstable = not point.stalled and self._is_saddle(point)
+
+    def _is_saddle(self, point: Point) -> bool:
+        """Whether a point just solved by itself is no minimum of the energy; False without symmetry."""
+        if not self.body.symmetric:
+            return False
+        count = self.stiffness.negative_eigenvalues()
+        if count is not None:
+            return count > 0
+        if self.stiffness.factorise_definite(point.values):
+            return False
+        return self.unknowns.constraint is None or weakest(self.stiffness, point.values, self.metric).stiffness < 0
+
+    @cached_property
+    def metric(self) -> Array:
+        """Values of the reduced stiffness at zero strain."""
+        body = self.body
+        u, memory = body.u.x.array.copy(), body.memory
+        body.u.x.array[:], body.memory = 0.0, self._undeformed
+        body.forces()  # with the local unknowns
+        values = self.stiffness.reduce(body.stiffness())
+        body.u.x.array[:], body.memory = u, memory
+        return values
+
+    def begin(self, point: Point) -> None:
+        """Linearise the point at its fluctuation."""
+        point.history, point.stalled, point.converged, point.unstable = [], "", False, False
         self._visit(point, np.zeros_like(point.w))
 
     def _end(self, point: Point) -> None:

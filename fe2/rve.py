@@ -30,6 +30,7 @@ from fe2.body import Body
 from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
 from fe2.materials import Material
+from fe2.minimum import Descent
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
@@ -197,6 +198,7 @@ class RVE:
         if self._checked:
             check_at_zero_strain(self.body, domain.names)
         self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
+        self._descent = Descent(self._newton) if solver.buckling == "follow" else None
         timed: dict[str, Any] = {"stress": self.strain_size, "time": ()} if self.body.rate_dependent else {}
         d, unknowns, memory = self.strain_size, self.unknowns.size, self.body.memory_size
         self.layout = StateLayout(strain=d, fluctuation=unknowns, memory=memory, **timed)
@@ -279,6 +281,9 @@ class RVE:
                 attempts = [f"from the guess: {point.stalled}"]
                 if point.stalled:
                     point = self._in_substeps(strains[k], row, point, attempts)
+                elif point.unstable and self._descent:
+                    self._descent.settle(point)
+                    attempts = [f"from a saddle of the energy: {point.stalled}"]
                 out.iterations[k], out.work[k] = point.iterations, point.work
                 if point.stalled:
                     out.failures.append(Failure(k, strains[k].copy(), tuple(attempts)))
@@ -297,7 +302,8 @@ class RVE:
         if out.unstable.any():
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
-                "the material softens, and the equilibrium depends on the path; take smaller steps of strain",
+                "the RVE has buckled or the material softens, and the equilibrium depends on the path. "
+                "fe2.critical_strain finds where; fe2.SolverOptions(buckling='follow') goes on in a minimum",
                 UnstableWarning,
                 stacklevel=2,
             )
@@ -331,16 +337,29 @@ class RVE:
         last, reached, size = self.layout.view(accepted, "strain"), 0.0, 1.0
         finest = self.solver.max_substeps if (strain != last).any() else min(self.solver.max_substeps, 1)
         point = self._start(last, accepted, accepted)
-        point.iterations, point.work, point.stalled = failed.iterations, failed.work, failed.stalled
+        point.iterations, point.work = failed.iterations, failed.work
+        finite = self.measure.finite
+        if finite and finest > 1:
+            self._newton.solve_alone(point)  # for dw/dE there
+        point.stalled = failed.stalled
         while reached < 1 and size * finest >= 1:
-            w, memory = point.w, point.memory
+            start = replace(point)
             point.strain = strain if reached + size == 1 else last + (strain - last) * (reached + size)
+            if finite and point.slope.size:  # large rotations and stretches need the predictor
+                point.w = point.w - (point.strain - start.strain) @ point.slope
             self._newton.solve_alone(point)
+            if self._descent and (point.unstable or (point.stalled and size * finest < 2)):
+                if point.stalled:  # the path has ended: to another equilibrium from its last one
+                    point.w, point.memory = start.w, start.memory
+                self._descent.settle(point)
             if point.stalled:
                 attempts.append(f"in {1 / size:.0f} sub-steps, at {reached + size:.4g} of the way: {point.stalled}")
-                point.w, point.memory, size = w, memory, size / 2
+                point.w, point.memory, point.strain, point.slope = start.w, start.memory, start.strain, start.slope
+                size /= 2
             else:
                 reached += size
+                if finite and reached % (2 * size) == 0:
+                    size *= 2
         return point
 
     # Single points.
