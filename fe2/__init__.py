@@ -32,6 +32,7 @@ from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.signals import Stopped
+from fe2.stability import Ellipticity, StabilityLimit, critical_strain, ellipticity
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
 from fe2.ufl_law import UFLLaw
@@ -51,6 +52,7 @@ __all__ = [
     "CheckpointError",
     "Conductive",
     "Energy",
+    "Ellipticity",
     "EngineeringConstants",
     "ExactLaw",
     "Failure",
@@ -77,6 +79,7 @@ __all__ = [
     "SaintVenantKirchhoff",
     "SaturatingElastic",
     "SolverOptions",
+    "StabilityLimit",
     "StateLayout",
     "Step",
     "StepFailed",
@@ -88,6 +91,8 @@ __all__ = [
     "VaryingLaw",
     "Zener",
     "bulk_shear",
+    "critical_strain",
+    "ellipticity",
     "cubic",
     "engineering_constants",
     "law_coordinates",

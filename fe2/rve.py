@@ -148,6 +148,7 @@ class RVE:
         strain_size: d, the number of components of the strain.
         period: (dim, dim) lattice vectors.
         volume: of the period.
+        descent: to minima of the energy, with `SolverOptions(buckling="follow")`; else None.
         layout: of a state row: "strain", the one last solved for (d,), "fluctuation", its unknowns, and "memory",
             that of the materials at the quadrature points; and if some material depends on time, "stress" (d,) and
             "time" at the end of the step, by which `set_state` works and is checked.
@@ -198,12 +199,19 @@ class RVE:
         if self._checked:
             check_at_zero_strain(self.body, domain.names)
         self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
-        self._descent = Descent(self._newton) if solver.buckling == "follow" else None
+        self.descent = Descent(self._newton) if solver.buckling == "follow" else None
+        if self.descent and not np.isfinite(self.body.energy()):
+            raise ValueError("buckling = 'follow' needs materials with an energy: one has a stress alone")
         timed: dict[str, Any] = {"stress": self.strain_size, "time": ()} if self.body.rate_dependent else {}
         d, unknowns, memory = self.strain_size, self.unknowns.size, self.body.memory_size
         self.layout = StateLayout(strain=d, fluctuation=unknowns, memory=memory, **timed)
         self.state_size = self.layout.size
         (self._initial,) = self.layout.rows(1, memory=self.body.memory)
+
+    @property
+    def zero_stiffness(self) -> Array:
+        """Values of the stiffness of the unknowns at zero strain, in the order of `ReducedStiffness.reduce`."""
+        return self._newton.metric
 
     @property
     def cell(self) -> meshes.TaggedMesh:
@@ -281,8 +289,8 @@ class RVE:
                 attempts = [f"from the guess: {point.stalled}"]
                 if point.stalled:
                     point = self._in_substeps(strains[k], row, point, attempts)
-                elif point.unstable and self._descent:
-                    self._descent.settle(point)
+                elif point.unstable and self.descent:
+                    self.descent.settle(point)
                     attempts = [f"from a saddle of the energy: {point.stalled}"]
                 out.iterations[k], out.work[k] = point.iterations, point.work
                 if point.stalled:
@@ -348,10 +356,10 @@ class RVE:
             if finite and point.slope.size:  # large rotations and stretches need the predictor
                 point.w = point.w - (point.strain - start.strain) @ point.slope
             self._newton.solve_alone(point)
-            if self._descent and (point.unstable or (point.stalled and size * finest < 2)):
+            if self.descent and (point.unstable or (point.stalled and size * finest < 2)):
                 if point.stalled:  # the path has ended: to another equilibrium from its last one
                     point.w, point.memory = start.w, start.memory
-                self._descent.settle(point)
+                self.descent.settle(point)
             if point.stalled:
                 attempts.append(f"in {1 / size:.0f} sub-steps, at {reached + size:.4g} of the way: {point.stalled}")
                 point.w, point.memory, point.strain, point.slope = start.w, start.memory, start.strain, start.slope

@@ -17,6 +17,7 @@ from .shapes import Circle, Cylinder, Ellipse, Ellipsoid, Sphere
 from .structured import from_image, from_labels, laminate
 from .tagged import INCLUSION, MATRIX, VOID, TaggedMesh
 from .tags import ByPhase, by_tag, need_tagged_mesh
+from .tiled import tiled
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "read",
     "rve",
     "seam",
+    "tiled",
 ]
 
 # Old name → new name.
