@@ -232,6 +232,10 @@ class ReducedStiffness:
         x[:k] -= np.linalg.solve((y @ g.T).T, (x[:k] @ g.T).T).T @ y
 
 
+def _has(package: str) -> bool:
+    return bool(PETSc.Sys.hasExternalPackage(package))
+
+
 class _Factor:
     """A PETSc factor of matrices with one sparsity structure.
 
@@ -254,7 +258,7 @@ class _Factor:
         self._structure, self._symmetric, self._definite, self._prefix = structure, symmetric, definite, prefix
         self._cholmod = cholmod
         packages = ("cholmod", "mumps") if symmetric and definite else ("mumps",)
-        found = [p for p in packages if PETSc.Sys.hasExternalPackage(p)]
+        found = [p for p in packages if _has(p)]
         self._package = found[0] if found else "petsc"
         # PETSc's own Cholesky factor does not pivot, so LU replaces it for indefinite matrices.
         self._type = "cholesky" if symmetric and (definite or found) else "lu"

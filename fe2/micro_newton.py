@@ -64,7 +64,8 @@ class SolverOptions:
         options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
         buckling: at finite strain, where equilibria need not be stable: "report" those that are no minimum of the
             energy (`Homogenised.unstable`), which costs a factorisation for each point; "follow" the energy down to a
-            minimum from there; or "ignore" it. At small strain only points that were solved by themselves are reported.
+            minimum from there; or "unchecked", where, as at small strain, only points that were solved by themselves
+            are reported.
 
     Raises:
         ValueError: another value of `buckling`.
@@ -77,8 +78,8 @@ class SolverOptions:
     buckling: str = "report"
 
     def __post_init__(self):
-        if self.buckling not in ("report", "follow", "ignore"):
-            raise ValueError(f"buckling = {self.buckling!r}: need 'report', 'follow' or 'ignore'")
+        if self.buckling not in ("report", "follow", "unchecked"):
+            raise ValueError(f"buckling = {self.buckling!r}: need 'report', 'follow' or 'unchecked'")
 
 
 def _nothing() -> Array:
@@ -143,7 +144,7 @@ class MicroNewton:
         self.body, self.unknowns, self.stiffness = body, unknowns, stiffness
         self.affine, self.volume = affine, volume
         self.tolerance, self.iterations = options.tolerance, options.max_iterations
-        self.checked = options.buckling != "ignore" and body.measure.finite and body.symmetric
+        self.checked = options.buckling != "unchecked" and body.measure.finite and body.symmetric
         self._undeformed = body.memory
 
     def solve(self, points: list[Point]) -> None:

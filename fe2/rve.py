@@ -368,6 +368,11 @@ class RVE:
                 reached += size
                 if finite and reached % (2 * size) == 0:
                     size *= 2
+        if point.stalled and self._newton.checked and not self.descent:
+            attempts.append(
+                "the path of equilibrium may end or branch there, as in a snap-through: "
+                "fe2.SolverOptions(buckling='follow') goes on from a minimum of the energy"
+            )
         return point
 
     # Single points.
