@@ -156,10 +156,8 @@ if comm.rank == 0:
         (axes[2], buckling, buckled[-1].state[0], f"at {-strains[-1]:.2f}, buckled"),
     ):
         body = rve.set_state(state)
-        energy = np.linalg.norm(body.stress(), axis=2)
-        pictures.field(
-            ax, domain.mesh, energy, weights=body.weights, deformation=body.u, label="stress ‖P‖ [MPa]"
-        )
+        size = np.linalg.norm(body.stress(), axis=2)
+        pictures.field(ax, domain.mesh, size, weights=body.weights, deformation=body.u, label="stress ‖P‖ [MPa]")
         ax.set_title(title, fontsize=10)
     print(f"picture: {pictures.save(figure, options.folder / 'buckling.png')}")
 straight.destroy()

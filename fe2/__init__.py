@@ -16,6 +16,7 @@ from fe2.elasticity import (
     cubic,
     transversely_isotropic,
 )
+from fe2.homogenised import Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.hyperelastic import MooneyRivlin, NeoHookean, SaintVenantKirchhoff
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step
@@ -30,7 +31,7 @@ from fe2.plasticity import J2, J2Voce
 from fe2.quadrature import NotFinite, QuadratureLaw, Region, law_coordinates
 from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
-from fe2.rve import RVE, Failure, Homogenised, NotConverged, UnstableWarning
+from fe2.rve import RVE
 from fe2.signals import Stopped
 from fe2.stability import Ellipticity, StabilityLimit, critical_strain, ellipticity
 from fe2.state import StateLayout

@@ -10,7 +10,7 @@ motions that the condition leaves them, so that they carry no load and the stiff
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,15 @@ class Unknowns:
         size: number of unknowns.
         period: (dim, dim) lattice vectors of the RVE.
         constraint: (d, size) rows G of the side condition G w = 0, or None.
+        pins: unknowns that would hold the body against rotation, where the side condition alone does: without it the
+            stiffness of an unloaded body is singular.
     """
 
     index: npt.NDArray[np.int64]
     size: int
     period: npt.NDArray[np.float64]
     constraint: npt.NDArray[np.float64] | None = None
+    pins: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def expand(self, unknowns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Fluctuation (..., dofs) of `unknowns` (..., size)."""
@@ -144,7 +147,8 @@ def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: M
         unit.value[:] = tensor
         rows.append(fem.assemble_vector(mean_strain).array.copy())
     unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
-    return replace(unknowns, constraint=unknowns.gather(np.stack(rows, axis=1)).T)
+    pins = unknowns.index[_pins(V, x, outside)] if measure.finite else unknowns.pins
+    return replace(unknowns, constraint=unknowns.gather(np.stack(rows, axis=1)).T, pins=pins)
 
 
 def _refuse_open_faces(domain: meshes.TaggedMesh, period: Array, faces: npt.NDArray[np.int32]) -> None:
@@ -269,6 +273,20 @@ def _hold_parts(
             spins = np.zeros((0, dim, dim)) if still else _spins(vectors, dim)
             fixed[mine] = _held(x[mine] + offset[mine], spins, components)
     return fixed
+
+
+def _pins(V: fem.FunctionSpace, x: Array, turned: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Degrees of freedom that hold each part with `turned` nodes against rotation about its first node."""
+    dim, nodes = x.shape[1], V.dofmap.list
+    edges = np.stack([np.broadcast_to(nodes[:, :1], nodes.shape), nodes], axis=2).reshape(-1, 2)
+    piece = _connected(len(x), edges)
+    found = []
+    for label in np.unique(piece[turned]):
+        mine = np.flatnonzero(piece == label)
+        turns = np.stack([((x[mine] - x[mine[0]]) @ spin.T).ravel() for spin in _spins(np.zeros((0, dim)), dim)])
+        best = scipy.linalg.qr(turns, mode="r", pivoting=True)[1][: len(turns)]
+        found.append((dim * mine[:, None] + np.arange(dim)).ravel()[best])
+    return np.concatenate(found).astype(np.int64)
 
 
 def _unwrap(count: int, ties: npt.NDArray[np.int64]):

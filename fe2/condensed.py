@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy  # its parts are imported when they are first used
-from mpi4py import MPI
 from petsc4py import PETSc
 
 from fe2.boundary import Unknowns
-from fe2.petsc_options import default_options
+from fe2.factor import DEFINITE_ONLY, Factor, NoFactor
 
 Array = npt.NDArray[np.float64]
 
@@ -35,21 +34,9 @@ FACTORISATION = 10
 _PATIENCE = 4
 _LIMIT = 200
 
-# CHOLMOD prints nothing about a matrix that is not positive definite. It raises an exception for it where the factor is
-# LLᵀ; with its choice for small matrices, LDLᵀ, it would factorise an indefinite one.
-_QUIET = {"mat_cholmod_print": 0}
-_DEFINITE_ONLY = {"mat_cholmod_print": 0, "mat_cholmod_final_asis": 0, "mat_cholmod_final_ll": 1}
-
-# PETSc's PCFailedReason in words.
-_REASONS = {1: "a zero in its structure", 2: "a pivot is zero", 3: "out of memory"}
-
 # Largest residual, relative to the right-hand side, of a solution with the factor of its own matrix. A direct solver
 # leaves some 1e-16 times the condition number; Newton's method needs far fewer digits.
 _SINGULAR = 1e-6
-
-
-class NoFactor(RuntimeError):
-    """A matrix that could not be factorised, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +84,15 @@ class ReducedStiffness:
         indptr = np.searchsorted(entries // n, np.arange(n + 1)).astype(PETSc.IntType)
         self._matrix = scipy.sparse.csr_matrix((np.zeros(self.size), indices, indptr), shape=(n, n))
         self._mean, self._single = (
-            _Factor(self._matrix, symmetric, definite, prefix + ("" if definite else "direct_"))
+            Factor(self._matrix, symmetric, definite, prefix + ("" if definite else "direct_"))
             for definite in (True, False)
         )
-        self._own = _Factor(self._matrix, symmetric, True, prefix + "own_", _DEFINITE_ONLY)
+        g, pins = unknowns.constraint, unknowns.pins
+        # The side condition's rows and those of the pins, see `_pinned`, and where the values of the pins are.
+        self._rows = None if g is None else np.ascontiguousarray(np.concatenate([g, np.arange(n) == pins[:, None]]))
+        starts = zip(indptr[pins], indptr[pins + 1], pins, strict=True)
+        self._diagonal = np.array([a + np.searchsorted(indices[a:b], i) for a, b, i in starts], dtype=np.int64)
+        self._own = Factor(self._matrix, symmetric, True, prefix + "own_", DEFINITE_ONLY)
         self.reset()
 
     def destroy(self) -> None:
@@ -137,9 +129,10 @@ class ReducedStiffness:
             NoFactor: the mean of the matrices is not positive definite, or not finite.
         """
         m, k, n = rhs.shape
+        values, given = [self._pinned(v) for v in values], values
         if n == 0:  # an RVE whose nodes are all held or tied to one that is
             return Solutions(rhs.copy(), np.zeros(m, dtype=np.int64), np.ones(m, dtype=bool))
-        g = self.unknowns.constraint
+        g = self._rows
         if g is not None:
             rhs = np.concatenate([rhs, np.broadcast_to(g, (m, *g.shape))], axis=1)
         columns = rhs.shape[1]
@@ -175,8 +168,8 @@ class ReducedStiffness:
         solved[left] = False
         solutions: Array = x.reshape(m, columns, n)
         if g is not None:
-            for own in (solutions[i] for i in np.flatnonzero(solved)):
-                self._constrain(own, k)
+            for i in np.flatnonzero(solved):
+                self._constrain(solutions[i], k, self._pin(given[int(i)]))
         return Solutions(solutions[:, :k], used.reshape(m, columns).sum(axis=1), solved)
 
     def solve_alone(self, values: Array, rhs: Array) -> Array:
@@ -185,152 +178,84 @@ class ReducedStiffness:
         Raises:
             NoFactor: the matrix is singular to working precision.
         """
-        k, g = len(rhs), self.unknowns.constraint
+        k, g, pinned = len(rhs), self._rows, self._pinned(values)
         if g is not None:
             rhs = np.concatenate([rhs, g])
-        self._single.make(values)
+        self._single.make(pinned)
         x = self._single.apply(np.ascontiguousarray(rhs))
-        residual = np.linalg.norm(rhs - self.multiply(values, x), axis=1)
+        residual = np.linalg.norm(rhs - self.multiply(pinned, x), axis=1)
         if not (residual <= _SINGULAR * np.linalg.norm(rhs, axis=1)).all():
             raise NoFactor("the stiffness is singular to working precision")
         if g is not None:
-            self._constrain(x, k)
+            self._constrain(x, k, self._pin(values))
         return x[:k]
 
-    def factorise_definite(self, values: Array) -> bool:
-        """Factorise one matrix (size,) for `apply_definite`; False if it is not positive definite.
+    def definite(self, values: Array) -> bool | None:
+        """Whether one matrix (size,) is positive definite under the side condition; if so, `apply_definite` follows.
 
-        Cholesky's factor exists for positive definite matrices alone, up to rounding. It is that of the whole matrix,
-        whether there is a side condition or not: with one, False does not say that the energy has no minimum.
+        Cholesky's factor exists for positive definite matrices alone, up to rounding. With a side condition, None: it
+        could be, although the matrix is not.
         """
         if not self.unknowns.size:
             return True
+        self._factorised = values
         try:
-            self._own.make(values)
+            self._own.make(self._pinned(values))
+            found = self._own.positive()
         except NoFactor:
-            return False
-        return self._own.positive()
+            found = False
+        if self._rows is None or not found:
+            return found or (None if self._rows is not None else False)
+        if not self.unknowns.pins.size:
+            return True
+        # By Haynsworth's law for the inertia of bordered matrices: as many positive eigenvalues as side conditions.
+        y = self._own.apply(self._rows)
+        small, scale = self._bordered(y, self._pin(values)), np.einsum("kn,kn->k", y, self._rows) ** -0.5
+        positive = int((np.linalg.eigvalsh(scale * small * scale[:, None]) > 0).sum())
+        return positive == len(small) - self.unknowns.pins.size
 
     def apply_definite(self, rhs: Array) -> Array:
-        """Solutions (k, unknowns) with the matrix last factorised by `factorise_definite`, for `rhs` (k, unknowns)."""
+        """Solutions (k, unknowns) with the matrix last found definite, for `rhs` (k, unknowns)."""
         if not self.unknowns.size:
             return rhs.copy()
-        k, g = len(rhs), self.unknowns.constraint
+        k, g = len(rhs), self._rows
         x = self._own.apply(np.ascontiguousarray(rhs if g is None else np.concatenate([rhs, g])))
         if g is not None:
-            self._constrain(x, k)
+            self._constrain(x, k, self._pin(self._factorised))
         return x[:k]
 
     def negative_eigenvalues(self) -> int | None:
         """Number of them in the last `solve_alone`; None if unknown: without symmetry or MUMPS, with a side condition."""
-        return self._single.negative() if self.symmetric and self.unknowns.constraint is None else None
+        return self._single.negative() if self.symmetric and self._rows is None else None
 
-    def _constrain(self, x: Array, k: int) -> None:
-        """Impose the side condition on the first k solutions x (k + d, unknowns), by the last d, those for its rows."""
-        g, y = self.unknowns.constraint, x[k:]
-        assert g is not None
-        x[:k] -= np.linalg.solve((y @ g.T).T, (x[:k] @ g.T).T).T @ y
+    def _pin(self, values: Array) -> float:
+        """What the diagonal of the pins is raised by."""
+        return float(abs(values[self._diagonal]).max(initial=0.0)) or float(abs(values).max(initial=0.0))
 
+    def _pinned(self, values: Array) -> Array:
+        """Values of K' = K + a Σ p pᵀ, with unit vectors p of the pins and a of the size of K; K itself without pins."""
+        if not self._diagonal.size:
+            return values
+        pinned = values.copy()
+        pinned[self._diagonal] += self._pin(values)
+        return pinned
 
-def _has(package: str) -> bool:
-    return bool(PETSc.Sys.hasExternalPackage(package))
+    def _bordered(self, y: Array, pin: float) -> Array:
+        """E K'⁻¹ Eᵀ, less 1/a for the pins, with all rows E and their solutions y = (K'⁻¹ Eᵀ)ᵀ."""
+        assert self._rows is not None
+        small: Array = y @ self._rows.T
+        last = np.arange(len(small) - self._diagonal.size, len(small))
+        small[last, last] -= 1 / pin if last.size else 0.0
+        return small
 
+    def _constrain(self, x: Array, k: int, pin: float) -> None:
+        """Impose the side condition on the first k solutions x with K', by the others, those for its rows and the pins.
 
-class _Factor:
-    """A PETSc factor of matrices with one sparsity structure.
-
-    Args:
-        structure: the sparsity.
-        symmetric: Cholesky or LDLᵀ; without symmetry LU.
-        definite: Cholesky, for symmetric positive definite matrices; otherwise LDLᵀ.
-        prefix: of the PETSc options.
-        cholmod: PETSc options of CHOLMOD that hold unless the user gives others.
-    """
-
-    def __init__(
-        self,
-        structure: scipy.sparse.csr_matrix,
-        symmetric: bool,
-        definite: bool,
-        prefix: str,
-        cholmod: dict[str, Any] = _QUIET,
-    ):
-        self._structure, self._symmetric, self._definite, self._prefix = structure, symmetric, definite, prefix
-        self._cholmod = cholmod
-        packages = ("cholmod", "mumps") if symmetric and definite else ("mumps",)
-        found = [p for p in packages if _has(p)]
-        self._package = found[0] if found else "petsc"
-        # PETSc's own Cholesky factor does not pivot, so LU replaces it for indefinite matrices.
-        self._type = "cholesky" if symmetric and (definite or found) else "lu"
-        self._A: Any = None  # a PETSc.Mat
-        self._pc: Any = None  # a PETSc.PC
-
-    def _create(self) -> None:
-        a = self._structure
-        self._values = np.zeros(a.nnz)
-        self._A = PETSc.Mat().createAIJWithArrays(a.shape, (a.indptr, a.indices, self._values), comm=MPI.COMM_SELF)
-        self._A.setOptionsPrefix(self._prefix)
-        self._A.setOption(PETSc.Mat.Option.SYMMETRIC, self._symmetric)
-        if self._symmetric and self._definite:
-            self._A.setOption(PETSc.Mat.Option.SPD, True)
-        self._pc = PETSc.PC().create(MPI.COMM_SELF)
-        self._pc.setOptionsPrefix(self._prefix)
-        self._pc.setType(self._type)
-        self._pc.setFactorSolverType(self._package)
-        self._pc.setFromOptions()
-
-    def make(self, values: Array) -> None:
-        """Factorise the matrix of `values`, in the order of the structure; raises NoFactor."""
-        if self._pc is None:
-            self._create()
-        self._values[:] = values
-        self._A.stateIncrease()
-        self._pc.setOperators(self._A, self._A)
-        try:
-            with default_options(self._prefix, self._cholmod if self._package == "cholmod" else {}):
-                self._pc.setUp()
-            code = self._pc.getFailedReason()
-            reason = _REASONS.get(code, f"PETSc's reason {code}") if code else ""
-        except PETSc.Error as error:
-            reason = str(error).splitlines()[-1].removeprefix("[0] ")
-        if reason:
-            self.destroy()  # PETSc leaves the pieces of a factor that failed: the next one begins anew
-            raise NoFactor(f"the stiffness could not be factorised ({reason})")
-
-    def apply(self, r: Array) -> Array:
-        """Solutions (k, unknowns) for the rows of `r`, an array in C order."""
-        z = np.empty_like(r)
-        # The rows of a C array are the columns of PETSc's dense matrices: no copies.
-        blocks = [PETSc.Mat().createDense(a.T.shape, array=a.T, comm=MPI.COMM_SELF) for a in (r, z)]
-        self._pc.matApply(*blocks)
-        for block in blocks:
-            block.destroy()
-        return z
-
-    def negative(self) -> int | None:
-        """Negative eigenvalues, by Sylvester's law those of D in LDLᵀ of MUMPS; None if the factor is another one."""
-        ours = self._package == "mumps" and self._type == "cholesky" and self._pc.getType() == "cholesky"
-        return int(self._pc.getFactorMatrix().getMumpsInfog(12)) if ours else None
-
-    def positive(self) -> bool:
-        """Whether all pivots are positive.
-
-        CHOLMOD factorises no other matrix. PETSc's own LDLᵀ does not pivot and is accurate up to the first pivot that is
-        not positive, which is all that is asked here.
+        K w = b − Gᵀ λ is K' w = b − Gᵀ λ + a Σ p (p·w), so that w = x − yᵀ c with G w = 0 and p·w = −c/a.
         """
-        if self._package == "cholmod" or self._pc.getType() != "cholesky":
-            return True
-        if self._package == "mumps":
-            return self.negative() == 0
-        negative, zero, _ = self._pc.getFactorMatrix().getInertia()
-        return not (negative or zero)
-
-    def destroy(self) -> None:
-        """Free the PETSc objects; `make` creates them again."""
-        if self._pc is not None:
-            self._pc.destroy()
-            self._A.destroy()
-            self._A = self._pc = None
+        g, y = self._rows, x[k:]
+        assert g is not None
+        x[:k] -= np.linalg.solve(self._bordered(y, pin).T, (x[:k] @ g.T).T).T @ y
 
 
 def _coordinates(matrix: scipy.sparse.bsr_matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

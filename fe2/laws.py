@@ -13,9 +13,10 @@ from mpi4py import MPI
 
 from fe2 import arguments
 from fe2.body import Body
+from fe2.homogenised import Failure, NotConverged
 from fe2.micro_fields import MicroFields
 from fe2.ranks import raise_on_all_ranks
-from fe2.rve import RVE, Failure, NotConverged
+from fe2.rve import RVE
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
 

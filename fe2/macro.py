@@ -17,6 +17,7 @@ import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
 from fe2.clock import Clock
+from fe2.homogenised import NotConverged
 from fe2.laws import Law
 from fe2.measure import common_measure
 from fe2.micro import MicroPoint
@@ -24,7 +25,6 @@ from fe2.newton import Newton, StepFailed
 from fe2.progress import Bar
 from fe2.quadrature import NotFinite, QuadratureLaw
 from fe2.ranks import raise_on_all_ranks
-from fe2.rve import NotConverged
 from fe2.signals import SIGNALS, SignalListener, Stopped
 from fe2.time_step import require_step
 from fe2.xdmf import Series, at_nodes

@@ -29,7 +29,8 @@ import scipy  # its parts are imported when they are first used
 
 from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns
-from fe2.condensed import FACTORISATION, NoFactor, ReducedStiffness
+from fe2.condensed import FACTORISATION, ReducedStiffness
+from fe2.factor import NoFactor
 from fe2.materials import why_not_finite
 from fe2.minimum import weakest
 
@@ -195,7 +196,7 @@ class MicroNewton:
         symmetry.
         """
         point.work += FACTORISATION + len(point.coupling)
-        if self.stiffness.factorise_definite(point.values):
+        if self.stiffness.definite(point.values):
             self._tangent(point, self.stiffness.apply_definite(point.coupling))
         else:
             self._tangent(point, self._solve_alone(point, point.coupling))
@@ -208,9 +209,10 @@ class MicroNewton:
         count = self.stiffness.negative_eigenvalues()
         if count is not None:
             return count > 0
-        if self.stiffness.factorise_definite(point.values):
-            return False
-        return self.unknowns.constraint is None or weakest(self.stiffness, point.values, self.metric).stiffness < 0
+        definite = self.stiffness.definite(point.values)
+        if definite is not None:
+            return not definite
+        return weakest(self.stiffness, point.values, self.metric).stiffness < 0
 
     @cached_property
     def metric(self) -> Array:

@@ -16,16 +16,17 @@ iteration cannot leave, such as the symmetric state of a symmetric RVE, the weak
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
-from scipy.sparse.linalg import LinearOperator, eigsh
+import scipy  # its parts are imported when they are first used
 
 from fe2.body import LocalError
-from fe2.condensed import FACTORISATION, NoFactor, ReducedStiffness
+from fe2.condensed import FACTORISATION, ReducedStiffness
+from fe2.factor import NoFactor
 
 if TYPE_CHECKING:
     from fe2.micro_newton import MicroNewton, Point
@@ -74,7 +75,7 @@ def shifted(stiffness: ReducedStiffness, values: Array, metric: Array) -> float:
         NoFactor: K₀ is not positive definite, or K is not finite.
     """
     shift = 0.0
-    while not stiffness.factorise_definite(values + shift * metric if shift else values):
+    while not stiffness.definite(values + shift * metric if shift else values):
         shift = max(_GROWTH * shift, _SHIFT)
         if shift > _LARGEST:
             raise NoFactor("the stiffness at zero strain is not positive definite, or the present one is not finite")
@@ -103,20 +104,19 @@ def weakest(stiffness: ReducedStiffness, values: Array, metric: Array) -> Weakes
     else:
         shift = shifted(stiffness, values, metric)
 
-        def operator(v: Array) -> LinearOperator:
-            return LinearOperator((n, n), matvec=lambda x: stiffness.multiply(v, x.reshape(1, n))[0], dtype=np.float64)
+        def operator(product: Callable[[Array], Array]):
+            return scipy.sparse.linalg.LinearOperator(
+                (n, n), matvec=lambda x: product(x.reshape(1, n))[0], dtype=np.float64
+            )
 
-        inverse = LinearOperator(
-            (n, n), matvec=lambda x: stiffness.apply_definite(x.reshape(1, n))[0], dtype=np.float64
-        )
         # With K + s K₀ definite all eigenvalues lie above −s, and the one nearest to it is the lowest. The start has a
         # fixed seed, so that equal problems have equal modes.
-        found, vectors = eigsh(
-            operator(values),
+        found, vectors = scipy.sparse.linalg.eigsh(
+            operator(lambda x: stiffness.multiply(values, x)),
             k=1,
-            M=operator(metric),
+            M=operator(lambda x: stiffness.multiply(metric, x)),
             sigma=-shift,
-            OPinv=inverse,
+            OPinv=operator(stiffness.apply_definite),
             which="LM",
             v0=np.random.default_rng(0).standard_normal(n),
             tol=1e-9,
@@ -161,7 +161,7 @@ class Descent:
                     return
                 point.w, point.stalled = w, ""
                 newton.begin(point)
-                stiffness.factorise_definite(point.values)
+                stiffness.definite(point.values)
             if shift and (point.converged or point.relative_residual < _AT_SADDLE):
                 modes += 1
                 if modes > _MODES:

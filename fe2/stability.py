@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts are imported when they are first used
 from dolfinx import fem
-from scipy.optimize import brentq, minimize
 
 from fe2 import arguments
+from fe2.homogenised import NotConverged, UnstableWarning
 from fe2.measure import Measure
 from fe2.minimum import weakest
-from fe2.rve import RVE, NotConverged, UnstableWarning
+from fe2.rve import RVE
 
 Array = npt.NDArray[np.float64]
 
@@ -114,7 +115,7 @@ def ellipticity(tangent: npt.ArrayLike, measure: Measure) -> Ellipticity:
     values = np.linalg.eigvalsh(acoustic(np.array([_normal(a) for a in angles])))[:, 0]
     best, least = angles[values.argmin()], float(values.min())
     for k in np.argsort(values)[: _REFINED if dim > 1 else 0]:
-        found = minimize(of_angles, angles[k], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 0.0})
+        found = scipy.optimize.minimize(of_angles, angles[k], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 0.0})
         if found.fun < least:
             best, least = found.x, float(found.fun)
     normal = _normal(best)
@@ -192,7 +193,7 @@ class _Path:
 
     def root(self, base: _Visit, end: _Visit, of: Callable[[_Visit], float], tolerance: float) -> _Visit:
         """The visit where `of`, positive at `base` and not at `end`, changes its sign."""
-        fraction = brentq(lambda t: of(self.visit(t, base)), base.fraction, end.fraction, xtol=tolerance / 2, rtol=1e-12)
+        fraction = scipy.optimize.brentq(lambda t: of(self.visit(t, base)), base.fraction, end.fraction, xtol=tolerance / 2, rtol=1e-12)
         return self.visit(float(fraction), base)
 
 
@@ -231,15 +232,17 @@ def critical_strain(
 
     Raises:
         ValueError: a path of another shape or without length, `steps` or `tolerance` not positive, materials without
-            an energy, or an unstable equilibrium at the beginning.
+            an energy or with time, or an unstable equilibrium at the beginning.
         NotConverged: a path of equilibrium that ends, as in a snap-through; the point is numbered 0.
-        NoFactor: a stiffness at zero strain that is not positive definite (`fe2.condensed`).
+        NoFactor: a stiffness at zero strain that is not positive definite (`fe2.factor`).
     """
     strains = arguments.strains(np.atleast_2d(path), rve)
     if steps < 1 or not tolerance > 0:
         raise ValueError(f"steps = {steps} and tolerance = {tolerance} must be positive")
     if not rve.body.symmetric:
         raise ValueError("critical_strain needs materials with an energy: the stiffness of others is not symmetric")
+    if rve.body.rate_dependent:
+        raise ValueError("critical_strain needs materials without time: where others buckle depends on the loading rate")
     if state is None:
         (state,) = rve.initial_state(1)
     arguments.state_rows("critical_strain", "state", np.atleast_2d(state), (1, rve.state_size))

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from mpi4py import MPI
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from .arrays import UNTAGGED, Arrays, distribute
 from .compat import coordinate_map, geometry_dofmap
@@ -44,13 +42,13 @@ def tiled(domain: TaggedMesh, counts: Sequence[int]) -> TaggedMesh:
     period = known_period(domain)
     x, cells = mesh.geometry.x[:, :dim], np.asarray(geometry_dofmap(mesh), dtype=np.int64)
     close = CLOSE * np.linalg.norm(period, axis=1).max()
-    if len(cKDTree(x).query_pairs(close)):
+    if len(scipy.spatial.cKDTree(x).query_pairs(close)):
         raise MeshError("the RVE has nodes at equal coordinates, such as those of a crack, and is not tiled")
     shifts = [(np.array(k) - (np.array(counts) - 1) / 2) @ period for k in product(*map(range, counts))]
     points = np.concatenate([x + shift for shift in shifts])
-    pairs = cKDTree(points).query_pairs(close, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(points),) * 2)
-    label = connected_components(graph, directed=False)[1]
+    pairs = scipy.spatial.cKDTree(points).query_pairs(close, output_type="ndarray")
+    graph = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(points),) * 2)
+    label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
     _, first = np.unique(label, return_index=True)
     tags = np.full(len(cells), UNTAGGED, dtype=np.int32)
     tags[domain.cell_tags.indices] = domain.cell_tags.values

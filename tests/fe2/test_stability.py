@@ -208,7 +208,7 @@ def test_equilibria_beyond_it_are_reported_beside_stable_neighbours():
 def test_each_package_of_factors_sees_an_indefinite_stiffness(package, monkeypatch):
     if package != "petsc" and not PETSc.Sys.hasExternalPackage(package):
         pytest.skip(f"PETSc has no {package}")
-    monkeypatch.setattr("fe2.condensed._has", lambda name: name == package)
+    monkeypatch.setattr("fe2.factor._has", lambda name: name == package)
     rve = fe2.RVE(array().domain, array().body.materials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fe2.UnstableWarning)
