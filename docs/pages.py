@@ -19,6 +19,7 @@ HOW_TO = (
     "mesh",
     "material",
     "history",
+    "buckling",
     "learn",
     "accuracy",
     "varying",

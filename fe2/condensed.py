@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -225,7 +224,7 @@ class ReducedStiffness:
         return x[:k]
 
     def negative_eigenvalues(self) -> int | None:
-        """Number of them in the last `solve_alone`; None if unknown: without symmetry or MUMPS, with a side condition."""
+        """Number of them in the last `solve_alone`; None if unknown: no symmetry or MUMPS, or a side condition."""
         return self._single.negative() if self.symmetric and self._rows is None else None
 
     def _pin(self, values: Array) -> float:
@@ -233,7 +232,7 @@ class ReducedStiffness:
         return float(abs(values[self._diagonal]).max(initial=0.0)) or float(abs(values).max(initial=0.0))
 
     def _pinned(self, values: Array) -> Array:
-        """Values of K' = K + a Σ p pᵀ, with unit vectors p of the pins and a of the size of K; K itself without pins."""
+        """Values of K' = K + a Σ p pᵀ, with unit vectors p of the pins and a of the size of K; without pins K."""
         if not self._diagonal.size:
             return values
         pinned = values.copy()

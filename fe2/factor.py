@@ -111,8 +111,8 @@ class Factor:
     def positive(self) -> bool:
         """Whether all pivots are positive.
 
-        CHOLMOD factorises no other matrix. PETSc's own LDLᵀ does not pivot and is accurate up to the first pivot that is
-        not positive, which is all that is asked here.
+        CHOLMOD factorises no other matrix. PETSc's own LDLᵀ does not pivot and is accurate up to the first pivot that
+        is not positive, which is all that is asked here.
         """
         if self._package == "cholmod" or self._pc.getType() != "cholesky":
             return True

@@ -31,8 +31,8 @@ from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
 from fe2.homogenised import Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.materials import Material
-from fe2.minimum import Descent
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
+from fe2.minimum import Descent
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
 from fe2.without_length import begin_without_length, check_mean_stress

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Where an RVE loses its stability along a path of strains, and where its homogenised tangent does.
 
-Two things can happen to the equilibrium of a periodic solid under growing load (Geymonat, Müller & Triantafyllidis, Arch.
-Rational Mech. Anal. 122, 1993, 231–290):
+Two things can happen to the equilibrium of a periodic solid under growing load (Geymonat, Müller & Triantafyllidis,
+Arch. Rational Mech. Anal. 122, 1993, 231–290):
 
     microscopic     a fluctuation of the RVE's period needs no force: its stiffness is no longer positive definite,
                     see `fe2.minimum`. A larger RVE (`meshes.tiled`) has more fluctuations and buckles no later.
@@ -115,7 +115,9 @@ def ellipticity(tangent: npt.ArrayLike, measure: Measure) -> Ellipticity:
     values = np.linalg.eigvalsh(acoustic(np.array([_normal(a) for a in angles])))[:, 0]
     best, least = angles[values.argmin()], float(values.min())
     for k in np.argsort(values)[: _REFINED if dim > 1 else 0]:
-        found = scipy.optimize.minimize(of_angles, angles[k], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 0.0})
+        found = scipy.optimize.minimize(
+            of_angles, angles[k], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 0.0}
+        )
         if found.fun < least:
             best, least = found.x, float(found.fun)
     normal = _normal(best)
@@ -193,7 +195,11 @@ class _Path:
 
     def root(self, base: _Visit, end: _Visit, of: Callable[[_Visit], float], tolerance: float) -> _Visit:
         """The visit where `of`, positive at `base` and not at `end`, changes its sign."""
-        fraction = scipy.optimize.brentq(lambda t: of(self.visit(t, base)), base.fraction, end.fraction, xtol=tolerance / 2, rtol=1e-12)
+
+        def value(fraction: float) -> float:
+            return of(self.visit(fraction, base))
+
+        fraction = scipy.optimize.brentq(value, base.fraction, end.fraction, xtol=tolerance / 2, rtol=1e-12)
         return self.visit(float(fraction), base)
 
 
@@ -242,7 +248,9 @@ def critical_strain(
     if not rve.body.symmetric:
         raise ValueError("critical_strain needs materials with an energy: the stiffness of others is not symmetric")
     if rve.body.rate_dependent:
-        raise ValueError("critical_strain needs materials without time: where others buckle depends on the loading rate")
+        raise ValueError(
+            "critical_strain needs materials without time: where others buckle depends on their rate"
+        )
     if state is None:
         (state,) = rve.initial_state(1)
     arguments.state_rows("critical_strain", "state", np.atleast_2d(state), (1, rve.state_size))

@@ -60,7 +60,7 @@ def inclusion(kind):
 def test_a_laminate_compressed_along_its_layers_loses_ellipticity_where_the_closed_form_does():
     """Incompressible neo-Hookean layers, fractions c and moduli μ, stretched by λ along them in plane strain.
 
-    With t = F T along the layers (normal N) and s = t·F N, the shears a ∝ t of the layers that minimise the energy leave
+    With t = F T along the layers (normal N) and s = t·F N, the shears a ∝ t of the layers of least energy leave
 
         W = μ_a/2 (|t|² + 1/|t|²) + μ_h/2 s²/|t|²,   μ_a = Σ c μ,  1/μ_h = Σ c/μ.
 
@@ -174,6 +174,55 @@ def test_the_history_of_the_stiffness_begins_at_one_and_ends_at_zero():
     assert np.allclose(last, found.strain, atol=1e-8)
 
 
+@pytest.mark.slow
+def test_more_periods_buckle_no_later_and_the_longest_waves_where_the_tangent_loses_ellipticity():
+    """1, 2 and 4 periods have each other's modes. Those of 3 are longer waves, whose limit is that of the tangent."""
+    found = {n: fe2.critical_strain(array(n), [-0.1, 0.0, 0.0, -0.1], steps=20) for n in (1, 2, 3, 4)}
+    micro = {n: -f.strain[0] for n, f in found.items()}
+    assert micro[4] == pytest.approx(micro[2], rel=1e-3) and micro[2] < micro[3] < micro[1]
+    macro = [-found[n].macroscopic_strain[0] for n in (1, 3)]
+    assert macro[0] == pytest.approx(macro[1], rel=1e-3)  # the tangent of any number of periods
+    assert macro[0] < micro[3] < 1.02 * macro[0] and micro[1] > 2 * macro[0]
+
+
+@pytest.mark.slow
+def test_the_critical_strains_of_a_sheet_with_holes_do_not_depend_on_the_mesh():
+    """The sheet of Mullin et al. (Phys. Rev. Lett. 99, 2007, 084301) in plane strain: holes of 4.335 mm every 9.97 mm.
+
+    The reference is the finest of three meshes; the energy is that of the demo. The pattern under equal compression is
+    found at less than half the uniaxial strain.
+    """
+
+    def rubber(f, c1, c2, bulk):
+        j, excess = ufl.det(f), ufl.inner(f, f) - 3
+        return c1 * excess + c2 * excess**2 - 2 * c1 * ufl.ln(j) + bulk / 2 * (j - 1) ** 2
+
+    material = fe2.Energy(rubber, parameters={"c1": 0.55, "c2": 0.3, "bulk": 55.0}, measure="displacement gradient")
+    found = []
+    for size, gap in ((2.0, 4), (0.7, 4), (0.7, 8)):
+        hole = meshes.Circle((0.0, 0.0), 4.335, tag=meshes.VOID)
+        period = meshes.rve([hole], MPI.COMM_SELF, size=(9.97, 9.97), mesh_size=size, order=2, cells_per_gap=gap)
+        rve = fe2.RVE(meshes.tiled(period, (2, 2)), {1: material})
+        equal = fe2.critical_strain(rve, [-0.03, 0.0, 0.0, -0.03], steps=3)
+        path, lateral, state = [], 0.0, None
+        for strain in -np.arange(0.005, 0.036, 0.005):  # no stress across
+            for _ in range(8):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", fe2.UnstableWarning)
+                    h = rve.homogenise([lateral, 0.0, 0.0, strain], state)
+                lateral -= h.stress[0, 0] / h.tangent[0, 0, 0]
+            assert abs(h.stress[0, 0]) < 1e-9
+            state = h.state
+            path.append([lateral, 0.0, 0.0, strain])
+        uniaxial = fe2.critical_strain(rve, path, steps=len(path))
+        assert np.isnan(uniaxial.macroscopic_fraction)
+        found.append([-equal.strain[3], -uniaxial.strain[3]])
+        rve.destroy()
+    assert found[0] == pytest.approx(found[2], rel=3e-3)
+    assert found[1] == pytest.approx(found[2], rel=1.5e-3)
+    assert found[2] == pytest.approx([0.01143, 0.02987], rel=2e-3)
+
+
 def test_one_period_alone_and_a_short_path_are_stable():
     short = fe2.critical_strain(array(), 0.5 * limit().strain, steps=2)
     assert not short.found and (short.stiffness > 0).all() and short.fractions[-1] == 1.0
@@ -239,6 +288,22 @@ def test_the_weakest_mode_is_that_of_a_dense_eigenvalue_problem(boundary):
         if g is not None:
             assert np.abs(g @ found.mode).max() < 1e-9 * np.abs(g).max()
     rve.destroy()
+
+
+def test_uniform_traction_bears_compression_and_rotation():
+    """Its side condition prescribes the mean rotation, and nothing else holds it: H = Q − I has no stress."""
+    domain, materials = inclusion("stiff")
+    rves = [fe2.RVE(domain, materials, boundary=b) for b in ("uniform traction", "periodic", "linear displacement")]
+    strains = np.array([[-0.05, 0.0, 0.0, 0.02], [-0.02, 0.3, 0.1, 0.1]])
+    energies = np.array([rve.homogenise(strains).energy for rve in rves])
+    assert (np.diff(energies, axis=0) > 0).all()
+    q = np.array([[np.cos(1.0), -np.sin(1.0)], [np.sin(1.0), np.cos(1.0)]])
+    turned = (q @ (np.eye(2) + strains[0].reshape(2, 2)) - np.eye(2)).ravel()
+    here, there = rves[0].homogenise([strains[0], turned]).stress.reshape(2, 2, 2)
+    assert np.allclose(there, q @ here, rtol=0, atol=1e-8)
+    assert np.allclose(rves[0].homogenise((q - np.eye(2)).ravel()).stress, 0.0, atol=1e-10)
+    for rve in rves:
+        rve.destroy()
 
 
 # The way on.

@@ -17,6 +17,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 PROJECT = Path(__file__).parents[2]
 # Demo → files that it leaves.
 DEMOS = {
+    "buckling": ["buckling.png"],
     "cells": ["cells.png"],
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],

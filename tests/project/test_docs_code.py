@@ -145,6 +145,13 @@ def test_page_history(run):
     assert 0 < long[0, 2] < 0.6 * short[0, 2]
 
 
+def test_page_buckling(run):
+    with pytest.warns(fe2.UnstableWarning):
+        names = run("howto/buckling.md")
+    assert names["limit"].found and 0.005 < -names["limit"].strain[3] < 0.03
+    assert not names["later"].unstable[0]
+
+
 def test_page_learn(run):
     names = run(
         "howto/learn.md",
