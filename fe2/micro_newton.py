@@ -64,9 +64,9 @@ class SolverOptions:
         max_substeps: the most sub-steps from the last accepted strain.
         options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
         buckling: at finite strain, where equilibria need not be stable: "report" those that are no minimum of the
-            energy (`Homogenised.unstable`), by a factorisation for each point, with which its tangent is solved; "follow"
-            the energy down to a minimum from there; or "unchecked", where, as at small strain, only points that were solved by themselves
-            are reported.
+            energy (`Homogenised.unstable`), by a factorisation for each point, with which its tangent is solved;
+            "follow" the energy down to a minimum from there; or "unchecked", where, as at small strain, only points
+            that were solved by themselves are reported.
 
     Raises:
         ValueError: another value of `buckling`.
