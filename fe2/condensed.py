@@ -88,7 +88,7 @@ class ReducedStiffness:
         )
         g, pins = unknowns.constraint, unknowns.pins
         # The side condition's rows and those of the pins, see `_pinned`, and where the values of the pins are.
-        self._rows = None if g is None else np.ascontiguousarray(np.concatenate([g, np.arange(n) == pins[:, None]]))
+        self._rows = np.ascontiguousarray(np.concatenate([g, np.arange(n) == pins[:, None]])) if pins.size else g
         starts = zip(indptr[pins], indptr[pins + 1], pins, strict=True)
         self._diagonal = np.array([a + np.searchsorted(indices[a:b], i) for a, b, i in starts], dtype=np.int64)
         self._own = Factor(self._matrix, symmetric, True, prefix + "own_", DEFINITE_ONLY)
@@ -208,6 +208,7 @@ class ReducedStiffness:
         if not self.unknowns.pins.size:
             return True
         # By Haynsworth's law for the inertia of bordered matrices: as many positive eigenvalues as side conditions.
+        assert self._rows is not None
         y = self._own.apply(self._rows)
         small, scale = self._bordered(y, self._pin(values)), np.einsum("kn,kn->k", y, self._rows) ** -0.5
         positive = int((np.linalg.eigvalsh(scale * small * scale[:, None]) > 0).sum())

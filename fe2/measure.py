@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts are imported when they are first used
 import ufl
 
 from fe2 import mandel
@@ -120,9 +121,7 @@ class Measure:
         """UFL 3×3 tensor of a 2×2 or 3×3 one; the gradient of a scalar as it is."""
         if tensor.ufl_shape in ((3, 3), (2,), (3,)):
             return tensor
-        return ufl.as_tensor(
-            [[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, thickness]]
-        )
+        return ufl.as_tensor([[tensor[0, 0], tensor[0, 1], 0], [tensor[1, 0], tensor[1, 1], 0], [0, 0, thickness]])
 
     def components_of(self, stress: Expr, dim: int) -> Expr:
         """UFL vector (d,) of the stress that a material returns, in the plane in two dimensions."""
@@ -133,6 +132,33 @@ class Measure:
     def orientation(self, tensor: Expr) -> Expr:
         """UFL det F of the displacement gradient (dim, dim)."""
         return ufl.det(ufl.Identity(tensor.ufl_shape[0]) + tensor)
+
+
+def between(first: Array, last: Array, fraction: float, measure: Measure) -> Array:
+    """A strain (d,) on the way from one to another: on a straight line, but rotations by equal angles.
+
+    With F = R U the stretch U and the rotation vector of R are interpolated. A straight line between F and a rotated F
+    would pass through compression, by which an RVE may buckle.
+
+    Args:
+        first: (d,).
+        last: (d,).
+        fraction: of the way.
+        measure: of both.
+    """
+    straight: Array = first + (last - first) * fraction
+    if not measure.finite:
+        return straight
+    dim = measure.dimension(len(first))
+    f = np.tile(np.eye(3), (2, 1, 1))
+    f[:, :dim, :dim] += measure.tensors(np.stack([first, last]))
+    if not (np.linalg.det(f) > 0).all():
+        return straight
+    (r0, u0), (r1, u1) = (scipy.linalg.polar(one) for one in f)
+    rotation = scipy.spatial.transform.Rotation
+    turn = rotation.from_rotvec(fraction * rotation.from_matrix(r0.T @ r1).as_rotvec()).as_matrix()
+    middle = r0 @ turn @ (u0 + (u1 - u0) * fraction) - np.eye(3)
+    return np.einsum("kij,ij->k", measure.basis(dim), middle[:dim, :dim])
 
 
 def _rows(dim: int) -> Array:

@@ -31,6 +31,7 @@ from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
 from fe2.homogenised import Failure, Homogenised, NotConverged, UnstableWarning
 from fe2.materials import Material
+from fe2.measure import between
 from fe2.micro_newton import MicroNewton, Point, SolverOptions
 from fe2.minimum import Descent
 from fe2.state import StateLayout
@@ -284,7 +285,7 @@ class RVE:
         point.stalled = failed.stalled
         while reached < 1 and size * finest >= 1:
             start = replace(point)
-            point.strain = strain if reached + size == 1 else last + (strain - last) * (reached + size)
+            point.strain = strain if reached + size == 1 else between(last, strain, reached + size, self.measure)
             if finite and point.slope.size:  # large rotations and stretches need the predictor
                 point.w = point.w - (point.strain - start.strain) @ point.slope
             self._newton.solve_alone(point)

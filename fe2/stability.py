@@ -248,9 +248,7 @@ def critical_strain(
     if not rve.body.symmetric:
         raise ValueError("critical_strain needs materials with an energy: the stiffness of others is not symmetric")
     if rve.body.rate_dependent:
-        raise ValueError(
-            "critical_strain needs materials without time: where others buckle depends on their rate"
-        )
+        raise ValueError("critical_strain needs materials without time: where others buckle depends on their rate")
     if state is None:
         (state,) = rve.initial_state(1)
     arguments.state_rows("critical_strain", "state", np.atleast_2d(state), (1, rve.state_size))

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 
 import fe2
 import meshes
+from fe2.measure import between
 from fe2.minimum import weakest
 
 SOFT, STIFF = fe2.NeoHookean(bulk=5 / 3, shear=1.0), fe2.NeoHookean(bulk=500 / 3, shear=100.0)
@@ -386,6 +387,23 @@ def test_large_strains_are_reached_in_one_call(kind, strain):
     mean = np.einsum("cq,cqk->k", body.weights, body.stress()) / rve.volume
     assert np.allclose(mean, h.stress[0], rtol=1e-9, atol=1e-9 * np.abs(h.stress).max())
     rve.destroy()
+
+
+def test_strains_on_the_way_turn_by_equal_angles():
+    def rows(angle, stretch):
+        c, s = np.cos(angle), np.sin(angle)
+        return (np.array([[c, -s], [s, c]]) @ np.diag(stretch) - np.eye(2)).ravel()
+
+    first, last = rows(0.2, [0.9, 1.1]), rows(2.2, [1.3, 0.7])
+    found = between(first, last, 0.25, fe2.DISPLACEMENT_GRADIENT)
+    assert np.allclose(found, rows(0.7, [1.0, 1.0]), rtol=0, atol=1e-14)
+    # In 3D about an axis: one rotation of 1.2 in two halves of 0.6.
+    axis = np.array([1.0, 2.0, -2.0]) / 3
+    skew = np.cross(np.eye(3), axis)
+    turn = scipy.linalg.expm(1.2 * skew)
+    half = between(np.zeros(9), (turn - np.eye(3)).ravel(), 0.5, fe2.DISPLACEMENT_GRADIENT)
+    assert np.allclose(half.reshape(3, 3) + np.eye(3), scipy.linalg.expm(0.6 * skew), rtol=0, atol=1e-14)
+    assert (between(np.zeros(3), np.ones(3), 0.5, fe2.SMALL_STRAIN) == 0.5).all()
 
 
 def test_a_point_that_needs_sub_steps_does_not_depend_on_its_neighbours():
