@@ -203,8 +203,8 @@ class RVE:
         The result depends on the arguments alone, not on earlier calls.
 
         Args:
-            strains: (n, d), or one strain (d,), in the components of the measure; NaN where the stress is prescribed, None
-                for NaN throughout.
+            strains: (n, d), or one strain (d,), in the components of the measure; NaN where the stress is prescribed,
+                None for NaN throughout.
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
             stress: (n, d) or (d,), NaN where the strain is prescribed [MPa]; None for prescribed strains alone.
             directions: (d, d) orthonormal rows nₖ, if component k is to be the strain nₖ·E and the stress nₖ·S.

@@ -10,6 +10,7 @@ pytest.importorskip("dolfinx")
 
 import ufl
 from mpi4py import MPI
+from scipy.optimize import brentq
 from test_materials import HISTORY, close, homogeneous
 from test_rve_solver import MATRICES, SHEARS, SOFT, cell, rve
 
@@ -149,6 +150,54 @@ def test_uniaxial_stress_along_any_axis():
         # What is not prescribed along the axes is the same in the material turned to them.
         turned = fe2.drive(fe2.UFLLaw(fibres.rotated(q.T), dim=3), strain=strain, stress=zeros_elsewhere(strain))
         close(directions @ path.strain[0], turned.strain[0], 1e-11)
+
+
+# Other measures.
+
+
+def test_uniaxial_stress_of_a_neo_hookean_solid():
+    """P₁ = μ (a − 1/a) + λ ln J/a at the stretch a; b across from μ (b − 1/b) + λ ln J/b = 0 with J = a b²."""
+    shear, bulk = 2.0, 5.0
+    first = bulk - 2 * shear / 3
+
+    def stress(a, across, log_j):
+        return shear * (a - 1 / a) + first * log_j / across
+
+    stretches = np.array([1.5, 3.0, 0.4])
+    across = [brentq(lambda b, a=a: stress(b, b, np.log(a * b * b)), 0.1, 10.0, xtol=1e-15) for a in stretches]
+    strain = np.zeros((3, 9))
+    strain[:, 0], strain[:, [4, 8]] = stretches - 1, NAN
+    for law in both_laws(fe2.NeoHookean(bulk, shear), 3):
+        path = fe2.drive(law, strain=strain, stress=zeros_elsewhere(strain))
+        for k, (a, b) in enumerate(zip(stretches, across)):
+            assert path.stress[k, 0] == pytest.approx(stress(a, a, np.log(a * b * b)), rel=1e-9)
+            assert path.strain[k, [4, 8]] == pytest.approx(b - 1, rel=1e-9)
+        # A rotation about the axis of the stress is left free, which no stress determines.
+        free = np.full((1, 9), NAN)
+        free[0, 0] = 0.1
+        with pytest.raises(fe2.StepFailed, match=r"(?s)step 0.*do not determine.* a rotation at finite strain"):
+            fe2.drive(law, strain=free, stress=zeros_elsewhere(free), max_cuts=1)
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "uniform traction"])
+def test_a_composite_at_finite_strain_as_by_its_tangent(boundary):
+    soft, stiff = fe2.NeoHookean(5.0, 1.0), fe2.NeoHookean(50.0, 10.0)
+    law = fe2.ExactLaw(fe2.RVE(cell(), {meshes.MATRIX: soft, meshes.INCLUSION: stiff}, boundary=boundary))
+    strain = np.array([[0.2, 0.0, 0.0, NAN], [0.4, 0.1, NAN, NAN], [-0.05, 0.0, 0.1, NAN]])
+    stress = np.where(np.isnan(strain), [[0.0], [0.05], [-0.1]], NAN)
+    path, by_tangent = (fe2.drive(each, strain=strain, stress=stress) for each in (law, PointLaw(law)))
+    close(by_tangent.stress, path.stress, 1e-8)
+    close(by_tangent.strain, path.strain, 1e-8)
+    assert (path.cuts == 0).all()
+
+
+def test_prescribed_fluxes():
+    """The gradient is k⁻¹ times the flux; with one component of each, what is left of two equations."""
+    k = np.array([[3.0, 1.0], [1.0, 2.0]])
+    for law in both_laws(fe2.Conductive(k), 2):
+        path = fe2.drive(law, strain=[[NAN, NAN], [5.0, NAN]], stress=[[1.0, -2.0], [NAN, 3.0]])
+        close(path.strain[0], np.linalg.solve(k, [1.0, -2.0]), 1e-12)
+        close(path.strain[1], [5.0, (3.0 - 5.0) / 2.0], 1e-12)
 
 
 # Plasticity.
