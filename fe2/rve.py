@@ -268,7 +268,8 @@ class RVE:
                     continue
                 out.strain[k], out.stress[k], out.tangent[k] = point.strain, point.stress, point.tangent
                 out.energy[k] = point.energy
-                solved: dict[str, npt.ArrayLike] = {"strain": point.strain, "fluctuation": point.w, "memory": point.updated}
+                solved: dict[str, npt.ArrayLike] = {"strain": point.strain, "fluctuation": point.w}
+                solved |= {"memory": point.updated}
                 if step is not None and self.body.rate_dependent:
                     solved |= {"stress": point.stress, "time": step.end}
                 (out.state[k],) = self.layout.rows(1, **solved)

@@ -239,7 +239,7 @@ def test_plasticity_in_uniaxial_stress(kind):
 
 
 def test_viscous_materials_creep():
-    """A Maxwell deviator creeps under shear stress: backward Euler gives e = s/(2 G) (1 + t/τ), in steps of any length."""
+    """A Maxwell deviator creeps under shear stress: backward Euler gives e = s/(2 G) (1 + t/τ) in any steps."""
     names = {"dataclass": dataclass, "fe2": fe2, "ufl": ufl}
     exec(HISTORY.read_text().split("```python\n")[1].split("```")[0], names)
     stress, time = np.zeros((5, 3)), np.array([0.1, 0.2, 1.0, 5.0, 5.5])
