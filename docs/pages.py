@@ -19,6 +19,7 @@ HOW_TO = (
     "mesh",
     "material",
     "history",
+    "load",
     "learn",
     "accuracy",
     "varying",

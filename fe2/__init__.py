@@ -7,6 +7,7 @@ from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.conduction import Conductive
+from fe2.drive import Path, drive
 from fe2.elasticity import (
     Anisotropic,
     LinearElastic,
@@ -68,6 +69,7 @@ __all__ = [
     "NeoHookean",
     "NotConverged",
     "NotFinite",
+    "Path",
     "Perzyna",
     "QuadratureLaw",
     "RambergOsgood",
@@ -89,6 +91,7 @@ __all__ = [
     "Zener",
     "bulk_shear",
     "cubic",
+    "drive",
     "engineering_constants",
     "law_coordinates",
     "mandel",
