@@ -20,6 +20,7 @@ HOW_TO = (
     "material",
     "history",
     "buckling",
+    "load",
     "learn",
     "accuracy",
     "varying",

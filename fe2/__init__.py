@@ -7,6 +7,7 @@ from fe2 import sample as sample  # deprecated: each of its names warns
 from fe2.body import Body, LocalError
 from fe2.checkpoint import CheckpointError
 from fe2.conduction import Conductive
+from fe2.drive import Path, drive
 from fe2.elasticity import (
     Anisotropic,
     LinearElastic,
@@ -16,7 +17,8 @@ from fe2.elasticity import (
     cubic,
     transversely_isotropic,
 )
-from fe2.homogenised import Failure, Homogenised, NotConverged, UnstableWarning
+from fe2.failures import Failure, NotConverged, UnstableWarning
+from fe2.homogenised import Homogenised
 from fe2.hyperelastic import MooneyRivlin, NeoHookean, SaintVenantKirchhoff
 from fe2.laws import ExactLaw, Law, Response, VaryingLaw
 from fe2.macro import MacroProblem, Step
@@ -24,7 +26,6 @@ from fe2.materials import Energy, Material, Stress
 from fe2.measure import DISPLACEMENT_GRADIENT, GRADIENT, SMALL_STRAIN, Measure
 from fe2.micro import MicroPoint
 from fe2.micro_fields import MicroFields
-from fe2.micro_newton import SolverOptions
 from fe2.moduli import EngineeringConstants, engineering_constants
 from fe2.newton import StepFailed
 from fe2.plasticity import J2, J2Voce
@@ -33,6 +34,7 @@ from fe2.ranks import raise_on_all_ranks
 from fe2.runs import RunFolder
 from fe2.rve import RVE
 from fe2.signals import Stopped
+from fe2.solver_options import SolverOptions
 from fe2.stability import Ellipticity, StabilityLimit, critical_strain, ellipticity
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
@@ -71,6 +73,7 @@ __all__ = [
     "NeoHookean",
     "NotConverged",
     "NotFinite",
+    "Path",
     "Perzyna",
     "QuadratureLaw",
     "RambergOsgood",
@@ -94,6 +97,7 @@ __all__ = [
     "bulk_shear",
     "critical_strain",
     "cubic",
+    "drive",
     "ellipticity",
     "engineering_constants",
     "law_coordinates",

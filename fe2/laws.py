@@ -4,7 +4,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from fe2 import arguments
 from fe2.body import Body
-from fe2.homogenised import Failure, NotConverged
+from fe2.failures import Failure, NotConverged
 from fe2.micro_fields import MicroFields
 from fe2.ranks import raise_on_all_ranks
 from fe2.rve import RVE
@@ -42,6 +42,21 @@ class Response:
         self.stress[points], self.tangent[points], self.state[points] = part.stress, part.tangent, part.state
 
 
+@dataclass(frozen=True, slots=True)
+class MixedResponse(Response):
+    """The response of a law at n points where strains or stresses are prescribed.
+
+    Attributes:
+        strain: (n, d) reached.
+        energy: (n,) mean energy density [MPa].
+        iterations: (n,) Newton iterations.
+    """
+
+    strain: Array
+    energy: Array
+    iterations: npt.NDArray[np.int64]
+
+
 class Law(Protocol):
     """The interface of a law to the macroscale.
 
@@ -54,6 +69,7 @@ class Law(Protocol):
         own_rves = True               each point has an RVE of its own, which exists only on the rank of the point
         rate_dependent = True         the response depends on time, and `evaluate` is called with `step=`, the
                                       `fe2.TimeStep` at whose end the strain is reached
+        evaluate_mixed(...)           see `ExactLaw.evaluate_mixed`
     """
 
     strain_size: int
@@ -102,8 +118,10 @@ def _numbered(points: Sequence[tuple[int, int]], comm: MPI.Intracomm) -> Iterato
     except NotConverged as error:
         given = [(f, *points[f.point]) for f in error.failures]
         if comm.size == 1:
-            raise NotConverged([Failure(k, f.strain, f.attempts) for f, _, k in given]) from None
-        raise NotConverged([FailureOfRank(k, f.strain, f.attempts, rank) for f, rank, k in given]) from None
+            raise NotConverged([replace(f, point=k) for f, _, k in given]) from None
+        raise NotConverged(
+            [FailureOfRank(k, f.strain, f.attempts, rank, stress=f.stress) for f, rank, k in given]
+        ) from None
 
 
 class ExactLaw:
@@ -175,6 +193,39 @@ class ExactLaw:
         # Destinations grow with the point number, so what comes back rank by rank is in the original order.
         results = np.concatenate(_send(comm, results, home))
         return Response(*(np.ascontiguousarray(result.view(results, k)) for k in ("stress", "tangent", "state")))
+
+    def evaluate_mixed(
+        self,
+        strain: npt.ArrayLike,
+        stress: npt.ArrayLike,
+        state: Array,
+        guess: Array,
+        directions: npt.ArrayLike | None = None,
+        step: TimeStep | None = None,
+    ) -> MixedResponse:
+        """Response where of each component either the strain or the stress is prescribed, on this rank alone.
+
+        The stresses are equations of the RVE's own Newton iteration, so that they cost little.
+
+        Args:
+            strain: (n, d), NaN where the stress is prescribed.
+            stress: (n, d), NaN where the strain is prescribed [MPa].
+            state: (n, state_size) at the beginning of the step, accepted.
+            guess: (n, state_size), the state of the last evaluation nearby.
+            directions: (d, d), see `RVE.homogenise`.
+            step: of which the result is the end, for materials that depend on time.
+
+        Raises:
+            ValueError: see `RVE.homogenise`; rows that are not the law's.
+            NotConverged: with the failures of the first point that had some.
+        """
+        n = len(np.asarray(strain))
+        for what, rows in (("state", state), ("guess", guess)):
+            arguments.state_rows(type(self).__name__, what, rows, (n, self.state_size))
+        before, start = (self.layout.view(rows, "rve") for rows in (state, guess))
+        h = self.rve.homogenise(strain, before, stress=stress, directions=directions, guess=start, step=step)
+        after = self.layout.rows(n, rve=h.state, work=h.work)
+        return MixedResponse(h.stress, h.tangent, after, h.strain, h.energy, h.iterations)
 
 
 def _spread(comm: MPI.Intracomm, work: Array) -> npt.NDArray[np.int64]:

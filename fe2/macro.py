@@ -17,7 +17,7 @@ import meshes
 from fe2 import checkpoint, micro
 from fe2.body import LocalError
 from fe2.clock import Clock
-from fe2.homogenised import NotConverged
+from fe2.failures import NotConverged
 from fe2.laws import Law
 from fe2.measure import common_measure
 from fe2.micro import MicroPoint

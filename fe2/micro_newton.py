@@ -16,11 +16,20 @@ then stops falling at the rounding of a stress as large as the stiffness,
 displacement u. A residual that has stagnated below this is taken as equilibrium and is part of the result. (Rounding
 has random signs, so sums of it are smaller than the bound: laws with logarithms, exponentials and determinants, at
 contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
+
+Where stresses are prescribed, the free strains e are unknowns of the same iteration (`fe2.control`, `fe2.rve`): with
+L = TᵀKA, L' = AᵀKT and the gap V (F S − s) of the stress, Newton's step is that of
+
+    [ K     L Fᵀ        ] [dw]     [ r           ]
+    [ F L'  F AᵀKA Fᵀ   ] [de] = − [ V (F S − s) ]
+
+by its Schur complement, F C Fᵀ of the tangent C. Errors in K⁻¹ L Fᵀ enter this squared, as they do in C. Then
+‖F S − s‖ ≤ tolerance · max(‖S‖, ‖s‖) must hold, too; ‖R‖ and ‖S‖ are those where the step begins if they are larger,
+since after unloading there are none. A step that goes too far is shortened, see `fe2.step_length`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,9 +39,13 @@ import scipy  # its parts are imported when they are first used
 from fe2.body import Body, LocalError
 from fe2.boundary import Unknowns
 from fe2.condensed import FACTORISATION, ReducedStiffness
+from fe2.control import NoStiffness, check_stiffness, solve_free
 from fe2.factor import NoFactor
 from fe2.materials import why_not_finite
+from fe2.micro_iterate import Point
 from fe2.minimum import weakest
+from fe2.solver_options import SolverOptions
+from fe2.step_length import take_step
 
 Array = npt.NDArray[np.float64]
 
@@ -46,6 +59,10 @@ _STAGNATION, _SLOW = 0.5, 8
 # superlinearly (Eisenstat & Walker, SIAM J. Sci. Comput. 17, 1996, 16–32) at the least cost of the linear solver.
 _FORCING, _FINEST_FORCING = 1e-2, 1e-5
 
+# Where strains are free, the solutions for them must be better, as a composite of high contrast is far softer than its
+# AᵀKA: by the first factor with symmetry, where errors enter squared, else by the second.
+_FREE_FORCING = {True: 0.1, False: 1e-4}
+
 # Tolerance of X in the tangent: its error enters squared with symmetry, and linearly without.
 _TANGENT_RTOL = {True: 1e-6, False: 1e-12}
 
@@ -54,71 +71,8 @@ _TANGENT_RTOL = {True: 1e-6, False: 1e-12}
 _DECREASE, _STEP_LENGTHS = 1e-4, 6
 
 
-@dataclass(frozen=True)
-class SolverOptions:
-    """How RVE problems are solved.
-
-    Args:
-        tolerance: of the equilibrium, relative to the norm of the internal forces.
-        max_iterations: Newton iterations before the strain is approached in sub-steps.
-        max_substeps: the most sub-steps from the last accepted strain.
-        options_prefix: of the PETSc options of the linear solver; for points by themselves `direct_` comes after it.
-        buckling: at finite strain, where equilibria need not be stable: "report" those that are no minimum of the
-            energy (`Homogenised.unstable`), by a factorisation for each point, with which its tangent is solved;
-            "follow" the energy down to a minimum from there; or "unchecked", where, as at small strain, only points
-            that were solved by themselves are reported.
-
-    Raises:
-        ValueError: another value of `buckling`.
-    """
-
-    tolerance: float = 1e-11
-    max_iterations: int = 25
-    max_substeps: int = 16
-    options_prefix: str = "micro_"
-    buckling: str = "report"
-
-    def __post_init__(self):
-        if self.buckling not in ("report", "follow", "unchecked"):
-            raise ValueError(f"buckling = {self.buckling!r}: need 'report', 'follow' or 'unchecked'")
-
-
-def _nothing() -> Array:
-    return np.empty(0)
-
-
-@dataclass(slots=True)
-class Point:
-    """The iterate of one point, and its results once converged."""
-
-    strain: Array  # (d,)
-    w: Array  # (unknowns,) of the fluctuation
-    memory: Array  # (memory_size,) of the materials: accepted state, present local unknowns
-    iterations: int = 0
-    work: float = 0.0
-    history: list[float] = field(default_factory=list)  # norms of the residual
-    stalled: str = ""  # why it fails to converge
-    converged: bool = False
-    unstable: bool = False  # an equilibrium that is no minimum of the energy
-    scale: float = 1.0  # norm of the internal forces
-    residual: Array = field(default_factory=_nothing)  # (unknowns,)
-    values: Array = field(default_factory=_nothing)  # of the reduced stiffness
-    coupling: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKA)ᵀ
-    coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
-    affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
-    slope: Array = field(default_factory=_nothing)  # (d, unknowns), X = −dw/dE, of points solved by themselves
-    updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
-    stress: Array = field(default_factory=_nothing)
-    tangent: Array = field(default_factory=_nothing)
-    energy: float = np.nan
-
-    def stall(self, why: str) -> None:
-        self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"
-
-    @property
-    def relative_residual(self) -> float:
-        """The norm of the residual relative to that of the internal forces."""
-        return self.history[-1] / self.scale if self.scale else 0.0
+def _norm(a: Array) -> float:
+    return float(np.linalg.norm(a))
 
 
 class MicroNewton:
@@ -147,6 +101,8 @@ class MicroNewton:
         self.tolerance, self.iterations = options.tolerance, options.max_iterations
         self.checked = options.buckling != "unchecked" and body.measure.finite and body.symmetric
         self._undeformed = body.memory
+        # Of a gap of the stress beside the residual in the line search: a force whose stress is not larger.
+        self._weight = volume / _norm(affine)
 
     def solve(self, points: list[Point]) -> None:
         """Solve for all points side by side, each at its own strain; those without convergence are `stalled`."""
@@ -156,12 +112,17 @@ class MicroNewton:
             going = [p for p in points if not (p.converged or p.stalled)]
             if not going:
                 break
-            forcing = [max(_FORCING * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING) for p in going]
-            steps = self._solve(going, np.stack([p.residual for p in going])[:, None], forcing)
+            forcing = [
+                max(_FORCING * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING)
+                * (_FREE_FORCING[self.body.symmetric] if len(p.free) else 1.0)
+                for p in going
+            ]
+            rhs = np.zeros((len(going), 1 + max(len(p.free) for p in going), self.unknowns.size))
             for k, point in enumerate(going):
-                if not point.stalled:
-                    point.iterations += 1
-                    self._visit(point, steps[k, 0])
+                rhs[k, : 1 + len(point.free)] = self._right(point)
+            found = self._solve(going, rhs, forcing)
+            for k, point in enumerate(going):
+                self._advance(point, found[k, : 1 + len(point.free)])
         for point in points:
             self._end(point)
         equal = [p for p in points if p.converged]
@@ -179,15 +140,12 @@ class MicroNewton:
         for _ in range(self.iterations):
             if point.converged or point.stalled:
                 break
-            step = self._solve_alone(point, point.residual[None])[0]
-            if not point.stalled:
-                point.iterations += 1
-                self._visit(point, step)
+            self._advance(point, self._solve_alone(point, self._right(point)))
         self._end(point)
         if point.converged:
             point.slope = self._solve_alone(point, point.coupling)
             self._tangent(point, point.slope)
-            point.unstable = not point.stalled and self._is_saddle(point)
+            point.unstable |= not point.stalled and self._is_saddle(point)
 
     def _check(self, point: Point) -> None:
         """Tangent of a converged point with the factor of its own matrix, which shows whether it is a minimum.
@@ -200,10 +158,10 @@ class MicroNewton:
             self._tangent(point, self.stiffness.apply_definite(point.coupling))
         else:
             self._tangent(point, self._solve_alone(point, point.coupling))
-            point.unstable = not point.stalled and self._is_saddle(point)
+            point.unstable |= not point.stalled and self._is_saddle(point)
 
     def _is_saddle(self, point: Point) -> bool:
-        """Whether a point just solved by itself is no minimum of the energy; False without symmetry."""
+        """Whether a point just solved by itself is no minimum of the energy at its strain; False without symmetry."""
         if not self.body.symmetric:
             return False
         count = self.stiffness.negative_eigenvalues()
@@ -226,9 +184,54 @@ class MicroNewton:
         return values
 
     def begin(self, point: Point) -> None:
-        """Linearise the point at its fluctuation."""
+        """Linearise the point as it is."""
         point.history, point.stalled, point.converged, point.unstable = [], "", False, False
-        self._visit(point, np.zeros_like(point.w))
+        if len(point.free):
+            forces = self._forces(point, point.before)
+            sizes = _norm(forces), _norm(self._stress(forces))
+            point.least = sizes if np.isfinite(sizes).all() else (0.0, 0.0)
+        self._visit(point, np.zeros_like(point.w), np.zeros_like(point.strain))
+
+    def stress(self, point: Point) -> Array:
+        """The stress (d,) of a point as it is, NaN where the materials have none."""
+        return self._stress(self._forces(point, point.strain))
+
+    def _forces(self, point: Point, strain: Array) -> Array:
+        """Forces (dofs,) at another strain, NaN where the materials have none."""
+        self.body.memory = point.memory
+        self.body.u.x.array[:] = self.affine @ strain + self.unknowns.expand(point.w)
+        try:
+            return self.body.forces()
+        except LocalError:
+            return np.full(len(self.affine), np.nan)
+
+    def _stress(self, forces: Array) -> Array:
+        stress: Array = self.affine.T @ forces
+        stress /= self.volume
+        return stress
+
+    def _right(self, point: Point) -> Array:
+        """Right-hand sides (1 + f, unknowns) of Newton's step: the residual, and L Fᵀ for free strains."""
+        r = point.residual[None]
+        return np.concatenate([r, point.free @ point.coupling]) if len(point.free) else r
+
+    def _advance(self, point: Point, found: Array) -> None:
+        """Newton's step with the solutions (1 + f, unknowns) for `_right`, see the head of this module."""
+        if point.stalled:
+            return
+        step, strain_step = found[0], np.zeros_like(point.strain)
+        if len(point.free):
+            free, x = point.free, found[1:]
+            rest = self._right(point) - self.stiffness.multiply(point.values, found)
+            change = (free @ point.coupled) @ found.T + x @ rest.T  # (f, 1 + f)
+            try:
+                block, gap = free @ point.affine @ free.T - change[:, 1:], self.volume * point.gap - change[:, 0]
+                e = solve_free(block, gap, point.affine)
+            except NoStiffness as error:
+                return point.stall(str(error))
+            step, strain_step = found[0] - e @ x, e @ free
+        point.iterations += 1
+        self._visit(point, step, strain_step)
 
     def _end(self, point: Point) -> None:
         if not (point.converged or point.stalled):
@@ -257,21 +260,23 @@ class MicroNewton:
             point.stall(f"{error}: a part of the mesh is unsupported, or a material has lost its stiffness")
             return rhs
 
-    def _visit(self, point: Point, step: Array) -> None:
-        """Line search along −`step`, then linearise."""
+    def _visit(self, point: Point, step: Array, strain_step: Array) -> None:
+        """Line search along −`step`, and −`strain_step` of the strain, then linearise."""
         point.work += _VISIT
         try:
             self.body.memory = point.memory
-            forces = self._line_search(point, step)
+            forces = self._line_search(point, step, strain_step)
             if not np.isfinite(point.history[-1]):
                 return point.stall("the material returned a stress that is not finite" + self._cause())
-            point.scale = float(np.linalg.norm(forces))
+            self._set_scales(point, forces)
             full = self.body.stiffness()
             point.values = self.stiffness.reduce(full)
             if not np.isfinite(point.values).all():
                 return point.stall("the material returned a tangent that is not finite" + self._cause())
             point.memory = self.body.memory
-            point.converged = point.history[-1] <= self.tolerance * point.scale or self._only_rounding(point, full)
+            if len(point.free):
+                self._couple(point, full)
+            point.converged = self._is_solved(point, full)
             if point.converged:
                 self._average(point, forces, full)
             elif len(point.history) > _SLOW and point.history[-1] > _STAGNATION * point.history[-1 - _SLOW]:
@@ -279,31 +284,66 @@ class MicroNewton:
         except LocalError as error:
             point.stall(str(error))
 
-    def _line_search(self, point: Point, step: Array) -> Array:
+    def _line_search(self, point: Point, step: Array, strain_step: Array) -> Array:
         """Take the first of ever shorter steps with sufficient decrease, or the last; return the forces (dofs,)."""
         length, size = 1.0, point.history[-1] if point.history else np.inf
-        for _ in range(_STEP_LENGTHS):
-            w = point.w - length * step
-            self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(w)
+        w, strain, norm = point.w, point.strain, np.inf
+        forces: Array = np.empty(0)
+
+        def slope() -> float:
+            return float(step @ point.residual + self.volume * (strain_step @ (point.gap @ point.free)))
+
+        def trial(length: float) -> tuple[float, float]:
+            nonlocal forces, norm
+            point.w, point.strain = w - length * step, strain - length * strain_step
+            self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(point.w)
             forces = self.body.forces()
-            r = self.unknowns.gather(forces)
-            g = self.unknowns.constraint
-            if g is not None:  # the side condition's reactions are no residual
-                r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
-            norm = np.inf if self.body.inverted else float(np.linalg.norm(r))
-            if norm <= (1 - _DECREASE * length) * size:
-                break
-            length /= 2
-        point.w, point.residual = w, r
+            norm = self._measure(point, forces)
+            if self.body.inverted:
+                norm = np.inf
+            return norm, slope() if len(point.free) else 0.0
+
+        if len(point.free) and point.history:
+            take_step(trial, size, slope())
+        else:
+            for _ in range(_STEP_LENGTHS):
+                if trial(length)[0] <= (1 - _DECREASE * length) * size:
+                    break
+                length /= 2
         point.history.append(norm)
         return forces
 
-    def _only_rounding(self, point: Point, full: scipy.sparse.bsr_matrix) -> bool:
-        """Whether the residual stagnates at the size of rounding, see the head of this module."""
+    def _measure(self, point: Point, forces: Array) -> float:
+        """Set the residual, and the gap of the stress, for the forces (dofs,); return the norm of both."""
+        r = self.unknowns.gather(forces)
+        g = self.unknowns.constraint
+        if g is not None:  # the side condition's reactions are no residual
+            r -= g.T @ np.linalg.lstsq(g.T, r, rcond=None)[0]
+        point.residual = r
+        if not len(point.free):
+            return _norm(r)
+        point.gap = point.free @ self._stress(forces) - point.target
+        return float(np.hypot(_norm(r), self._weight * _norm(point.gap)))
+
+    def _set_scales(self, point: Point, forces: Array) -> None:
+        """Set what residual and gap are compared with: forces (dofs,) and their stress."""
+        point.scale = _norm(forces)
+        if len(point.free):
+            point.scale = max(point.scale, point.least[0])
+            point.stress_scale = max(_norm(self._stress(forces)), point.least[1], _norm(point.target))
+
+    def _is_solved(self, point: Point, full: scipy.sparse.bsr_matrix) -> bool:
+        """Whether residual and gap are small, or stagnate at the size of rounding, see the head of this module."""
+        residual, gap = _norm(point.residual), _norm(point.gap)
+        enough, enough_gap = self.tolerance * point.scale, self.tolerance * point.stress_scale
+        if residual <= enough and gap <= enough_gap:
+            return True
         if len(point.history) < 3 or point.history[-1] <= _STAGNATION * point.history[-3]:
             return False
-        rounding = np.finfo(np.float64).eps * float(np.linalg.norm(self._terms(full)))
-        return bool(point.history[-1] <= rounding)
+        terms, epsilon = self._terms(full), np.finfo(np.float64).eps
+        if gap > enough_gap and gap > epsilon * _norm(abs(self.affine).T @ terms) / self.volume:
+            return False
+        return residual <= enough or bool(residual <= epsilon * _norm(terms))
 
     def _terms(self, full: scipy.sparse.bsr_matrix) -> Array:
         """Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) for each degree of freedom (dofs,), see the head of this module."""
@@ -323,10 +363,14 @@ class MicroNewton:
 
     def _average(self, point: Point, forces: Array, full: scipy.sparse.bsr_matrix) -> None:
         """Stress, energy and updated memory of the present solution, and the terms of the tangent."""
-        point.stress = self.affine.T @ forces
-        point.stress /= self.volume
+        point.stress = self._stress(forces)
         point.energy = self.body.energy() / self.volume
         point.updated = self.body.updated_memory()
+        if not len(point.free):
+            self._couple(point, full)
+
+    def _couple(self, point: Point, full: scipy.sparse.bsr_matrix) -> None:
+        """The terms of the tangent, and of free strains: TᵀKA, TᵀKᵀA and AᵀKA."""
         column = full @ self.affine
         point.affine = self.affine.T @ column
         point.coupling = self.unknowns.gather(column).T
@@ -345,3 +389,10 @@ class MicroNewton:
             tangent /= 2
         tangent /= self.volume
         point.tangent = tangent
+        if len(point.free):
+            block = point.free @ tangent @ point.free.T
+            try:
+                check_stiffness(block, tangent)
+            except NoStiffness as error:
+                return point.stall(str(error))
+            point.unstable |= self.body.symmetric and bool(np.linalg.eigvalsh(block)[0] < 0)

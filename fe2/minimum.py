@@ -46,6 +46,9 @@ _AT_SADDLE, _NEAR = 1e-3, 1e-4
 # First amplitude of a mode in lengths of the RVE, and doublings at most.
 _AMPLITUDE, _DOUBLINGS = 1e-3, 8
 
+# Descents at fixed strain, each followed by the free strains.
+_ROUNDS = 4
+
 # Sufficient decrease, as in `fe2.micro_newton`.
 _DECREASE = 1e-4
 
@@ -138,11 +141,26 @@ class Descent:
         self._length = _AMPLITUDE * newton.volume ** (1 / dim)
 
     def settle(self, point: Point) -> None:
-        """Move the point at its strain to a minimum of the energy that is lower, and solve; else it is `stalled`.
+        """Move the point to a minimum of the energy at its strain that is lower, and solve; else it is `stalled`.
 
         The minimum found is that into which the descent leads. Where several are equal by symmetry, as the two ways in
-        which a strut buckles, it is one of them.
+        which a strut buckles, it is one of them. Free strains are held in the descent and follow after it; the
+        equilibrium is then marked `unstable` if it is none with them.
         """
+        free, target, before = point.free, point.target, point.before
+        for _ in range(_ROUNDS if len(free) else 1):
+            point.free, point.target, point.gap, point.stress_scale = np.empty((0, 0)), np.empty(0), np.empty(0), 0.0
+            self._descend(point)
+            if not len(free) or point.stalled:
+                break
+            point.free, point.target, point.before = free, target, before
+            self.newton.solve_alone(point)
+            if point.stalled or not point.unstable:
+                break
+        point.free, point.target, point.before = free, target, before
+
+    def _descend(self, point: Point) -> None:
+        """`settle` at the strain of the point."""
         newton, stiffness, modes = self.newton, self.newton.stiffness, 0
         metric = newton.metric
         for _ in range(_STEPS):

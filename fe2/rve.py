@@ -12,6 +12,9 @@ R the internal forces and K = dR/du on the *full* displacement space, everything
 The tangent formula is the minimum over X of a quadratic function, so an error in X enters squared; symmetry and a
 value from above come with it. (For the condensation see Miehe & Koch, Arch. Appl. Mech. 72, 2002, 300–317.)
 
+Where a component of S is prescribed in place of that of E, it is one more equation, and the component of E one more
+unknown, of the same Newton iteration.
+
 Points are solved in groups, side by side (`fe2.micro_newton`). A point that fails to converge there is solved again
 by itself, in sub-steps of the strain, so that its result does not depend on its neighbours.
 """
@@ -29,11 +32,14 @@ from fe2 import arguments
 from fe2.body import Body
 from fe2.boundary import CONDITIONS
 from fe2.condensed import ReducedStiffness
-from fe2.homogenised import Failure, Homogenised, NotConverged, UnstableWarning
+from fe2.control import Control, point_controls
+from fe2.failures import NotConverged, UnstableWarning, failure_at
+from fe2.homogenised import Homogenised
 from fe2.materials import Material
-from fe2.measure import between
-from fe2.micro_newton import MicroNewton, Point, SolverOptions
+from fe2.micro_iterate import Point
+from fe2.micro_newton import MicroNewton
 from fe2.minimum import Descent
+from fe2.solver_options import SolverOptions
 from fe2.state import StateLayout
 from fe2.time_step import TimeStep
 from fe2.without_length import begin_without_length, check_mean_stress
@@ -158,21 +164,26 @@ class RVE:
 
     def homogenise(
         self,
-        strains: npt.ArrayLike,
+        strains: npt.ArrayLike | None = None,
         state: Array | None = None,
         *,
+        stress: npt.ArrayLike | None = None,
+        directions: npt.ArrayLike | None = None,
         guess: Array | None = None,
         fields: bool = False,
         on_failure: str = "raise",
         step: TimeStep | None = None,
     ) -> Homogenised:
-        """Solve the RVE problem for each strain and average.
+        """Solve the RVE problem for each strain, or for prescribed components of strain and stress, and average.
 
         The result depends on the arguments alone, not on earlier calls.
 
         Args:
-            strains: (n, d), or one strain (d,), in the components of the measure.
+            strains: (n, d), or one strain (d,), in the components of the measure; NaN where the stress is prescribed,
+                None for NaN throughout.
             state: rows (n, state_size) from the last accepted step; None for the undeformed RVE.
+            stress: (n, d) or (d,), NaN where the strain is prescribed [MPa]; None for prescribed strains alone.
+            directions: (d, d) orthonormal rows nₖ, if component k is to be the strain nₖ·E and the stress nₖ·S.
             guess: rows (n, state_size) whose fluctuation starts the iteration, e.g. from the last evaluation nearby;
                 None for that of `state`.
             fields: also return the fluctuation and the local stress, as `displacement` and `set_state` give them.
@@ -184,17 +195,19 @@ class RVE:
             UnstableWarning: see `Homogenised.unstable`.
 
         Raises:
-            ValueError: strains of wrong shape or not finite, or no step for materials that depend on time.
+            ValueError: strains of wrong shape or not finite, see also `fe2.control.controls`; or no step for materials
+                that depend on time.
             NotConverged: see `on_failure`.
         """
-        strains = arguments.strains(np.atleast_2d(strains), self)
-        n, d = strains.shape
+        loads = point_controls(self, strains, stress, directions)
+        n, d = len(loads), self.strain_size
         for what, rows in (("state", state), ("guess", guess)):
             if rows is not None:
                 arguments.state_rows("RVE", what, rows, (n, self.state_size))
         if on_failure not in ("raise", "report"):
             raise ValueError(f"on_failure = {on_failure!r}: need 'raise' or 'report'")
         out = Homogenised(
+            strain=np.full((n, d), np.nan),
             stress=np.full((n, d), np.nan),
             tangent=np.full((n, d, d), np.nan),
             energy=np.full(n, np.nan),
@@ -214,25 +227,28 @@ class RVE:
             members = range(first, min(first + self.group, n))
             accepted = [self._initial if state is None else state[k] for k in members]
             points = [
-                self._start(strains[k], row, row if guess is None else guess[k])
-                for k, row in zip(members, accepted, strict=True)
+                self._start(row, row if guess is None else guess[k]) for k, row in zip(members, accepted, strict=True)
             ]
+            for k, point in zip(members, points, strict=True):
+                point.prescribe(loads[k])
             self._newton.solve(points)
             for k, row, point in zip(members, accepted, points, strict=True):
                 attempts = [f"from the guess: {point.stalled}"]
                 if point.stalled:
-                    point = self._in_substeps(strains[k], row, point, attempts)
+                    point = self._in_substeps(loads[k], row, point, attempts)
                 elif point.unstable and self.descent:
                     self.descent.settle(point)
                     attempts = [f"from a saddle of the energy: {point.stalled}"]
                 out.iterations[k], out.work[k] = point.iterations, point.work
                 if point.stalled:
-                    out.failures.append(Failure(k, strains[k].copy(), tuple(attempts)))
+                    out.failures.append(failure_at(k, loads[k], attempts))
                     if on_failure == "raise":
                         raise NotConverged(out.failures)
                     continue
-                out.stress[k], out.tangent[k], out.energy[k] = point.stress, point.tangent, point.energy
-                solved = {"strain": strains[k], "fluctuation": point.w, "memory": point.updated}
+                out.strain[k], out.stress[k], out.tangent[k] = point.strain, point.stress, point.tangent
+                out.energy[k] = point.energy
+                solved: dict[str, npt.ArrayLike] = {"strain": point.strain, "fluctuation": point.w}
+                solved |= {"memory": point.updated}
                 if step is not None and self.body.rate_dependent:
                     solved |= {"stress": point.stress, "time": step.end}
                 (out.state[k],) = self.layout.rows(1, **solved)
@@ -263,21 +279,23 @@ class RVE:
         self.body.u.x.array[:] = self.displacement(row).x.array
         return self.body.stress()
 
-    def _start(self, strain: Array, accepted: Array, guess: Array) -> Point:
-        """A point with the accepted state of the materials; fluctuation and local unknowns are guessed."""
+    def _start(self, accepted: Array, guess: Array) -> Point:
+        """A point with the accepted state of the materials; strain, fluctuation and local unknowns are guessed."""
         view = self.layout.view
         memory = self.body.with_local(view(accepted, "memory"), view(guess, "memory"))
-        return Point(strain, view(guess, "fluctuation").copy(), memory)
+        return Point(view(guess, "strain").copy(), view(guess, "fluctuation").copy(), memory)
 
-    def _in_substeps(self, strain: Array, accepted: Array, failed: Point, attempts: list[str]) -> Point:
-        """Solve in ever finer sub-steps from the accepted strain to `strain`; failures are added to `attempts`.
+    def _in_substeps(self, control: Control, accepted: Array, failed: Point, attempts: list[str]) -> Point:
+        """Solve in ever finer sub-steps from the accepted strain to what is prescribed; failures join `attempts`.
 
         The point is solved by itself from its accepted state, so neither neighbours nor guess matter. For the materials
         it is still one step from that state, of the whole length in time, to which the tangent belongs.
         """
         last, reached, size = self.layout.view(accepted, "strain"), 0.0, 1.0
-        finest = self.solver.max_substeps if (strain != last).any() else min(self.solver.max_substeps, 1)
-        point = self._start(last, accepted, accepted)
+        moves = len(control.free) > 0 or (control.strain_from(last) != last).any()
+        finest = self.solver.max_substeps if moves else min(self.solver.max_substeps, 1)
+        point = self._start(accepted, accepted)
+        stress = self._newton.stress(point) if len(control.free) else control.stress
         point.iterations, point.work = failed.iterations, failed.work
         finite = self.measure.finite
         if finite and finest > 1:
@@ -285,7 +303,7 @@ class RVE:
         point.stalled = failed.stalled
         while reached < 1 and size * finest >= 1:
             start = replace(point)
-            point.strain = strain if reached + size == 1 else between(last, strain, reached + size, self.measure)
+            point.prescribe(control.between(last, stress, reached + size, self.measure))
             if finite and point.slope.size:  # large rotations and stretches need the predictor
                 point.w = point.w - (point.strain - start.strain) @ point.slope
             self._newton.solve_alone(point)
@@ -295,7 +313,7 @@ class RVE:
                 self.descent.settle(point)
             if point.stalled:
                 attempts.append(f"in {1 / size:.0f} sub-steps, at {reached + size:.4g} of the way: {point.stalled}")
-                point.w, point.memory, point.strain, point.slope = start.w, start.memory, start.strain, start.slope
+                point.strain, point.w, point.memory, point.slope = start.strain, start.w, start.memory, start.slope
                 size /= 2
             else:
                 reached += size

@@ -24,7 +24,7 @@ import scipy  # its parts are imported when they are first used
 from dolfinx import fem
 
 from fe2 import arguments
-from fe2.homogenised import NotConverged, UnstableWarning
+from fe2.failures import NotConverged, UnstableWarning
 from fe2.measure import Measure
 from fe2.minimum import weakest
 from fe2.rve import RVE

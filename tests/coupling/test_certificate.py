@@ -157,10 +157,10 @@ def test_the_quantile_covers_in_nine_of_ten_samples(trained, n, rank):
     model = copy.deepcopy(trained.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spon.equino.certificate._needed_factors", lambda *_: needed)
-        spon.equino.certificate.calibrate(model, torch.zeros(n, 3).double(), torch.zeros(n, 3).double())
+        spon.equino.certificate.calibrate(model, *torch.zeros(2, n, 3).double(), torch.zeros(n).double())
         assert model.calibration.tolist() == [rank, 2 * rank, 3 * rank]
         few, needed = torch.zeros(44, 3).double(), needed[:44]
-        spon.equino.certificate.calibrate(model, few, few)
+        spon.equino.certificate.calibrate(model, few, few, few[:, 0])
         assert model.calibration.tolist() == [float(needed.max())] * 3
     below = sum(math.comb(n, k) * 0.05**k * 0.95 ** (n - k) for k in range(n - rank + 1))
     assert below <= 0.1

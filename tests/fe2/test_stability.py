@@ -344,6 +344,20 @@ def test_the_branch_is_kept_and_left_with_the_state():
     assert back.energy[0] == pytest.approx(straight.energy[0], rel=1e-9)
 
 
+def test_free_strains_follow_the_buckled_state():
+    """Compression with free sides: beyond the critical strain the sheet stops to widen, and gets narrower."""
+    free, state, widths = np.nan, None, []
+    rve = array(buckling="follow")
+    for strain in (-0.02, -0.04, -0.06):
+        h = rve.homogenise([free, 0.0, 0.0, strain], state, stress=[0.0, free, free, free])
+        state = h.state
+        assert not h.unstable[0] and abs(h.stress[0, 0]) < 1e-10 * abs(h.stress[0, 3])
+        widths.append(h.strain[0, 0])
+        held = rve.homogenise(h.strain, state)
+        assert np.allclose(held.stress, h.stress, rtol=1e-7, atol=1e-10)
+    assert widths[0] > 0 > widths[2] and widths[1] < widths[0]
+
+
 def test_critical_strains_are_those_of_the_path_that_is_not_followed():
     found = fe2.critical_strain(array(buckling="follow"), EQUIBIAXIAL, steps=3, tolerance=1e-8)
     assert found.fraction == pytest.approx(limit().fraction, abs=1e-7)

@@ -152,6 +152,21 @@ def test_page_buckling(run):
     assert not names["later"].unstable[0]
 
 
+def test_page_load(run):
+    names = run("howto/load.md", files=())
+    path, tension, turned, h = (names[name] for name in ("path", "tension", "turned", "h"))
+    size = abs(path.stress).max()
+    assert abs(path.stress[:, 1:]).max() < 1e-9 * size and (path.stress[:, 0] > 0).all()
+    assert 0 < names["poisson"] < 1 and (np.diff(path.stress[:, 0]) > 0).all()
+    assert abs(tension.stress[1]).max() < 1e-9 * tension.stress[0, 0]
+    young = 9 * 170e3 * 80e3 / (3 * 170e3 + 80e3)
+    assert names["permanent"] == pytest.approx(0.005 - tension.stress[0, 0] / young, rel=1e-9)
+    along = np.array([np.sqrt(3), 1.0]) / 2
+    assert turned.stress[0] == pytest.approx(fe2.mandel.vector(10 * np.outer(along, along)), rel=1e-9)
+    assert abs(h.stress[:, 1:]).max() < 1e-9 * abs(h.stress).max()
+    assert h.stress[0, 0] == pytest.approx(path.stress[9, 0], rel=1e-9)
+
+
 def test_page_learn(run):
     names = run(
         "howto/learn.md",
