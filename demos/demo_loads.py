@@ -86,8 +86,8 @@ rve.destroy()
 
 # %% [markdown]
 # ## Elastomers: tension, equibiaxial tension, pure shear
-# The same cell of neo-Hookean phases at finite strain, as a thin sheet. Strains are the rows of $H = F - I$, stresses those of the first
-# Piola–Kirchhoff stress. The rotation has to be prescribed as well: here $H_{yx} = 0$.
+# The same cell of neo-Hookean phases at finite strain, as a thin sheet. Strains are the rows of $H = F - I$, stresses
+# those of the first Piola–Kirchhoff stress. The rotation has to be prescribed as well: here $H_{yx} = 0$.
 
 # %%
 rubber = {meshes.MATRIX: fe2.NeoHookean(20.0, 0.5), meshes.INCLUSION: fe2.NeoHookean(200.0, 10.0)}
