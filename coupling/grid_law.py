@@ -39,8 +39,8 @@ def grid_rves(
         device: of all fields.
 
     Raises:
-        ValueError: labels that are not integers, a label without material, an unknown name, or a phase without
-            stiffness.
+        ValueError: labels that are not integers, a label without material, an unknown name, materials that are not at
+            small strain, or a phase without stiffness.
         TypeError: a value that is no material.
         TranslationError: a material that torch cannot evaluate.
     """

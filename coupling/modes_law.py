@@ -18,6 +18,7 @@ from coupling.snapshots import strain_operator
 from coupling.translation import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
+from fe2.measure import SMALL_STRAIN
 from spon.microstructure import ModeNetwork, RVEMesh, RVENotConverged
 from spon.operators.discretisation import discretise
 from spon.reduced.galerkin_c import compiled_modes
@@ -53,9 +54,12 @@ def mode_network(
             default), channels, seed, ...
 
     Raises:
-        ValueError: an RVE that is not periodic or does not fill a box, too few modes, or materials without energy.
+        ValueError: an RVE that is not periodic, does not fill a box or is not at small strain, too few modes, or
+            materials without energy.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
+    if rve.measure is not SMALL_STRAIN:
+        raise ValueError(f"a mode network takes materials at small strain, not of a {rve.measure.name}")
     if rve.boundary != "periodic":
         raise ValueError(f"the RVE's boundary is {rve.boundary!r}, need 'periodic'")
     box = rve.domain.box

@@ -5,6 +5,7 @@ Only tests marked `mpi` run there, rank 0 alone prints the report, and a failure
 would wait for it in their next collective call for ever.
 """
 
+import functools
 import os
 import runpy
 import shutil
@@ -83,13 +84,27 @@ def script(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="session")
-def trained():
-    """See `trained.once`: one for all that `tests/run` starts, which gives the folder, or else for these ranks."""
-    import trained
-
+def trained_folder():
+    """Of the models: one for all that `tests/run` starts, which gives it, or else for these ranks."""
     world, shared = MPI.COMM_WORLD, os.environ.get("FE2X_TRAINED")
     folder = shared or world.bcast(tempfile.mkdtemp(prefix="fe2x-") if world.rank == 0 else None)
-    yield trained.once(Path(folder), world)
+    yield Path(folder)
     world.barrier()
     if world.rank == 0 and not shared:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(trained_folder):
+    """The model at small strain, see `trained.once`."""
+    import trained
+
+    return trained.once(trained_folder, MPI.COMM_WORLD)
+
+
+@pytest.fixture(scope="session")
+def trained_cases(trained_folder):
+    """Function: name of a case → its model, see `trained.CASES`; collective."""
+    import trained
+
+    return functools.cache(lambda name: trained.once(trained_folder, MPI.COMM_WORLD, name))

@@ -271,13 +271,14 @@ def _compiled(law: PhaseLaw, cc: tuple[str, ...]) -> CompiledConjugate | None:
 
 
 @functools.cache
-def largest_tangent(law: PhaseLaw) -> Tensor | None:
+def largest_tangent(law: PhaseLaw, reach: float = 1.0) -> Tensor | None:
     """The tangent at zero strain (d, d) [MPa] if no tangent and no secant at random strains exceeds it, else None.
 
-    Softening laws are stiffest at zero strain. This and convexity are tested at strains up to 1, not proved.
+    Softening laws are stiffest at zero strain. This and convexity are tested at strains of many sizes, not proved.
 
     Args:
         law: with an energy.
+        reach: the largest of these sizes, above the strains at points of the RVE; the smallest is a millionth of it.
 
     Raises:
         ValueError: an energy that is not convex.
@@ -285,7 +286,7 @@ def largest_tangent(law: PhaseLaw) -> Tensor | None:
     d = law.strain_size
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(2, 512, d, generator=generator, dtype=torch.float64)
-    sizes = 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
+    sizes = reach * 10 ** (-6 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
     # Strains, and steps from them of the same size or smaller: secants include jumps of the stress, tangents do not.
     steps = sizes * 10 ** (-3 * torch.rand(512, 1, generator=generator, dtype=torch.float64))
     strain, step = directions / directions.norm(dim=-1, keepdim=True) * torch.stack([sizes, steps])

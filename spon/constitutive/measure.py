@@ -163,6 +163,12 @@ class Measure:
         return torch.einsum("nij,ajk->naik", turned.gradient, _symmetric(self.size).to(turned.gradient)).flatten(-2)
 
 
+def require_small_strain(what: str, measure: Measure) -> None:
+    """Raise ValueError for another measure than small strain, the only one that `what` knows."""
+    if measure.name != SMALL_STRAIN:
+        raise ValueError(f"{what} takes materials at small strain, not of a {measure.name}")
+
+
 @cache
 def _symmetric(size: int) -> Tensor:
     """Orthonormal symmetric tensors (s, dim, dim) in Mandel order."""

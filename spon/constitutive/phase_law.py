@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from spon.constitutive.measure import SMALL_STRAIN, Measure
+from spon.constitutive.measure import GRADIENT, SMALL_STRAIN, Measure
 from spon.constitutive.program import Program, ProgramError, constant, read, sequence
 from spon.constitutive.rounding import rounding
 
@@ -217,7 +217,9 @@ class PhaseLaw:
     @cached_property
     def energy_rounding(self) -> "RoundingBySize":
         """Bounds of the rounding error of the energy by the norm of the strain, from strains in many directions."""
-        sizes = 10 ** (torch.arange(-64, 9, dtype=torch.float64) / 4)
+        # Gradients have any unit, strains have none.
+        last = 65 if self.measure_name == GRADIENT else 9
+        sizes = 10 ** (torch.arange(-64, last, dtype=torch.float64) / 4)
         found = self.rounding("energy", sizes[:, None, None] * _directions(self.strain_size))
         most = torch.where(found.isfinite(), found, 0.0).amax(dim=1).cummax(dim=0).values
         return RoundingBySize(sizes, torch.cat([most, most.new_full((1,), torch.inf)]))

@@ -46,6 +46,7 @@ from torch import Tensor
 
 from spon.arguments import real_tensor
 from spon.constitutive.duality import constitutive_error, largest_tangent
+from spon.constitutive.measure import GRADIENT
 from spon.equino.model import EquiNO
 from spon.reduced.model import LocalFields
 from spon.reduced.modes import ModesAtPoints
@@ -54,6 +55,7 @@ COVERAGE = 0.95  # fraction of the errors of a component that the estimate cover
 _CONFIDENCE = 0.9  # fraction of all calibrations whose estimate covers it
 # Residual, relative to the internal forces, of the solutions of `fe2.RVE` that the modes are made from.
 _SOLVED = 1e-11
+_REACH = 30.0  # the largest strains at which laws are tested, relative to the range, where they have a unit
 _CHUNK = 16  # strains whose fields at all points of an RVE are held at a time
 
 
@@ -136,7 +138,8 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
                 "model as loaded; coupling.SurrogateLaw and spon.Evaluator evaluate it in other precisions"
             )
     at.require(model.fingerprint)
-    tangents = [None if at.laws.measure.finite else largest_tangent(law) for law in at.laws.laws]
+    reach = _reach(model)
+    tangents = [None if at.laws.measure.finite else largest_tangent(law, reach) for law in at.laws.laws]
     at_zero_strain = energy_at_zero_strain(at)
     found = _branches(model, strain, at, at_zero_strain)
     upper, gap = found.bounds.upper, found.bounds.gap
@@ -151,6 +154,14 @@ def certify(model: EquiNO, strain: Tensor | npt.ArrayLike, at: ModesAtPoints | N
         estimate = (turn.abs() @ estimate[:, :, None])[:, :, 0]
         corrected = (turn @ corrected[:, :, None])[:, :, 0]
     return Certificate(upper - gap, upper, gap, bound, estimate, corrected)
+
+
+def _reach(model: EquiNO) -> float:
+    """The size of strains up to which energies are tested for convexity: one, or for gradients, which have a unit,
+    some multiple of the trained range."""
+    if model.measure.name != GRADIENT:
+        return 1.0
+    return _REACH * float(torch.maximum(model.lower.abs(), model.upper.abs()).norm())
 
 
 def energy_at_zero_strain(at: ModesAtPoints) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from spon.arguments import real_tensor
+from spon.constitutive.measure import require_small_strain
 from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import RVENotConverged
 
@@ -68,7 +69,8 @@ class GridRVEs:
         device: of all fields.
 
     Raises:
-        ValueError: labels of another shape or without law, laws for other strains, a phase without stiffness.
+        ValueError: labels of another shape or without law, laws for other strains or of another measure than small
+            strain, a phase without stiffness.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class GridRVEs:
             raise ValueError(f"labels have the shape {shape}, need (n, nx, ny) or (n, nx, ny, nz), of 2 or more")
         self.strain_size = d = self.dim * (self.dim + 1) // 2
         for tag, law in laws.items():
+            require_small_strain("an RVE on a grid", law.measure)
             if law.strain_size != d:
                 raise ValueError(f"the law of label {tag} takes {law.strain_size} strain components, need {d}")
         present = torch.unique(labels).tolist()

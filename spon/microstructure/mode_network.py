@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from spon.archive import Reader, unpacks, write
+from spon.constitutive.measure import require_small_strain
 from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import (
     ModeFields,
@@ -56,8 +57,8 @@ class ModeNetwork(nn.Module):
         **options: of `spon.OperatorNetwork`: processor, channels, seed, ...
 
     Raises:
-        ValueError: laws without energy, with local unknowns or for other strains, or a discretisation for other
-            numbers of phases or modes.
+        ValueError: laws without energy, with local unknowns, not at small strain or for other strains, or a
+            discretisation for other numbers of phases or modes.
     """
 
     weights: Tensor
@@ -87,6 +88,7 @@ class ModeNetwork(nn.Module):
         if r < d:
             raise ValueError(f"r = {r}, need at least {d} modes")
         for law in self.laws:
+            require_small_strain("a mode network", law.measure)
             if law.energy_program is None or law.local is not None or law.strain_size != d:
                 raise ValueError(f"{law.name}: need a law with an energy, no local unknowns and {d} strain components")
         m, components = len(self.laws), discretisation.output.block_size
