@@ -102,10 +102,7 @@ class ModalCorrector:
         at.require(model.fingerprint)
         coordinates = model.measure.coordinates(strain)
         stretch = model.measure.strain(coordinates)
-        start = model.displacement(coordinates)
-        # Far outside the trained range the network's prediction may be worse than zero coefficients.
-        start = torch.where(model.inside(strain)[:, None], start, 0.0)
-        least = self._minimise(stretch, start)
+        least = self._minimise(stretch, self._start(coordinates))
         stress_coefficients = self._nearest_stress(self.at.strain(stretch, least.coefficients))
         fields = at.fields(stretch, least.coefficients, stress_coefficients)
         bounds = energy_bounds(at, fields, energy_at_zero_strain(at), model.gap_calibration)
@@ -123,6 +120,15 @@ class ModalCorrector:
         """
         header, tensors = pack(self.model)
         write(path, _KIND, header | {"compiled": self.compiled}, tensors)
+
+    def _start(self, coordinates: Tensor) -> Tensor:
+        """Coefficients (n, r) of the network at coordinates (n, s), outside the trained range at its end on the same
+        ray: far outside, a prediction may be worse than none, and without any, stiff phases deform as much as others,
+        where an energy at finite strain need not be convex."""
+        model = self.model
+        end = torch.where(coordinates > 0, model.upper, model.lower) / coordinates
+        scale = torch.where(end > 0, end, 1.0).amin(dim=1).clamp(max=1.0)
+        return model.displacement(scale[:, None] * coordinates).nan_to_num(nan=0.0)
 
     def _minimise(self, strain: Tensor, start: Tensor) -> _LeastEnergy:
         """Minimise the energy from initial coefficients (n, r)."""

@@ -151,7 +151,8 @@ class Trunk(nn.Module):
 
         self.amplitudes, self.offsets = uniform(dim + 1, 1.0), uniform(dim + 1, 0.5)
         self.shifts = uniform(dim, np.pi)
-        self.weights, self.biases = layers([*[width] * 6, dim * r], generator)
+        components = space.strain_operator.shape[1] // len(space.nodes)  # one for conduction
+        self.weights, self.biases = layers([*[width] * 6, components * r], generator)
         self.unit, self.r = unit, r
         # Rounded, so that opposite nodes have exactly the same angles.
         turns = ((space.nodes - space.nodes.min(axis=0)) @ np.linalg.inv(space.period)).round(12) % 1.0

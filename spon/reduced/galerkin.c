@@ -129,6 +129,7 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
       REAL residual = 0;
       for (int j = 0; j < R; ++j) residual += now.force[D + j] * now.force[D + j];
       if (!(residual <= last) && length > SHORTEST) {
+        if (!(last < INFINITY)) break; /* there is no step to halve */
         length /= 2;
         for (int j = 0; j < R; ++j) x[D + j] -= length * step[j];
         continue;
@@ -136,19 +137,25 @@ void respond(long n, const REAL *const *numbers, int blocks, const long *rve, co
       last = residual;
       length = 1;
       /* The gain of a step, and the sensitivities of the minimum to the strain, from one factor. */
-      REAL a[R][R], columns[R][D + 1], trace = 0, gain = 0, work = 0;
-      for (int j = 0; j < R; ++j) trace += at(&now, D + j, D + j);
-      for (int j = 0; j < R; ++j) {
-        for (int l = 0; l <= j; ++l) a[j][l] = at(&now, D + j, D + l);
-        a[j][j] += 10 * EPSILON * trace;
-        for (int i = 0; i < D; ++i) columns[j][i] = -at(&now, D + j, i);
-        columns[j][D] = -now.force[D + j];
+      REAL a[R][R], columns[R][D + 1], trace = 0, gain = 0, work = 0, shift = 10 * EPSILON;
+      for (int j = 0; j < R; ++j) trace += fabs(at(&now, D + j, D + j));
+      int solved = 0, shifted = 0;
+      while (!solved && shift < 100) {
+        for (int j = 0; j < R; ++j) {
+          for (int l = 0; l <= j; ++l) a[j][l] = at(&now, D + j, D + l);
+          a[j][j] += shift * trace;
+          for (int i = 0; i < D; ++i) columns[j][i] = -at(&now, D + j, i);
+          columns[j][D] = -now.force[D + j];
+        }
+        solved = solve(a, &columns[0][0], D + 1);
+        /* Away from a minimum of an energy that is not convex: a larger diagonal makes a direction of descent. */
+        if (!solved) shifted = 1, shift = shift < 1e-3 ? 1e-3 : 4 * shift;
       }
-      if (!solve(a, &columns[0][0], D + 1)) break;
+      if (!solved) break;
       for (int j = 0; j < R; ++j) gain -= now.force[D + j] * columns[j][D];
       for (int j = 0; j < F; ++j) work += now.force[j] * x[j];
       /* The error of the energy is quadratic in the step, and the last step squares it again. */
-      if (gain >= 0 && gain <= tolerance * tolerance * work + EPSILON * EPSILON * trace) {
+      if (!shifted && gain >= 0 && gain <= tolerance * tolerance * work + EPSILON * EPSILON * trace) {
         for (int i = 0; i < D; ++i) {
           REAL sum = now.force[i];
           for (int j = 0; j < R; ++j) sum += at(&now, D + j, i) * columns[j][D];
