@@ -20,6 +20,7 @@ from mpi4py import MPI
 
 from coupling.point_law import PointLaw, PointResponse
 from fe2 import Law, raise_on_all_ranks
+from fe2.measure import measure_of
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -32,7 +33,7 @@ class ExternalLaw:
     same state.
 
     Args:
-        law: any `fe2.Law`; the operand is its strain, in Mandel components.
+        law: any `fe2.Law`; the operand is its strain, in the components of its measure, see `fe2.measure`.
         comm: all ranks of the form.
 
     Raises:
@@ -83,8 +84,8 @@ class ExternalLaw:
             flat = given.ndim == 2 and given.shape[1] != d and given.shape[1] % d == 0
             if given.ndim not in (2, 3) or not (flat or given.shape[-1] == d):
                 raise ValueError(
-                    f"the operand has values of the shape {given.shape}, need (cells, points, {d}): Mandel components, "
-                    "such as fe2.mandel.strain(u)"
+                    f"the operand has values of the shape {given.shape}, need (cells, points, {d}), the components of "
+                    f"a {measure_of(self.law).name}"
                 )
         rows = given.reshape(-1, d)
         if self._respond is None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from coupling.point_law import Notation, PointLaw, check_notation
 from fe2 import Law, mandel
+from fe2.measure import SMALL_STRAIN, measure_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -216,12 +217,14 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
 
     Raises:
         ValueError: data without each component of the strain once, components that the law does not have, a name twice,
-            or a law that needs more than a single point or depends on time.
+            or a law of another measure, or that needs more than a single point or depends on time.
         TypeError: a value that is no law.
     """
     if getattr(law, "rate_dependent", False):
         raise ValueError(f"{type(law).__name__} depends on time, but states of the manager have no time")
     PointLaw(law, 1)  # raises here, and not at the first point
+    if measure_of(law) != SMALL_STRAIN:
+        raise ValueError(f"{type(law).__name__} takes a {measure_of(law).name}, and the manager's data are small strains")
     dim = mandel.dimension(law.strain_size)
     data = MicroData.published(dim) if data is None else data
     strain, stress = _layout("strain", data.strain, dim), _layout("stress", data.stress, dim)

@@ -58,7 +58,7 @@ def mode_network(
             materials without energy.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
-    if rve.measure is not SMALL_STRAIN:
+    if rve.measure != SMALL_STRAIN:
         raise ValueError(f"a mode network takes materials at small strain, not of a {rve.measure.name}")
     if rve.boundary != "periodic":
         raise ValueError(f"the RVE's boundary is {rve.boundary!r}, need 'periodic'")

@@ -23,21 +23,17 @@ BRIEF = spon.EquiNOOptions(r=12, resolved=18, samples=96, width=12, widths=(16, 
 
 @dataclass(frozen=True)
 class Trained:
-    """The RVE, the model as it is loaded from its file, and the file."""
+    """The RVE, the model as it is loaded from its file, the file, that of the snapshots, and their amplitude."""
 
     rve: fe2.RVE
     model: spon.EquiNO
     path: Path
+    snapshots: Path
     amplitude: float
 
     @property
     def dim(self):
         return self.rve.body.dim
-
-    @property
-    def snapshots(self):
-        """The file of the snapshots."""
-        return self.path.with_suffix(".h5")
 
     def strains(self, n, scale=0.9, seed=3):
         """n strains (n, d) in the trained range, `scale` times its size, without rotation."""
@@ -104,20 +100,20 @@ CASES = {
 def once(folder, comm, name="small strain"):
     """The model of this folder, trained by the first process that needs it; others wait."""
     case = CASES[name]
-    rve, path = case.make(), folder / f"{name.replace(' ', '_')}.safetensors"
-    with open(path.with_suffix(".lock"), "w") as lock:
+    prefix = "" if name == "small strain" else f"{name.replace(' ', '_')}_"
+    rve, path, snapshots = case.make(), folder / f"{prefix}model.safetensors", folder / f"{prefix}snapshots.h5"
+    with open(folder / f"{prefix}lock", "w") as lock:
         if comm.rank == 0:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not comm.bcast(path.exists() if comm.rank == 0 else None):
-            train(rve, path, comm, case)
-    return Trained(rve, spon.load(path, whole=True), path, case.amplitude)
+            train(rve, path, snapshots, comm, case)
+    return Trained(rve, spon.load(path, whole=True), path, snapshots, case.amplitude)
 
 
-def train(rve, path, comm, case):
+def train(rve, path, snapshots, comm, case):
     """Snapshots on all ranks, and training on rank 0."""
     from spon import equino
 
-    snapshots = path.with_suffix(".h5")
     strains = fe2.strain_sampling.sobol(case.snapshots, rve.body.dim, case.amplitude, seed=1, measure=rve.measure)
     fe2.rve_snapshots.compute(rve, strains, snapshots, comm, progress=False)
     with fe2.raise_on_all_ranks(comm):

@@ -671,6 +671,29 @@ def test_other_baselines_know_linear_measures_alone(case):
         close(found.stress, stress)
 
 
+def test_notations_of_other_programs_are_of_small_strain(trained_cases):
+    """A gradient in three dimensions has as many components as a small strain in two, and no shears."""
+    box = meshes.from_labels(np.ones((1, 1, 1), dtype=int), MPI.COMM_SELF)
+    heat = fe2.ExactLaw(fe2.RVE(box, {1: fe2.Conductive(2.0)}, degree=1))
+    finite = coupling.SurrogateLaw(trained_cases("finite strain").model)
+    for law, what in ((heat, "gradient"), (finite, "displacement gradient")):
+        with pytest.raises(ValueError, match=f"notation = 'engineering': the law takes a {what}, which has no such"):
+            coupling.PointLaw(law, 2, notation="engineering")
+        with pytest.raises(ValueError, match=f"takes a {what}, and the manager's data are small strains"):
+            coupling.micro_simulation(law)
+    e = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+    close(coupling.PointLaw(heat, 2)(e).stress, 2 * e, 1e-10)
+    with pytest.raises(ValueError, match=r"need \(2, 4\) components of a displacement gradient"):
+        coupling.PointLaw(finite, 2)(e)
+    h = np.full((2, 4), 0.01)
+    close(coupling.PointLaw(finite, 2)(h).stress, predict(trained_cases("finite strain").model, h)[0])
+    operator = coupling.ExternalLaw(finite)
+    close(operator((0,))(h[:, None]).reshape(2, 4), predict(trained_cases("finite strain").model, h)[0])
+    with pytest.raises(ValueError, match="the components of a displacement gradient"):
+        operator((0,))(e[:, None])
+    heat.rve.destroy()
+
+
 @cases(ALL)
 def test_grids_and_mode_networks_refuse(case):
     """They would take a gradient in three dimensions for a small strain in two, of as many components."""

@@ -36,6 +36,8 @@ from pages import blocks  # noqa: E402
 OPTIONS = "spon.EquiNOOptions(r=8, resolved=8, samples=32, width=16, widths=(16, 16), lbfgs=10)"
 REFIT_OPTIONS = "spon.equino.RefitOptions(resolved=8, samples=32, lbfgs=10)"
 SNAPSHOTS = 'coupling.rve_snapshots(rve, "snapshots.h5"))'
+SNAPSHOTS_FINITE = 'coupling.rve_snapshots(rve_finite, "snapshots_finite.h5"))'
+SNAPSHOTS_HEAT = 'coupling.rve_snapshots(rve_heat, "snapshots_heat.h5"))'
 SNAPSHOTS_3D = 'coupling.rve_snapshots(rve_3d, "snapshots_3d.h5"))'
 
 
@@ -176,10 +178,17 @@ def test_page_learn(run):
             "mesh_size=0.4": "mesh_size=0.6",
             "sobol(100, 3": "sobol(24, 3",
             f"train({SNAPSHOTS_3D}": f"train({SNAPSHOTS_3D[:-1]}, {OPTIONS})",
+            "mesh_size=0.2": "mesh_size=0.4",
+            "sobol(128, 2, 0.15": "sobol(32, 2, 0.15",
+            f"train({SNAPSHOTS_FINITE}": f"train({SNAPSHOTS_FINITE[:-1]}, {OPTIONS})",
+            "sobol(64, 2, 200.0": "sobol(12, 2, 200.0",
+            f"train({SNAPSHOTS_HEAT}": f"train({SNAPSHOTS_HEAT[:-1]}, {OPTIONS})",
             f"refit(model, {SNAPSHOTS}": f"refit(model, {SNAPSHOTS[:-1]}, {REFIT_OPTIONS})",
         },
     )
     assert names["law"].strain_size == 3 and names["result_3d"].model.lower.numel() == 6
+    assert names["stretched"].strain_size == 4 and names["result_finite"].model.lower.numel() == 3
+    assert names["result_heat"].model.strain_size == 2
 
 
 def test_page_accuracy(run):
