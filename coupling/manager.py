@@ -224,7 +224,9 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
         raise ValueError(f"{type(law).__name__} depends on time, but states of the manager have no time")
     PointLaw(law, 1)  # raises here, and not at the first point
     if measure_of(law) != SMALL_STRAIN:
-        raise ValueError(f"{type(law).__name__} takes a {measure_of(law).name}, and the manager's data are small strains")
+        raise ValueError(
+            f"{type(law).__name__} takes a {measure_of(law).name}, and the manager's data are small strains"
+        )
     dim = mandel.dimension(law.strain_size)
     data = MicroData.published(dim) if data is None else data
     strain, stress = _layout("strain", data.strain, dim), _layout("stress", data.stress, dim)

@@ -15,9 +15,7 @@ from fe2.measure import Measure, measure_named
 Array = npt.NDArray[np.float64]
 
 
-def box(
-    n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int = 0, measure: str | Measure = "small strain"
-) -> Array:
+def box(n: int, dim: int, amplitude: npt.ArrayLike, *, seed: int = 0, measure: str | Measure = "small strain") -> Array:
     """Independent, uniformly distributed strains (n, d).
 
     Args:

@@ -233,9 +233,7 @@ def test_fields_turn_with_the_macroscale(dim):
     field = np.random.default_rng(0).uniform(-0.3, 0.3, (4, 5, dim, dim))
     rotation, flat = torch.from_numpy(r), torch.from_numpy(field).flatten(2)
     right = np.einsum("nij,npjk->npik", r, field)
-    np.testing.assert_allclose(
-        measure.rotated(rotation, flat).numpy(), right.reshape(4, 5, -1), rtol=0, atol=10 * EPS
-    )
+    np.testing.assert_allclose(measure.rotated(rotation, flat).numpy(), right.reshape(4, 5, -1), rtol=0, atol=10 * EPS)
     strain = measure.rotated(rotation, flat, 1.0)
     right = np.einsum("nij,npjk->npik", r, np.eye(dim) + field) - np.eye(dim)
     np.testing.assert_allclose(strain.numpy(), right.reshape(4, 5, -1), rtol=0, atol=10 * EPS)
