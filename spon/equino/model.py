@@ -161,6 +161,8 @@ def pack(model: EquiNO) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a model for a file; raises ValueError for a model without its RVE modes."""
     rve_modes, potential = model.rve_modes, model.potential
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if not model.measure.finite:
+        del tensors["model.gap_calibration"]  # always one; without it the file is that of older versions
     # Copies: the cubature may be all points, and a file holds no tensor twice.
     tensors |= {f"cubature.{name}": value.clone() for name, value in model.cubature.pack().items()}
     tensors |= {f"cell.{name}": value for name, value in rve_modes.pack().items()}

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("dolfinx")
 
 import fe2
-from fe2 import strain_sampling
+from fe2 import mandel, strain_sampling
+from fe2.strain_sampling import box, latin_hypercube, radial, sobol
 
 
 @pytest.mark.parametrize("function", [strain_sampling.box, strain_sampling.latin_hypercube, strain_sampling.sobol])
@@ -51,3 +52,28 @@ def test_the_old_module_of_samples_and_snapshots_warns_with_the_new_names():
         assert fe2.sample.sobol is strain_sampling.sobol
     with pytest.warns(DeprecationWarning, match=r"fe2\.rve_snapshots\.compute"):
         assert fe2.sample.snapshots is fe2.rve_snapshots.compute
+
+
+@pytest.mark.parametrize("sample", [box, latin_hypercube, sobol])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_displacement_gradients_are_stretches_of_the_same_components(sample, dim):
+    """H = U − I without rotation, with the Mandel components of the sample at small strain."""
+    amplitude = 0.1 * np.arange(1, mandel.size(dim) + 1)
+    h = sample(9, dim, amplitude, seed=4, measure="displacement gradient").reshape(9, dim, dim)
+    assert np.array_equal(h, h.transpose(0, 2, 1))
+    components = np.einsum("kij,nij->nk", mandel.basis(dim), h)
+    np.testing.assert_allclose(components, sample(9, dim, amplitude, seed=4), rtol=0, atol=1e-15)
+
+
+def test_gradients_have_a_component_for_each_dimension():
+    for dim in (1, 2, 3):
+        g = sobol(8, dim, 200.0, measure="gradient")
+        assert g.shape == (8, dim) and 100 < abs(g).max() <= 200
+    paths = radial(3, 2, 2, 5.0, measure="gradient").reshape(3, 2, 2)
+    np.testing.assert_allclose(np.linalg.norm(paths, axis=2), [[2.5, 5.0]] * 3, rtol=1e-14)
+    with pytest.raises(ValueError, match="need one positive number, or 2 of them"):
+        box(3, 2, [1.0, 1.0, 1.0], measure="gradient")
+    with pytest.raises(ValueError, match="dim = 1: need 2 or 3"):
+        box(3, 1, 0.1, measure="displacement gradient")
+    with pytest.raises(ValueError, match="measure = 'finite': need one of"):
+        box(3, 2, 0.1, measure="finite")
