@@ -18,6 +18,7 @@ from coupling.snapshots import strain_operator
 from coupling.translation import phase_law
 from fe2 import RVE, Body, MicroFields, Response, StateLayout, StepFailed, VaryingLaw, arguments, raise_on_all_ranks
 from fe2.fingerprints import fingerprint
+from fe2.measure import SMALL_STRAIN
 from spon.microstructure import ModeNetwork, RVEMesh, RVENotConverged
 from spon.operators.discretisation import discretise
 from spon.reduced.galerkin_c import compiled_modes
@@ -53,11 +54,14 @@ def mode_network(
             default), channels, seed, ...
 
     Raises:
-        ValueError: an RVE that is not periodic or does not fill a box, too few modes, or materials without energy.
+        ValueError: an RVE that is not periodic or does not fill a box, or of another measure than the small strain; too
+            few modes, or materials without energy.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
     if rve.boundary != "periodic":
         raise ValueError(f"the RVE's boundary is {rve.boundary!r}, need 'periodic'")
+    if rve.measure is not SMALL_STRAIN:
+        raise ValueError(f"the RVE takes a {rve.measure.name}: networks of modes are for small strains alone")
     box = rve.domain.box
     if not rve.domain.fills_box:
         raise ValueError(

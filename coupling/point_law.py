@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from fe2 import Law, TimeStep, arguments, mandel, raise_on_all_ranks
+from fe2.measure import SMALL_STRAIN, measure_of
 from fe2.phases import need_law
 from fe2.time_step import respond
 
@@ -45,13 +46,14 @@ class PointLaw:
         n: points of this rank.
         comm: ranks among which the law may share its work; the function is then collective.
         notation: of strains, stresses and tangents: "Mandel", or "engineering" with shears γ = 2 ε and the components
-            of the stress tensor, both in the order of `fe2.mandel`.
+            of the stress tensor, both in the order of `fe2.mandel`; other measures than the small strain have their own
+            components, see `fe2.measure`, and the first of the two.
 
     Attributes:
         state: (n, state_size) at the last accepted step.
 
     Raises:
-        ValueError: another notation, fewer than 0 points.
+        ValueError: another notation, fewer than 0 points, or engineering notation of another measure.
         TypeError: a value that is no law.
     """
 
@@ -61,7 +63,9 @@ class PointLaw:
         if n < 0:
             raise ValueError(f"n = {n} points, need 0 or more")
         self.law, self.comm = law, comm
-        ones = np.ones(law.strain_size)
+        measure, ones = measure_of(law), np.ones(law.strain_size)
+        if notation == "engineering" and measure is not SMALL_STRAIN:
+            raise ValueError(f"notation = 'engineering': is for small strains, and the law takes a {measure.name}")
         # Engineering shears are √2 times those of Mandel vectors, stresses a √2-th.
         self._factor = mandel.to_engineering(ones) if notation == "engineering" else ones
         self.state = self._last = law.initial_state(n)
@@ -79,8 +83,8 @@ class PointLaw:
         """
         with raise_on_all_ranks(self.comm):
             if np.shape(strain) != (len(self.state), self.law.strain_size):
-                need = len(self.state), self.law.strain_size
-                raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} Mandel components")
+                need, what = (len(self.state), self.law.strain_size), measure_of(self.law).component_names
+                raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} {what}")
             given = np.ascontiguousarray(arguments.strains(strain, self.law))
         found = respond(self.law, given / self._factor, self.state, self._last, self.comm, step)
         self._last = found.state
