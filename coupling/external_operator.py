@@ -9,7 +9,8 @@ arrays at the quadrature points:
     S = FEMExternalOperator(fe2.mandel.strain(u), function_space=Q, external_function=respond)
     F = ufl.inner(S, fe2.mandel.strain(v)) * dx
 
-Residual and Jacobian are evaluated one after the other at the same strains, and the law only once.
+with `law.measure.of(u)` and `.of(v)` in place of the small strains for a law of another measure. Residual and Jacobian
+are evaluated one after the other at the same strains, and the law only once.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from mpi4py import MPI
 
 from coupling.point_law import PointLaw, PointResponse
 from fe2 import Law, raise_on_all_ranks
-from fe2.measure import measure_of
+from fe2.measure import SMALL_STRAIN, measure_of
 from fe2.phases import need_law
 
 Array = npt.NDArray[np.float64]
@@ -33,7 +34,7 @@ class ExternalLaw:
     same state.
 
     Args:
-        law: any `fe2.Law`; the operand is its strain, in the components of its measure, see `fe2.measure`.
+        law: any `fe2.Law`; the operand is its strain.
         comm: all ranks of the form.
 
     Raises:
@@ -83,9 +84,11 @@ class ExternalLaw:
             # Some versions hand over all numbers of a cell in a row.
             flat = given.ndim == 2 and given.shape[1] != d and given.shape[1] % d == 0
             if given.ndim not in (2, 3) or not (flat or given.shape[-1] == d):
+                measure = measure_of(self.law)
+                such = "fe2.mandel.strain(u)" if measure is SMALL_STRAIN else "law.measure.of(u)"
                 raise ValueError(
-                    f"the operand has values of the shape {given.shape}, need (cells, points, {d}), the components of "
-                    f"a {measure_of(self.law).name}"
+                    f"the operand has values of the shape {given.shape}, need (cells, points, {d}): "
+                    f"{measure.component_names}, such as {such}"
                 )
         rows = given.reshape(-1, d)
         if self._respond is None:

@@ -9,9 +9,11 @@ import torch
 from mpi4py import MPI
 
 from coupling.translation import phase_law
-from fe2 import Material, Response, StateLayout, StepFailed, arguments, mandel, raise_on_all_ranks
+from fe2 import Material, Response, StateLayout, StepFailed, arguments, raise_on_all_ranks
+from fe2.measure import common_measure
 from fe2.phases import materials_by_tag
 from meshes import ByPhase
+from meshes.tags import phase_label
 from spon.microstructure import GridNotConverged, GridRVEs
 
 Array = npt.NDArray[np.float64]
@@ -48,6 +50,7 @@ def grid_rves(
     given = materials_by_tag(materials, names or {})
     if unknown := sorted(set(np.unique(labels).tolist()) - set(given)):
         raise ValueError(f"label {unknown[0]} has no material; the labels with material are {sorted(given)}")
+    common_measure({phase_label(tag, names or {}): material for tag, material in given.items()})
     laws = {tag: phase_law(material, labels.ndim - 1, plane) for tag, material in given.items()}
     return GridRVEs(torch.from_numpy(labels.astype(np.int64)), laws, box=box, dtype=dtype, device=device)
 
@@ -77,8 +80,9 @@ class GridLaw:
         chunk: RVEs at a time.
 
     Attributes:
+        measure: of the materials.
         layout: of a state row: "point", the number of the RVE, and the "fluctuation" of its nodes (nx, ny, dim) or
-            (nx, ny, nz, dim), from which the next solution starts.
+            (nx, ny, nz, dim), of a scalar (..., 1), from which the next solution starts.
 
     Raises:
         ValueError: a chunk below 1, or an error of `grid_rves`.
@@ -107,8 +111,9 @@ class GridLaw:
         ]
         self._count, self._chunk = len(labels), chunk
         dim = labels.ndim - 1
-        self._shape = (*labels.shape[1:], dim)
-        self.strain_size = mandel.size(dim)
+        self.measure = common_measure(materials_by_tag(materials, names or {}))
+        self._shape = (*labels.shape[1:], self.measure.components(dim))
+        self.strain_size = self.measure.size(dim)
         self.layout = StateLayout(point=(), fluctuation=self._shape)
         self.state_size = self.layout.size
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coupling.point_law import Notation, PointLaw, check_notation
-from fe2 import Law, mandel
+from fe2 import Law, Measure
 from fe2.measure import SMALL_STRAIN, measure_of
 
 Array = npt.NDArray[np.float64]
@@ -31,13 +31,16 @@ COMPONENTS = {1: ("xx",), 2: ("xx", "yy", "xy"), 3: ("xx", "yy", "zz", "yz", "xz
 class MicroData:
     """The names of the data exchanged, and their components: a scalar has one, a vector several.
 
+    Components are xx, yy, xy, ... of small strains, x, y, ... of gradients of a scalar, and of displacement gradients
+    all of xx, xy, yx, yy, ..., of which xy is ∂u_x/∂y.
+
     Args:
         strain: name → components, such as {"strains1to2": ("xx", "yy"), "strains3": ("xy",)}, together all of them.
         stress: name → components of the stress.
         tangent: name → pairs of components, where "xxyy" is the derivative of the stress xx by the strain yy. May be
             empty.
-        notation: "engineering", shear strains γ = 2 ε with the components of the stress tensor; or "Mandel", shear
-            strains √2 ε and shear stresses √2 σ.
+        notation: of small strains: "engineering", shear strains γ = 2 ε with the components of the stress tensor; or
+            "Mandel", shear strains √2 ε and shear stresses √2 σ.
 
     The manager's configuration has the names of `strain` as data to read, those of `stress` and `tangent` as data to
     write.
@@ -109,7 +112,7 @@ class MicroSimulation:
 
     law: Law
     data: MicroData
-    # Name → indices of its components in Mandel vectors, and in the tangent row by row.
+    # Name → indices of its components in the law's strains, and in the tangent row by row.
     _strain: dict[str, Indices]
     _stress: dict[str, Indices]
     _tangent: dict[str, Indices]
@@ -117,7 +120,8 @@ class MicroSimulation:
 
     def __init__(self, sim_id: int):
         self.sim_id = sim_id
-        self._respond = PointLaw(self.law, 1, notation=self.data.notation)
+        small = measure_of(self.law) is SMALL_STRAIN
+        self._respond = PointLaw(self.law, 1, notation=self.data.notation if small else "Mandel")
 
     # Older versions of the manager count the named parameters and require initial data if there are any.
     def initialize(self, *initial_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,8 +216,8 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
     and add them to the result of `solve`.
 
     Args:
-        law: any `fe2.Law` of the small strain.
-        data: the data exchanged; `MicroData.published(dim)` if None.
+        law: any `fe2.Law`.
+        data: the data exchanged; `MicroData.published(dim)` if None, for a law of the small strain.
 
     Raises:
         ValueError: data without each component of the strain once, components that the law does not have, a name twice,
@@ -223,20 +227,20 @@ def micro_simulation(law: Law, data: MicroData | None = None) -> type[MicroSimul
     if getattr(law, "rate_dependent", False):
         raise ValueError(f"{type(law).__name__} depends on time, but states of the manager have no time")
     PointLaw(law, 1)  # raises here, and not at the first point
-    if measure_of(law) != SMALL_STRAIN:
-        raise ValueError(
-            f"{type(law).__name__} takes a {measure_of(law).name}, and the manager's data are small strains"
-        )
-    dim = mandel.dimension(law.strain_size)
+    measure = measure_of(law)
+    dim = measure.dimension(law.strain_size)
+    known = COMPONENTS[dim] if measure is SMALL_STRAIN else _components(measure, dim)
+    if data is None and measure is not SMALL_STRAIN:
+        raise ValueError(f"the law takes a {measure.name}: name the data, with the components {', '.join(known)}")
     data = MicroData.published(dim) if data is None else data
-    strain, stress = _layout("strain", data.strain, dim), _layout("stress", data.stress, dim)
+    strain, stress = _layout("strain", data.strain, known), _layout("stress", data.stress, known)
     held = sorted(np.concatenate([np.empty(0, int), *strain.values()]).tolist())
     if held != list(range(law.strain_size)):
         given = ", ".join(c for components in data.strain.values() for c in components) or "nothing"
-        raise ValueError(f"data.strain holds {given}; need each of {', '.join(COMPONENTS[dim])} once")
+        raise ValueError(f"data.strain holds {given}; need each of {', '.join(known)} once")
     if twice := sorted({*data.stress} & {*data.tangent}):
         raise ValueError(f"data.stress and data.tangent both have {twice[0]!r}; need a name for each")
-    tangent = _pairs(data.tangent, dim)
+    tangent = _pairs(data.tangent, known)
     sent = np.concatenate([np.empty(0, int), *tangent.values()]).astype(np.int64)
     others = np.arange(law.strain_size**2).reshape(law.strain_size, -1).T.ravel()[sent]
     alone = ~np.isin(others, sent)
@@ -262,29 +266,35 @@ def _interface() -> tuple[type, ...]:
         return ()
 
 
-def _layout(what: str, names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
-    """Name → indices of its components in a Mandel vector."""
-    return {name: np.array([_index(what, name, c, dim) for c in listed], np.int64) for name, listed in names.items()}
+def _components(measure: Measure, dim: int) -> tuple[str, ...]:
+    """Components of a gradient, row by row."""
+    axes = "xyz"[:dim]
+    return tuple(axes) if measure.scalar else tuple(i + j for i in axes for j in axes)
 
 
-def _pairs(names: Mapping[str, Sequence[str]], dim: int) -> dict[str, Indices]:
+def _layout(what: str, names: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str, Indices]:
+    """Name → indices of its components in a strain or stress."""
+    return {name: np.array([_index(what, name, c, known) for c in listed], np.int64) for name, listed in names.items()}
+
+
+def _pairs(names: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str, Indices]:
     """Name → indices of its pairs of components in the tangent, row by row."""
-    d = mandel.size(dim)
-    return {
-        name: np.array(
-            [d * _index("tangent", name, c[:2], dim) + _index("tangent", name, c[2:], dim) for c in listed], np.int64
-        )
-        for name, listed in names.items()
-    }
+    d, half = len(known), len(known[0])
+
+    def index(name: str, pair: str) -> int:
+        return d * _index("tangent", name, pair[:half], known) + _index("tangent", name, pair[half:], known)
+
+    return {name: np.array([index(name, pair) for pair in listed], np.int64) for name, listed in names.items()}
 
 
-def _index(what: str, name: str, component: str, dim: int) -> int:
-    if _sorted(component) not in COMPONENTS[dim]:
+def _index(what: str, name: str, component: str, known: Sequence[str]) -> int:
+    found = component if component in known else _sorted(component)
+    if found not in known:
         raise ValueError(
-            f"data.{what} has the component {component!r} in {name!r}; a law in {dim} dimensions has "
-            f"{', '.join(COMPONENTS[dim])}"
+            f"data.{what} has the component {component!r} in {name!r}; a law in {len({*''.join(known)})} dimensions "
+            f"has {', '.join(known)}"
         )
-    return COMPONENTS[dim].index(_sorted(component))
+    return known.index(found)
 
 
 def _sorted(component: str) -> str:

@@ -54,14 +54,14 @@ def mode_network(
             default), channels, seed, ...
 
     Raises:
-        ValueError: an RVE that is not periodic, does not fill a box or is not at small strain, too few modes, or
-            materials without energy.
+        ValueError: an RVE that is not periodic or does not fill a box, or of another measure than the small strain; too
+            few modes, or materials without energy.
         TranslationError: a material that torch cannot evaluate, or one with state.
     """
-    if rve.measure != SMALL_STRAIN:
-        raise ValueError(f"a mode network takes materials at small strain, not of a {rve.measure.name}")
     if rve.boundary != "periodic":
         raise ValueError(f"the RVE's boundary is {rve.boundary!r}, need 'periodic'")
+    if rve.measure is not SMALL_STRAIN:
+        raise ValueError(f"the RVE takes a {rve.measure.name}: networks of modes are for small strains alone")
     box = rve.domain.box
     if not rve.domain.fills_box:
         raise ValueError(

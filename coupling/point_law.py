@@ -45,14 +45,15 @@ class PointLaw:
         law: any `fe2.Law`.
         n: points of this rank.
         comm: ranks among which the law may share its work; the function is then collective.
-        notation: of strains, stresses and tangents: "Mandel", the components of the law's measure, or at small strain
-            "engineering" with shears γ = 2 ε and the components of the stress tensor, in the order of `fe2.mandel`.
+        notation: of strains, stresses and tangents: "Mandel", or "engineering" with shears γ = 2 ε and the components
+            of the stress tensor, both in the order of `fe2.mandel`; other measures than the small strain have their own
+            components, see `fe2.measure`, and the first of the two.
 
     Attributes:
         state: (n, state_size) at the last accepted step.
 
     Raises:
-        ValueError: another notation, "engineering" for a law of another measure than small strain, fewer than 0 points.
+        ValueError: another notation, fewer than 0 points, or engineering notation of another measure.
         TypeError: a value that is no law.
     """
 
@@ -61,11 +62,10 @@ class PointLaw:
         need_law(law)
         if n < 0:
             raise ValueError(f"n = {n} points, need 0 or more")
-        measure = measure_of(law)
-        if notation == "engineering" and measure != SMALL_STRAIN:
-            raise ValueError(f"notation = 'engineering': the law takes a {measure.name}, which has no such notation")
         self.law, self.comm = law, comm
-        ones = np.ones(law.strain_size)
+        measure, ones = measure_of(law), np.ones(law.strain_size)
+        if notation == "engineering" and measure is not SMALL_STRAIN:
+            raise ValueError(f"notation = 'engineering': is for small strains, and the law takes a {measure.name}")
         # Engineering shears are √2 times those of Mandel vectors, stresses a √2-th.
         self._factor = mandel.to_engineering(ones) if notation == "engineering" else ones
         self.state = self._last = law.initial_state(n)
@@ -83,10 +83,8 @@ class PointLaw:
         """
         with raise_on_all_ranks(self.comm):
             if np.shape(strain) != (len(self.state), self.law.strain_size):
-                need = len(self.state), self.law.strain_size
-                raise ValueError(
-                    f"strain has the shape {np.shape(strain)}, need {need} components of a {measure_of(self.law).name}"
-                )
+                need, what = (len(self.state), self.law.strain_size), measure_of(self.law).component_names
+                raise ValueError(f"strain has the shape {np.shape(strain)}, need {need} {what}")
             given = np.ascontiguousarray(arguments.strains(strain, self.law))
         found = respond(self.law, given / self._factor, self.state, self._last, self.comm, step)
         self._last = found.state

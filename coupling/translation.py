@@ -229,6 +229,8 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
         raise ValueError(f"dim = {dim}: need 2 or 3")
     if plane not in ("strain", "stress"):
         raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
+    if material.measure.scalar and plane == "stress":
+        raise ValueError("plane = 'stress': the gradient of a scalar has no plane stress; leave out `plane`")
     if material.state_size:
         raise TranslationError(
             f"{name} has {material.state_size} state variables, so that its stress is no function of the strain alone; "
@@ -242,7 +244,6 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
     thickness = dim == 2 and plane == "stress"
     mesh = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))  # constants need a domain
     measure = material.measure
-    thickness = thickness and not measure.scalar
     e = ufl.variable(ufl.Constant(mesh, (measure.size(dim),)))
     inputs = {"strain": e}
     local: Any = None
@@ -263,7 +264,7 @@ def phase_law(material: Material, dim: int, plane: str = "strain") -> PhaseLaw:
     solve = None
     if size:
         forces = [ufl.diff(energy, local)[i] for i in range(material.local_size)]
-        residual = ufl.as_vector(forces + [tensor[2, 2]] * thickness)
+        residual = ufl.as_vector(forces + ([measure.through(tensor, strain)] if thickness else []))
         jacobian = ufl.diff(residual, local)
         inverse = ufl.as_matrix([[1 / jacobian[0, 0]]]) if size == 1 else ufl.inv(jacobian)
         tangent -= ufl.dot(ufl.diff(stress, local), ufl.dot(inverse, ufl.diff(residual, e)))

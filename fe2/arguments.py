@@ -24,14 +24,12 @@ def strains(given: npt.ArrayLike, law: Any) -> Array:
     found, d, measure = np.asarray(given), law.strain_size, measure_of(law)
     if found.ndim != 2 or found.shape[1] != d:
         tensors = found.ndim > 1 and found.shape[-1] == found.shape[-2]
-        hint, components = "", "components of a gradient"
+        hint = ""
         if measure.finite:
-            components = "components of H = F − I, row by row"
-            hint = "; `H.reshape(-1, dim * dim)` makes them of tensors" if tensors else ""
+            hint = "; `H.reshape(-1, dim * dim)` makes them of tensors" * tensors
         elif not measure.scalar:
-            components = "Mandel components"
             hint = "; fe2.mandel.vector makes them of symmetric tensors, and F − I is no small strain" * tensors
-        raise ValueError(f"strains have the shape {found.shape}, need (n, {d}) {components}{hint}")
+        raise ValueError(f"strains have the shape {found.shape}, need (n, {d}) {measure.component_names}{hint}")
     if not np.can_cast(found.dtype, np.float64, "same_kind"):
         raise ValueError(f"strains are of the type {found.dtype}, need real numbers")
     found = found.astype(np.float64, copy=False)

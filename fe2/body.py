@@ -27,6 +27,7 @@ from fe2.phases import materials_by_tag
 from fe2.state import StateLayout, layout_of
 from fe2.time_step import StepConstants, TimeStep, require_step
 from meshes.compat import coordinate_map
+from meshes.tags import phase_label
 
 Array = npt.NDArray[np.float64]
 
@@ -98,9 +99,8 @@ class Phase:
         if self.local_size:
             # Stationarity in the material's own local unknowns, and no stress through the thickness.
             own = range(material.local_size)
-            self.local_residual = ufl.as_vector(
-                [ufl.diff(self.energy, local)[i] for i in own] + ([self.stress[2, 2]] if plane == "stress" else [])
-            )
+            through = [self.measure.through(self.stress, strain)] if plane == "stress" else []
+            self.local_residual = ufl.as_vector([ufl.diff(self.energy, local)[i] for i in own] + through)
 
     def local_solve(self, residual):
         """UFL vector (∂g/∂l)⁻¹ `residual` for the local residual g and the local unknowns l."""
@@ -163,7 +163,7 @@ class Body:
         self.mesh = mesh = domain.mesh
         self.dim = mesh.geometry.dim
         self.materials = dict(sorted(materials.items()))
-        self.measure = common_measure({f"tag {tag}": material for tag, material in self.materials.items()})
+        self.measure = common_measure({phase_label(t, domain.names): m for t, m in self.materials.items()})
         self.plane = plane
         if self.measure.scalar and plane == "stress":
             raise ValueError("plane = 'stress': the gradient of a scalar has no plane stress; leave out `plane`")
@@ -289,7 +289,7 @@ class Body:
         for p, correction in self._corrections.items():
             local = self._rows(p, "local")
             change = partial(self._evaluate, correction, p.cells)
-            found = newton_local(local, p.cells, change)
+            found = newton_local(local, p.cells, change, float(self.measure.finite))
             if found.failed.any():
                 raise LocalError(
                     f"{p.name}: the local unknowns did not converge in {found.failed.sum()} of {p.cells.size} "
@@ -362,9 +362,13 @@ class Body:
         """Strain at the quadrature points (cells, points, d)."""
         return self._evaluate(self._strain, self.cells)
 
-    def affine(self) -> Array:
-        """Displacements (dofs, d) of the unit strains: u(x) = B_k (x − c), with the middle c."""
+    def affine(self, places: Array | None = None) -> Array:
+        """Displacements (dofs, d) of the unit strains: u(x) = B_k (x − c), with the middle c.
+
+        Args:
+            places: (nodes, dim) x − c to take instead of that of the nodes.
+        """
         x = self.V.tabulate_dof_coordinates()[:, : self.dim]
-        x = x - (x.min(axis=0) + x.max(axis=0)) / 2
+        x = x - (x.min(axis=0) + x.max(axis=0)) / 2 if places is None else places
         basis = self.measure.basis(self.dim)
         return np.einsum("kij,nj->nik", basis, x).reshape(-1, len(basis))

@@ -7,10 +7,15 @@ For a scalar field read "potential" for displacement and "constant" for rigid mo
 
 Parts of the solid that are connected neither inside the RVE nor across its period are held one by one against the rigid
 motions that the condition leaves them, so that they carry no load and the stiffness is not singular.
+
+At finite strain a part follows E only along the vectors that connect it with itself: with the projector P onto them,
+u = E·P x + w there, since w could not undo a large strain across them where it is held. Under uniform tractions the
+mean of w's gradient fixes the rotation, too, but the stiffness alone is singular: it gets pins, see `fe2.condensed`.
 """
 
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +45,16 @@ class Unknowns:
         index: (dofs,) unknown that a degree of freedom equals, -1 where it is zero.
         size: number of unknowns.
         period: (dim, dim) lattice vectors of the RVE.
+        places: (nodes, dim) from the middle of the RVE; E takes a node with it as if it were there.
         constraint: (d, size) rows G of the side condition G w = 0, or None.
-        pins: unknowns that would hold the body against rotation, where the side condition alone does: without it the
-            stiffness of an unloaded body is singular.
+        pins: unknowns that would hold the body against rotation, however it is turned, where the side condition alone
+            does: without it the stiffness of an unloaded body is singular.
     """
 
     index: npt.NDArray[np.int64]
     size: int
     period: npt.NDArray[np.float64]
+    places: npt.NDArray[np.float64]
     constraint: npt.NDArray[np.float64] | None = None
     pins: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
@@ -98,9 +105,10 @@ def periodic(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) 
         )
     turns = x @ np.linalg.inv(seam.period)
     shift = np.rint(turns - turns[parent]).astype(np.int64)
-    fixed = _hold_parts(V, x, measure, parent, shift, seam.period)
-    size = fixed.shape[1]
-    return Unknowns(*_number((size * parent[:, None] + np.arange(size)).ravel(), fixed.ravel()), seam.period)
+    held = _hold_parts(V, x, measure, parent, shift, seam.period)
+    size = held.fixed.shape[1]
+    tied = (size * parent[:, None] + np.arange(size)).ravel()
+    return Unknowns(*_number(tied, held.fixed.ravel()), seam.period, held.places)
 
 
 def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) -> Unknowns:
@@ -114,8 +122,9 @@ def linear_displacement(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure
     x = _nodes(V)
     prescribed = np.zeros(len(x), dtype=bool)
     prescribed[_nodes_on(V, meshes.faces(domain))] = True
-    fixed = prescribed[:, None] | _hold_parts(V, x, measure, skip=prescribed)
-    return Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
+    held = _hold_parts(V, x, measure, skip=prescribed)
+    fixed = prescribed[:, None] | held.fixed
+    return Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period, held.places)
 
 
 def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: Measure) -> Unknowns:
@@ -134,7 +143,7 @@ def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: M
     faces = meshes.faces(domain)
     outside = np.zeros(len(x), dtype=bool)
     outside[_nodes_on(V, faces)] = True
-    fixed = _hold_parts(V, x, measure, turned=outside)
+    held = _hold_parts(V, x, measure, turned=outside)
     _refuse_open_faces(domain, period, faces)
     outer = dmesh.meshtags(mesh, dim - 1, np.sort(faces), np.ones(faces.size, dtype=np.int32))
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=outer, subdomain_id=1)
@@ -146,8 +155,8 @@ def uniform_traction(V: fem.FunctionSpace, domain: meshes.TaggedMesh, measure: M
     for tensor in basis:
         unit.value[:] = tensor
         rows.append(fem.assemble_vector(mean_strain).array.copy())
-    unknowns = Unknowns(*_number(np.arange(fixed.size), fixed.ravel()), period)
-    pins = unknowns.index[_pins(V, x, outside)] if measure.finite else unknowns.pins
+    unknowns = Unknowns(*_number(np.arange(held.fixed.size), held.fixed.ravel()), period, held.places)
+    pins = unknowns.index[held.pins.ravel()]
     return replace(unknowns, constraint=unknowns.gather(np.stack(rows, axis=1)).T, pins=pins)
 
 
@@ -219,6 +228,20 @@ def _connected(count: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64
 # Rigid motions.
 
 
+class _Held(NamedTuple):
+    """How parts of the solid are held.
+
+    Attributes:
+        fixed: (nodes, components) values that are zero.
+        pins: (nodes, components) values that would hold turned parts against rotation.
+        places: (nodes, dim) see `Unknowns`.
+    """
+
+    fixed: npt.NDArray[np.bool_]
+    pins: npt.NDArray[np.bool_]
+    places: Array
+
+
 def _hold_parts(
     V: fem.FunctionSpace,
     x: Array,
@@ -229,8 +252,8 @@ def _hold_parts(
     *,
     skip: npt.NDArray[np.bool_] | None = None,
     turned: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.bool_]:
-    """Which values (nodes, components) are held at zero to take the rigid motions from each part of the solid.
+) -> _Held:
+    """Hold each part of the solid against its rigid motions.
 
     Args:
         V: space of the field.
@@ -265,28 +288,25 @@ def _hold_parts(
                 stacklevel=5,
             )
     fixed = np.zeros((len(x), components), dtype=bool)
+    held = _Held(fixed, fixed.copy(), x.copy())
     order = np.argsort(part, kind="stable")
     for mine, vectors in zip(np.split(order, np.flatnonzero(np.diff(part[order])) + 1), windings, strict=True):
-        if skip is None or not skip[mine].any():
-            still = measure.scalar or (measure.finite and turned is not None and bool(turned[mine].any()))
-            mine = mine[root[mine]]
-            spins = np.zeros((0, dim, dim)) if still else _spins(vectors, dim)
-            fixed[mine] = _held(x[mine] + offset[mine], spins, components)
-    return fixed
-
-
-def _pins(V: fem.FunctionSpace, x: Array, turned: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Degrees of freedom that hold each part with `turned` nodes against rotation about its first node."""
-    dim, nodes = x.shape[1], V.dofmap.list
-    edges = np.stack([np.broadcast_to(nodes[:, :1], nodes.shape), nodes], axis=2).reshape(-1, 2)
-    piece = _connected(len(x), edges)
-    found = []
-    for label in np.unique(piece[turned]):
-        mine = np.flatnonzero(piece == label)
-        turns = np.stack([((x[mine] - x[mine[0]]) @ spin.T).ravel() for spin in _spins(np.zeros((0, dim)), dim)])
-        best = scipy.linalg.qr(turns, mode="r", pivoting=True)[1][: len(turns)]
-        found.append((dim * mine[:, None] + np.arange(dim)).ravel()[best])
-    return np.concatenate(found).astype(np.int64)
+        if skip is not None and skip[mine].any():
+            continue
+        free, own = mine[root[mine]], x + offset
+        spins = np.zeros((0, dim, dim)) if measure.scalar else _spins(vectors, dim)
+        if measure.finite and turned is not None and turned[mine].any():
+            held.fixed[free[0]] = True
+            held.pins[free] = _turning(own[free], spins)
+            continue
+        held.fixed[free] = _held(own[free], spins, components)
+        if measure.finite:
+            _, sizes, axes = np.linalg.svd(np.concatenate([vectors, np.zeros((1, dim))]))
+            along = axes[: int((sizes > _PARALLEL * sizes[0]).sum())]
+            if len(along) < dim:
+                middle = own[mine].mean(axis=0)
+                held.places[mine] = (own[mine] - middle) @ along.T @ along + middle - offset[mine]
+    return held
 
 
 def _unwrap(count: int, ties: npt.NDArray[np.int64]):
@@ -349,6 +369,16 @@ def _held(x: Array, spins: Array, components: int) -> npt.NDArray[np.bool_]:
     rigid = np.stack([m.ravel() for m in modes])
     held.ravel()[scipy.linalg.qr(rigid, mode="r", pivoting=True)[1][: len(rigid)]] = True
     return held
+
+
+def _turning(x: Array, spins: Array) -> npt.NDArray[np.bool_]:
+    """Values (m, dim) of nodes x (m, dim) that fix `spins` (s, dim, dim) about the first node, however it is turned."""
+    fixing = np.zeros(x.shape, dtype=bool)
+    if len(spins):
+        modes = np.stack([((x - x[0]) @ spin.T).ravel() for spin in spins]) / np.ptp(x)
+        fixing.ravel()[scipy.linalg.qr(modes, mode="r", pivoting=True)[1][: len(spins)]] = True
+        fixing[fixing.any(axis=1)] = True
+    return fixing
 
 
 CONDITIONS = {

@@ -142,7 +142,8 @@ def _response(body: Body, k: int, summary: "_Summary") -> tuple[Array, Array]:
         body._rows(phase)[cells] = 0.0
         if phase.local_size:
             local, correction = body._rows(phase, "local"), body._corrections[phase]
-            bad = bool(newton_local(local, cells, lambda: body._evaluate(correction, cells)).failed.any())
+            unit = float(body.measure.finite)
+            bad = bool(newton_local(local, cells, lambda: body._evaluate(correction, cells), unit).failed.any())
 
     def summarise(expression) -> Array:
         values = body._evaluate(expression, cells)

@@ -22,20 +22,24 @@ class LocalSolution(NamedTuple):
     change: float
 
 
-def newton_local(local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array]) -> LocalSolution:
+def newton_local(
+    local: Array, cells: npt.NDArray[np.int32], correction: Callable[[], Array], unit: float = 0.0
+) -> LocalSolution:
     """Newton's method at the quadrature points of `cells`.
 
     Args:
         local: (all cells, points, unknowns), solved for in place.
         cells: the cells to solve in.
         correction: Newton corrections (cells, points, unknowns) at the present `local`.
+        unit: least size of the unknowns next to which changes are small; 1 at finite strain, where materials are
+            functions of I + H.
     """
     step = np.inf
     for _ in range(ITERATIONS):
         change = correction()
         local[cells] -= change
         previous, step = step, abs(change).max(initial=0.0)
-        largest = abs(local[cells]).max(initial=0.0)
+        largest = abs(local[cells]).max(initial=unit)
         if step <= _TOLERANCE * largest or (step <= _ROUNDING * largest and step >= previous):
             return LocalSolution(np.zeros(len(cells), dtype=bool), step)
         if not np.isfinite(step):

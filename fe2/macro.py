@@ -100,7 +100,7 @@ class MacroProblem:
         meshes.need_tagged_mesh(domain, "domain")
         self.domain, self.mesh = domain, domain.mesh
         self.comm = self.mesh.comm
-        measure = common_measure({str(k): v for k, v in law.items()} if isinstance(law, Mapping) else {"all": law})
+        measure = common_measure(law if isinstance(law, Mapping) else {"all": law})
         self._components = measure.components(self.mesh.geometry.dim)
         self.V = fem.functionspace(self.mesh, ("Lagrange", degree, () if measure.scalar else (self._components,)))
         self.u = fem.Function(self.V, name=measure.field)

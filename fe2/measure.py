@@ -13,7 +13,7 @@ S · dE = dW for the energy density W.
 Zero is the undeformed state in all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,13 @@ class Measure:
     part: Callable[[Expr], Expr]
     vector: Callable[[Expr], Expr]
     tensor: Callable[[Expr], Expr]
+
+    @property
+    def component_names(self) -> str:
+        """What the numbers of a strain are, for messages."""
+        if self.finite:
+            return "components of H = F − I, row by row"
+        return "components of a gradient" if self.scalar else "Mandel components"
 
     def components(self, dim: int) -> int:
         """Components of the field, 1 or `dim`."""
@@ -107,15 +114,30 @@ class Measure:
             return np.eye(self.size(dim))
         return mandel.basis(dim).reshape(-1, dim * dim)
 
+    def determinants(self, strains: Array) -> Array:
+        """det F (n,) of strains (n, d); 1 at small strain, and for the gradient of a scalar."""
+        if not self.finite:
+            return np.ones(len(strains))
+        found: Array = np.linalg.det(np.eye(self.dimension(strains.shape[1])) + self.tensors(strains))
+        return found
+
     def argument(self, tensor: Expr, thickness: Expr = 0) -> Expr:
         """UFL argument of a material: the 3×3 strain, the 3×3 deformation gradient F, or the gradient (dim,).
 
         Args:
             tensor: UFL, `part` of a gradient.
-            thickness: strain through the thickness in two dimensions.
+            thickness: strain through the thickness in two dimensions; at finite strain the logarithmic one, ln F₃₃.
         """
-        full = self.embedded(tensor, thickness)
+        full = self.embedded(tensor, ufl.exp(thickness) - 1 if self.finite and thickness != 0 else thickness)
         return ufl.Identity(3) + full if self.finite else full
+
+    def through(self, stress: Expr, argument: Expr) -> Expr:
+        """UFL scalar of a material's 3×3 stress and argument that vanishes with the stress through the thickness.
+
+        At finite strain P₃₃ F₃₃, whose root in ln F₃₃ Newton's method finds from afar: for a neo-Hookean solid it is
+        convex.
+        """
+        return stress[2, 2] * argument[2, 2] if self.finite else stress[2, 2]
 
     def embedded(self, tensor: Expr, thickness: Expr = 0) -> Expr:
         """UFL 3×3 tensor of a 2×2 or 3×3 one; the gradient of a scalar as it is."""
@@ -243,7 +265,7 @@ def measure_of(law: Any) -> Measure:
     return measure_named(getattr(law, "measure", SMALL_STRAIN))
 
 
-def common_measure(owners: dict[str, Any]) -> Measure:
+def common_measure(owners: Mapping[Any, Any]) -> Measure:
     """The one measure of all materials or laws.
 
     Args:

@@ -23,8 +23,8 @@ class MicroPoint:
 
     Attributes:
         coordinates: (dim,) of the point.
-        strain: (d,) Mandel.
-        stress: (d,) Mandel [MPa].
+        strain: (d,) in the components of the law's measure.
+        stress: (d,) [MPa].
         law: the law there.
         state: (state_size,) accepted.
         here: whether this rank owns the point.

@@ -10,12 +10,12 @@ The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the inte
 large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. The residual
 then stops falling at the rounding of a stress as large as the stiffness,
 
-    ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) ‖,
+    ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ| + |E xⱼ|) ‖,
 
-ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the
-displacement u. A residual that has stagnated below this is taken as equilibrium and is part of the result. (Rounding
-has random signs, so sums of it are smaller than the bound: laws with logarithms, exponentials and determinants, at
-contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
+ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the displacement
+u and at its two parts, which cancel where a phase is rigid. A residual that has stagnated below this is taken as
+equilibrium and is part of the result. (Rounding has random signs, so sums of it are smaller than the bound: laws with
+logarithms, exponentials and determinants, at contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
 
 Where stresses are prescribed, the free strains e are unknowns of the same iteration (`fe2.control`, `fe2.rve`): with
 L = TᵀKA, L' = AᵀKT and the gap V (F S − s) of the stress, Newton's step is that of
@@ -41,6 +41,7 @@ from fe2.boundary import Unknowns
 from fe2.condensed import FACTORISATION, ReducedStiffness
 from fe2.control import NoStiffness, check_stiffness, solve_free
 from fe2.factor import NoFactor
+from fe2.force_terms import force_terms
 from fe2.materials import why_not_finite
 from fe2.micro_iterate import Point
 from fe2.minimum import weakest
@@ -82,7 +83,7 @@ class MicroNewton:
         body: of the RVE.
         unknowns: of its boundary condition.
         stiffness: solves with the stiffness of the unknowns.
-        affine: (dofs, d) displacements of the unit Mandel strains.
+        affine: (dofs, d) displacements of the unit strains.
         volume: of the RVE's period [length^dim].
         options: tolerance and number of iterations.
     """
@@ -289,15 +290,24 @@ class MicroNewton:
         length, size = 1.0, point.history[-1] if point.history else np.inf
         w, strain, norm = point.w, point.strain, np.inf
         forces: Array = np.empty(0)
+        failed: list[LocalError] = []
 
         def slope() -> float:
             return float(step @ point.residual + self.volume * (strain_step @ (point.gap @ point.free)))
 
         def trial(length: float) -> tuple[float, float]:
             nonlocal forces, norm
+            failed.clear()
             point.w, point.strain = w - length * step, strain - length * strain_step
             self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(point.w)
-            forces = self.body.forces()
+            try:
+                forces = self.body.forces()
+            except LocalError as error:
+                if not step.any():
+                    raise
+                failed.append(error)  # a shorter step may succeed
+                self.body.memory, norm = point.memory, np.inf
+                return norm, 0.0
             norm = self._measure(point, forces)
             if self.body.inverted:
                 norm = np.inf
@@ -310,6 +320,8 @@ class MicroNewton:
                 if trial(length)[0] <= (1 - _DECREASE * length) * size:
                     break
                 length /= 2
+        if failed:
+            raise failed[0]
         point.history.append(norm)
         return forces
 
@@ -340,20 +352,10 @@ class MicroNewton:
             return True
         if len(point.history) < 3 or point.history[-1] <= _STAGNATION * point.history[-3]:
             return False
-        terms, epsilon = self._terms(full), np.finfo(np.float64).eps
+        terms, epsilon = force_terms(self.body, full, self.affine @ point.strain), np.finfo(np.float64).eps
         if gap > enough_gap and gap > epsilon * _norm(abs(self.affine).T @ terms) / self.volume:
             return False
         return residual <= enough or bool(residual <= epsilon * _norm(terms))
-
-    def _terms(self, full: scipy.sparse.bsr_matrix) -> Array:
-        """Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) for each degree of freedom (dofs,), see the head of this module."""
-        x: Array = self.body.V.tabulate_dof_coordinates()
-        size = np.linalg.norm(self.body.u.x.array.reshape(len(x), -1), axis=1)
-        rows = np.repeat(np.arange(len(x)), np.diff(full.indptr))
-        reach = np.linalg.norm(x[rows] - x[full.indices], axis=1) + size[full.indices]
-        blocks = abs(full.data).sum(axis=2) * reach[:, None]
-        sums = [np.bincount(rows, column, minlength=len(x)).astype(np.float64, copy=False) for column in blocks.T]
-        return np.stack(sums, axis=1).ravel()
 
     def _cause(self) -> str:
         """The likely cause of a stress or tangent that is not finite."""

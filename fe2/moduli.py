@@ -43,10 +43,15 @@ def engineering_constants(stiffness: npt.ArrayLike) -> EngineeringConstants:
         The constants, moduli in the unit of the stiffness.
 
     Raises:
-        ValueError: a stiffness of another shape (a plane RVE has no third direction), not symmetric or not positive
-            definite.
+        ValueError: a stiffness of another shape (a plane RVE has no third direction; other measures have other
+            tangents), not symmetric or not positive definite.
     """
     c = np.asarray(stiffness, dtype=np.float64)
+    if c.shape[-2:] == (9, 9):
+        raise ValueError(
+            f"stiffness has shape {c.shape}, that of a displacement gradient: the small-strain stiffness is "
+            "Q C Q.T of the tangent C at zero with Q = rve.measure.stretches(3)"
+        )
     if c.ndim < 2 or c.shape[-2:] != (6, 6):
         raise ValueError(f"stiffness has shape {c.shape}, need (..., 6, 6): a 3D stiffness in Mandel order")
     transposed = np.swapaxes(c, -1, -2)

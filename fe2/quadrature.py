@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 
 
 class NotFinite(RuntimeError):
-    """A strain, or a number that a law has returned, is not finite."""
+    """A strain, or a number that a law has returned, is not finite; or det F is not positive."""
 
 
 @dataclass(eq=False, slots=True)
@@ -110,7 +110,7 @@ class QuadratureLaw:
         else:
             need_law(law)
             parts = [(type(law).__name__, law, self.cells)]
-        self.measure = common_measure({label: part for label, part, _ in parts})
+        self.measure = common_measure({label.partition(" of ")[2]: part for label, part, _ in parts})
         if strain is None:
             need = () if self.measure.scalar else (mesh.geometry.dim,)
             if u.ufl_shape != need:
@@ -200,6 +200,7 @@ class QuadratureLaw:
             for region in self.regions:
                 strain = self.strains(region.cells)
                 self._check(region, strain, "the strain", strain, strain.shape)
+                self._refuse_inside_out(region, strain)
                 strains.append(strain)
         # Laws are collective: all ranks evaluate all of them in the same order, those without points with none.
         for region, strain in zip(self.regions, strains, strict=True):
@@ -234,6 +235,16 @@ class QuadratureLaw:
             raise NotFinite(
                 f"{region.label}: {what} is not finite at {np.count_nonzero(~good)} of {len(good)} points, the first "
                 f"of them at x = {where} with strain {shown}{why_not_finite(strain[~good], region.measure)}"
+            )
+
+    def _refuse_inside_out(self, region: Region, strain: Array) -> None:
+        bad = np.flatnonzero(region.measure.determinants(strain) <= 0)
+        if bad.size:
+            where = np.array2string(self.coordinates(region.cells)[bad[0]], precision=6)
+            found = region.measure.determinants(strain[bad[:1]])[0]
+            raise NotFinite(
+                f"{region.label}: det F = {found:.3g} at x = {where} turns the point inside out, as at {bad.size} of "
+                f"{len(strain)} points"
             )
 
     def commit(self) -> None:

@@ -132,12 +132,13 @@ class RVE:
             self.unknowns, self.body.stiffness(), symmetric=self.body.symmetric, prefix=solver.options_prefix
         )
         self.affine = self.body.affine()
+        self._carried = self.body.affine(self.unknowns.places)
         self.strain_size = self.affine.shape[1]
         self.group = max(1, min(_GROUP, _GROUP_BYTES // (8 * max(1, self.stiffness.size))))
         self._checked = not self.body.rate_dependent  # else in the first step
         if self._checked:
             check_at_zero_strain(self.body, domain.names)
-        self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self.affine, self.volume, solver)
+        self._newton = MicroNewton(self.body, self.unknowns, self.stiffness, self._carried, self.volume, solver)
         self.descent = Descent(self._newton) if solver.buckling == "follow" else None
         if self.descent and not (self.body.rate_dependent or np.isfinite(self.body.energy())):
             raise ValueError("buckling = 'follow' needs materials with an energy: one has a stress alone")
@@ -234,7 +235,9 @@ class RVE:
             self._newton.solve(points)
             for k, row, point in zip(members, accepted, points, strict=True):
                 attempts = [f"from the guess: {point.stalled}"]
-                if point.stalled:
+                if point.stalled and self._inside_out(loads[k]):
+                    attempts = ["det F is not positive: the strain turns the RVE inside out"]
+                elif point.stalled:
                     point = self._in_substeps(loads[k], row, point, attempts)
                 elif point.unstable and self.descent:
                     self.descent.settle(point)
@@ -326,13 +329,18 @@ class RVE:
             )
         return point
 
+    def _inside_out(self, control: Control) -> bool:
+        strain = control.strain_from(np.zeros(self.strain_size))
+        return not len(control.free) and bool(self.measure.determinants(strain[None])[0] <= 0)
+
     # Single points.
 
     def displacement(self, state: Array, fluctuation: bool = False) -> fem.Function:
         """Displacement (or only its periodic fluctuation) of one state row (state_size,) as a new `fem.Function`."""
         strain, w = self.layout.view(state, "strain"), self.layout.view(state, "fluctuation")
         u = fem.Function(self.body.V, name="fluctuation" if fluctuation else self.measure.field)
-        u.x.array[:] = self.unknowns.expand(w) + (0.0 if fluctuation else self.affine @ strain)
+        affine = self._carried - self.affine if fluctuation else self._carried
+        u.x.array[:] = self.unknowns.expand(w) + affine @ strain
         return u
 
     def set_state(self, state: Array) -> Body:

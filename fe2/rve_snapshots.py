@@ -28,7 +28,11 @@ Array = npt.NDArray[np.float64]
 
 FORMAT = "fe2 snapshots"
 VERSION = 1
-UNITS = "strain: 1; stress, tangent, energy: unit of the moduli, MPa; fluctuation, weights: unit of the mesh"
+_UNITS = "strain: 1; stress, tangent, energy: unit of the moduli, MPa; fluctuation, weights: unit of the mesh"
+_SCALAR_UNITS = (
+    "strain: potential by length of the mesh; tangent: unit of the conductivities; stress: strain times tangent; "
+    "energy: strain times stress; fluctuation: potential; weights: unit of the mesh"
+)
 # name: number of axes; all but the weights have one row for each snapshot
 _AXES = {
     "strain": 2,
@@ -52,7 +56,7 @@ class Snapshots:
     """n solved RVE problems.
 
     Attributes:
-        strain: (n, d) Mandel.
+        strain: (n, d) in the components of the RVE's measure.
         stress: (n, d) [MPa].
         tangent: (n, d, d) dS/dE [MPa].
         energy: (n,) mean [MPa], NaN for materials without one.
@@ -104,7 +108,7 @@ def compute(
 
     Args:
         rve: the same on all ranks (its mesh on MPI.COMM_SELF).
-        strains: Mandel strains (n, d), the same on all ranks; none, (0, d), give a file without snapshots.
+        strains: (n, d), the same on all ranks; none, (0, d), give a file without snapshots.
         path: of the file, on a file system that all ranks share; see `read`.
         comm: the ranks that share the work.
         chunk: strains that are solved between two writes.
@@ -148,7 +152,7 @@ def compute(
         rows=_ROWS,
         keys=[digest(piece) for piece in pieces],
         opened=partial(_opened, mark=mark),
-        describe=partial(_describe, mark=mark, weights=rve.body.weights),
+        describe=partial(_describe, mark=mark, rve=rve),
         error=SnapshotError,
     )
     complete = False
@@ -238,12 +242,14 @@ def _opened(path: Path, mark: Fingerprint | None = None) -> Iterator[h5py.File]:
         raise SnapshotError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def _describe(file: h5py.File, mark: Fingerprint, weights: Array) -> None:
-    text = json.dumps(mark, sort_keys=True)
-    for name, value in {"format": FORMAT, "version": VERSION, "fingerprint": text, "units": UNITS}.items():
+def _describe(file: h5py.File, mark: Fingerprint, rve: RVE) -> None:
+    text, measure = json.dumps(mark, sort_keys=True), rve.measure
+    units = _SCALAR_UNITS if measure.scalar else _UNITS
+    about = {"format": FORMAT, "version": VERSION, "fingerprint": text, "units": units, "measure": measure.name}
+    for name, value in about.items():
         file.attrs[name] = value
     if "weights" not in file:
-        file.create_dataset("weights", data=weights, chunks=True, fletcher32=True)
+        file.create_dataset("weights", data=rve.body.weights, chunks=True, fletcher32=True)
 
 
 def _mark(file: h5py.File) -> Fingerprint:

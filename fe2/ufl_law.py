@@ -26,8 +26,8 @@ Array = npt.NDArray[np.float64]
 class UFLLaw:
     """Stress, consistent tangent and state of a material at single points, from its one definition in UFL.
 
-    A state row holds the state of the material, then its local unknowns (in plane stress the strain through
-    the thickness is the last of them), from which the next local iteration starts.
+    A state row holds the state of the material, then its local unknowns, from which the next local iteration starts (in
+    plane stress the strain through the thickness is the last of them, at finite strain the logarithmic one).
 
     Args:
         material: any `fe2.Material`.
@@ -116,7 +116,7 @@ class UFLLaw:
         comm: MPI.Comm = MPI.COMM_SELF,
         step: TimeStep | None = None,
     ) -> Response:
-        """See `fe2.Law.evaluate`; each rank evaluates its own points.
+        """See `fe2.Law.evaluate`; each rank evaluates its own points. Where det F ≤ 0 the response is NaN.
 
         Raises:
             ValueError: see `fe2.Law.evaluate`.
@@ -154,7 +154,7 @@ class UFLLaw:
             view(memory, "local")[:n, 0] = view(guess, "local")
         if self._correction is not None:
             local = view(memory, "local")
-            found = newton_local(local, cells, lambda: values(self._correction)[:, None, :])
+            found = newton_local(local, cells, lambda: values(self._correction)[:, None, :], float(self.measure.finite))
             if found.failed.any():
                 k = int(np.flatnonzero(found.failed)[0])
                 shown = np.array2string(strain[k], precision=6)
@@ -166,5 +166,7 @@ class UFLLaw:
             view(out.state[part], "local")[:] = local[:n, 0]
         out.stress[part] = values(self._stress)
         out.tangent[part] = values(self._tangent).reshape(n, self.strain_size, self.strain_size)
+        inside_out = self.measure.determinants(strain) <= 0
+        out.stress[part][inside_out], out.tangent[part][inside_out] = np.nan, np.nan
         if self._update is not None:
             view(out.state[part], "state")[:] = values(self._update)

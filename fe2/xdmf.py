@@ -35,14 +35,14 @@ _TOPOLOGY = {
 
 
 def at_nodes(u: fem.Function) -> Array:
-    """Values (nodes, components) of a Lagrange function at this rank's nodes of its mesh."""
+    """Values (nodes, components), or (nodes,) of a scalar, of a Lagrange function at this rank's nodes of its mesh."""
     space, mesh = u.function_space, u.function_space.mesh
     nodes, components = geometry_dofmap(mesh), space.dofmap.index_map_bs
     points = mesh.ufl_domain().ufl_coordinate_element().basix_element.points
     shapes = space.element.basix_element.tabulate(0, points)[0, :, :, 0]
     values = np.zeros((len(mesh.geometry.x), components))
     values[nodes] = np.einsum("nk,ckm->cnm", shapes, u.x.array.reshape(-1, components)[space.dofmap.list])
-    return values
+    return values if u.ufl_shape else values[:, 0]
 
 
 class Series:

@@ -45,17 +45,17 @@ class LocalSolve:
         if not (type(self.iterations) is int and self.iterations > 0):
             raise ProgramError(f"iterations = {self.iterations!r}: need a positive integer")
 
-    def __call__(self, strain: torch.Tensor) -> torch.Tensor:
-        """Local unknowns (..., m) at the strains (..., d)."""
+    def __call__(self, strain: torch.Tensor, unit: float = 0.0) -> torch.Tensor:
+        """Local unknowns (..., m) at the strains (..., d) beside numbers of the size `unit`, as the 1 in I + H."""
         local = strain.new_zeros(strain.shape[:-1] + self.step.shape)
         still = strain.detach()
         for _ in range(self.iterations):
             local = local - self.step(still, local)
-        change, size, unit = (x.abs().amax(-1, keepdim=True) for x in (self.step(still, local), local, still))
+        change, size, given = (x.abs().amax(-1, keepdim=True) for x in (self.step(still, local), local, still))
         # Newton's method converges quadratically: after a change of √eps the error is eps. Where an unknown vanishes,
         # such as the thickness strain in pure shear, the rounding of the strain is the limit.
         eps = torch.finfo(strain.dtype).eps
-        settled = change.isfinite() & (change <= eps**0.5 * size + 8 * eps * unit)
+        settled = change.isfinite() & (change <= eps**0.5 * size + 8 * eps * (given + unit))
         local = torch.where(settled, local, torch.nan).detach()
         for _ in range(2):
             local = local - self.step(strain, local)
@@ -212,7 +212,7 @@ class PhaseLaw:
         program = self.energy_program if what == "energy" else self.stress_program
         if program is None:
             raise ValueError(f"{self.name} is given by its stress and has no energy")
-        return rounding(program, strain, *(() if self.local is None else (self.local(strain),)))
+        return rounding(program, strain, *(() if self.local is None else (self._local(strain),)))
 
     @cached_property
     def energy_rounding(self) -> "RoundingBySize":
@@ -236,10 +236,14 @@ class PhaseLaw:
             raise ValueError(f"strain has shape {tuple(like.shape)}, need (..., {d})")
         return constant(self.matrix, (d, d), like.dtype, like.device)
 
+    def _local(self, strain: torch.Tensor) -> torch.Tensor:
+        assert self.local is not None
+        return self.local(strain, float(self.measure.finite))
+
     def _evaluate(self, program: Program, strain: torch.Tensor) -> torch.Tensor:
         if self.local is None:
             return program(strain)
-        local = self.local(strain)
+        local = self._local(strain)
         lost = local.isnan().any(-1).reshape(strain.shape[:-1] + (1,) * len(program.shape))
         return torch.where(lost, torch.nan, program(strain, local))  # also if the program does not use them
 

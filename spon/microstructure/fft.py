@@ -10,8 +10,9 @@ is solved by Newton's method with conjugate gradients. Their preconditioner is t
 homogeneous medium, which a Fourier transform splits into blocks of d × d, one for each frequency: the number of
 iterations depends on the contrast of the phases and not on the grid (Ladecký, Leute, Falsafi, Pultarová, Pastewka,
 Junge & Zeman, Appl. Math. Comput. 446, 2023). The tangent of the mean stress is that of the discrete problem, by
-conjugate gradients for all strain components at once. The first axis of all arrays is the RVE. A batch takes as long as
-its slowest RVE, and no RVE changes the result of another.
+conjugate gradients for all strain components at once. The strain is that of the laws' measure: a small strain, a
+displacement gradient or the gradient of a scalar, which has blocks of one number. The first axis of all arrays is the
+RVE. A batch takes as long as its slowest RVE, and no RVE changes the result of another.
 """
 
 import math
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 from spon.arguments import real_tensor
-from spon.constitutive.measure import require_small_strain
+from spon.constitutive.measure import DISPLACEMENT_GRADIENT, GRADIENT, SMALL_STRAIN
 from spon.constitutive.phase_law import PhaseLaw
 from spon.microstructure.response import RVENotConverged
 
@@ -44,7 +45,7 @@ class GridResponse:
         stress: (n, d), homogenised [MPa].
         tangent: (n, d, d), homogenised [MPa]; NaN if not computed.
         energy: (n,), mean density [MPa]; NaN if a law has none.
-        fluctuation: (n, *grid, dim), of the nodes [length].
+        fluctuation: (n, *grid, dim), or (n, *grid, 1) of a scalar, of the nodes [length].
         iterations: (n,), of Newton's method.
         products: (n,), of the tangent with fields.
     """
@@ -63,7 +64,7 @@ class GridRVEs:
     Args:
         labels: integers (n, nx, ny) or (n, nx, ny, nz); `labels[k, i, j]` is the i-th element in x and the j-th in y of
             RVE k.
-        laws: label → `spon.PhaseLaw`, path-independent.
+        laws: label → `spon.PhaseLaw`, path-independent, all of one measure.
         box: edge lengths of an RVE; if None, one in x, with square or cubic elements.
         dtype: of all fields.
         device: of all fields.
@@ -86,9 +87,14 @@ class GridRVEs:
         if self.dim not in (2, 3) or min(self.grid) < 2:
             shape = tuple(labels.shape)
             raise ValueError(f"labels have the shape {shape}, need (n, nx, ny) or (n, nx, ny, nz), of 2 or more")
-        self.strain_size = d = self.dim * (self.dim + 1) // 2
+        names = {law.measure_name for law in laws.values()}
+        if len(names) > 1:
+            raise ValueError(f"the laws have the measures {sorted(names)}; all must have the same")
+        self.measure_name = names.pop() if names else SMALL_STRAIN
+        self.components = 1 if self.measure_name == GRADIENT else self.dim
+        small, full = self.dim * (self.dim + 1) // 2, self.dim**2
+        self.strain_size = d = {SMALL_STRAIN: small, DISPLACEMENT_GRADIENT: full, GRADIENT: self.dim}[self.measure_name]
         for tag, law in laws.items():
-            require_small_strain("an RVE on a grid", law.measure)
             if law.strain_size != d:
                 raise ValueError(f"the law of label {tag} takes {law.strain_size} strain components, need {d}")
         present = torch.unique(labels).tolist()
@@ -98,7 +104,10 @@ class GridRVEs:
         self.dtype, self.device = dtype, torch.device(device)
         self.phase = torch.searchsorted(torch.tensor(present), labels.cpu().contiguous()).flatten(1).to(self.device)
         at_zero_strain = torch.stack([law.tangent(torch.zeros(d, dtype=torch.float64)) for law in self._laws])
-        sizes = torch.linalg.eigvalsh((at_zero_strain + at_zero_strain.mT) / 2)
+        # At finite strain the tangent is zero for a rotation, which the metric of the law replaces.
+        finite = self.measure_name == DISPLACEMENT_GRADIENT
+        metric = torch.stack([law.metric for law in self._laws]) if finite else at_zero_strain
+        sizes = torch.linalg.eigvalsh((metric + metric.mT) / 2)
         if float(sizes.min()) < _SOFTEST * float(sizes.max()):
             k = int(sizes.amin(1).argmin())
             raise ValueError(
@@ -107,10 +116,14 @@ class GridRVEs:
                 f"{_SOFTEST:.0e} of it"
             )
         lengths = np.array([1.0] * self.dim) * np.array(self.grid) / self.grid[0] if box is None else np.array(box)
-        self._B = torch.from_numpy(_strain_operators(lengths / self.grid)).to(self.device, dtype)
+        operators = _strain_operators(lengths / self.grid, self.measure_name)
+        self._B = torch.from_numpy(operators).to(self.device, dtype)
         self._points = len(self._B)
         self._shifts = [tuple(-s for s in corner) for corner in np.ndindex(*[2] * self.dim)]
         self._reference = at_zero_strain.mean(0).to(self.device, dtype)  # the reference medium
+        # Rounding of a stress as large as the stiffness: what is left where a rotation of any size has no stress.
+        self._rounding = 8 * torch.finfo(dtype).eps * float(sizes.max()) ** 0.5 if finite else 0.0
+        self._compliance = torch.linalg.inv(metric.mean(0)).to(self.device, dtype)
         self._inverse_symbol = self._invert_symbol()
 
     def __len__(self) -> int:
@@ -127,19 +140,20 @@ class GridRVEs:
     def _force(self, stress: Tensor) -> Tensor:
         """The transpose of `_strain`, with means instead of integrals."""
         flat = stress.flatten(-2) @ self._B.flatten(0, 1) / (self._points * math.prod(self.grid))
-        corners = flat.reshape(*stress.shape[:2], *self.grid, 2**self.dim, self.dim)
+        corners = flat.reshape(*stress.shape[:2], *self.grid, 2**self.dim, self.components)
         axes = tuple(range(2, 2 + self.dim))
         parts = (torch.roll(corners[..., k, :], tuple(-s for s in shift), axes) for k, shift in enumerate(self._shifts))
         return sum(parts)
 
     def _invert_symbol(self) -> Tensor:
-        """Blocks (*frequencies, dim, dim) of the inverse of the reference medium's operator."""
-        impulse = torch.zeros(1, self.dim, *self.grid, self.dim, dtype=self.dtype, device=self.device)
-        impulse[(0, range(self.dim), *[0] * self.dim, range(self.dim))] = 1.0
+        """Blocks (*frequencies, c, c) of the inverse of the reference medium's operator."""
+        c = self.components
+        impulse = torch.zeros(1, c, *self.grid, c, dtype=self.dtype, device=self.device)
+        impulse[(0, range(c), *[0] * self.dim, range(c))] = 1.0
         response = self._force(self._strain(impulse) @ self._reference)[0]
         symbol = torch.fft.rfftn(response, dim=tuple(range(1, 1 + self.dim))).movedim(0, -1)
         symbol = (symbol + symbol.mH) / 2
-        symbol[(0,) * self.dim] = torch.eye(self.dim, dtype=symbol.dtype, device=self.device)
+        symbol[(0,) * self.dim] = torch.eye(c, dtype=symbol.dtype, device=self.device)
         inverse = torch.linalg.inv(symbol)
         inverse[(0,) * self.dim] = 0.0  # rigid translations, which have no energy
         return inverse
@@ -156,6 +170,9 @@ class GridRVEs:
         for k, law in enumerate(self._laws):
             here = phase == k
             out[here] = getattr(law, which)(strain[here])
+        if self.measure_name == DISPLACEMENT_GRADIENT and which == "stress":
+            f = strain.unflatten(-1, (self.dim, self.dim)) + torch.eye(self.dim).to(strain)
+            out[torch.linalg.det(f) <= 0] = torch.nan  # no admissible step of Newton's method
         return out
 
     # Problems.
@@ -172,8 +189,9 @@ class GridRVEs:
         """Homogenised stress, tangent and energy of each RVE at a strain of its own.
 
         Args:
-            strain: (n, d), Mandel.
-            start: (n, *grid, dim), initial fluctuations; they change the result only within the tolerance.
+            strain: (n, d), in the components of the measure.
+            start: (n, *grid, dim), or (n, *grid, 1), initial fluctuations; they change the result only within the
+                tolerance.
             tolerance: of the residual, relative to the stress, both in the norm of the reference medium.
             tangent: whether to compute it; without it a third of the work or more is saved.
 
@@ -189,7 +207,7 @@ class GridRVEs:
             k = int((~strain.isfinite().all(1)).nonzero()[0])
             raise ValueError(f"the strain of RVE {k} is {strain[k].tolist()}, need finite numbers")
         mean = strain.to(self.device, self.dtype)
-        u = mean.new_zeros(n, *self.grid, self.dim)
+        u = mean.new_zeros(n, *self.grid, self.components)
         if start is not None:
             given = real_tensor("fluctuations", start)
             if given.shape != u.shape or not bool(given.isfinite().all()):
@@ -204,7 +222,7 @@ class GridRVEs:
             local = e[:, None, None] + self._strain(u[active, None])[:, 0]
             stress = self._at("stress", local, phase)
             r, off, size = self._residual(stress)
-            open_ = ~(off <= tolerance * size)
+            open_ = ~(off <= tolerance * size + self._rounding * (1 + e.norm(dim=1)))
             if not bool(open_.any()):
                 break
             active, local, phase, r = active[open_], local[open_], phase[open_], r[open_]
@@ -230,8 +248,7 @@ class GridRVEs:
         """r (n, *grid, dim), its norm (n,) and that of the stress, dual to the reference medium's energy."""
         r = self._force(stress[:, None])[:, 0]
         off = _dot(r[:, None], self._precondition(r[:, None]))[:, 0].clamp(min=0).sqrt()
-        compliance = torch.linalg.inv(self._reference)
-        size = ((stress @ compliance) * stress).sum(-1).mean((1, 2)).sqrt()
+        size = ((stress @ self._compliance) * stress).sum(-1).mean((1, 2)).sqrt()
         return r, off, size
 
     def _shortened(self, mean: Tensor, phase: Tensor, u: Tensor, step: Tensor, off: Tensor) -> Tensor:
@@ -305,8 +322,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(2).sum(-1)
 
 
-def _strain_operators(size: np.ndarray) -> np.ndarray:
-    """Mandel strains (points, d, corners · dim) of the corners' displacements in an element of edges `size` (dim,)."""
+def _strain_operators(size: np.ndarray, measure: str) -> np.ndarray:
+    """Strains (points, d, corners · components) of the corners' values in an element of edges `size` (dim,)."""
     dim = len(size)
     pairs = [(0, 1)] if dim == 2 else [(1, 2), (0, 2), (0, 1)]
     gauss = 0.5 + np.array([-0.5, 0.5]) / 3**0.5
@@ -318,6 +335,12 @@ def _strain_operators(size: np.ndarray) -> np.ndarray:
             factors = np.where(corner, point, 1 - point)
             for i in range(dim):
                 gradients[a, i] = (1 if corner[i] else -1) / size[i] * np.delete(factors, i).prod()
+        if measure == GRADIENT:
+            found.append(gradients.T)
+            continue
+        if measure == DISPLACEMENT_GRADIENT:
+            found.append(np.einsum("aj,ik->ijak", gradients, np.eye(dim)).reshape(dim * dim, -1))
+            continue
         B = np.zeros((dim + len(pairs), len(corners), dim))
         for i in range(dim):
             B[i, :, i] = gradients[:, i]

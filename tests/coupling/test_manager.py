@@ -344,3 +344,33 @@ def test_wrong_data_raise():
             make()
     with pytest.raises(TypeError, match=r"the law is J2.*: give fe2.UFLLaw\(material\)"):
         coupling.micro_simulation(STEEL)
+
+
+@pytest.mark.parametrize(
+    "law, components",
+    [
+        (fe2.UFLLaw(fe2.Conductive([[2.0, 0.6], [0.6, 1.0]])), "x y"),
+        (fe2.UFLLaw(fe2.Conductive(np.diag([1.0, 2.0, 3.0])), dim=3), "x y z"),
+        (fe2.UFLLaw(fe2.NeoHookean(9.0, 2.0)), "xx xy yx yy"),
+        (fe2.UFLLaw(fe2.NeoHookean(9.0, 2.0), dim=3), "xx xy xz yx yy yz zx zy zz"),
+    ],
+)
+def test_laws_of_other_measures_name_their_components(law, components):
+    """Each component goes its own way, without factors; xy and yx are different ones."""
+    names = components.split()
+    data = coupling.MicroData(
+        {f"G{c}": (c,) for c in reversed(names)},
+        {f"S{c}": (c,) for c in names},
+        {f"C{a}{b}": (a + b,) for a in names for b in names},
+    )
+    simulation = coupling.micro_simulation(law, data)(0)
+    strain = np.random.default_rng(1).uniform(-0.2, 0.2, law.strain_size)
+    rest = law.initial_state(1)
+    right = law.evaluate(strain[None], rest, rest)
+    found = simulation.solve({f"G{c}": e for c, e in zip(names, strain)}, 1.0)
+    assert [found[f"S{c}"] for c in names] == right.stress[0].tolist()
+    assert [found[f"C{a}{b}"] for a in names for b in names] == right.tangent[0].ravel().tolist()
+    with pytest.raises(ValueError, match=f"the law takes a {law.measure.name}: name the data, with the components"):
+        coupling.micro_simulation(law)
+    with pytest.raises(ValueError, match=r"data\.strain has the component '(xx|xyz)' in|need each of"):
+        coupling.micro_simulation(law, coupling.MicroData.published(law.measure.dimension(law.strain_size)))

@@ -127,3 +127,27 @@ def test_a_law_that_depends_on_time_takes_the_step():
 def test_what_has_no_time_refuses_laws_that_depend_on_it(make):
     with pytest.raises(ValueError, match=r"(UFLLaw|Ageing) depends on time"):
         make(fe2.UFLLaw(Ageing()))
+
+
+RUBBER = fe2.UFLLaw(fe2.NeoHookean(9.0, 2.0))
+CONDUCTOR = fe2.UFLLaw(fe2.Conductive([[2.0, 0.6], [0.6, 1.0]]))
+
+
+@pytest.mark.parametrize("law", [RUBBER, CONDUCTOR])
+def test_laws_of_other_measures(law):
+    """In their own components; engineering notation is refused, and messages name the components."""
+    strain = np.random.default_rng(0).uniform(-0.2, 0.2, (3, law.strain_size))
+    rest = law.initial_state(3)
+    right = law.evaluate(strain, rest, rest)
+    found = coupling.PointLaw(law, 3)(strain)
+    assert np.array_equal(found.stress, right.stress) and np.array_equal(found.tangent, right.tangent)
+    with pytest.raises(ValueError, match=f"is for small strains, and the law takes a {law.measure.name}"):
+        coupling.PointLaw(law, 3, notation="engineering")
+    what = "components of a gradient" if law.measure.scalar else "components of H = F − I, row by row"
+    with pytest.raises(ValueError, match=what):
+        coupling.PointLaw(law, 3)(np.zeros((3, 7)))
+    operator = coupling.ExternalLaw(law)
+    assert np.array_equal(operator((0,))(strain[None]), right.stress.ravel())
+    assert np.array_equal(operator((1,))(strain[None]), right.tangent.ravel())
+    with pytest.raises(ValueError, match=rf"{what}, such as law\.measure\.of\(u\)"):
+        operator((0,))(np.zeros((1, 3, 7)))

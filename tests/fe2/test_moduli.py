@@ -74,3 +74,13 @@ def test_wrong_input_is_refused():
         fe2.engineering_constants(np.full((6, 6), np.nan))
     with pytest.raises(ValueError, match="eigenvalue"):
         fe2.engineering_constants(np.diag([1.0, 1, 1, 1, 1, -1]))
+    with pytest.raises(ValueError, match=r"that of a displacement gradient: the small-strain stiffness is Q C Q.T"):
+        fe2.engineering_constants(np.eye(9))
+
+
+def test_constants_at_finite_strain_are_those_of_the_tangent_at_zero():
+    law = fe2.UFLLaw(fe2.NeoHookean(10.0, 3.0), dim=3)
+    rest, q = law.initial_state(1), law.measure.stretches(3)
+    constants = fe2.engineering_constants(q @ law.evaluate(np.zeros((1, 9)), rest, rest).tangent[0] @ q.T)
+    young, shear = 9 * 10.0 * 3.0 / (3 * 10.0 + 3.0), 3.0
+    assert np.allclose(constants[:6], [young] * 3 + [shear] * 3, rtol=1e-12)

@@ -13,7 +13,16 @@ pytest.importorskip("h5py")
 from mpi4py import MPI
 
 import meshes
-from fe2 import RVE, LinearElastic, SaturatingElastic, SolverOptions, rve_snapshots, strain_sampling
+from fe2 import (
+    RVE,
+    Conductive,
+    LinearElastic,
+    NeoHookean,
+    SaturatingElastic,
+    SolverOptions,
+    rve_snapshots,
+    strain_sampling,
+)
 from fe2.chunked_hdf5 import count
 from fe2.fingerprints import fingerprint
 
@@ -194,3 +203,20 @@ def test_an_error_on_one_rank_is_raised_on_all(rve, comm, mpi_tmp_path, monkeypa
     if comm.size > 1:
         with pytest.raises(rve_snapshots.SnapshotError):
             solve(rve, STRAINS[: 2 + (comm.rank == 0)], mpi_tmp_path / "t.h5", comm)
+
+
+@pytest.mark.parametrize("materials", [{1: NeoHookean(9.0, 2.0), 2: NeoHookean(60.0, 45.0)},
+                                       {1: Conductive(1.0), 2: Conductive(5.0)}])  # fmt: skip
+def test_snapshots_of_another_measure(materials, tmp_path):
+    """What `homogenise` gives, of stretches and gradients; the file names the measure and its units."""
+    rve = RVE(meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(4, 2)), materials)
+    strains = strain_sampling.sobol(4, 2, 0.2, measure=rve.measure)
+    got = solve(rve, strains, tmp_path / "s.h5")
+    direct = rve.homogenise(strains, fields=True)
+    for name in ("stress", "tangent", "energy", "fluctuation", "local_stress"):
+        np.testing.assert_allclose(getattr(got, name), getattr(direct, name), rtol=1e-9, atol=1e-9, err_msg=name)
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file.attrs["measure"] == rve.measure.name
+        assert ("potential" in file.attrs["units"]) == rve.measure.scalar
+    with pytest.raises(ValueError, match=rf"shape \(2, 3\), need \(n, {rve.strain_size}\)"):
+        solve(rve, np.zeros((2, 3)), tmp_path / "other.h5")

@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip("dolfinx")
 
 import fe2
-from fe2 import mandel, strain_sampling
-from fe2.strain_sampling import box, latin_hypercube, radial, sobol
+from fe2 import strain_sampling
 
 
 @pytest.mark.parametrize("function", [strain_sampling.box, strain_sampling.latin_hypercube, strain_sampling.sobol])
@@ -54,26 +53,48 @@ def test_the_old_module_of_samples_and_snapshots_warns_with_the_new_names():
         assert fe2.sample.snapshots is fe2.rve_snapshots.compute
 
 
-@pytest.mark.parametrize("sample", [box, latin_hypercube, sobol])
+FUNCTIONS = [strain_sampling.box, strain_sampling.latin_hypercube, strain_sampling.sobol]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dim", [2, 3])
-def test_displacement_gradients_are_stretches_of_the_same_components(sample, dim):
-    """H = U − I without rotation, with the Mandel components of the sample at small strain."""
-    amplitude = 0.1 * np.arange(1, mandel.size(dim) + 1)
-    h = sample(9, dim, amplitude, seed=4, measure="displacement gradient").reshape(9, dim, dim)
-    assert np.array_equal(h, h.transpose(0, 2, 1))
-    components = np.einsum("kij,nij->nk", mandel.basis(dim), h)
-    np.testing.assert_allclose(components, sample(9, dim, amplitude, seed=4), rtol=0, atol=1e-15)
+def test_displacement_gradients_are_pure_stretches(function, dim):
+    """H = U − I is symmetric, its Mandel components fill the box as those of small strains do, and U is positive."""
+    d = fe2.mandel.size(dim)
+    amplitude = 0.02 * np.arange(1, d + 1)
+    h = function(40, dim, amplitude, seed=4, measure="displacement gradient").reshape(40, dim, dim)
+    assert np.array_equal(h, h.swapaxes(1, 2))
+    assert np.allclose(fe2.mandel.vector(h), function(40, dim, amplitude, seed=4), rtol=0, atol=1e-15)
+    assert (np.linalg.eigvalsh(np.eye(dim) + h) > 0).all()
+    one = function(40, dim, 0.1, seed=4, measure=fe2.DISPLACEMENT_GRADIENT)
+    assert one.shape == (40, dim * dim) and abs(one).max() <= 0.1
 
 
-def test_gradients_have_a_component_for_each_dimension():
-    for dim in (1, 2, 3):
-        g = sobol(8, dim, 200.0, measure="gradient")
-        assert g.shape == (8, dim) and 100 < abs(g).max() <= 200
-    paths = radial(3, 2, 2, 5.0, measure="gradient").reshape(3, 2, 2)
-    np.testing.assert_allclose(np.linalg.norm(paths, axis=2), [[2.5, 5.0]] * 3, rtol=1e-14)
-    with pytest.raises(ValueError, match="need one positive number, or 2 of them"):
-        box(3, 2, [1.0, 1.0, 1.0], measure="gradient")
-    with pytest.raises(ValueError, match="dim = 1: need 2 or 3"):
-        box(3, 1, 0.1, measure="displacement gradient")
-    with pytest.raises(ValueError, match="measure = 'finite': need one of"):
-        box(3, 2, 0.1, measure="finite")
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_gradients_have_a_component_for_each_direction(function, dim):
+    g = function(40, dim, 5.0 * np.arange(1, dim + 1), measure="gradient")
+    assert g.shape == (40, dim) and (abs(g) <= 5.0 * np.arange(1, dim + 1)).all() and abs(g).max() > 0.9 * 5 * dim
+
+
+def test_radial_paths_of_stretches():
+    h = strain_sampling.radial(4, 5, 3, 0.3, seed=1, measure="displacement gradient").reshape(-1, 3, 3)
+    assert np.allclose(fe2.mandel.vector(h), strain_sampling.radial(4, 5, 3, 0.3, seed=1), rtol=0, atol=1e-15)
+    assert np.allclose(np.linalg.norm(h[4::5], axis=(1, 2)), 0.3, rtol=1e-13)
+
+
+def test_stretches_that_are_not_positive_are_refused():
+    """In two dimensions the smallest eigenvalue of the corner (−a, −a, a) of U − I is −a (1 + 1/√2)."""
+    for amplitude in (0.58, 0.59):
+        positive = amplitude * (1 + np.sqrt(0.5)) < 1
+        if positive:
+            strain_sampling.box(5, 2, amplitude, measure="displacement gradient")
+        else:
+            with pytest.raises(ValueError, match=r"stretches U with the eigenvalue -0\.00\d+; all must be positive"):
+                strain_sampling.box(5, 2, amplitude, measure="displacement gradient")
+    with pytest.raises(ValueError, match="need not be positive"):
+        strain_sampling.radial(2, 2, 2, 1.0, measure="displacement gradient")
+    with pytest.raises(ValueError, match="need one positive number, or 3 of them"):
+        strain_sampling.sobol(2, 2, [0.1, 0.1, 0.1, 0.1], measure="displacement gradient")
+    with pytest.raises(ValueError, match="measure = 'strain': need one of"):
+        strain_sampling.sobol(2, 2, 0.1, measure="strain")

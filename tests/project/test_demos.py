@@ -19,7 +19,9 @@ PROJECT = Path(__file__).parents[2]
 DEMOS = {
     "buckling": ["buckling.png"],
     "cells": ["cells.png"],
+    "conduction": ["conduction.png", "fields.xdmf", "micro-1.xdmf"],
     "cook": ["cook.png", "fields.xdmf", "micro-1.xdmf", "micro-2.xdmf"],
+    "elastomer": ["elastomer.png", "micro-1.xdmf", "micro-2.xdmf"],
     "elastoplastic": ["elastoplastic.png", "fields.xdmf", "micro-1.xdmf"],
     "equation": ["equation.png", "samples.h5"],
     "flow": ["flow.png", "network.safetensors"],

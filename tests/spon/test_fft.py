@@ -9,8 +9,10 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import torch
+import ufl
 from mpi4py import MPI
 from dolfinx.mesh import compute_midpoints
+from scipy.spatial.transform import Rotation
 
 import coupling
 import fe2
@@ -72,6 +74,68 @@ def test_it_is_the_exact_problem_in_space():
         right = fe2.RVE(cell, MATERIALS, degree=1).homogenise(e[k : k + 1])
         one = spon.GridResponse(*(getattr(found, name)[k : k + 1] for name in found.__slots__))
         near(one, right, 1e-9)
+
+
+RUBBERS = {1: fe2.NeoHookean(9.0, 2.0), 2: fe2.NeoHookean(60.0, 45.0), 3: fe2.MooneyRivlin(1.0, 0.3, 20.0)}
+CONDUCTORS = {
+    1: fe2.Conductive(1.0),
+    2: fe2.Conductive(20.0),
+    3: fe2.Energy(lambda g: ufl.inner(g, g) + ufl.inner(g, g) ** 2, measure="gradient"),
+}
+
+
+@pytest.mark.parametrize("materials, plane", [(RUBBERS, "strain"), (RUBBERS, "stress"), (CONDUCTORS, "strain")])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_other_measures_are_the_exact_problem(materials, plane, dim):
+    """At stretches of some twenty per cent and any rotation, and for linear and nonlinear conduction."""
+    if dim == 3 and plane == "stress":
+        pytest.skip("plane stress is plane")
+    rng = np.random.default_rng(2)
+    labels = rng.integers(1, 4, (2, 5, 4) if dim == 2 else (2, 4, 3, 3))
+    e = rng.uniform(-0.2, 0.2, (2, materials[1].measure.size(dim)))
+    if materials is RUBBERS:
+        turn = Rotation.from_euler("z", 2.0).as_matrix()[:dim, :dim]
+        e[1] = (turn @ (np.eye(dim) + e[1].reshape(dim, dim)) - np.eye(dim)).ravel()
+    found = coupling.grid_rves(labels, materials, plane=plane).homogenise(e)
+    for k in range(2):
+        cell = meshes.from_labels(labels[k], MPI.COMM_SELF)
+        right = fe2.RVE(cell, materials, degree=1, plane=plane).homogenise(e[k : k + 1])
+        one = spon.GridResponse(*(getattr(found, name)[k : k + 1] for name in found.__slots__))
+        near(one, right, 1e-9)
+
+
+def test_a_rotation_alone_has_no_stress():
+    turn = Rotation.from_euler("z", [[0.3], [3.0]]).as_matrix()[:, :2, :2] - np.eye(2)
+    found = coupling.grid_rves(discs(6, 2), {1: RUBBERS[1], 2: RUBBERS[2]}).homogenise(turn.reshape(2, 4))
+    assert abs(found.stress).max() < 1e-12
+    with pytest.raises(spon.GridNotConverged, match="RVE 0"):
+        coupling.grid_rves(discs(6, 1), {1: RUBBERS[1], 2: RUBBERS[2]}).homogenise([[-2.0, 0.0, 0.0, 0.0]])
+
+
+def test_measures_do_not_mix():
+    with pytest.raises(ValueError, match=r"gradient \(NeoHookean of tag 1\), gradient \(Conductive of tag 2\)"):
+        coupling.grid_rves(discs(4, 1), {1: RUBBERS[1], 2: CONDUCTORS[2]})
+    with pytest.raises(ValueError, match="the gradient of a scalar has no plane stress"):
+        coupling.grid_rves(discs(4, 1), {1: CONDUCTORS[1], 2: CONDUCTORS[2]}, plane="stress")
+
+
+@pytest.mark.parametrize("materials", [RUBBERS, CONDUCTORS])
+def test_a_grid_law_of_another_measure_in_a_structure(materials):
+    """The same structure with an exact law."""
+    image = discs(4, 1)[0]
+    bar = meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1))
+    chosen = {tag: materials[tag] for tag in (1, 2)}
+    points = len(fe2.law_coordinates(bar))
+    exact = fe2.ExactLaw(fe2.RVE(meshes.from_labels(image, MPI.COMM_SELF), chosen, degree=1))
+    found = []
+    for law in (coupling.GridLaw(np.broadcast_to(image, (points, 4, 4)), chosen, chunk=3), exact):
+        assert law.measure is materials[1].measure
+        problem = fe2.MacroProblem(bar, law)
+        problem.prescribe("left", 0.0 if law.measure.scalar else (0.0, 0.0))
+        problem.traction("right", 0.3 if law.measure.scalar else (0.3, 0.1))
+        problem.solve(steps=1, log=None)
+        found.append(problem.u.x.array)
+    assert abs(found[0] - found[1]).max() < 1e-8 * abs(found[1]).max()
 
 
 def test_materials_by_name_are_those_by_label():
