@@ -6,16 +6,8 @@ Each iteration linearises the points one after the other and then solves for all
 stiffness is then factorised in each step, also if it is indefinite, as in softening materials. Newton's step
 reduces the residual in this case, too, but the equilibrium need not be stable.
 
-The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. An energy that is a difference of
-large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. The residual
-then stops falling at the rounding of a stress as large as the stiffness,
-
-    ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) ‖,
-
-ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the
-displacement u. A residual that has stagnated below this is taken as equilibrium and is part of the result. (Rounding
-has random signs, so sums of it are smaller than the bound: laws with logarithms, exponentials and determinants, at
-contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
+The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. One that has stagnated below the
+rounding of the forces (`fe2.rounding`) is taken as equilibrium, too, and is part of the result.
 
 Where stresses are prescribed, the free strains e are unknowns of the same iteration (`fe2.control`, `fe2.rve`): with
 L = TᵀKA, L' = AᵀKT and the gap V (F S − s) of the stress, Newton's step is that of
@@ -41,9 +33,11 @@ from fe2.boundary import Unknowns
 from fe2.condensed import FACTORISATION, ReducedStiffness
 from fe2.control import NoStiffness, check_stiffness, solve_free
 from fe2.factor import NoFactor
+from fe2.held_pressures import HeldPressures
 from fe2.materials import why_not_finite
 from fe2.micro_iterate import Point
 from fe2.minimum import weakest
+from fe2.rounding import terms_of_forces
 from fe2.solver_options import SolverOptions
 from fe2.step_length import take_step
 
@@ -103,6 +97,10 @@ class MicroNewton:
         self._undeformed = body.memory
         # Of a gap of the stress beside the residual in the line search: a force whose stress is not larger.
         self._weight = volume / _norm(affine)
+        finite = body.dilatation if body.measure.finite else None
+        self._held = None if finite is None else HeldPressures(body, finite, unknowns, affine)
+        # A residual of volumes is far above that of shapes, which must be solved for, too.
+        self._forcing = _FORCING if self._held is None else _FINEST_FORCING
 
     def solve(self, points: list[Point]) -> None:
         """Solve for all points side by side, each at its own strain; those without convergence are `stalled`."""
@@ -113,7 +111,7 @@ class MicroNewton:
             if not going:
                 break
             forcing = [
-                max(_FORCING * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING)
+                max(self._forcing * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING)
                 * (_FREE_FORCING[self.body.symmetric] if len(p.free) else 1.0)
                 for p in going
             ]
@@ -269,7 +267,7 @@ class MicroNewton:
             if not np.isfinite(point.history[-1]):
                 return point.stall("the material returned a stress that is not finite" + self._cause())
             self._set_scales(point, forces)
-            full = self.body.stiffness()
+            full = self.body.stiffness(point.held)
             point.values = self.stiffness.reduce(full)
             if not np.isfinite(point.values).all():
                 return point.stall("the material returned a tangent that is not finite" + self._cause())
@@ -277,6 +275,9 @@ class MicroNewton:
             if len(point.free):
                 self._couple(point, full)
             point.converged = self._is_solved(point, full)
+            if point.converged and self._held is not None:
+                full = self._held.release(point)
+                point.values = self.stiffness.reduce(full)
             if point.converged:
                 self._average(point, forces, full)
             elif len(point.history) > _SLOW and point.history[-1] > _STAGNATION * point.history[-1 - _SLOW]:
@@ -289,19 +290,26 @@ class MicroNewton:
         length, size = 1.0, point.history[-1] if point.history else np.inf
         w, strain, norm = point.w, point.strain, np.inf
         forces: Array = np.empty(0)
+        hold = None if self._held is None else self._held.along(point, step, strain_step)
 
         def slope() -> float:
+            if not len(point.free):
+                return 0.0
             return float(step @ point.residual + self.volume * (strain_step @ (point.gap @ point.free)))
 
         def trial(length: float) -> tuple[float, float]:
             nonlocal forces, norm
             point.w, point.strain = w - length * step, strain - length * strain_step
             self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(point.w)
+            reduced = None
+            if hold is not None:
+                point.held = hold(length)
+                reduced = self._measure(point, self.body.forces(point.held)), slope()
             forces = self.body.forces()
             norm = self._measure(point, forces)
             if self.body.inverted:
                 norm = np.inf
-            return norm, slope() if len(point.free) else 0.0
+            return (norm, slope()) if reduced is None or not np.isfinite(norm) else reduced
 
         if len(point.free) and point.history:
             take_step(trial, size, slope())
@@ -340,20 +348,10 @@ class MicroNewton:
             return True
         if len(point.history) < 3 or point.history[-1] <= _STAGNATION * point.history[-3]:
             return False
-        terms, epsilon = self._terms(full), np.finfo(np.float64).eps
+        terms, epsilon = terms_of_forces(self.body, full), np.finfo(np.float64).eps
         if gap > enough_gap and gap > epsilon * _norm(abs(self.affine).T @ terms) / self.volume:
             return False
         return residual <= enough or bool(residual <= epsilon * _norm(terms))
-
-    def _terms(self, full: scipy.sparse.bsr_matrix) -> Array:
-        """Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ|) for each degree of freedom (dofs,), see the head of this module."""
-        x: Array = self.body.V.tabulate_dof_coordinates()
-        size = np.linalg.norm(self.body.u.x.array.reshape(len(x), -1), axis=1)
-        rows = np.repeat(np.arange(len(x)), np.diff(full.indptr))
-        reach = np.linalg.norm(x[rows] - x[full.indices], axis=1) + size[full.indices]
-        blocks = abs(full.data).sum(axis=2) * reach[:, None]
-        sums = [np.bincount(rows, column, minlength=len(x)).astype(np.float64, copy=False) for column in blocks.T]
-        return np.stack(sums, axis=1).ravel()
 
     def _cause(self) -> str:
         """The likely cause of a stress or tangent that is not finite."""
@@ -366,7 +364,7 @@ class MicroNewton:
         point.stress = self._stress(forces)
         point.energy = self.body.energy() / self.volume
         point.updated = self.body.updated_memory()
-        if not len(point.free):
+        if not len(point.free) or self._held is not None:
             self._couple(point, full)
 
     def _couple(self, point: Point, full: scipy.sparse.bsr_matrix) -> None:
