@@ -105,7 +105,16 @@ def rve_space(rve: RVE, order: npt.NDArray[np.int64]) -> RVESpace:
 
 
 def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
-    """B (cells · points · d, dofs): strains at the quadrature points of displacements."""
+    """B (cells · points · d, dofs): strains at the quadrature points of displacements, those of `Body.strain`.
+
+    Raises:
+        ValueError: the mean dilatation at finite strain, which is not linear in the displacement.
+    """
+    if body.dilatation is not None and body.measure.finite:
+        raise ValueError(
+            'element = "mean dilatation": at finite strain the strain that the materials are given is not linear in '
+            "the displacement, and no law can be learned of such an RVE; learn that of the plain element"
+        )
     mesh, q = body.mesh, quadrature_degree(body.mesh, body.V.element.basix_element.degree)
     at_points = fem.functionspace(mesh, basix.ufl.quadrature_element(mesh.basix_cell(), degree=q))
     components, basis = body.measure.components(body.dim), body.measure.basis(body.dim)
@@ -122,6 +131,12 @@ def strain_operator(body: Body) -> scipy.sparse.csr_matrix:
         direction.value[:] = unit
         derivative = inverse @ fem.assemble_matrix(weighted).to_scipy()
         operator += scipy.sparse.kron(derivative[:, node], basis[:, :, k])
+    if body.dilatation is not None:
+        # The trace tᵀ B of each point becomes the mean dilatation of the cell.
+        trace = np.trace(basis, axis1=1, axis2=2)[:, None]
+        points = scipy.sparse.eye_array(body.weights.size)
+        deviator = scipy.sparse.kron(points, np.eye(len(trace)) - trace @ trace.T / body.dim)
+        operator = deviator @ operator + scipy.sparse.kron(points, trace / body.dim) @ body.dilatation.operator()
     operator = scipy.sparse.csr_matrix(operator)
     operator.eliminate_zeros()
     return operator

@@ -21,10 +21,11 @@ from ufl.algorithms import expand_derivatives
 import meshes
 from fe2.expressions import compile_expression
 from fe2.local_newton import ITERATIONS, newton_local
+from fe2.material_phase import Phase
 from fe2.materials import Material
-from fe2.measure import Measure, common_measure
+from fe2.mean_dilatation import MeanDilatation, need_element
+from fe2.measure import common_measure
 from fe2.phases import materials_by_tag
-from fe2.state import StateLayout, layout_of
 from fe2.time_step import StepConstants, TimeStep, require_step
 from meshes.compat import coordinate_map
 from meshes.tags import phase_label
@@ -49,77 +50,6 @@ def quadrature_degree(mesh, degree: int) -> int:
     return 2 * p + 1
 
 
-class Phase:
-    """A material on its cells: UFL expressions of a strain, and the memory at the quadrature points.
-
-    Args:
-        material: the material.
-        cells: those of the material.
-        mesh: of the strain and the memory.
-        strain: UFL tensor of its measure, (dim, dim) or (dim,).
-        plane: "strain" or "stress" in two dimensions.
-        degree: of the quadrature.
-        step: for a material that depends on time.
-    """
-
-    def __init__(
-        self,
-        material: Material,
-        cells: npt.NDArray[np.int32],
-        mesh,
-        strain: Any,
-        plane: str | None,
-        degree: int,
-        step: StepConstants | None = None,
-    ):
-        self.name = type(material).__name__
-        self.measure: Measure = material.measure
-        self.cells = cells
-        self.state_size = material.state_size
-        self.local_size = material.local_size + (plane == "stress")
-        self.layout = StateLayout(state=layout_of(material), local=self.local_size)
-        self.memory_size = self.layout.size
-        self.memory: Any = None  # a `fem.Function` (state, local) at the quadrature points
-        state: Any = None
-        local: Any = None
-        if self.memory_size:
-            element = basix.ufl.quadrature_element(mesh.basix_cell(), (self.memory_size,), degree=degree)
-            self.memory = fem.Function(fem.functionspace(mesh, element))
-            state = ufl.as_vector(self.layout.entries(self.memory, "state")) if self.state_size else None
-        if self.local_size:
-            local = ufl.variable(ufl.as_vector(self.layout.entries(self.memory, "local")))
-
-        material = material.bind(mesh, step) if material.rate_dependent else material.bind(mesh)
-        thickness_strain = local[self.local_size - 1] if plane == "stress" else 0
-        strain = self.measure.argument(strain, thickness_strain)
-        self.energy = material.energy(strain, state, local)
-        self.stress = material.stress(strain, state, local)
-        self.updated = material.update(strain, state, local)
-        self.local = local
-        if self.local_size:
-            # Stationarity in the material's own local unknowns, and no stress through the thickness.
-            own = range(material.local_size)
-            through = [self.measure.through(self.stress, strain)] if plane == "stress" else []
-            self.local_residual = ufl.as_vector([ufl.diff(self.energy, local)[i] for i in own] + through)
-
-    def local_solve(self, residual):
-        """UFL vector (∂g/∂l)⁻¹ `residual` for the local residual g and the local unknowns l."""
-        jacobian = ufl.diff(self.local_residual, self.local)
-        if self.local_size == 1:
-            return ufl.as_vector([residual[0] / jacobian[0, 0]])
-        return ufl.dot(ufl.inv(jacobian), residual)
-
-    def forms(self, u, v, du, dx):
-        """UFL internal virtual work and its linearisation, the local unknowns condensed."""
-        measure = self.measure
-        work = ufl.inner(self.stress, measure.embedded(measure.part(ufl.grad(v))))
-        stiffness = ufl.derivative(work * dx, u, du)
-        if self.local_size:
-            change = self.local_solve(ufl.derivative(self.local_residual, u, du))
-            stiffness -= ufl.inner(ufl.diff(work, self.local), change) * dx
-        return work * dx, stiffness
-
-
 class Body:
     """Internal forces R(u), stiffness K(u) = dR/du, energy and stress of a body under the displacement `u`.
 
@@ -128,11 +58,14 @@ class Body:
         materials: tag, or name in `domain.names` → material.
         degree: polynomial degree of the displacement.
         plane: "strain" or "stress"; two-dimensional meshes only.
+        element: "displacement", or "mean dilatation" for nearly incompressible materials, see `fe2.mean_dilatation`.
 
     Attributes:
         materials: tag → material, by ascending tag.
         measure: of all materials.
         plane: as given.
+        element: as given.
+        dilatation: the mean dilatation, or None.
         V: space of the displacement, or of the potential whose gradient the materials take.
         u: the displacement, at which everything is evaluated.
         memory_size: size of the memory of the materials in the whole body.
@@ -142,7 +75,8 @@ class Body:
 
     Raises:
         ValueError: unknown `plane`, a geometry of higher degree than the displacement, materials of different measures,
-            or plane stress for the gradient of a scalar.
+            plane stress for the gradient of a scalar, or an element that does not exist, see
+            `fe2.mean_dilatation.need_element`.
         meshes.MeshError: a tag without material, a material without tag, or an unknown name.
         TypeError: another kind of mesh or material.
     """
@@ -154,6 +88,7 @@ class Body:
         *,
         degree: int = 2,
         plane: str = "strain",
+        element: str = "displacement",
     ):
         if plane not in ("strain", "stress"):
             raise ValueError(f"plane = {plane!r}: need 'strain' or 'stress'")
@@ -172,6 +107,8 @@ class Body:
                 f"the mesh has geometry of degree {coordinate_map(mesh).degree}, the displacement degree {degree}: "
                 "affine fields are not in such a space; raise the degree or make the mesh of lower order"
             )
+        need_element(element, mesh, degree, self.measure, plane)
+        self.element = element
         self.symmetric = all(m.symmetric for m in materials.values())
         self.rate_dependent = any(m.rate_dependent for m in materials.values())
         self._step = StepConstants(mesh) if self.rate_dependent else None
@@ -179,18 +116,27 @@ class Body:
         self.u = fem.Function(self.V, name=self.measure.field)
         q = quadrature_degree(mesh, degree)
         self.points, weights = basix.make_quadrature(mesh.basix_cell(), q)
+        self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+        jacobian = fem.Expression(ufl.JacobianDeterminant(mesh), self.points)
+        self.weights = abs(jacobian.eval(mesh, self.cells).reshape(len(self.cells), -1)) * weights
         dx = ufl.Measure("dx", domain=mesh, subdomain_data=domain.cell_tags, metadata={"quadrature_degree": q})
         plane_of_mesh = plane if self.dim == 2 and not self.measure.scalar else None
         v, du = ufl.TestFunction(self.V), ufl.TrialFunction(self.V)
+        self.dilatation: MeanDilatation | None = None
+        if element == "mean dilatation":
+            own = (self.u, self.measure, self.points, self.weights, dx, self.symmetric)
+            self.dilatation = MeanDilatation(*own)
+        self._given = self.measure.part(ufl.grad(self.u)) if self.dilatation is None else self.dilatation.strain
         self._phases = []
         work, energy = [], []
         constant: list[Any] = []
         varying: list[Any] = []
         for tag, material in self.materials.items():
             cells = domain.cell_tags.find(tag)
-            phase = Phase(material, cells, mesh, self.measure.part(ufl.grad(self.u)), plane_of_mesh, q, self._step)
+            phase = Phase(material, cells, mesh, self._given, plane_of_mesh, q, self._step)
             self._phases.append(phase)
-            r, k = phase.forms(self.u, v, du, dx(tag))
+            forms = phase.forms if self.dilatation is None else partial(self.dilatation.forms, phase)
+            r, k = forms(self.u, v, du, dx(tag))
             work.append(r)
             (varying if material.rate_dependent or expand_derivatives(k).coefficients() else constant).append(k)
             energy.append(None if phase.energy is None else phase.energy * dx(tag))
@@ -203,10 +149,8 @@ class Body:
         if constant:
             fem.assemble_matrix(self._matrix, fem.form(sum(constant)))
         self._constant = self._matrix.data.copy()
-
-        self.cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
-        jacobian = fem.Expression(ufl.JacobianDeterminant(mesh), self.points)
-        self.weights = abs(jacobian.eval(mesh, self.cells).reshape(len(self.cells), -1)) * weights
+        if self.dilatation is not None:
+            self.dilatation.finish(self._matrix)
         self.memory_size = sum(p.memory_size * p.cells.size * weights.size for p in self._phases)
 
     def set_step(self, step: TimeStep | None) -> None:
@@ -265,19 +209,31 @@ class Body:
         return [compile_expression(measure.components_of(p.stress, self.dim), self.points) for p in self._phases]
 
     @cached_property
+    def _balanced(self):
+        """The stresses that the forces are made of."""
+        if self.dilatation is None or not self.measure.finite:
+            return self._stresses
+        stresses = [self.dilatation.stress(p.stress) for p in self._phases]
+        return [compile_expression(self.measure.vector(s), self.points) for s in stresses]
+
+    @cached_property
     def _strain(self):
-        return fem.Expression(self.measure.of(self.u), self.points)
+        return fem.Expression(self.measure.vector(self._given), self.points)
 
     @cached_property
     def _orientations(self):
-        return fem.Expression(self.measure.orientation(ufl.grad(self.u)), self.points)
+        own = self.measure.orientation(ufl.grad(self.u))
+        theta = [] if self.dilatation is None else [self.dilatation.theta]
+        return fem.Expression(ufl.as_vector([own, *theta]), self.points)
 
     @property
     def inverted(self) -> bool:
-        """Whether det F ≤ 0 at some quadrature point of the present displacement; never at small strain."""
+        """Whether det F ≤ 0, or its mean, at some quadrature point of the present u; never at small strain."""
         return self.measure.finite and not bool((self._evaluate(self._orientations, self.cells) > 0).all())
 
     def _evaluate(self, expression: fem.Expression, cells) -> Array:
+        if self.dilatation is not None:
+            self.dilatation.update()
         return expression.eval(self.mesh, cells).reshape(len(cells), len(self.points), -1)
 
     def find_local(self) -> None:
@@ -296,18 +252,34 @@ class Body:
                     f"cells (last change {found.change:.3g} after at most {ITERATIONS} iterations)"
                 )
 
-    def forces(self) -> Array:
-        """Internal forces (dofs,) ∫ σ : ε(v) of the present displacement."""
+    def _set_dilatation(self, held: Array | None = None) -> None:
+        if self.dilatation is not None:
+            self.dilatation.balance() if held is None else self.dilatation.hold(held)
+
+    def forces(self, held: Array | None = None) -> Array:
+        """Internal forces (dofs,) ∫ σ : ε(v) of the present displacement.
+
+        Args:
+            held: θ and p of `MeanDilatation.values` to take instead of those of the displacement.
+        """
         self.find_local()
+        self._set_dilatation(held)
         b = np.zeros(self.u.x.array.size)
         fem.assemble_vector(b, self._forces)
         return b
 
-    def stiffness(self) -> scipy.sparse.bsr_matrix:
-        """Stiffness dR/du (dofs, dofs); its arrays are overwritten by the next call. Local unknowns must be found."""
+    def stiffness(self, held: Array | None = None) -> scipy.sparse.bsr_matrix:
+        """Stiffness dR/du (dofs, dofs); its arrays are overwritten by the next call. Local unknowns must be found.
+
+        Args:
+            held: as in `forces`, from the linearisation at which the stiffness is then.
+        """
         self._matrix.data[:] = self._constant
+        self._set_dilatation(held)
         if self._varying is not None:
             fem.assemble_matrix(self._matrix, self._varying)
+        if self.dilatation is not None:
+            self.dilatation.add_stiffness(self._blocks.data)
         return self._blocks
 
     @cached_property
@@ -328,6 +300,7 @@ class Body:
         Overwrites what `stiffness` returned.
         """
         tangents, affine = {}, self.affine()
+        self._set_dilatation()
         for tag in self.materials:
             cells = np.sort(self.phase_cells(tag))
             alone = meshtags(self.mesh, self.mesh.topology.dim, cells, np.full(cells.size, tag, dtype=np.int32))
@@ -335,11 +308,15 @@ class Body:
             form = ufl.Form([i.reconstruct(subdomain_data=alone) for i in self._linearised.integrals()])
             self._matrix.data[:] = 0.0
             fem.assemble_matrix(self._matrix, fem.form(form))
+            if self.dilatation is not None:
+                self.dilatation.add_stiffness(self._blocks.data, cells)
             tangents[tag] = affine.T @ (self._blocks @ affine) / self.weights[cells].sum()
         return tangents
 
     def energy(self) -> float:
         """Energy ∫ ψ, the incremental potential for materials with state; NaN if some material has only a stress."""
+        if self.dilatation is not None:
+            self.dilatation.update()
         return np.nan if self._energy is None else float(fem.assemble_scalar(self._energy))
 
     def updated_memory(self) -> Array:
@@ -352,14 +329,18 @@ class Body:
         return new_memory
 
     def stress(self) -> Array:
-        """Stress at the quadrature points (cells, points, d) [MPa]."""
+        """Stress at the quadrature points (cells, points, d) [MPa].
+
+        With the mean dilatation at finite strain it is that of `MeanDilatation.stress`, conjugate to det F itself.
+        """
         values = np.zeros((len(self.cells), len(self.points), self.measure.size(self.dim)))
-        for p, expression in zip(self._phases, self._stresses, strict=True):
+        self._set_dilatation()
+        for p, expression in zip(self._phases, self._balanced, strict=True):
             values[p.cells] = self._evaluate(expression, p.cells)
         return values
 
     def strain(self) -> Array:
-        """Strain at the quadrature points (cells, points, d)."""
+        """Strain at the quadrature points (cells, points, d), that which the materials are given."""
         return self._evaluate(self._strain, self.cells)
 
     def affine(self, places: Array | None = None) -> Array:

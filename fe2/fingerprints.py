@@ -32,6 +32,9 @@ _BETWEEN = (np.sqrt(5) - 1) / 2
 # number of weighted sums of a response over all points.
 _SIZES, _SUMS = (1e-3, 1e-2, 1e-1), 3
 
+# The element of a fingerprint without one.
+_PLAIN = "displacement"
+
 
 def digest(*values: npt.ArrayLike | str) -> str:
     """SHA-256, in hexadecimal, of arrays (their shapes, types and bytes) and strings."""
@@ -56,6 +59,7 @@ def fingerprint(rve: RVE) -> dict[str, str]:
         material 1, ...: of each tag;
         boundary, and in two dimensions plane;
         degree: of the displacement;
+        element: where it is not the plain one;
         numbering: of the degrees of freedom, and the quadrature;
         whole: all in one, for files of the first format.
 
@@ -81,6 +85,8 @@ def fingerprint(rve: RVE) -> dict[str, str]:
     }
     if body.measure is not SMALL_STRAIN:  # older files have no measure
         parts["measure"] = body.measure.name
+    if body.element != _PLAIN:  # older files have no element
+        parts["element"] = body.element
     if body.dim == 2:
         parts["plane"] = body.plane
     for tag, (stress, state) in _responses(rve).items():
@@ -91,8 +97,10 @@ def fingerprint(rve: RVE) -> dict[str, str]:
 def differences(a: Fingerprint, b: Fingerprint) -> str:
     """Differences of two fingerprints, such as "mesh, degree (1 and 2)"; empty if there are none.
 
-    Only parts of both are compared: a file may be older than a part.
+    Only parts of both are compared: a file may be older than a part. Without an element it is the plain one.
     """
+    if "mesh" in a and "mesh" in b and "element" in {*a, *b}:
+        a, b = {"element": _PLAIN, **a}, {"element": _PLAIN, **b}
     parts = sorted((a.keys() & b.keys()) - {"whole"}) or ["whole"]
     different = [part for part in parts if a.get(part) != b.get(part)]
     if different == ["whole"]:

@@ -302,6 +302,7 @@ class VaryingLaw:
                 degree=like.body.V.element.basix_element.degree,
                 boundary=like.boundary,
                 plane=like.body.plane,
+                element=like.body.element,
                 solver=like.solver,
             )
         return self._rves[k]

@@ -41,6 +41,7 @@ class Point:
     coupled: Array = field(default_factory=_nothing)  # (d, unknowns), (TᵀKᵀA)ᵀ
     affine: Array = field(default_factory=_nothing)  # (d, d), AᵀKA
     slope: Array = field(default_factory=_nothing)  # (d, unknowns), X = −dw/dE, of points solved by themselves
+    held: Array | None = None  # see `fe2.held_pressures`
     updated: Array = field(default_factory=_nothing)  # (memory_size,) at the end of the step
     stress: Array = field(default_factory=_nothing)
     tangent: Array = field(default_factory=_nothing)

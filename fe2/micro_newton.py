@@ -6,16 +6,8 @@ Each iteration linearises the points one after the other and then solves for all
 stiffness is then factorised in each step, also if it is indefinite, as in softening materials. Newton's step
 reduces the residual in this case, too, but the equilibrium need not be stable.
 
-The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. An energy that is a difference of
-large numbers, such as tr e − ln det(I + 2e)/2 at small strains, has forces with fewer digits than that. The residual
-then stops falling at the rounding of a stress as large as the stiffness,
-
-    ‖r‖ ≤ ε ‖ Σⱼ |Kᵢⱼ| (dᵢⱼ + |uⱼ| + |E xⱼ|) ‖,
-
-ε the rounding unit, dᵢⱼ the distance of the nodes: terms of the forces at strain one, and of those at the displacement
-u and at its two parts, which cancel where a phase is rigid. A residual that has stagnated below this is taken as
-equilibrium and is part of the result. (Rounding has random signs, so sums of it are smaller than the bound: laws with
-logarithms, exponentials and determinants, at contrasts from 1e-4 to 1e4, leave a thousandth to a twentieth of it.)
+The residual r is small enough when ‖r‖ ≤ tolerance · ‖R‖, R the internal forces. One that has stagnated below the
+rounding of the forces (`fe2.rounding`) is taken as equilibrium, too, and is part of the result.
 
 Where stresses are prescribed, the free strains e are unknowns of the same iteration (`fe2.control`, `fe2.rve`): with
 L = TᵀKA, L' = AᵀKT and the gap V (F S − s) of the stress, Newton's step is that of
@@ -41,10 +33,12 @@ from fe2.boundary import Unknowns
 from fe2.condensed import FACTORISATION, ReducedStiffness
 from fe2.control import NoStiffness, check_stiffness, solve_free
 from fe2.factor import NoFactor
-from fe2.force_terms import force_terms
+from fe2.held_pressures import HeldPressures
 from fe2.materials import why_not_finite
 from fe2.micro_iterate import Point
 from fe2.minimum import weakest
+from fe2.rounding import norm as _norm
+from fe2.rounding import terms_of_forces
 from fe2.solver_options import SolverOptions
 from fe2.step_length import take_step
 
@@ -70,10 +64,6 @@ _TANGENT_RTOL = {True: 1e-6, False: 1e-12}
 # Sufficient decrease (Armijo's condition, Nocedal & Wright, Numerical Optimization, 2006, ch. 3), and the step lengths
 # 1, 1/2, ... tried for it; where shorter ones would be needed, sub-steps of the strain converge sooner.
 _DECREASE, _STEP_LENGTHS = 1e-4, 6
-
-
-def _norm(a: Array) -> float:
-    return float(np.linalg.norm(a))
 
 
 class MicroNewton:
@@ -104,6 +94,9 @@ class MicroNewton:
         self._undeformed = body.memory
         # Of a gap of the stress beside the residual in the line search: a force whose stress is not larger.
         self._weight = volume / _norm(affine)
+        self._held = HeldPressures.of(body, unknowns, affine)
+        # A residual of volumes is far above that of shapes, which must be solved for, too.
+        self._forcing = _FORCING if self._held is None else _FINEST_FORCING
 
     def solve(self, points: list[Point]) -> None:
         """Solve for all points side by side, each at its own strain; those without convergence are `stalled`."""
@@ -114,7 +107,7 @@ class MicroNewton:
             if not going:
                 break
             forcing = [
-                max(_FORCING * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING)
+                max(self._forcing * min(p.relative_residual, 1.0) ** 0.5, _FINEST_FORCING)
                 * (_FREE_FORCING[self.body.symmetric] if len(p.free) else 1.0)
                 for p in going
             ]
@@ -207,9 +200,7 @@ class MicroNewton:
             return np.full(len(self.affine), np.nan)
 
     def _stress(self, forces: Array) -> Array:
-        stress: Array = self.affine.T @ forces
-        stress /= self.volume
-        return stress
+        return np.asarray(self.affine.T @ forces / self.volume)
 
     def _right(self, point: Point) -> Array:
         """Right-hand sides (1 + f, unknowns) of Newton's step: the residual, and L Fᵀ for free strains."""
@@ -270,7 +261,7 @@ class MicroNewton:
             if not np.isfinite(point.history[-1]):
                 return point.stall("the material returned a stress that is not finite" + self._cause())
             self._set_scales(point, forces)
-            full = self.body.stiffness()
+            full = self.body.stiffness(point.held)
             point.values = self.stiffness.reduce(full)
             if not np.isfinite(point.values).all():
                 return point.stall("the material returned a tangent that is not finite" + self._cause())
@@ -278,6 +269,9 @@ class MicroNewton:
             if len(point.free):
                 self._couple(point, full)
             point.converged = self._is_solved(point, full)
+            if point.converged and self._held is not None:
+                full = self._held.release(point)
+                point.values = self.stiffness.reduce(full)
             if point.converged:
                 self._average(point, forces, full)
             elif len(point.history) > _SLOW and point.history[-1] > _STAGNATION * point.history[-1 - _SLOW]:
@@ -289,10 +283,12 @@ class MicroNewton:
         """Take the first of ever shorter steps with sufficient decrease, or the last; return the forces (dofs,)."""
         length, size = 1.0, point.history[-1] if point.history else np.inf
         w, strain, norm = point.w, point.strain, np.inf
-        forces: Array = np.empty(0)
-        failed: list[LocalError] = []
+        forces, failed = np.empty(0), list[LocalError]()
+        hold = None if self._held is None else self._held.along(point, step, strain_step)
 
         def slope() -> float:
+            if not len(point.free):
+                return 0.0
             return float(step @ point.residual + self.volume * (strain_step @ (point.gap @ point.free)))
 
         def trial(length: float) -> tuple[float, float]:
@@ -300,7 +296,11 @@ class MicroNewton:
             failed.clear()
             point.w, point.strain = w - length * step, strain - length * strain_step
             self.body.u.x.array[:] = self.affine @ point.strain + self.unknowns.expand(point.w)
+            reduced = None
             try:
+                if hold is not None:
+                    point.held = hold(length)
+                    reduced = self._measure(point, self.body.forces(point.held)), slope()
                 forces = self.body.forces()
             except LocalError as error:
                 if not step.any():
@@ -311,7 +311,7 @@ class MicroNewton:
             norm = self._measure(point, forces)
             if self.body.inverted:
                 norm = np.inf
-            return norm, slope() if len(point.free) else 0.0
+            return (norm, slope()) if reduced is None or not np.isfinite(norm) else reduced
 
         if len(point.free) and point.history:
             take_step(trial, size, slope())
@@ -352,7 +352,8 @@ class MicroNewton:
             return True
         if len(point.history) < 3 or point.history[-1] <= _STAGNATION * point.history[-3]:
             return False
-        terms, epsilon = force_terms(self.body, full, self.affine @ point.strain), np.finfo(np.float64).eps
+        terms = terms_of_forces(self.body, full, self.affine @ point.strain)
+        epsilon = np.finfo(np.float64).eps
         if gap > enough_gap and gap > epsilon * _norm(abs(self.affine).T @ terms) / self.volume:
             return False
         return residual <= enough or bool(residual <= epsilon * _norm(terms))
@@ -368,7 +369,7 @@ class MicroNewton:
         point.stress = self._stress(forces)
         point.energy = self.body.energy() / self.volume
         point.updated = self.body.updated_memory()
-        if not len(point.free):
+        if not len(point.free) or self._held is not None:
             self._couple(point, full)
 
     def _couple(self, point: Point, full: scipy.sparse.bsr_matrix) -> None:
@@ -389,8 +390,7 @@ class MicroNewton:
         if self.body.symmetric:
             tangent += tangent.T.copy()  # equal up to rounding
             tangent /= 2
-        tangent /= self.volume
-        point.tangent = tangent
+        point.tangent = tangent = tangent / self.volume
         if len(point.free):
             block = point.free @ tangent @ point.free.T
             try:

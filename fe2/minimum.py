@@ -164,6 +164,7 @@ class Descent:
         newton, stiffness, modes = self.newton, self.newton.stiffness, 0
         metric = newton.metric
         for _ in range(_STEPS):
+            point.held, point.before = None, point.strain
             newton.begin(point)
             if point.stalled:
                 return
@@ -177,7 +178,7 @@ class Descent:
                 newton.solve_alone(point)
                 if point.converged and not point.stalled and not point.unstable:
                     return
-                point.w, point.stalled = w, ""
+                point.w, point.stalled, point.held = w, "", None
                 newton.begin(point)
                 stiffness.definite(point.values)
             if shift and (point.converged or point.relative_residual < _AT_SADDLE):

@@ -76,6 +76,8 @@ class RVE:
         degree: of the displacement.
         boundary: "periodic", "linear displacement" or "uniform traction".
         plane: "strain" or "stress", in two dimensions.
+        element: "displacement", or "mean dilatation", which does not lock in nearly incompressible phases, see
+            `fe2.mean_dilatation`.
         solver: tolerance, iterations, sub-steps and PETSc options.
         **former: fields of `solver` by their names, as in the last release; deprecated.
 
@@ -94,7 +96,8 @@ class RVE:
         state_size: of the layout.
 
     Raises:
-        ValueError: an unknown boundary condition, or a material whose stiffness at zero strain is not positive.
+        ValueError: an unknown boundary condition, a material whose stiffness at zero strain is not positive, or an
+            element that does not exist, see `fe2.mean_dilatation.need_element`.
         meshes.MeshError: a mesh that does not conform to its translates (periodic only), a tag without material, an
             unknown name, a mesh that is spread over ranks.
         TypeError: another kind of mesh or material.
@@ -109,6 +112,7 @@ class RVE:
         degree: int = 2,
         boundary: str = "periodic",
         plane: str = "strain",
+        element: str = "displacement",
         solver: SolverOptions = SolverOptions(),  # noqa: B008  frozen
         **former: Any,
     ):
@@ -123,7 +127,7 @@ class RVE:
         self.domain = domain
         self.boundary = boundary
         self.solver = solver = _with_former(solver, former)
-        self.body = Body(domain, materials, degree=degree, plane=plane)
+        self.body = Body(domain, materials, degree=degree, plane=plane, element=element)
         self.measure = self.body.measure
         self.unknowns = CONDITIONS[boundary](self.body.V, domain, self.measure)
         self.period = self.unknowns.period
@@ -317,6 +321,7 @@ class RVE:
             if point.stalled:
                 attempts.append(f"in {1 / size:.0f} sub-steps, at {reached + size:.4g} of the way: {point.stalled}")
                 point.strain, point.w, point.memory, point.slope = start.strain, start.w, start.memory, start.slope
+                point.held = start.held
                 size /= 2
             else:
                 reached += size

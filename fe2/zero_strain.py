@@ -38,7 +38,7 @@ def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
     try:
         body.find_local()
         _check_positive(body, called)
-        if body.V.element.basix_element.degree == 1 and not body.measure.scalar:
+        if body.V.element.basix_element.degree == 1 and not body.measure.scalar and body.dilatation is None:
             _warn_of_locking(body, called)
     except LocalError:
         pass  # raised again where a strain is evaluated
@@ -102,6 +102,8 @@ def _check_positive(body: Body, called: Mapping[int, str]) -> None:
 
 def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
     dim = body.dim
+    simplices = body.mesh.basix_cell().name in ("triangle", "tetrahedron")
+    remedy = "" if simplices or body.plane == "stress" else ' or element="mean dilatation"'
     small = body.measure.stretches(dim)
     for tag, found in body.phase_tangents().items():
         tangent = small @ found @ small.T
@@ -117,6 +119,6 @@ def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
             warnings.warn(
                 f"{type(body.materials[tag]).__name__} of {called.get(tag, f'tag {tag}')} is nearly incompressible "
                 f"(Poisson's ratio {poisson:.4g} at zero strain), and elements of degree 1 are then far too stiff: "
-                "use degree=2",
+                f"use degree=2{remedy}",
                 stacklevel=5,
             )

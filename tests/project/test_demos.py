@@ -27,6 +27,7 @@ DEMOS = {
     "flow": ["flow.png", "network.safetensors"],
     "graded": ["graded.png", "modes.safetensors"],
     "homogenise": ["homogenise.png"],
+    "incompressible": ["incompressible.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
     "poisson": ["poisson.png", "network.safetensors"],
