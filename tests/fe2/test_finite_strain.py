@@ -194,6 +194,7 @@ def test_hill_mandel(dim, boundary):
 
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.filterwarnings("ignore::fe2.UnstableWarning")  # a cube under the tractions of the second is a saddle
 def test_a_homogeneous_cell_is_the_material(dim, boundary):
     cell = meshes.from_labels(1 + np.arange(3**dim).reshape([3] * dim) % 2, MPI.COMM_SELF)
     material = fe2.NeoHookean(*SOFT)
@@ -334,7 +335,7 @@ def test_the_way_between_two_strains_has_a_positive_determinant(dim):
         way = np.array([between(first.ravel(), second.ravel(), t, measure) for t in np.linspace(0, 1, 9)])
         assert (measure.determinants(way) > 0.05).all()
         close(way[0], first.ravel(), 1e-12)
-        assert np.array_equal(way[-1], second.ravel())
+        close(way[-1], second.ravel(), 1e-12)
         jumps = np.linalg.norm(np.diff(way, axis=0), axis=1)
         assert jumps.max() < 2 * jumps.mean()
 
