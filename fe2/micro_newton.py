@@ -283,7 +283,8 @@ class MicroNewton:
         """Take the first of ever shorter steps with sufficient decrease, or the last; return the forces (dofs,)."""
         length, size = 1.0, point.history[-1] if point.history else np.inf
         w, strain, norm = point.w, point.strain, np.inf
-        forces, failed = np.empty(0), list[LocalError]()
+        forces: Array = np.empty(0)
+        failed: list[LocalError] = []
         hold = None if self._held is None else self._held.along(point, step, strain_step)
 
         def slope() -> float:
@@ -362,8 +363,6 @@ class MicroNewton:
         """The likely cause of a stress or tangent that is not finite."""
         return why_not_finite(self.body.strain().reshape(-1, self.affine.shape[1]), self.body.measure)
 
-    # Results of a converged iterate.
-
     def _average(self, point: Point, forces: Array, full: scipy.sparse.bsr_matrix) -> None:
         """Stress, energy and updated memory of the present solution, and the terms of the tangent."""
         point.stress = self._stress(forces)
@@ -390,7 +389,8 @@ class MicroNewton:
         if self.body.symmetric:
             tangent += tangent.T.copy()  # equal up to rounding
             tangent /= 2
-        point.tangent = tangent = tangent / self.volume
+        tangent /= self.volume
+        point.tangent = tangent
         if len(point.free):
             block = point.free @ tangent @ point.free.T
             try:
