@@ -36,9 +36,9 @@ def folder(tmp_path_factory):
 def quick(folder, script, tmp_path):
     """Run a benchmark with `--quick`; the rows of the tables that it prints, as lists of columns."""
 
-    def run(name):
+    def run(name, *more):
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-        lines = script(BENCHMARKS / f"bench_{name}.py", "--quick").splitlines()
+        lines = script(BENCHMARKS / f"bench_{name}.py", "--quick", *more).splitlines()
         return [[column.strip() for column in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
     return run
@@ -71,6 +71,14 @@ def test_structures_of_learned_rves_are_those_of_exact_ones(quick, tmp_path):
         assert 0 < certified < CERTIFIED and 0 < surrogate < CERTIFIED
     assert exact.endswith(" of 8")
     assert not (tmp_path / "benchmarks").exists()
+
+
+def test_learned_laws_at_finite_strain_are_near_the_exact_one(quick):
+    """A brief training of 24 snapshots; the tier in modes has no training."""
+    rows = {law: figures for _, _, law, *figures in quick("finite_strain", "RVE3")}
+    for law, most in (("EquiNO", 10.0), ("modes", 0.1)):
+        mean, largest = map(float, rows[law][0].split(" / "))
+        assert 0 < mean <= largest < most
 
 
 def test_tiers_keep_the_tolerance(quick, tmp_path):

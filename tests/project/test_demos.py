@@ -28,6 +28,7 @@ DEMOS = {
     "graded": ["graded.png", "modes.safetensors"],
     "homogenise": ["homogenise.png"],
     "incompressible": ["incompressible.png"],
+    "loads": ["loads.png"],
     "own_energy": ["own_energy.png", "cell.msh", "model.safetensors"],
     "own_script": ["own_script.png"],
     "poisson": ["poisson.png", "network.safetensors"],
