@@ -121,7 +121,11 @@ def write_hexagon(path, n=3):
 
 
 def test_page_material(run):
-    material = run("howto/material.md")["material"]
+    rubber = {1: fe2.LinearElastic(1e4, 1.0), 2: fe2.LinearElastic(4000.0, 1000.0)}
+    layers = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 2))
+    names = run("howto/material.md", domain=layers, materials=rubber)
+    assert names["rve"].body.element == "mean dilatation"
+    material = names["material"]
     law = fe2.UFLLaw(material)
     state = law.initial_state(1)
     assert law.evaluate([[0.0, 0.0, 0.01]], state, state).stress == pytest.approx(np.array([[0.0, 0.0, 20.0]]))
