@@ -82,8 +82,11 @@ class TrainedRange:
         beyond[np.isnan(beyond)] = np.inf  # det F ≤ 0
         point, k = np.unravel_index(int(beyond.argmax()), beyond.shape)
         count = int(self.outside(strain).sum())
+        outside = f"{count} of {len(strain)} strains on this rank are outside the trained range"
+        if self.measure.finite and np.isnan(at[point]).any():
+            return f"{outside}; at point {point} det F is not positive: the strain turns it inside out"
         name = "component" if not self.measure.finite else "Mandel component of U − I, number"
         return (
-            f"{count} of {len(strain)} strains on this rank are outside the trained range; farthest is {name} "
-            f"{k} of point {point}, {at[point, k]:.9g}, need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
+            f"{outside}; farthest is {name} {k} of point {point}, {at[point, k]:.9g}, "
+            f"need {self.lower[k]:.9g} to {self.upper[k]:.9g}"
         )

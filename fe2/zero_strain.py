@@ -103,7 +103,8 @@ def _check_positive(body: Body, called: Mapping[int, str]) -> None:
 def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
     dim = body.dim
     simplices = body.mesh.basix_cell().name in ("triangle", "tetrahedron")
-    remedy = "" if simplices or body.plane == "stress" else ' or element="mean dilatation"'
+    joined = "with" if simplices else "or"
+    remedy = "" if body.plane == "stress" else f' {joined} element="mean dilatation"'
     small = body.measure.stretches(dim)
     for tag, found in body.phase_tangents().items():
         tangent = small @ found @ small.T
