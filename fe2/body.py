@@ -319,6 +319,18 @@ class Body:
             self.dilatation.update()
         return np.nan if self._energy is None else float(fem.assemble_scalar(self._energy))
 
+    def finite_energy(self) -> float:
+        """`energy` of a solution.
+
+        Raises:
+            LocalError: materials with an energy that does not exist there, such as one with the logarithm of a negative
+                number, whose derivative may exist.
+        """
+        energy = self.energy()
+        if self._energy is not None and not np.isfinite(energy):
+            raise LocalError("the energy is not finite at the solution: some material is out of its domain there")
+        return energy
+
     def updated_memory(self) -> Array:
         """Memory (memory_size,) after the present displacement is accepted."""
         old = self.memory

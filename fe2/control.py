@@ -64,6 +64,12 @@ class Control:
         found: Array = np.where(self.given, self.strain, self.directions @ strain) @ self.directions
         return found
 
+    def turns_inside_out(self, measure: Measure) -> bool:
+        """Whether the whole strain is prescribed, and det F is not positive."""
+        if len(self.free) or not measure.finite:
+            return False
+        return bool(measure.determinants(self.strain_from(np.zeros_like(self.strain))[None])[0] <= 0)
+
     def between(self, strain: Array, stress: Array, share: float, measure: Measure) -> "Control":
         """What is prescribed a `share` of the way from a strain (d,) and a stress (d,) to this control.
 

@@ -116,6 +116,9 @@ def drive(
     if max_iterations < 1 or max_cuts < 0:
         raise ValueError(f"max_iterations = {max_iterations}, max_cuts = {max_cuts}: need at least 1 and 0")
     steps = controls(strain, stress, directions, law.strain_size, "step")
+    for k, control in enumerate(steps):
+        if control.turns_inside_out(measure_of(law)):
+            raise ValueError(f"step {k} prescribes the strain {control.strain.tolist()}, where det F is not positive")
     times = None if time is None else _times(time, len(steps))
     if times is None and getattr(law, "rate_dependent", False):
         require_step(type(law).__name__, None)

@@ -118,7 +118,8 @@ class Measure:
         """det F (n,) of strains (n, d); 1 at small strain, and for the gradient of a scalar."""
         if not self.finite:
             return np.ones(len(strains))
-        found: Array = np.linalg.det(np.eye(self.dimension(strains.shape[1])) + self.tensors(strains))
+        with np.errstate(invalid="ignore"):  # NaN of NaN
+            found: Array = np.linalg.det(np.eye(self.dimension(strains.shape[1])) + self.tensors(strains))
         return found
 
     def argument(self, tensor: Expr, thickness: Expr = 0) -> Expr:

@@ -26,6 +26,7 @@ class Point:
     work: float = 0.0
     history: list[float] = field(default_factory=list)  # norms of the residual
     stalled: str = ""  # why it fails to converge
+    hopeless: bool = False  # whether sub-steps would fail for the same reason
     converged: bool = False
     unstable: bool = False  # an equilibrium that is no minimum of the energy
     scale: float = 1.0  # norm of the internal forces
@@ -47,7 +48,9 @@ class Point:
     tangent: Array = field(default_factory=_nothing)
     energy: float = np.nan
 
-    def stall(self, why: str) -> None:
+    def stall(self, why: str, *, hopeless: bool = False) -> None:
+        """Give up, for a reason."""
+        self.converged, self.hopeless = False, hopeless
         self.stalled = f"{why} (residuals {', '.join(f'{h:.2e}' for h in self.history[-8:])})"
 
     @property

@@ -220,7 +220,7 @@ class MicroNewton:
                 block, gap = free @ point.affine @ free.T - change[:, 1:], self.volume * point.gap - change[:, 0]
                 e = solve_free(block, gap, point.affine)
             except NoStiffness as error:
-                return point.stall(str(error))
+                return point.stall(str(error), hopeless=not point.iterations)
             step, strain_step = found[0] - e @ x, e @ free
         point.iterations += 1
         self._visit(point, step, strain_step)
@@ -366,7 +366,7 @@ class MicroNewton:
     def _average(self, point: Point, forces: Array, full: scipy.sparse.bsr_matrix) -> None:
         """Stress, energy and updated memory of the present solution, and the terms of the tangent."""
         point.stress = self._stress(forces)
-        point.energy = self.body.energy() / self.volume
+        point.energy = self.body.finite_energy() / self.volume
         point.updated = self.body.updated_memory()
         if not len(point.free) or self._held is not None:
             self._couple(point, full)

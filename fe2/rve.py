@@ -239,9 +239,9 @@ class RVE:
             self._newton.solve(points)
             for k, row, point in zip(members, accepted, points, strict=True):
                 attempts = [f"from the guess: {point.stalled}"]
-                if point.stalled and self._inside_out(loads[k]):
+                if point.stalled and loads[k].turns_inside_out(self.measure):
                     attempts = ["det F is not positive: the strain turns the RVE inside out"]
-                elif point.stalled:
+                elif point.stalled and not point.hopeless:
                     point = self._in_substeps(loads[k], row, point, attempts)
                 elif point.unstable and self.descent:
                     self.descent.settle(point)
@@ -266,8 +266,8 @@ class RVE:
         if out.unstable.any():
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
-                "the RVE has buckled or the material softens, and the equilibrium depends on the path. "
-                "fe2.critical_strain finds where; fe2.SolverOptions(buckling='follow') goes on in a minimum",
+                "the RVE has buckled, the material softens, or prescribed stresses do not hold it, and the equilibrium "
+                "depends on the path. fe2.critical_strain finds where; fe2.SolverOptions(buckling='follow') goes on in a minimum",
                 UnstableWarning,
                 stacklevel=2,
             )
@@ -333,10 +333,6 @@ class RVE:
                 "fe2.SolverOptions(buckling='follow') goes on from a minimum of the energy"
             )
         return point
-
-    def _inside_out(self, control: Control) -> bool:
-        strain = control.strain_from(np.zeros(self.strain_size))
-        return not len(control.free) and bool(self.measure.determinants(strain[None])[0] <= 0)
 
     # Single points.
 

@@ -87,6 +87,8 @@ class UFLLaw:
         tangent *= fem.Constant(mesh, 1.0)
         point, _ = basix.make_quadrature(mesh.basix_cell(), 0)
         self._stress, self._tangent = compile_expression(stress, point), compile_expression(tangent, point)
+        energy = None if phase.energy is None else phase.energy * fem.Constant(mesh, 1.0)
+        self._energy = None if energy is None else compile_expression(energy, point)
         self._update = compile_expression(ufl.as_vector(phase.updated), point) if phase.state_size else None
         correction = phase.local_solve(phase.local_residual) if phase.local_size else None
         self._correction = None if correction is None else compile_expression(correction, point)
@@ -116,7 +118,9 @@ class UFLLaw:
         comm: MPI.Comm = MPI.COMM_SELF,
         step: TimeStep | None = None,
     ) -> Response:
-        """See `fe2.Law.evaluate`; each rank evaluates its own points. Where det F ≤ 0 the response is NaN.
+        """See `fe2.Law.evaluate`; each rank evaluates its own points.
+
+        The response is NaN where det F ≤ 0 or the energy is not finite.
 
         Raises:
             ValueError: see `fe2.Law.evaluate`.
@@ -166,7 +170,9 @@ class UFLLaw:
             view(out.state[part], "local")[:] = local[:n, 0]
         out.stress[part] = values(self._stress)
         out.tangent[part] = values(self._tangent).reshape(n, self.strain_size, self.strain_size)
-        inside_out = self.measure.determinants(strain) <= 0
-        out.stress[part][inside_out], out.tangent[part][inside_out] = np.nan, np.nan
+        lost = self.measure.determinants(strain) <= 0
+        if self._energy is not None:
+            lost |= ~np.isfinite(values(self._energy)[:, 0])
+        out.stress[part][lost], out.tangent[part][lost] = np.nan, np.nan
         if self._update is not None:
             view(out.state[part], "state")[:] = values(self._update)
