@@ -107,7 +107,8 @@ def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
         return
     simplices = body.mesh.basix_cell().name in ("triangle", "tetrahedron")
     joined = "with" if simplices else "or"
-    remedy = "" if body.plane == "stress" else f' {joined} element="mean dilatation"'
+    more = "" if body.plane == "stress" else f' {joined} element="mean dilatation"'
+    remedy = f"far too stiff: use degree=2{more}" if degree == 1 else 'too stiff: use element="mean dilatation"'
     small = body.measure.stretches(dim)
     for tag, found in body.phase_tangents().items():
         tangent = small @ found @ small.T
@@ -122,7 +123,6 @@ def _warn_of_locking(body: Body, called: Mapping[int, str]) -> None:
         if poisson >= _NEARLY_INCOMPRESSIBLE[degree]:
             warnings.warn(
                 f"{type(body.materials[tag]).__name__} of {called.get(tag, f'tag {tag}')} is nearly incompressible "
-                f"(Poisson's ratio {poisson:.4g} at zero strain), and elements of degree {degree} are then "
-                + (f"far too stiff: use degree=2{remedy}" if degree == 1 else 'too stiff: use element="mean dilatation"'),
+                f"(Poisson's ratio {poisson:.4g} at zero strain), and elements of degree {degree} are then {remedy}",
                 stacklevel=5,
             )
