@@ -267,8 +267,8 @@ class RVE:
             warnings.warn(
                 "some RVE problems ended in an equilibrium that is no minimum of the energy (`Homogenised.unstable`): "
                 "the RVE has buckled, the material softens, or prescribed stresses do not hold it, and the equilibrium "
-                "depends on the path. fe2.critical_strain finds where; fe2.SolverOptions(buckling='follow') goes on in a "
-                "minimum",
+                "depends on the path. fe2.critical_strain finds where; fe2.SolverOptions(buckling='follow') goes on in "
+                "a minimum",
                 UnstableWarning,
                 stacklevel=2,
             )
