@@ -18,7 +18,7 @@ from fe2.local_newton import newton_local
 from fe2.materials import Material
 from fe2.ranks import raise_on_all_ranks
 from fe2.time_step import StepConstants, TimeStep, require_step
-from fe2.zero_strain import check_elliptic
+from fe2.zero_strain import check_elliptic, check_objective, rotation
 
 Array = npt.NDArray[np.float64]
 
@@ -97,11 +97,15 @@ class UFLLaw:
             self._check()
 
     def _check(self) -> None:
-        """Raise ValueError for a stiffness at zero strain that is not positive."""
+        """Raise ValueError for a stiffness at zero strain that is not positive, or an energy that is not objective."""
         rest, out = self.initial_state(1), self._empty(1)
         try:
             self._evaluate(out, slice(0, 1), np.zeros((1, self.strain_size)), rest, rest)
             check_elliptic(out.tangent[0], self._phase.name, self.measure)
+            if self.measure.finite:
+                turned, dim = self._empty(1), self.measure.dimension(self.strain_size)
+                self._evaluate(turned, slice(0, 1), (rotation(dim) - np.eye(dim)).reshape(1, -1), rest, rest)
+                check_objective(out.stress, turned.stress, float(abs(out.tangent).max()), self._phase.name)
         except LocalError:
             pass  # raised again where a strain is evaluated
         self._checked = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of the stiffness at zero strain: wrong signs of materials, and elements that lock."""
+"""Checks at zero strain: wrong signs of materials, energies that a rotation changes, and elements that lock."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,9 +18,12 @@ _NEARLY_INCOMPRESSIBLE = {1: 0.48, 2: 0.499}
 # A negative stiffness below this, relative to the largest, counts as rounding.
 _ROUNDING = 1e-10
 
+# A stress above this fraction of the stiffness tells that a rotation does not turn the stress with it.
+_OBJECTIVE = 1e-8
+
 
 def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
-    """Reject a stiffness at zero strain that is not positive, and warn of linear elements that would lock.
+    """Reject a stiffness at zero strain that is not positive and energies of F that are not objective; warn of locking.
 
     The displacement of the body is zero afterwards. A stiffness that is not finite is accepted: some solvable
     problems have none at zero strain.
@@ -31,7 +34,7 @@ def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
 
     Raises:
         ValueError: moving one node, with all others held, lowers the energy. A material with the wrong sign does that;
-            elliptic ones do not, also with zero or negative bulk stiffness.
+            elliptic ones do not, also with zero or negative bulk stiffness. Or see `check_objective`.
     """
     called = {tag: f'tag {tag} ("{name}")' for name, tag in names.items()}
     memory = body.memory
@@ -39,6 +42,8 @@ def check_at_zero_strain(body: Body, names: Mapping[str, int]) -> None:
     try:
         body.find_local()
         _check_positive(body, called)
+        if body.measure.finite:
+            _check_objective(body, called)
         if body.V.element.basix_element.degree in _NEARLY_INCOMPRESSIBLE and body.dilatation is None:
             _warn_of_locking(body, called)
     except LocalError:
@@ -76,6 +81,56 @@ def check_elliptic(tangent: npt.NDArray[np.float64], name: str, measure: Measure
             f"{np.array2string(normals[worst], precision=3)} lowers the energy (stiffness {lowest[worst]:.3g}). Is the "
             "sign of the energy right, and are the moduli positive?"
         )
+
+
+def rotation(dim: int) -> npt.NDArray[np.float64]:
+    """A rotation (dim, dim) about no particular axis, by half a radian."""
+    c, s = np.cos(0.5), np.sin(0.5)
+    in_plane = np.array([[c, -s], [s, c]])
+    if dim == 2:
+        return in_plane
+    first, second = np.eye(3), np.eye(3)
+    first[:2, :2], second[1:, 1:] = in_plane, in_plane
+    found: npt.NDArray[np.float64] = first @ second
+    return found
+
+
+def check_objective(
+    at_rest: npt.NDArray[np.float64], turned: npt.NDArray[np.float64], scale: float, name: str
+) -> None:  # fmt: skip
+    """Reject stresses of F = Q, with Q of `rotation`, that are not those of F = I, turned by Q.
+
+    Args:
+        at_rest: (n, d) at F = I [MPa].
+        turned: (n, d) at F = Q [MPa].
+        scale: a stiffness [MPa].
+        name: of the material.
+
+    Raises:
+        ValueError: the material's energy is no function of FᵀF.
+    """
+    q = rotation(2 if at_rest.shape[1] == 4 else 3)
+    error = turned - (q @ at_rest.reshape(-1, *q.shape)).reshape(turned.shape)
+    if np.isfinite(error).all() and abs(error).max(initial=0.0) > _OBJECTIVE * scale:
+        raise ValueError(
+            f"the energy of {name} is not objective: a rotation alone changes its stress by {abs(error).max():.3g} "
+            "MPa. Is it a function of FᵀF, such as of ufl.tr(F.T * F) and ufl.det(F), and is its argument F, not F − I?"
+        )
+
+
+def _check_objective(body: Body, called: Mapping[int, str]) -> None:
+    at_rest = body.stress()
+    scale = abs(body.stiffness().data).max(initial=0.0) / (body.weights.sum() ** ((body.dim - 2) / body.dim) or 1.0)
+    body.u.x.array[:] = body.affine() @ (rotation(body.dim) - np.eye(body.dim)).ravel()
+    try:
+        body.find_local()
+        turned = body.stress()
+    finally:
+        body.u.x.array[:] = 0.0
+    for tag, material in body.materials.items():
+        cells, d = body.phase_cells(tag), at_rest.shape[2]
+        name = f"{type(material).__name__} of {called.get(tag, f'tag {tag}')}"
+        check_objective(at_rest[cells].reshape(-1, d), turned[cells].reshape(-1, d), scale, name)
 
 
 def _check_positive(body: Body, called: Mapping[int, str]) -> None:

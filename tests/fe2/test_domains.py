@@ -68,6 +68,20 @@ def test_a_free_rotation_is_refused_without_sub_steps():
     rve.destroy()
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_energies_that_a_rotation_changes_are_refused(dim):
+    """‖F − I‖² has no stress at F = I and some at each rotation; a function of FᵀF with stress at rest is objective."""
+    wrong = fe2.Energy(lambda F: ufl.inner(F - ufl.Identity(3), F - ufl.Identity(3)), measure="displacement gradient")
+    right = fe2.Energy(lambda F: ufl.inner(F, F) - ufl.ln(ufl.det(F)), measure="displacement gradient")
+    domain = meshes.from_labels(np.ones((2,) * dim, dtype=int), MPI.COMM_SELF)
+    with pytest.raises(ValueError, match="the energy of Energy of tag 1 is not objective: a rotation alone changes"):
+        fe2.RVE(domain, {1: wrong}, degree=1)
+    with pytest.raises(ValueError, match="the energy of Energy is not objective"):
+        fe2.UFLLaw(wrong, dim=dim)
+    fe2.RVE(domain, {1: right}, degree=1).destroy()
+    fe2.UFLLaw(right, dim=dim)
+
+
 @pytest.mark.parametrize("degree", [1, 2])
 def test_nearly_incompressible_phases_warn_with_the_remedy(degree):
     rubber = fe2.LinearElastic.from_young_poisson(1.0, 0.4999)

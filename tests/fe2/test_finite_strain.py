@@ -462,11 +462,12 @@ def test_measures_do_not_mix():
         fe2.Energy(lambda F: ufl.tr(F), measure="finite")
 
 
-def test_linear_elements_of_an_incompressible_solid_are_warned_of():
+def test_elements_of_an_incompressible_solid_that_lock_are_warned_of():
     cell = meshes.laminate((0.5, 0.5), MPI.COMM_SELF, cells=(2, 1))
     nearly = fe2.NeoHookean(1000.0, 1.0)
-    with pytest.warns(UserWarning, match=r"NeoHookean of .* is nearly incompressible \(Poisson's ratio 0\.499"):
-        fe2.RVE(cell, {1: nearly, 2: nearly}, degree=1)
+    for degree in (1, 2):
+        with pytest.warns(UserWarning, match=r"NeoHookean of .* is nearly incompressible \(Poisson's ratio 0\.499"):
+            fe2.RVE(cell, {1: nearly, 2: nearly}, degree=degree)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fe2.RVE(cell, {1: nearly, 2: nearly}, degree=2)
+        fe2.RVE(cell, {1: nearly, 2: nearly}, degree=2, element="mean dilatation")

@@ -297,21 +297,24 @@ def test_stiffness_may_be_zero_at_rest_or_negative_in_bulk():
     [
         (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "strain", True),
         (fe2.J2(bulk=2000.0, shear=40.0, yield_stress=0.4, hardening=2.0), 1, "strain", True),
-        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 2, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 2, "strain", True),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.49), 2, "strain", False),
+        (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 2, "stress", False),
         (fe2.LinearElastic.from_young_poisson(10.0, 0.4999), 1, "stress", False),
         (fe2.LinearElastic.from_young_poisson(10.0, 0.47), 1, "strain", False),
         (fe2.transversely_isotropic(230e3, 15e3, 24e3, 0.2, 0.35), 1, "strain", False),
         (fe2.SaturatingElastic(), 1, "strain", False),
     ],
 )
-def test_linear_elements_that_lock_are_warned_of(material, degree, plane, warned):
+def test_elements_that_lock_are_warned_of(material, degree, plane, warned):
     cell = meshes.from_labels(np.array([[1, 1, 1], [1, 2, 1], [1, 1, 1]]), MPI.COMM_SELF)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fe2.RVE(cell, {1: material, 2: STIFF}, degree=degree, plane=plane)
     assert [w.category for w in said] == [UserWarning] * warned
     for w in said:
-        assert "of tag 1 is nearly incompressible" in str(w.message) and "use degree=2" in str(w.message)
+        remedy = "use degree=2" if degree == 1 else 'use element="mean dilatation"'
+        assert "of tag 1 is nearly incompressible" in str(w.message) and remedy in str(w.message)
         assert w.filename == __file__
 
 
