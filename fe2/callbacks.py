@@ -3,12 +3,30 @@
 
 import signal
 import threading
+import weakref
 from collections.abc import Callable
-from functools import wraps
 from types import FrameType
 from typing import Any
 
 from petsc4py import PETSc
+
+
+def _without_owner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that does not keep its object alive.
+
+    PETSc keeps its callbacks. Python cannot see that, so that an object whose solver calls its methods would live for
+    ever, with all communicators of its functions, of which MPI has some thousand.
+    """
+    if not hasattr(function, "__self__"):
+        return function
+    method = weakref.WeakMethod(function)
+
+    def call(*arguments: Any) -> Any:
+        found = method()
+        assert found is not None  # whoever solves has the object
+        return found(*arguments)
+
+    return call
 
 
 class Callbacks:
@@ -27,12 +45,12 @@ class Callbacks:
 
     def __init__(self, abandon: Callable[..., Any]):
         self.error: BaseException | None = None
-        self._abandon, self._inside, self._interrupted = abandon, False, False
+        self._abandon, self._inside, self._interrupted = _without_owner(abandon), False, False
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as PETSc may call it."""
+        """The function as PETSc may call it; the object of a method is not kept alive."""
+        function = _without_owner(function)
 
-        @wraps(function)
         def guarded(*arguments):
             if self.error is None:
                 try:

@@ -46,6 +46,10 @@ _STAGNATION = 0.5
 _NOT_FINITE = -4  # SNES_DIVERGED_FNORM_NAN, which has another name since PETSc 3.24
 
 
+def _show_nothing(iteration: int, norm: float) -> None:
+    pass
+
+
 class StepFailed(RuntimeError):
     """A load step that failed also at the smallest size."""
 
@@ -100,6 +104,9 @@ class Newton:
         ksp.getPC().setType("lu" if self._comm.size == 1 else "redundant")
         with default_options(prefix, _FULL_STEP if sigma.measure.finite else _LINE_SEARCH):
             snes.setFromOptions()
+        snes.cancelMonitor()
+        snes.setMonitor(self._calls.guard(self._monitor))
+        self._show: Callable[[int, float], None] = _show_nothing
         self._dim, (self._d,) = V.mesh.geometry.dim, sigma.strain.ufl_shape
         self._h = V.mesh.h(V.mesh.topology.dim, sigma.cells)
         self._listener = SignalListener()
@@ -123,18 +130,17 @@ class Newton:
         """
         self._x.array[:] = self._u.x.array[: self._owned]
 
-        def monitor(snes, iteration, norm):
-            show(iteration, norm)
-
-        self._snes.cancelMonitor()
-        self._snes.setMonitor(self._calls.guard(monitor))
+        self._show = show
         self._listener, self._first, self._step = listener, True, step
         self.seconds = {"law": 0.0, "assembly": 0.0}
         self._dead.array[:] = 0.0
         if self._external is not None:
             fem.assemble_vector(self._dead.array, self._external)
             self._dead.scatter_reverse(_ADD)
-        self._run(lambda: self._snes.solve(None, self._x))
+        try:
+            self._run(lambda: self._snes.solve(None, self._x))
+        finally:
+            self._show = _show_nothing
         if (reason := self._snes.getConvergedReason()) <= 0:
             if not self._only_rounding():
                 shown = ", ".join(f"{r:.2e}" for r in self._residuals())
@@ -162,6 +168,9 @@ class Newton:
         return self._b.array
 
     # Callbacks of PETSc.
+
+    def _monitor(self, snes, iteration: int, norm: float) -> None:
+        self._show(iteration, norm)
 
     def _evaluate(self, snes, x, f) -> None:
         """Residual at x; the remaining part of prescribed displacements enters through the tangent."""

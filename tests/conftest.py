@@ -6,6 +6,7 @@ would wait for it in their next collective call for ever.
 """
 
 import functools
+import gc
 import os
 import runpy
 import shutil
@@ -49,6 +50,13 @@ def pytest_runtest_logreport(report):
         failure = f"{report.nodeid} failed ({report.when})\n{report.longreprtext}"
         print(f"\nrank {RANK} of {SIZE}: {failure}", file=sys.stderr, flush=True)
         MPI.COMM_WORLD.Abort(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_garbage():
+    """Problems that ended in an error are in circles of references, and MPI has some thousand communicators for all."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

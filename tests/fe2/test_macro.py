@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -689,3 +690,14 @@ def test_the_old_name_of_coordinates_warns_and_works(tmp_path):
     with pytest.warns(DeprecationWarning, match=r"write_micro\(coordinates=\.\.\.\)$"):
         problem.write_micro(tmp_path, places=near)
     assert (tmp_path / "micro-1.xdmf").exists()
+
+
+def test_a_problem_that_nobody_has_is_freed():
+    """Also without `destroy`: PETSc's references to the methods it calls do not keep it, and its communicators, alive."""
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), fe2.UFLLaw(STEEL))
+    problem.prescribe("left", [0.0, 0.0])
+    problem.prescribe("right", [0.01, None])
+    problem.solve(steps=1, log=None)
+    freed = weakref.ref(problem)
+    del problem
+    assert freed() is None
