@@ -693,8 +693,9 @@ def test_the_old_name_of_coordinates_warns_and_works(tmp_path):
 
 
 def test_a_problem_that_nobody_has_is_freed():
-    """Also without `destroy`: PETSc's references to the methods it calls do not keep it, and its communicators, alive."""
-    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), fe2.UFLLaw(STEEL))
+    """Also without `destroy`: PETSc's references to the methods it calls do not keep it and its communicators alive."""
+    law = fe2.UFLLaw(fe2.LinearElastic(3.0, 2.0))
+    problem = fe2.MacroProblem(meshes.bar(MPI.COMM_SELF, size=(2.0, 1.0), n=(2, 1)), law)
     problem.prescribe("left", [0.0, 0.0])
     problem.prescribe("right", [0.01, None])
     problem.solve(steps=1, log=None)
