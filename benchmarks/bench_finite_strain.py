@@ -40,7 +40,7 @@ MATERIALS = {tag: fe2.NeoHookean(*fe2.bulk_shear(young, 0.3)) for tag, young in 
 # Mesh size, snapshots and options of the training.
 FULL = {
     "RVE3": (0.035, 100, {"r": 24, "samples": 1536, "width": 32, "lbfgs": 3000}),
-    "sphere": (0.3, 200, {"r": 24, "samples": 2048, "width": 40, "lbfgs": 7000}),
+    "sphere": (0.3, 200, {"r": 24, "samples": 2048, "width": 40, "lbfgs": 3000}),
 }
 QUICK = {
     "RVE3": (0.2, 24, {"r": 8, "samples": 48, "lbfgs": 40}),
