@@ -258,7 +258,10 @@ class RelativeGap:
         return torch.cat(
             [
                 energy_bounds(
-                    at, model.fields(model.measure.stretch(part), at), self._at_rest, model.gap_calibration
+                    at,
+                    model.stretch_fields(model.measure.coordinates(part), at),
+                    self._at_rest,
+                    model.gap_calibration,
                 ).relative_gap(floor)
                 for part in parts
             ]

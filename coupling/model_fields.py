@@ -31,9 +31,9 @@ def micro_fields(rve: RVE, model: EquiNO, strain: npt.ArrayLike) -> MicroFields:
     """
     one = _checked(rve, model, strain)
     with torch.no_grad():
-        stretch = model.measure.stretch(one)
-        fields = model.fields(stretch, model.rve_modes.at_points)
-        return _in_the_body(rve, model, one, model.displacement(model.measure.coordinates(one)), fields)
+        coordinates = model.measure.coordinates(one)
+        fields = model.stretch_fields(coordinates, model.rve_modes.at_points)
+        return _in_the_body(rve, model, one, model.displacement(coordinates), fields)
 
 
 def corrected_fields(rve: RVE, correct: ModalCorrector, strain: npt.ArrayLike) -> MicroFields:

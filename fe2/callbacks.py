@@ -23,7 +23,7 @@ def _without_owner(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any) -> Any:
         found = method()
-        assert found is not None  # whoever solves has the object
+        assert found is not None  # the caller of the solve holds the object
         return found(*arguments)
 
     return call

@@ -2,6 +2,7 @@
 """Plastic materials: von Mises plasticity with linear and with saturating hardening."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ufl
@@ -17,6 +18,21 @@ def _plastic_state(state: Expr) -> tuple[list[Expr], Expr]:
     """Components (6) of the plastic strain, and accumulated plastic strain, of a state."""
     (alpha,) = PLASTIC_STATE.entries(state, "accumulated_plastic_strain")
     return PLASTIC_STATE.entries(state, "plastic_strain"), alpha
+
+
+def trial_with_linear_hardening(material: Any, strain: Expr, state: Expr) -> tuple[Expr, Expr]:
+    """Trial deviator e = dev ε − ε_p, and f = √6 G ‖e‖ − (σ_y + H α) where it is positive, else 0."""
+    plastic, alpha = _plastic_state(state)
+    e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector(plastic))
+    f = np.sqrt(6.0) * material.shear * norm(e) - material.yield_stress - material.hardening * alpha
+    return e, ufl.conditional(ufl.gt(f, 0), f, 0)
+
+
+def flowed(e: Expr, state: Expr, increment: Expr) -> list[Expr]:
+    """The state after an increment of the accumulated plastic strain along the trial deviator e."""
+    direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
+    plastic, alpha = _plastic_state(state)
+    return [plastic[i] + increment * direction[i] for i in range(6)] + [alpha + increment]
 
 
 @dataclass(frozen=True)
@@ -47,24 +63,15 @@ class J2(Material):
         if not self.hardening >= 0:
             raise ValueError(f"J2: hardening = {self.hardening} MPa must not be negative")
 
-    def _trial(self, strain, state):
-        plastic, alpha = _plastic_state(state)
-        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector(plastic))
-        f = np.sqrt(6.0) * self.shear * norm(e) - self.yield_stress - self.hardening * alpha
-        return e, ufl.conditional(ufl.gt(f, 0), f, 0)
-
     def energy(self, strain, state=None, local=None):
-        e, f = self._trial(strain, state)
+        e, f = trial_with_linear_hardening(self, strain, state)
         _, alpha = _plastic_state(state)
         elastic = self.bulk / 2 * ufl.tr(strain) ** 2 + self.shear * ufl.inner(e, e)
         return elastic + self.hardening / 2 * alpha**2 - f**2 / (2 * (3 * self.shear + self.hardening))
 
     def update(self, strain, state, local=None):
-        e, f = self._trial(strain, state)
-        increment = f / (3 * self.shear + self.hardening)
-        direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
-        plastic, alpha = _plastic_state(state)
-        return [plastic[i] + increment * direction[i] for i in range(6)] + [alpha + increment]
+        e, f = trial_with_linear_hardening(self, strain, state)
+        return flowed(e, state, f / (3 * self.shear + self.hardening))
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,4 @@ class J2Voce(Material):
 
     def update(self, strain, state, local=None):
         e, _ = self._trial(strain, state)
-        direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
-        plastic, alpha = _plastic_state(state)
-        return [plastic[i] + local[0] * direction[i] for i in range(6)] + [alpha + local[0]]
+        return flowed(e, state, local[0])

@@ -12,8 +12,8 @@ import numpy as np
 import ufl
 
 from fe2 import mandel
-from fe2.materials import Expr, Material, norm, require_positive
-from fe2.plasticity import PLASTIC_STATE, _plastic_state
+from fe2.materials import Expr, Material, require_positive
+from fe2.plasticity import PLASTIC_STATE, _plastic_state, flowed, trial_with_linear_hardening
 from fe2.state import StateLayout
 
 
@@ -159,15 +159,8 @@ class Perzyna(Material):
             raise ValueError(f"Perzyna: exponent = {self.exponent} must be a finite number of at least 1")
         object.__setattr__(self, "local_size", int(self.exponent != 1))
 
-    def _trial(self, strain, state):
-        """Trial deviator, and f where it is positive, else 0."""
-        plastic, alpha = _plastic_state(state)
-        e = ufl.dev(strain) - mandel.ufl_tensor(ufl.as_vector(plastic))
-        f = np.sqrt(6.0) * self.shear * norm(e) - self.yield_stress - self.hardening * alpha
-        return e, ufl.conditional(ufl.gt(f, 0), f, 0)
-
     def energy(self, strain, state=None, local=None):
-        e, f = self._trial(strain, state)
+        e, f = trial_with_linear_hardening(self, strain, state)
         _, alpha = _plastic_state(state)
         elastic = self.bulk / 2 * ufl.tr(strain) ** 2 + self.shear * ufl.inner(e, e) + self.hardening / 2 * alpha**2
         slope = 3 * self.shear + self.hardening
@@ -195,12 +188,10 @@ class Perzyna(Material):
         return ufl.conditional(ufl.gt(f, 0), ufl.conditional(inside, power, expansion), 0)
 
     def update(self, strain, state, local=None):
-        e, f = self._trial(strain, state)
+        e, f = trial_with_linear_hardening(self, strain, state)
         slope = 3 * self.shear + self.hardening
         if self.local_size:
             increment = ufl.conditional(ufl.gt(f, 0), (f - self.yield_stress * local[0]) / slope, 0)
         else:
             increment = f * self.dt / (slope * self.dt + self.viscosity)
-        direction = mandel.ufl_vector(np.sqrt(1.5) * e / norm(e))
-        plastic, alpha = _plastic_state(state)
-        return [plastic[i] + increment * direction[i] for i in range(6)] + [alpha + increment]
+        return flowed(e, state, increment)

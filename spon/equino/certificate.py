@@ -245,7 +245,7 @@ class _Branches(NamedTuple):
 def _branches(model: EquiNO, strain: Tensor, at: ModesAtPoints, at_zero_strain: Tensor) -> _Branches:
     """Stress and energy of both branches at strains (n, d)."""
     coordinates = model.measure.coordinates(strain)
-    fields = model.fields(model.measure.strain(coordinates), at)
+    fields = model.stretch_fields(coordinates, at)
     law = at.laws.stress(fields.strain) * at.weights[:, None]
     forces = torch.einsum("npd,pdr->nr", law, at.strain_modes)
     _, derivatives = model.displacement.with_tangent(coordinates)

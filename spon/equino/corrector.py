@@ -147,12 +147,12 @@ class ModalCorrector:
         # A law without stiffness has no compliance: its rows become infinite and do not block the others. At finite
         # strain tangents need not be positive definite.
         laws = self.at.laws
-        metric = laws.metric().expand(len(epsilon), -1, -1, -1) if laws.measure.finite else laws.tangent(epsilon)
+        metric = laws.metric()[None] if laws.measure.finite else laws.tangent(epsilon)
         compliance = torch.linalg.inv_ex(metric)[0] * weights[:, None, None]
         weighted = compliance @ modes
         matrix = torch.einsum("pdr,npds->nrs", modes, weighted)
         target = torch.einsum("npdr,npd->nr", weighted, self.at.laws.stress(epsilon))
-        return torch.linalg.solve_ex(matrix, target)[0]
+        return torch.linalg.solve_ex(matrix.expand(len(target), -1, -1), target)[0]
 
 
 @unpacks(_KIND)

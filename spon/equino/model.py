@@ -111,14 +111,16 @@ class EquiNO(Model):
 
     def coefficients(self, strain: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (n, r) of the displacement and of the stress modes at strains (n, d) without their rotation."""
-        at = self.measure.coordinates(strain)
-        stress = self.stress(at)
+        return self._coefficients(self.measure.coordinates(strain))
+
+    def _coefficients(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        stress = self.stress(coordinates)
         if self.potential is not None:
-            mean = self.potential(at)[0]
+            mean = self.potential(coordinates)[0]
             if self.measure.finite:
-                mean = (self.measure.stress_map(self.measure.strain(at)) @ mean[:, :, None])[:, :, 0]
+                mean = (self.measure.stress_map(self.measure.strain(coordinates)) @ mean[:, :, None])[:, :, 0]
             stress = torch.cat([mean, stress], dim=1)
-        return self.displacement(at), stress
+        return self.displacement(coordinates), stress
 
     def fields(self, strain: Tensor, at: ModesAtPoints | None = None) -> LocalFields:
         """Kinematically admissible local strain, and local stress in equilibrium, (n, m, d) both.
@@ -127,9 +129,17 @@ class EquiNO(Model):
             strain: (n, d).
             at: modes at the points; None for the points of the cubature.
         """
+        return self.stretch_fields(self.measure.coordinates(strain), at).turned(self.measure, strain)
+
+    def stretch_fields(self, coordinates: Tensor, at: ModesAtPoints | None = None) -> LocalFields:
+        """The fields before they are turned, those of the certificate, on which a rotation has no influence.
+
+        Args:
+            coordinates: (n, s), see `spon.constitutive.measure`.
+            at: as in `fields`.
+        """
         at = self.cubature if at is None else at
-        fields = at.fields(self.measure.stretch(strain), *self.coefficients(strain))
-        return fields.turned(self.measure, strain)
+        return at.fields(self.measure.strain(coordinates), *self._coefficients(coordinates))
 
     def mismatch(self, strain: Tensor, at: ModesAtPoints | None = None) -> Tensor:
         """Root mean square over the RVE of stress branch minus law on the displacement branch, relative to the latter.
@@ -142,7 +152,7 @@ class EquiNO(Model):
             One number for each strain (n,).
         """
         at = self.cubature if at is None else at
-        local = self.fields(strain, at)
+        local = self.stretch_fields(self.measure.coordinates(strain), at)
         law = at.laws.stress(local.strain)
         squares = (law - local.stress).square().sum(-1) @ at.weights
         return (squares / (law.square().sum(-1) @ at.weights)).sqrt()
